@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 8: DreamBench's protocol for whatever drew the benchmark's prompts.
+
+DreamBooth (arXiv 2208.12242), section 4.1, as SuTI (arXiv 2304.00186, Table 1)
+uses it, on raw cosines of unit embeddings:
+
+  identity  mean over all pairs (drawn picture, real picture) of one subject, by
+            an identity encoder: the published protocol has DINO ViT-S/16 here
+  CLIP-I    the same pairs by CLIP's image encoder
+  CLIP-T    mean over drawn pictures of the cosine with their prompt
+
+Each is averaged over a subject's prompts and pictures first, then over
+subjects; the standard error is that of the mean over subjects. Real pictures
+are all those of the cluster, demonstrations included, as in the published
+protocol. The row "real" has the pairs of different real pictures.
+
+Where the source can draw a subject in a prompt's scene (SubjectWorld can), the
+row "scenes" measures these true pictures like drawn ones. Its CLIP-T is that of
+"real", whose own pictures show other scenes than the prompts ask for.
+
+  reads   apprentice/sample, benchmark/experts/{mine,prompts,finetune,sample}
+  writes  apprentice/evaluate/{metrics.json, scenes.array_record}, and
+          subjects/KEY.json, where it resumes
+
+  python -m apprentice.evaluate --config configs/quickstart.py --workdir runs/q
+"""
+
+import collections
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apprentice.sample import (
+  BENCHMARK,
+  BENCHMARK_STAGES,
+  read_benchmark,
+)
+from suti.evaluation.dreambench import templates_of
+from suti.evaluation.scores import (
+  Scorer,
+  load_scorer,
+  mean_over_distinct_pairs,
+  mean_over_pairs,
+)
+from suti.io.files import read_json, write_json
+from suti.io.records import read_records, write_records
+from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.stage import main, progress, stage
+
+# G drawn and R real pictures of a subject, D embedding width.
+
+METRICS = ("identity", "clip_i", "clip_t")
+# (prompt, picture) of everything a system drew of one subject.
+Drawn = Sequence[tuple[str, np.ndarray]]
+
+
+def run(config: Any, workdir: Path) -> dict:
+  """Measures every system there is a drawing of.
+
+  Args:
+    config: evaluate, clip, identity, benchmark.
+    workdir: see above.
+
+  Returns: the means of apprentice, base and real pictures.
+
+  Raises:
+    ValueError: a stage before this one is not finished.
+  """
+  clusters, prompts = read_benchmark(workdir)
+  experts = [
+    name
+    for name in (f"{BENCHMARK}/experts/finetune", f"{BENCHMARK}/experts/sample")
+    if (workdir / name / "done.json").is_file()
+  ]
+  current = stage(
+    workdir,
+    "apprentice/evaluate",
+    {"clip": config.clip, "identity": config.identity},
+    reads=("apprentice/sample", *BENCHMARK_STAGES, *experts),
+  )
+  if current.done is not None:
+    return current.done
+  scenes = current.folder / "scenes.array_record"
+  if not scenes.is_file():
+    write_records(scenes, draw_scenes(clusters, prompts), kind=Candidate)
+  scorer = load_scorer(clip=config.clip, identity=config.identity)
+  sampled = workdir / "apprentice" / "sample"
+  drawings = {
+    name: _by_cluster(sorted(folder.glob(pattern)))
+    for name, folder, pattern in (
+      ("apprentice", sampled, "apprentice-*.array_record"),
+      ("base", sampled, "base-*.array_record"),
+      (
+        "experts",
+        workdir / BENCHMARK / "experts" / "sample",
+        "*.array_record",
+      ),
+      ("scenes", current.folder, scenes.name),
+    )
+  }
+  asked = list(dict.fromkeys(prompt.cluster for prompt in prompts))
+  subjects = {}
+  for key in progress(asked, "evaluate"):
+    path = current.folder / "subjects" / f"{key}.json"
+    if not path.is_file():
+      drawn = {n: d[key] for n, d in drawings.items() if key in d}
+      write_json(path, measure(clusters[key], drawn, scorer=scorer))
+    subjects[key] = read_json(path)
+  metrics = summarise(subjects) | {"times": _times(workdir)}
+  metrics["speedup"] = _speedup(metrics["times"])
+  write_json(current.folder / "metrics.json", metrics)
+  return current.finish(_headline(metrics))
+
+
+def measure(
+  cluster: Cluster, drawn: Mapping[str, Drawn], *, scorer: Scorer
+) -> dict[str, dict[str, float]]:
+  """All metrics of one subject.
+
+  Args:
+    cluster: its real pictures.
+    drawn: {system: what it drew of it}.
+    scorer: the encoders.
+
+  Returns: {system: {metric: mean, "images": count}}, "real" included.
+  """
+  real_RD = scorer.identity(cluster.images)
+  real_clip_RD = scorer.clip_images(cluster.images)
+  table = {
+    "real": {
+      "identity": mean_over_distinct_pairs(real_RD),
+      "clip_i": mean_over_distinct_pairs(real_clip_RD),
+      "images": len(cluster.images),
+    }
+  }
+  for name, pairs in drawn.items():
+    texts, images = zip(*pairs, strict=True)
+    image_GD = scorer.clip_images(images)
+    text_GD = scorer.clip_texts(texts)
+    table[name] = {
+      "identity": mean_over_pairs(scorer.identity(images), real_RD),
+      "clip_i": mean_over_pairs(image_GD, real_clip_RD),
+      "clip_t": float((image_GD * text_GD).sum(-1).mean()),
+      "images": len(images),
+    }
+  if "scenes" in table:
+    table["real"]["clip_t"] = table["scenes"]["clip_t"]
+  return table
+
+
+def summarise(
+  subjects: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> dict[str, Any]:
+  """Means over subjects, their standard errors, and what follows from them.
+
+  Args:
+    subjects: {cluster key: what `measure` returned}.
+
+  Returns: {"systems": {system: {metric: {"mean", "stderr", "subjects"},
+    "images"}}, "per_subject", "gap_closed", "clip_t_drop"}. A standard error of
+    one subject is None. Experts may exist for some subjects only: then
+    "apprentice_expert_subjects" is the apprentice on those.
+  """
+  names = list(dict.fromkeys(n for table in subjects.values() for n in table))
+  systems = {
+    name: _average([t[name] for t in subjects.values() if name in t])
+    for name in names
+  }
+  with_expert = [t for t in subjects.values() if "experts" in t]
+  if with_expert and len(with_expert) < len(subjects):
+    systems["apprentice_expert_subjects"] = _average(
+      [t["apprentice"] for t in with_expert]
+    )
+  summary: dict[str, Any] = {"systems": systems, "per_subject": subjects}
+  if {"apprentice", "base"} <= set(systems):
+    ours, base = systems["apprentice"], systems["base"]
+    gap = systems["real"]["identity"]["mean"] - base["identity"]["mean"]
+    won = ours["identity"]["mean"] - base["identity"]["mean"]
+    # Of the distance in identity between the base and real pictures; none where
+    # the base is as good as they are.
+    summary["gap_closed"] = won / gap if gap > 0 else None
+    summary["clip_t_drop"] = base["clip_t"]["mean"] - ours["clip_t"]["mean"]
+  return summary
+
+
+def draw_scenes(
+  clusters: Mapping[str, Cluster], prompts: Iterable[Prompt]
+) -> list[Candidate]:
+  """True pictures of subjects in their prompts' scenes.
+
+  Args:
+    clusters: by key; those have `truth` whose source can draw them again.
+    prompts: theirs.
+
+  Returns: a picture for each prompt that is a DreamBench template; none for
+    subjects without truth.
+  """
+  wanted = []
+  for prompt in prompts:
+    cluster = clusters[prompt.cluster]
+    truth = cluster.truth[0].split(":") if cluster.truth else [""]
+    known = templates_of(live=cluster.live)
+    texts = [template.text.format(cluster.subject) for template in known]
+    if truth[0] == "world" and prompt.prompt in texts:
+      wanted.append((prompt, int(truth[2]), texts.index(prompt.prompt)))
+  if not wanted:
+    return []
+  # Here, as sources other than SubjectWorld do without its renderer.
+  from suti.world.dataset import Shot, render_shots
+
+  shots = [
+    Shot(
+      subject=subject,
+      template=template,
+      seed=zlib.crc32(f"scene/{prompt.cluster}/{prompt.prompt}".encode()),
+    )
+    for prompt, subject, template in wanted
+  ]
+  size_px = next(iter(clusters.values())).images[0].shape[0]
+  images = render_shots(shots, size_px=size_px)["image"]
+  return [
+    Candidate(
+      key=content_key(prompt.cluster, prompt.prompt, "scene"),
+      cluster=prompt.cluster,
+      prompt=prompt.prompt,
+      skill=prompt.skill,
+      image=np.asarray(image),
+      seed=shot.seed,
+      guidance=0.0,
+    )
+    for (prompt, _, _), shot, image in zip(wanted, shots, images, strict=True)
+  ]
+
+
+def _by_cluster(paths: Iterable[Path]) -> dict[str, Drawn]:
+  found = collections.defaultdict(list)
+  for path in paths:
+    for candidate in read_records(path, Candidate):
+      found[candidate.cluster].append((candidate.prompt, candidate.image))
+  return dict(found)
+
+
+def _average(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+  average: dict[str, Any] = {"images": sum(row["images"] for row in rows)}
+  for metric in METRICS:
+    values = [row[metric] for row in rows if metric in row]
+    if not values:
+      continue
+    deviation = np.std(values, ddof=1) if len(values) > 1 else math.nan
+    error = float(deviation) / math.sqrt(len(values))
+    average[metric] = {
+      "mean": float(np.mean(values)),
+      "stderr": None if math.isnan(error) else error,
+      "subjects": len(values),
+    }
+  return average
+
+
+def _times(workdir: Path) -> dict[str, float]:
+  """Seconds, as the stages themselves took them."""
+  drawn = read_json(workdir / "apprentice" / "sample" / "done.json")["summary"]
+  times = {
+    "apprentice_seconds_per_image": drawn["seconds_per_image"],
+    "base_seconds_per_image": drawn["base_seconds_per_image"],
+  }
+  experts = workdir / BENCHMARK / "experts"
+  if not (experts / "sample" / "done.json").is_file():
+    return times
+  tuned = read_json(experts / "finetune" / "done.json")
+  drawn = read_json(experts / "sample" / "done.json")
+  # The stage's whole time where it does not say what compilation took of it.
+  times["expert_seconds_to_finetune"] = tuned["summary"].get(
+    "seconds_per_expert", tuned["seconds"] / tuned["summary"]["experts"]
+  )
+  times["expert_seconds_per_image"] = drawn["summary"].get(
+    "seconds_per_image", drawn["seconds"] / drawn["summary"]["candidates"]
+  )
+  return times
+
+
+def _speedup(times: Mapping[str, float]) -> float | None:
+  """One picture by a new expert, in pictures by the apprentice."""
+  if "expert_seconds_to_finetune" not in times:
+    return None
+  expert = (
+    times["expert_seconds_to_finetune"] + times["expert_seconds_per_image"]
+  )
+  return expert / times["apprentice_seconds_per_image"]
+
+
+def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
+  headline: dict[str, Any] = {}
+  for name in ("apprentice", "base", "real"):
+    for metric in METRICS:
+      if metric in metrics["systems"].get(name, {}):
+        mean = metrics["systems"][name][metric]["mean"]
+        headline[f"{name}_{metric}"] = mean
+  for name in ("gap_closed", "clip_t_drop", "speedup"):
+    if metrics.get(name) is not None:
+      headline[name] = metrics[name]
+  return headline
+
+
+if __name__ == "__main__":
+  main("apprentice.evaluate", run)

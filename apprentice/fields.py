@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrays a method may ask for, of a target, its text and demonstrations.
+
+Training and sampling make their batches of them, so that what is drawn is shown
+exactly as it was learnt. No dataset is opened here: `apprentice.data` does.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apprentice.method import Field
+from suti.images import square_crop_resize
+
+# B batch, K demonstrations, H W C image, L text tokens, D width.
+
+EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+
+def make_fields(
+  *,
+  image: np.ndarray | None,
+  prompt: str,
+  demonstrations: Sequence[np.ndarray],
+  captions: Sequence[str],
+  num_demonstrations: int,
+  encode_text: EncodeText,
+  size_px: int,
+) -> dict[str, np.ndarray]:
+  """All arrays an example can be asked for; training and sampling share them.
+
+  Args:
+    image: the target, or None when it is to be drawn.
+    prompt: its text.
+    demonstrations: at most `num_demonstrations` pictures, uint8 of any size.
+    captions: their texts.
+    num_demonstrations: K.
+    encode_text: texts -> (text_BLD, text_mask_BL).
+    size_px: side of the images.
+
+  Returns: image_u8_HWC (if there is one), text_LD, text_mask_L,
+    demonstrations_u8_KHWC, demonstration_mask_K, demonstration_text_KLD,
+    demonstration_text_mask_KL, by the names of `Method.fields`.
+  """
+  missing = num_demonstrations - len(demonstrations)
+  assert missing >= 0, (num_demonstrations, len(demonstrations))
+  text, text_mask = encode_text([prompt, *captions, *[""] * missing])
+  blank = np.zeros((size_px, size_px, 3), np.uint8)
+  pictures = [
+    *(_fit(x, size_px) for x in demonstrations),
+    *[blank] * missing,
+  ]
+  arrays = {
+    "text": text[0],
+    "text_mask": text_mask[0],
+    "demonstrations": np.asarray(pictures, np.uint8).reshape(
+      num_demonstrations, size_px, size_px, 3
+    ),
+    "demonstration_mask": np.arange(num_demonstrations) < len(demonstrations),
+    "demonstration_text": text[1:],
+    "demonstration_text_mask": text_mask[1:],
+  }
+  if image is not None:
+    arrays["image"] = _fit(image, size_px)
+  return arrays
+
+
+def pick(
+  arrays: Mapping[str, np.ndarray], fields: Mapping[str, Field]
+) -> dict[str, np.ndarray]:
+  """The arrays a method asked for.
+
+  Raises:
+    ValueError: it asked for one that no example has.
+  """
+  if unknown := sorted(set(fields) - set(arrays)):
+    raise ValueError(
+      f"The method needs {', '.join(unknown)}, which examples do not have: "
+      f"they have {', '.join(sorted(arrays))}."
+    )
+  return {name: arrays[name] for name in fields}
+
+
+def to_latents(
+  backbone: Any, batch: Mapping[str, jax.Array], *, dtype: Any
+) -> dict[str, jax.Array]:
+  """Replaces every picture of a batch, uint8, by what the U-Net denoises."""
+
+  def convert(array: jax.Array) -> jax.Array:
+    if array.dtype != np.uint8:
+      return array
+    *lead, height, width, channels = array.shape
+    flat = array.reshape(-1, height, width, channels).astype(dtype)
+    x_BHWC = backbone.to_latent(flat / 127.5 - 1)
+    return x_BHWC.reshape(*lead, *x_BHWC.shape[1:])
+
+  return {name: convert(array) for name, array in batch.items()}
+
+
+def drop(
+  batch: Mapping[str, jax.Array], key: jax.Array, *, null_text: Any, config: Any
+) -> dict[str, jax.Array]:
+  """Hides text and demonstrations of some examples, independently.
+
+  All four branches occur, so that any guidance can be used later. Of the
+  examples that keep their demonstrations, each keeps a random number of them.
+
+  Args:
+    batch: text (B, L, D), text_mask, and demonstration_mask (B, K) if the
+      method has demonstrations.
+    key: of this step.
+    null_text: ((1, L, D), (1, L)), the encoded empty text.
+    config: text_dropout, demonstration_dropout; min_demonstrations (1, or K to
+      always show all, as the paper does).
+
+  Returns: the batch with other texts and masks.
+  """
+  text_key, subject_key, number_key = jax.random.split(key, 3)
+  num = len(batch["text"])
+  gone_B = jax.random.bernoulli(text_key, config.text_dropout, (num,))
+  text = jnp.where(gone_B[:, None, None], null_text[0], batch["text"])
+  mask = jnp.where(gone_B[:, None], null_text[1], batch["text_mask"])
+  batch = {**batch, "text": text, "text_mask": mask}
+  if "demonstration_mask" in batch:
+    most = batch["demonstration_mask"].shape[1]
+    least = config.get("min_demonstrations")
+    shown_B = jax.random.randint(
+      number_key, (num,), 1 if least is None else least, most + 1
+    )
+    gone_B = jax.random.bernoulli(
+      subject_key, config.demonstration_dropout, (num,)
+    )
+    shown_B = jnp.where(gone_B, 0, shown_B)
+    batch["demonstration_mask"] &= jnp.arange(most) < shown_B[:, None]
+  return batch
+
+
+def _fit(image_u8: np.ndarray, size_px: int) -> np.ndarray:
+  if image_u8.shape == (size_px, size_px, 3):
+    return image_u8
+  return square_crop_resize(image_u8, size_px)

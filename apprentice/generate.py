@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a subject and a text -> new pictures, without fine-tuning.
+
+SuTI (arXiv 2304.00186), section 3.3 and Algorithm 1's last lines: 4
+demonstrations, classifier-free guidance of weight 15, ancestral sampling. What
+its null branch drops the paper does not say. Ours drops text and demonstrations
+together ("joint"); "two" is the two-condition form of InstructPix2Pix (arXiv
+2211.09800, eq. 3), with a weight for each, at half more arithmetic.
+Demonstrations are encoded once an image, not once a step.
+
+`suti generate` and the stage `apprentice.sample` both draw through here.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apprentice.fields import make_fields, pick, to_latents
+from apprentice.model import Apprentice
+from suti.diffusion.guidance import classifier_free, two_conditions
+from suti.diffusion.samplers import (
+  ddim,
+  ddpm,
+  dpmpp_2m,
+  draw_noise,
+  row_keys,
+)
+from suti.evaluation.dreambench import CLASSES
+from suti.images import to_u8
+
+# B images drawn at once, K demonstrations, H W C image or latent.
+
+SAMPLERS: Mapping[str, Callable[..., jax.Array]] = {
+  "ddpm": ddpm,
+  "ddim": ddim,
+  "dpmpp_2m": dpmpp_2m,
+}
+MAX_DEMONSTRATIONS = 10  # SuTI's largest cluster, where a model does not say
+
+
+def drawer(
+  apprentice: Apprentice, sampling: Mapping[str, Any]
+) -> Callable[..., jax.Array]:
+  """Makes the pure function that draws; to be jitted by who calls it.
+
+  Args:
+    apprentice: its arrays are not used: they are an argument of the result.
+    sampling: num_steps, sampler, percentile, and guidance_mode ("joint" or
+      "two", where it is given).
+
+  Returns:
+    draw(params, batch, null_text, seeds_B, guidance) -> image_pm1_BHWC. `batch`
+    is `Method.fields` without the target, images uint8; `null_text` is the
+    pair (1, L, D), (1, L); `guidance` is (text weight, subject weight), of
+    which "joint" reads the second.
+  """
+  backbone, method = apprentice.backbone, apprentice.method
+  sample = SAMPLERS[sampling["sampler"]]
+  mode = sampling.get("guidance_mode") or "joint"
+
+  def draw(params, batch, null_text, seeds_B, guidance):
+    num = seeds_B.shape[0]
+    text = (batch["text"], batch["text_mask"])
+    null = tuple(jnp.broadcast_to(x, (num, *x.shape[1:])) for x in null_text)
+    latents = to_latents(backbone, batch, dtype=jnp.float32)
+    context = method.encode(apprentice.apply, params, latents)
+
+    def predict(x_BHWC, t_B, text, context):
+      x_BHWC = method.denoise(
+        apprentice.apply, params, x_BHWC, t_B, text, context
+      )
+      return x_BHWC.astype(jnp.float32)
+
+    def denoise(x_BHWC, t_B):
+      full = predict(x_BHWC, t_B, text, context)
+      # Without context the new layers are skipped, not masked: the same
+      # number, for less.
+      nothing = predict(x_BHWC, t_B, null, None)
+      if mode == "joint":
+        return classifier_free(full, nothing, guidance[1])
+      subject = predict(x_BHWC, t_B, null, context)
+      return two_conditions(
+        full,
+        subject,
+        nothing,
+        text_scale=guidance[0],
+        subject_scale=guidance[1],
+      )
+
+    # A key an image: what it becomes does not depend on its neighbours.
+    keys_B = row_keys(jax.random.key(0), seeds_B)
+    x0_BHWC = sample(
+      denoise,
+      backbone.schedule,
+      draw_noise(keys_B, backbone.latent_shape),
+      keys_B,
+      num_steps=sampling["num_steps"],
+      percentile=sampling["percentile"],
+    )
+    return backbone.to_image(x0_BHWC)
+
+  return draw
+
+
+def weights(sampling: Mapping[str, Any]) -> np.ndarray:
+  """(text weight, subject weight) of guidance, float32."""
+  guidance = sampling["guidance"]
+  text = sampling.get("text_guidance")
+  return np.asarray([guidance if text is None else text, guidance], np.float32)
+
+
+def make_batch(
+  apprentice: Apprentice,
+  rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]],
+  *,
+  num_demonstrations: int,
+) -> dict[str, np.ndarray]:
+  """Stacks what is to be drawn as training stacks its examples.
+
+  Args:
+    apprentice: says what it needs.
+    rows: (prompt, demonstrations, captions) of each image.
+    num_demonstrations: K.
+
+  Returns: {field: array_B...}.
+  """
+  fields = dict(apprentice.method.fields(apprentice.config))
+  fields.pop("image")
+  arrays = [
+    pick(
+      make_fields(
+        image=None,
+        prompt=prompt,
+        demonstrations=demonstrations,
+        captions=captions,
+        num_demonstrations=num_demonstrations,
+        encode_text=apprentice.backbone.encode_text,
+        size_px=apprentice.backbone.size_px,
+      ),
+      fields,
+    )
+    for prompt, demonstrations, captions in rows
+  ]
+  return {name: np.stack([a[name] for a in arrays]) for name in fields}
+
+
+def generate(
+  apprentice: Apprentice,
+  images: Sequence[np.ndarray],
+  prompt: str,
+  *,
+  num: int = 4,
+  seed: int = 0,
+  steps: int | None = None,
+  guidance: float | None = None,
+  captions: Sequence[str] | None = None,
+) -> list[np.ndarray]:
+  """Draws a subject in a new scene.
+
+  Compiled once for a number of images, of demonstrations (up to 4 count as 4)
+  and of steps.
+
+  Args:
+    apprentice: from `load_apprentice`.
+    images: 0 to 10 pictures of the subject, uint8 RGB of any size.
+    prompt: what to draw.
+    num: how many pictures.
+    seed: picture i is drawn with seed + i.
+    steps: of the sampler; None is what the apprentice was meant for.
+    guidance: weight; None the same.
+    captions: one text for each picture; None says what the prompt is about.
+
+  Returns: `num` pictures, uint8 RGB.
+
+  Raises:
+    ValueError: more pictures than a demonstration set holds, an empty prompt,
+      a number that is none, or captions that do not match the pictures.
+  """
+  most = int(apprentice.sampling.get("max_demonstrations", MAX_DEMONSTRATIONS))
+  if len(images) > most:
+    raise ValueError(
+      f"{len(images)} pictures of the subject were given; this model takes "
+      f"at most {most}: give the best of them."
+    )
+  _check(prompt, num, steps)
+  if captions is None:
+    captions = [subject_text(prompt)] * len(images)
+  if len(captions) != len(images):
+    raise ValueError(
+      f"{len(captions)} captions for {len(images)} pictures: give one each."
+    )
+  sampling = dict(apprentice.sampling)
+  sampling["num_steps"] = steps or sampling["num_steps"]
+  sampling["guidance"] = sampling["guidance"] if guidance is None else guidance
+  usual = int(sampling.get("num_demonstrations", 4))
+  batch = make_batch(
+    apprentice,
+    [(prompt, images, captions)] * num,
+    num_demonstrations=max(usual, len(images)),
+  )
+  draw = _compiled(apprentice, sampling)
+  image_pm1_BHWC = draw(
+    apprentice.params,
+    batch,
+    apprentice.backbone.encode_text([""]),
+    (np.arange(num) + seed).astype(np.uint32),
+    weights(sampling),
+  )
+  return list(to_u8(np.asarray(image_pm1_BHWC)))
+
+
+_DRAWS: dict[Any, Callable[..., jax.Array]] = {}
+
+
+def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
+  """The jitted drawer of an apprentice, the same object for equal settings."""
+  settings = ("sampler", "num_steps", "percentile", "guidance_mode")
+  key = (id(apprentice.apply), *(sampling.get(name) for name in settings))
+  if key not in _DRAWS:
+    # Without its arrays, which would live as long as the program does.
+    bare = dataclasses.replace(apprentice, params={})
+    _DRAWS[key] = jax.jit(drawer(bare, sampling))
+  return _DRAWS[key]
+
+
+def subject_text(prompt: str) -> str:
+  """What a prompt is about, for pictures that come without captions.
+
+  Args:
+    prompt: "a dog wearing a red hat".
+
+  Returns: "a dog", by the class named first; "" where none is, the null text.
+  """
+  text = f" {prompt.lower()} "
+  found = [
+    (text.find(f" {noun}"), -len(noun), noun)
+    for noun in CLASSES
+    if f" {noun}" in text
+  ]
+  return f"a {min(found)[2]}" if found else ""
+
+
+def _check(prompt: str, num: int, steps: int | None) -> None:
+  if not prompt.strip():
+    raise ValueError(
+      "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+    )
+  for name, value in (("num", num), ("steps", steps)):
+    if value is not None and value < 1:
+      raise ValueError(f"{name}={value}: expected 1 or more.")

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SuTI: demonstrations through the U-Net's own encoder, attended to.
+
+arXiv 2304.00186, section 3.3 and Figure 3; the encoder shared between target
+and context is Re-Imagen's (arXiv 2209.14491). Each demonstration, a picture and
+its caption, passes clean (t = 0) through the down path and the middle of the
+same U-Net. New attention layers let every position of the target look at every
+position of every demonstration.
+
+The paper says neither where the new layers stand, nor how they start, nor what
+is frozen. Our choices: after the self-attention of the transformer blocks that
+`config.method.sites` matches, each reading the demonstrations' features of its
+own resolution; a zero-initialised output, so that training starts at the base
+model; the whole U-Net trains. Demonstrations are a set: no position tells one
+from another, and a mask says which exist.
+
+This file neither samples nor trains. Dropping demonstrations is the loop's.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from apprentice.method import Field, Method
+from suti.nn.attention import attend, merge_heads, split_heads
+from suti.nn.layers import LayerNorm, Linear
+from suti.nn.param import ZEROS, Module, ModuleList, modules
+from suti.nn.surgery import adapter
+
+# B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
+# text or of all demonstrations, N heads, D width. M = B * K.
+
+SITES = (
+  r"^(down_blocks\.1|mid_block|up_blocks\.\d+)\..*transformer_blocks\.\d+$"
+)
+
+
+class DemonstrationAttention(Module):
+  """Cross-attention from a target's tokens to those of all demonstrations.
+
+  `project` turns features into keys and values, which do not depend on the
+  noise: sampling calls it once an image. Without biases behind the attention,
+  no demonstration means exactly zero, trained or not.
+  """
+
+  def __init__(
+    self,
+    width: int,
+    *,
+    site: str,
+    sources: Mapping[str, int],
+    num_heads: int,
+    encoder_gradient: bool = True,
+  ):
+    """Declares the layer.
+
+    Args:
+      width: of the target's tokens.
+      site: path of the transformer block it stands in.
+      sources: {name of an encoder feature: its width}.
+      num_heads: a divisor of `width`.
+      encoder_gradient: whether what is learnt here also moves the encoder that
+        made the features.
+    """
+    if width % num_heads:
+      raise ValueError(
+        f"config.method.num_heads={num_heads} does not divide {width}, the "
+        f"width of {site}: use a divisor of every site's width."
+      )
+    self.site = site
+    self.source_names = tuple(sources)
+    self.num_heads = num_heads
+    self.encoder_gradient = encoder_gradient
+    # Each source has its own projections: features before and after the middle
+    # of the U-Net have different statistics.
+    self.norm = LayerNorm(width)
+    self.source_norms = ModuleList([LayerNorm(d) for d in sources.values()])
+    self.to_q = Linear(width, width, bias=False)
+    self.to_k = ModuleList(
+      [Linear(d, width, bias=False) for d in sources.values()]
+    )
+    self.to_v = ModuleList(
+      [Linear(d, width, bias=False) for d in sources.values()]
+    )
+    self.to_out = Linear(width, width, bias=False, init=ZEROS)
+
+  def project(
+    self, features: Mapping[str, jax.Array], *, num: int
+  ) -> tuple[jax.Array, jax.Array]:
+    """Keys and values of all demonstrations.
+
+    Args:
+      features: {name: (M, H, W, C)}, as the U-Net's `encode` returns them.
+      num: K; M is B * K, demonstrations of one image side by side.
+
+    Returns:
+      k_BLND, v_BLND: source by source, demonstration by demonstration.
+    """
+    keys, values = [], []
+    for name, norm, to_k, to_v in zip(
+      self.source_names, self.source_norms, self.to_k, self.to_v, strict=True
+    ):
+      x_MHWC = features[name]
+      if not self.encoder_gradient:
+        x_MHWC = jax.lax.stop_gradient(x_MHWC)
+      x_BLC = x_MHWC.reshape(x_MHWC.shape[0] // num, -1, x_MHWC.shape[-1])
+      x_BLC = norm(x_BLC)
+      keys.append(split_heads(to_k(x_BLC), self.num_heads))
+      values.append(split_heads(to_v(x_BLC), self.num_heads))
+    return jnp.concatenate(keys, 1), jnp.concatenate(values, 1)
+
+  def __call__(self, x_BSD: jax.Array, context: Mapping[str, Any]) -> jax.Array:
+    """What the demonstrations add to the target's tokens, (B, S, D)."""
+    k_BLND, v_BLND = context["sites"][self.site]
+    mask_BK = context["mask"]
+    num_sources, num = len(self.source_names), mask_BK.shape[1]
+    tokens = k_BLND.shape[1] // (num_sources * num)
+    mask_BL = jnp.tile(jnp.repeat(mask_BK, tokens, axis=1), num_sources)
+    q_BSND = split_heads(self.to_q(self.norm(x_BSD)), self.num_heads)
+    y_BSND = attend(q_BSND, k_BLND, v_BLND, mask_BL[:, None, None])
+    return self.to_out(merge_heads(y_BSND))
+
+
+def declare(backbone: Any, config: Any) -> Module:
+  """The backbone's U-Net with new attention at `config.sites`.
+
+  Args:
+    backbone: has `unet` and `unet_config`.
+    config: `config.method`: sites, num_heads, encoder_gradient (False trains
+      with about half the arithmetic; the paper does not say).
+
+  Returns: a declared module; the backbone's own stays as it is.
+
+  Raises:
+    ValueError: `sites` matches no block, or heads do not divide a width.
+  """
+  widths = tuple(backbone.unet_config["block_out_channels"])
+
+  def make(path: str, block: Any) -> DemonstrationAttention:
+    return DemonstrationAttention(
+      block.dim,
+      site=path,
+      sources=_sources(path, widths),
+      num_heads=config.get("num_heads", 8),
+      encoder_gradient=config.get("encoder_gradient", True),
+    )
+
+  pattern = config.get("sites", SITES)
+  return adapter(backbone.unet, pattern, make)
+
+
+def _sources(path: str, widths: tuple[int, ...]) -> dict[str, int]:
+  """The encoder's features that have the resolution of a block."""
+  block, index = path.split(".")[:2]
+  last = len(widths) - 1
+  if block == "mid_block":
+    return {"mid_block": widths[last]}
+  level = int(index) if block == "down_blocks" else last - int(index)
+  sources = {f"down_blocks.{level}": widths[level]}
+  # A down block's own site comes before the middle; an up block's after it.
+  if block == "up_blocks" and level == last:
+    sources["mid_block"] = widths[last]
+  return sources
+
+
+def fields(config: Any) -> dict[str, Field]:
+  """A target with its text, K demonstrations with theirs."""
+  del config
+  return {
+    "image": Field(dims="HWC"),
+    "text": Field(dims="LD"),
+    "text_mask": Field(dims="L", dtype=bool),
+    "demonstrations": Field(dims="KHWC"),
+    "demonstration_mask": Field(dims="K", dtype=bool),
+    "demonstration_text": Field(dims="KLD"),
+    "demonstration_text_mask": Field(dims="KL", dtype=bool),
+  }
+
+
+def encode(
+  apply: Callable, params: Mapping[str, jax.Array], batch: Mapping[str, Any]
+) -> dict[str, Any] | None:
+  """Demonstrations -> keys and values of every site, once per image.
+
+  Args:
+    apply: of the declared module.
+    params: all of its parameters.
+    batch: demonstrations (B, K, H, W, C) latents, their texts and the mask
+      (B, K); a demonstration that does not exist may hold anything finite.
+
+  Returns:
+    {"mask": (B, K), "sites": {path: (k_BLND, v_BLND)}}; None if K is 0.
+  """
+  x_BKHWC = batch["demonstrations"]
+  num = x_BKHWC.shape[1]
+  if num == 0:
+    return None
+  x_MHWC, text_MLD, text_mask_ML = (
+    array.reshape(-1, *array.shape[2:])
+    for array in (
+      x_BKHWC,
+      batch["demonstration_text"],
+      batch["demonstration_text_mask"],
+    )
+  )
+  t_M = jnp.zeros(x_MHWC.shape[0], jnp.int32)
+  sites = apply(
+    params, x_MHWC, t_M, text_MLD, text_mask_ML, num=num, method=_project
+  )
+  return {"mask": batch["demonstration_mask"], "sites": sites}
+
+
+def _project(unet, x_MHWC, t_M, text_MLD, text_mask_ML, *, num):
+  features = unet.encode(x_MHWC, t_M, text_MLD, text_mask_BL=text_mask_ML)
+  return {
+    module.site: module.project(features, num=num)
+    for _, module in modules(unet)
+    if isinstance(module, DemonstrationAttention)
+  }
+
+
+def denoise(
+  apply: Callable,
+  params: Mapping[str, jax.Array],
+  x_BHWC: jax.Array,
+  t_B: jax.Array,
+  text: tuple[jax.Array, jax.Array],
+  context: Mapping[str, Any] | None,
+) -> jax.Array:
+  """One prediction of the U-Net; context None is the base model."""
+  text_BLD, text_mask_BL = text
+  return apply(
+    params, x_BHWC, t_B, text_BLD, text_mask_BL=text_mask_BL, context=context
+  )
+
+
+METHOD = Method(
+  paper="https://arxiv.org/abs/2304.00186",
+  declare=declare,
+  trainable=r".",
+  fields=fields,
+  encode=encode,
+  denoise=denoise,
+)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An apprentice as a folder: the published layout and `apprentice.json`.
+
+  apprentice.json    method, config.method, base, how to sample it
+  unet/              config.json; weights of the base's names and the new ones
+  text_encoder/ tokenizer/ scheduler/ model_index.json   the base's own, copied
+
+Without a `text_encoder/` the frozen parts are those of the base it names: so
+the apprentice shipped beside its base holds its U-Net alone.
+
+This file opens and writes such folders. It neither trains nor samples.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from apprentice.method import Method, find
+from suti.backbone import Backbone, Params, find_model, load_backbone
+from suti.io.files import read_json, replacing_folder, write_json
+from suti.io.weights import load, save
+from suti.nn.param import Param, functional
+
+RECORD = "apprentice.json"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Apprentice:
+  """A method on a backbone, with or without arrays.
+
+  Attributes:
+    name: of the method, a file of `apprentice/methods`.
+    method: its record.
+    config: `config.method`.
+    backbone: the model it stands on; its `params` are the base's, or empty.
+    spec: description of all parameters, new ones included.
+    apply: the pure function of the declared module.
+    params: its arrays by published name; empty before they are loaded.
+    sampling: how it was meant to be sampled: num_steps, guidance, sampler ...,
+      and max_demonstrations.
+  """
+
+  name: str
+  method: Method
+  config: Mapping[str, Any]
+  backbone: Backbone
+  spec: Mapping[str, Param]
+  apply: Callable[..., Any]
+  params: Params = dataclasses.field(default_factory=dict)
+  sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def trainable(self) -> str:
+    """Regex over the names of the parameters that learn."""
+    return self.config.get("trainable") or self.method.trainable
+
+
+def declare(backbone: Backbone, *, name: str, config: Any) -> Apprentice:
+  """A method's networks over a backbone: descriptions, no arrays.
+
+  Args:
+    backbone: where it starts.
+    name: of the method.
+    config: `config.method`.
+
+  Raises:
+    ValueError: no such method, or it does not fit the backbone.
+  """
+  method = find(name)
+  spec, apply = functional(method.declare(backbone, config))
+  return Apprentice(
+    name=name,
+    method=method,
+    config=config,
+    backbone=backbone,
+    spec=spec,
+    apply=apply,
+  )
+
+
+def is_apprentice(name_or_dir: str | Path) -> bool:
+  """Whether a model's folder holds an apprentice, not a backbone."""
+  return (find_model(name_or_dir) / RECORD).is_file()
+
+
+def load_apprentice(
+  name_or_dir: str | Path, *, dtype: Any = jnp.float32
+) -> Apprentice:
+  """Opens an apprentice.
+
+  Args:
+    name_or_dir: a shipped name, or a folder that `apprentice.train` wrote.
+    dtype: of its arrays; the compute follows it.
+
+  Raises:
+    ValueError: no such folder, not an apprentice, or weights that do not fit.
+  """
+  folder = find_model(name_or_dir)
+  if not (folder / RECORD).is_file():
+    raise ValueError(
+      f"{folder} has no {RECORD}: it is no apprentice. Give the folder that "
+      "apprentice.train wrote (WORKDIR/apprentice/train/model)."
+    )
+  record = read_json(folder / RECORD)
+  whole = (folder / "text_encoder").is_dir()
+  backbone = load_backbone(folder if whole else record["base"], weights=False)
+  # The copied parts are the base's: written again, it is named, not the copy.
+  backbone = dataclasses.replace(backbone, name=record["base"])
+  apprentice = declare(
+    backbone, name=record["method"], config=ConfigDict(record["config"])
+  )
+  return dataclasses.replace(
+    apprentice,
+    params=load(apprentice.spec, folder / "unet", dtype=dtype),
+    sampling=record["sampling"],
+  )
+
+
+def save_apprentice(
+  apprentice: Apprentice,
+  folder: Path,
+  *,
+  dtype: Any = jnp.float32,
+  with_base: bool = True,
+) -> None:
+  """Writes an apprentice's folder, whole or not at all.
+
+  Args:
+    apprentice: with its arrays.
+    folder: replaced if it exists.
+    dtype: of the arrays in the file; float16 halves what is shipped.
+    with_base: copy the frozen parts, so that the folder stands alone.
+  """
+  base = apprentice.backbone.folder
+  with replacing_folder(folder) as part:
+    if with_base:
+      for entry in base.iterdir():
+        if entry.is_dir() and entry.name != "unet":
+          shutil.copytree(entry, part / entry.name)
+        elif entry.name == "model_index.json":
+          shutil.copy(entry, part)
+    write_json(part / "unet" / "config.json", dict(_unet_config(apprentice)))
+    save(
+      apprentice.params, apprentice.spec, part / "unet" / WEIGHTS, dtype=dtype
+    )
+    config = ConfigDict(apprentice.config).to_dict()
+    write_json(
+      part / RECORD,
+      {
+        "method": apprentice.name,
+        "config": config,
+        "base": apprentice.backbone.name,
+        "sampling": ConfigDict(apprentice.sampling).to_dict(),
+      },
+    )
+
+
+def _unet_config(apprentice: Apprentice) -> Mapping[str, Any]:
+  return apprentice.backbone.unet_config

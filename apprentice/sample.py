@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 7: the apprentice draws the benchmark's subjects, in context.
+
+SuTI (arXiv 2304.00186), section 4: 4 demonstrations, guidance 15. Beside it the
+base without demonstrations draws the same prompts from the same noise, for
+comparison. Nothing is fine-tuned and nothing is judged here.
+
+  reads   apprentice/train/model, benchmark/experts/{mine,prompts}
+  writes  apprentice/sample/{apprentice,base}-00000.array_record: Candidates
+  resumes at the shard: a picture depends on its own seed alone
+
+  python -m apprentice.sample --config configs/quickstart.py --workdir runs/q
+"""
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from apprentice.generate import drawer, make_batch, weights
+from apprentice.model import Apprentice, load_apprentice
+from suti.backbone import load_backbone
+from suti.images import to_u8
+from suti.io.files import read_json, write_json
+from suti.io.records import read_lines, read_records, write_records
+from suti.nn.param import functional
+from suti.parallel.mesh import (
+  batch_sharding,
+  check_batch,
+  make_mesh,
+  replicated,
+)
+from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.stage import main, progress, stage
+
+# B images drawn at once.
+
+BENCHMARK = "benchmark"  # the folder of a workdir where its subjects lie
+BENCHMARK_STAGES = ("benchmark/experts/mine", "benchmark/experts/prompts")
+_SHARD_BATCHES = 8  # about a minute of work on two cores
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """One picture to draw."""
+
+  cluster: Cluster
+  prompt: Prompt
+  seed: int
+
+
+def run(config: Any, workdir: Path) -> dict:
+  """Draws every prompt of every benchmark subject.
+
+  Args:
+    config: apprentice_sample, backbone, mesh, seed.
+    workdir: see above.
+
+  Returns: images drawn and seconds an image, compilation apart.
+
+  Raises:
+    ValueError: a stage before this one is not finished.
+  """
+  sampling = config.apprentice_sample
+  clusters, prompts = read_benchmark(workdir)
+  current = stage(
+    workdir,
+    "apprentice/sample",
+    {"apprentice_sample": sampling, "seed": config.seed},
+    reads=("apprentice/train", *BENCHMARK_STAGES),
+  )
+  if current.done is not None:
+    return current.done
+  mesh = make_mesh(config.mesh)
+  check_batch("config.apprentice_sample.batch_size", sampling.batch_size, mesh)
+  apprentice = load_apprentice(workdir / "apprentice" / "train" / "model")
+  rows = list_rows(
+    clusters, prompts, images_each=sampling.images_per_prompt, seed=config.seed
+  )
+  systems = {
+    "apprentice": apprentice,
+    "base": without_subjects(apprentice, base=config.backbone),
+  }
+  summary: dict[str, Any] = {"images": len(rows)}
+  for name, system in systems.items():
+    draw = _Drawer(system, sampling, mesh)
+    times = _draw_all(draw, rows, current.folder, name=name)
+    prefix = "" if name == "apprentice" else f"{name}_"
+    summary[f"{prefix}seconds_per_image"] = times["seconds"] / len(rows)
+    summary[f"{prefix}seconds_to_compile"] = times["compile"]
+  return current.finish(summary)
+
+
+def read_benchmark(workdir: Path) -> tuple[dict[str, Cluster], list[Prompt]]:
+  """The held-out subjects by key, and their prompts in order.
+
+  Raises:
+    ValueError: they were not made.
+  """
+  for name in BENCHMARK_STAGES:
+    if not (workdir / name / "done.json").is_file():
+      raise ValueError(
+        f"{workdir / name} is not finished: `suti run` makes the benchmark's "
+        "subjects there (config.benchmark) before it samples; run it with the "
+        "same --config and --workdir."
+      )
+  folder = workdir / BENCHMARK / "experts"
+  clusters = read_records(folder / "mine" / "clusters.array_record", Cluster)
+  prompts = read_lines(folder / "prompts" / "prompts.jsonl", Prompt)
+  return {cluster.key: cluster for cluster in clusters}, list(prompts)
+
+
+def list_rows(
+  clusters: dict[str, Cluster],
+  prompts: Sequence[Prompt],
+  *,
+  images_each: int,
+  seed: int,
+) -> list[Row]:
+  """Every picture to draw, each with a seed of its own."""
+  return [
+    Row(
+      cluster=clusters[prompt.cluster],
+      prompt=prompt,
+      seed=zlib.crc32(
+        f"{seed}/{prompt.cluster}/{prompt.prompt}/{index}".encode()
+      ),
+    )
+    for prompt in prompts
+    for index in range(images_each)
+  ]
+
+
+def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
+  """The base model in the apprentice's place: same texts, no demonstrations."""
+  backbone = load_backbone(base)
+  spec, apply = functional(backbone.unet)
+  return dataclasses.replace(
+    apprentice,
+    method=dataclasses.replace(
+      apprentice.method, encode=lambda apply, params, batch: None
+    ),
+    backbone=backbone,
+    spec=spec,
+    apply=apply,
+    params=backbone.params,
+  )
+
+
+def _draw_all(
+  draw: "_Drawer", rows: Sequence[Row], folder: Path, *, name: str
+) -> dict[str, float]:
+  """Draws what no shard holds yet; a shard is a file and its times.
+
+  Returns: seconds spent drawing and compiling, of this run and those before.
+  """
+  size = _SHARD_BATCHES * draw.batch_size
+  starts = range(0, len(rows), size)
+  paths = [
+    folder / f"{name}-{number:05d}.array_record"
+    for number in range(len(starts))
+  ]
+  todo = [
+    (path, rows[start : start + size])
+    for path, start in zip(paths, starts, strict=True)
+    if not _times(path).is_file()
+  ]
+  num_todo = sum(len(shard) for _, shard in todo)
+  with progress(len(rows), f"draw {name}", done=len(rows) - num_todo) as bar:
+    for path, shard in todo:
+      draw.seconds = draw.compile = 0.0
+      candidates = []
+      for batch in _blocks(shard, draw.batch_size):
+        candidates += draw(batch)
+        bar.update(len(batch))
+      write_records(path, candidates, kind=Candidate)
+      write_json(
+        _times(path), {"seconds": draw.seconds, "compile": draw.compile}
+      )
+  times = [read_json(_times(path)) for path in paths]
+  return {key: sum(t[key] for t in times) for key in ("seconds", "compile")}
+
+
+def _times(path: Path) -> Path:
+  return path.with_suffix(".json")
+
+
+def _blocks(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+  for start in range(0, len(rows), size):
+    yield rows[start : start + size]
+
+
+class _Drawer:
+  """Draws rows in batches of one shape: compiled once, timed apart."""
+
+  def __init__(self, system: Apprentice, sampling: Any, mesh: Mesh):
+    self.seconds = self.compile = 0.0
+    self.batch_size = sampling.batch_size
+    self._system, self._sampling = system, sampling
+    self._whole, self._rows = replicated(mesh), batch_sharding(mesh)
+    self._params = jax.device_put(system.params, self._whole)
+    self._null_text = jax.device_put(
+      system.backbone.encode_text([""]), self._whole
+    )
+    self._compiled: Any = None
+
+  def __call__(self, rows: Sequence[Row]) -> list[Candidate]:
+    padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
+    shown = self._sampling.num_demonstrations
+    batch = make_batch(
+      self._system,
+      [
+        (
+          row.prompt.prompt,
+          row.cluster.images[:shown],
+          row.cluster.captions[:shown],
+        )
+        for row in padded
+      ],
+      num_demonstrations=shown,
+    )
+    seeds_B = np.asarray([row.seed for row in padded], np.uint32)
+    arguments = (
+      self._params,
+      jax.device_put(batch, self._rows),
+      self._null_text,
+      jax.device_put(seeds_B, self._rows),
+      jax.device_put(weights(self._sampling), self._whole),
+    )
+    if self._compiled is None:
+      start = time.monotonic()
+      draw = jax.jit(drawer(self._system, self._sampling))
+      self._compiled = draw.lower(*arguments).compile()
+      self.compile += time.monotonic() - start
+    start = time.monotonic()
+    image_u8_BHWC = to_u8(np.asarray(self._compiled(*arguments)))
+    self.seconds += time.monotonic() - start
+    return [
+      Candidate(
+        key=content_key(row.cluster.key, row.prompt.prompt, image_u8_HWC),
+        cluster=row.cluster.key,
+        prompt=row.prompt.prompt,
+        skill=row.prompt.skill,
+        image=image_u8_HWC,
+        seed=row.seed,
+        guidance=float(self._sampling.guidance),
+      )
+      for row, image_u8_HWC in zip(rows, image_u8_BHWC, strict=False)
+    ]
+
+
+if __name__ == "__main__":
+  main("apprentice.sample", run)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 6, loop B: one apprentice learns what many experts did.
+
+SuTI (arXiv 2304.00186), eq. 6 and section 4: Adafactor, lr 1e-4, 150K steps on
+128 TPU v4, 3 demonstrations, text encoder frozen. Batch size, warm-up, EMA,
+clipping and what is dropped how often are not published: those here are config
+fields, and choices. So is showing fewer than K demonstrations at random, which
+the paper does not mention.
+
+  reads   experts/pack, and the folders in config.train.examples
+  writes  apprentice/train/{checkpoints/, log.jsonl, model/}
+  resumes at the last checkpoint: a killed run and an unbroken run log equal
+          losses
+
+  python -m apprentice.train --config configs/quickstart.py --workdir runs/q
+
+No method is mentioned here by name, and nothing is sampled.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from apprentice.data import batches
+from apprentice.fields import drop, to_latents
+from apprentice.model import (
+  Apprentice,
+  declare,
+  is_apprentice,
+  save_apprentice,
+)
+from apprentice.optimizer import average, learning_rate, optimizer
+from suti.backbone import Params, find_model, load_backbone
+from suti.diffusion.objective import denoising_loss
+from suti.io.checkpoint import Checkpoints
+from suti.io.weights import load
+from suti.log import Log, read_log
+from suti.nn.param import functional, init, split, without
+from suti.parallel.mesh import (
+  batch_sharding,
+  check_batch,
+  make_mesh,
+  put_batch,
+  replicated,
+)
+from suti.parallel.rules import param_shardings, state_shardings
+from suti.stage import main, progress, stage
+
+# B batch, K demonstrations, H W C latent, L text tokens, D width.
+
+
+def run(config: Any, workdir: Path) -> dict:
+  """Trains until `config.train.num_steps` and writes the apprentice's folder.
+
+  Args:
+    config: train, method, backbone, mesh, seed; apprentice_sample is written
+      into the folder as the way it is meant to be sampled.
+    workdir: see above.
+
+  Returns: steps, last loss, steps a second.
+
+  Raises:
+    ValueError: no examples, a batch that the mesh cannot share, a checkpoint of
+      another model, or a loss that is no number.
+  """
+  # ---------------------------------------------------- 1 Config and mesh
+  train = config.train
+  packed = (workdir / "experts" / "pack").exists() or not train.examples
+  current = stage(
+    workdir,
+    "apprentice/train",
+    {
+      name: config[name]
+      for name in ("train", "method", "backbone", "mesh", "seed")
+    },
+    reads=("experts/pack",) if packed else (),
+  )
+  if current.done is not None:
+    return current.done
+  _check_periods(train)
+  mesh = make_mesh(config.mesh)
+  check_batch("config.train.batch_size", train.batch_size, mesh)
+
+  # ---------------------------------------- 2 Backbone and method (declared)
+  backbone = load_backbone(config.backbone, weights=False)
+  apprentice = declare(backbone, name=train.method, config=config.method)
+  method, apply = apprentice.method, apprentice.apply
+
+  # ------------------------------------------------------------- 3 Data
+  folders = [Path(folder) for folder in train.examples]
+  data = batches(
+    [workdir / "experts" / "pack"] * packed + folders,
+    fields=method.fields(config.method),
+    encode_text=backbone.encode_text,
+    size_px=backbone.size_px,
+    batch_size=train.batch_size,
+    num_demonstrations=train.num_demonstrations,
+    demonstration_targets=train.get("demonstration_targets") or 0.0,
+    seed=config.seed,
+  )
+  null_text = backbone.encode_text([""])
+  dtype = train.get("dtype") or "float32"  # of the arithmetic
+
+  # ------------------------------------------------ 4 Shardings and arrays
+  shardings = param_shardings(apprentice.spec, mesh)
+  params = start_params(apprentice, init_from=train.init, seed=config.seed)
+  params = {n: jax.device_put(params[n], shardings[n]) for n in params}
+  # Frozen parameters travel beside the state: neither donated nor kept in
+  # checkpoints.
+  params, frozen = split(params, apprentice.trainable)
+  rate = learning_rate(train)
+  tx = optimizer(train, rate)
+  state = {
+    "params": params,
+    "opt": tx.init(params),
+    "ema": jax.tree.map(jnp.copy, params),
+    "step": jnp.zeros((), jnp.int32),
+    "key": jax.random.key_data(jax.random.key(config.seed)),
+  }
+  placed = state_shardings(jax.eval_shape(lambda: state), shardings, mesh)
+  state = jax.device_put(state, placed)
+
+  # --------------------------------------------------------------- 5 Step
+  def step(state, frozen, batch):
+    key = jax.random.fold_in(
+      jax.random.wrap_key_data(state["key"]), state["step"]
+    )
+    drop_key, loss_key = jax.random.split(key)
+    batch = to_latents(backbone, batch, dtype=jnp.float32)
+    batch = drop(batch, drop_key, null_text=null_text, config=train)
+    text = (batch["text"], batch["text_mask"])
+
+    def loss(params):
+      whole = {n: p.astype(dtype) for n, p in (params | frozen).items()}
+      context = method.encode(apply, whole, batch)
+      return denoising_loss(
+        backbone.schedule,
+        lambda x, t_B: method.denoise(apply, whole, x, t_B, text, context),
+        batch["image"],
+        loss_key,
+        weighting=train.get("weighting") or "uniform",
+        gamma=train.get("min_snr_gamma") or 5.0,
+      ).mean()
+
+    value, grads = jax.value_and_grad(loss)(state["params"])
+    updates, opt = tx.update(grads, state["opt"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    ema = average(state["ema"], params, step=state["step"], decay=train.ema)
+    new = {"params": params, "opt": opt, "ema": ema, "key": state["key"]}
+    scalars = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+    return new | {"step": state["step"] + 1}, scalars
+
+  step = jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(placed, None, batch_sharding(mesh)),
+    out_shardings=(placed, replicated(mesh)),
+  )
+
+  # ---------------------------------------------------- 6 Start or resume
+  checkpoints = Checkpoints(
+    current.folder / "checkpoints",
+    model={"backbone": config.backbone, "train": {"method": train.method}},
+  )
+  state = checkpoints.restore(state)
+  if checkpoints.data is not None:
+    data.set_state(checkpoints.data)
+  first = int(state["step"])
+
+  # --------------------------------------------------------------- 7 Loop
+  # A batch, a step, its log, its checkpoint, in this order: what a checkpoint
+  # holds has been logged, and the iterator's state is that after its batch.
+  log = Log(current.folder, batch_size=train.batch_size)
+  window = []
+  with progress(train.num_steps, "train", done=first) as bar:
+    for number in range(first + 1, train.num_steps + 1):
+      state, scalars = step(state, frozen, put_batch(next(data), mesh))
+      window.append(scalars)
+      note = ""
+      if number % train.log_every == 0 or number == train.num_steps:
+        rows = jax.device_get(window)
+        means = {n: float(np.mean([r[n] for r in rows])) for n in rows[0]}
+        log.write(number, means | {"learning_rate": rate(number - 1)})
+        window, note = [], f"loss {means['loss']:.4f}"
+      if number % train.checkpoint_every == 0:
+        checkpoints.save(number, state, data=data.get_state())
+      bar.update(1, note=note)
+
+  # ------------------------------------------------------------- 8 Finish
+  checkpoints.save(train.num_steps, state, data=data.get_state())
+  checkpoints.close()
+  log.close()
+  save_apprentice(
+    dataclasses.replace(
+      apprentice,
+      params=jax.device_get(state["ema"] | frozen),
+      sampling=config.apprentice_sample.to_dict()
+      | {"max_demonstrations": train.max_demonstrations},
+    ),
+    current.folder / "model",
+    dtype=train.get("save_dtype") or jnp.float32,
+  )
+  lines = read_log(current.folder)
+  rates = [r for line in lines if (r := line.get("steps_per_second"))]
+  summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}
+  # The median knows nothing of compilation and checkpoints.
+  speed = {"steps_per_second": float(np.median(rates))} if rates else {}
+  return current.finish(summary | speed)
+
+
+def start_params(
+  apprentice: Apprentice, *, init_from: str, seed: int
+) -> Params:
+  """The arrays to start from, frozen ones included.
+
+  Args:
+    apprentice: declared; its backbone's arrays are not used.
+    init_from: an apprentice, to go on from it; or a backbone, which gives all
+      but the new layers, and those are drawn.
+    seed: of what is drawn.
+
+  Raises:
+    ValueError: no such model, or one that does not fit.
+  """
+  folder = find_model(init_from) / "unet"
+  if is_apprentice(init_from):
+    return load(apprentice.spec, folder)
+  new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
+  known = without(apprentice.spec, new)
+  return load(known, folder) | init(new, jax.random.key(seed))
+
+
+def _check_periods(train: Any) -> None:
+  if train.checkpoint_every % train.log_every:
+    raise ValueError(
+      f"config.train.checkpoint_every={train.checkpoint_every} is not a "
+      f"multiple of config.train.log_every={train.log_every}: a run that goes "
+      "on from a checkpoint would log other means; use a multiple."
+    )
+
+
+if __name__ == "__main__":
+  main("apprentice.train", run)

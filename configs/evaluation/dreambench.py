@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark at full size: 30 subjects x 25 prompts x 4 pictures.
+
+  suti run --config configs/evaluation/dreambench.py --workdir runs/dreambench
+
+  # the same prompts on DreamBench's photographs
+  suti run --config configs/evaluation/dreambench.py:data/dreambench \
+    --workdir runs/dreambench-photos
+
+Differs from configs/quickstart.py in the size of its last two stages. The
+apprentice is `config.train.init`, with no more training than the quickstart's:
+`--config.train.init=FOLDER` evaluates another.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import quickstart
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """All sections.
+
+  Args:
+    arg: "" for held-out SubjectWorld subjects, else the folder of DreamBench.
+
+  Returns: the config.
+  """
+  config = quickstart.get_config().unlock()
+  config.benchmark.update(
+    source="folder" if arg else "world",
+    path=arg,
+    num_subjects=30,
+    images_each=5,
+    num_prompts=25,
+    num_expert_subjects=4,
+  )
+  config.apprentice_sample.update(images_per_prompt=4, batch_size=32)
+  config.report.update(
+    title="DreamBench, 30 subjects", num_subjects=30, num_prompts=8
+  )
+  return config.lock()

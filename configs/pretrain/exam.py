@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exam of the embedded judges on held-out subjects.
+
+Command to run:
+  python -m suti.pretrain.exam \
+      --config configs/pretrain/exam.py --workdir runs/pretrain
+"""
+
+import ml_collections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+  """300 test subjects; `:tiny` is 6, for tests."""
+  config = ml_collections.ConfigDict()
+  config.clip = "world_clip"
+  config.identity = "world_identity"
+  config.split = "test"
+  config.num_subjects = 6 if arg == "tiny" else 300
+  return config

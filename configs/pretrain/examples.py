@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples of a perfect teacher, for the apprentice's first lessons.
+
+Command to run:
+  python -m suti.pretrain.examples \
+      --config configs/pretrain/examples.py --workdir runs/pretrain
+"""
+
+import ml_collections
+
+from configs.pretrain import pool
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+  """40,000 examples of 5 demonstrations; `:tiny` is 16, for tests."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.size_px = 64
+  config.clip = "world_clip"
+  config.pool = pool.get_config()
+  config.num_examples = 40_000
+  config.num_demonstrations = 5
+  config.shard_size = 4096
+  if arg == "tiny":
+    config.pool.num_subjects, config.pool.shots_each = 8, 8
+    config.num_examples = 16
+  return config

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures the three pretrainings share: drawn once, 1.2 GB on disk."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Which pictures of SubjectWorld's training subjects to draw."""
+  config = ml_collections.ConfigDict()
+  config.split = "train"
+  # Many subjects, not many pictures each: identity is learned from subjects.
+  config.num_subjects = 6000
+  config.shots_each = 16
+  # Plain backdrops are what web shops show, and what attribute templates use.
+  config.studio = 0.1
+  config.seed = 0
+  return config

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cards and copies of what the three pretrainings made.
+
+Command to run:
+  python -m suti.pretrain.ship \
+      --config configs/pretrain/ship.py --workdir runs/pretrain
+"""
+
+import ml_collections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+  """The exam on 300 test subjects; `:tiny` is 6, for tests."""
+  config = ml_collections.ConfigDict()
+  config.split = "test"
+  config.num_subjects = 6 if arg == "tiny" else 300
+  config.images_each = 1 if arg == "tiny" else 4
+  # Where each model goes in suti/pretrained.
+  config.names = dict(
+    clip="world_clip", identity="world_identity", text_to_image="world_base"
+  )
+  return config

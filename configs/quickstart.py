@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole loop, small, on SubjectWorld: eight stages and a report.
+
+  suti run --config configs/quickstart.py --workdir runs/quickstart
+  suti run --config configs/quickstart.py:tiny --workdir runs/tiny
+
+Hardware: a CPU with 2 cores, no accelerator. `:tiny` is the same loop with
+the least of everything: it shows that all parts work and measures nothing.
+Each field can be given on the command line: `--config.train.num_steps=500`.
+
+This is the config that all others differ from. Every value is sized for two
+cores; where the paper has one, it stands beside it.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """All sections.
+
+  Args:
+    arg: "" or "tiny", what follows the colon in the path.
+
+  Returns: the config.
+  """
+  config = ConfigDict()
+  config.seed = 0
+  config.size_px = 64
+  # A shipped model's name (suti/pretrained), or a folder in the published
+  # layout.
+  config.backbone = "world_base"
+  config.clip = "world_clip"  # paper: ViT-L/14
+  config.identity = "world_identity"
+
+  # Devices along each axis; -1 takes those that the others leave.
+  config.mesh = ConfigDict({"expert": 1, "data": 1, "fsdp": 1})
+
+  config.mine = ConfigDict(
+    {
+      "source": "world",  # world | heldout | folder | table
+      "path": "",  # of the folder of folders, or of the table
+      "split": "train",
+      "num_pages": 48,  # paper: 45M pages
+      "min_images": 3,  # paper: 3
+      "max_images": 10,  # paper: 10
+      # Mean pairwise CLIP similarity of a page that is kept: below, it shows
+      # several subjects; above, one picture many times. Paper: 0.82 to 0.98
+      # with ViT-L/14; this is `experts.mine.calibrate` with a small CLIP.
+      "similarity_low": -0.2,
+      "similarity_high": 0.8,
+    }
+  )
+  config.prompts = ConfigDict(
+    {
+      "source": "unseen",  # unseen | dreambench
+      "num_per_cluster": 4,  # paper: 1
+      "skills": ("recontextualization", "attribute", "style", "accessory"),
+    }
+  )
+  config.finetune = ConfigDict(
+    {
+      "teacher": "dreambooth",  # a file of experts/teachers
+      "num_steps": 60,  # paper: 500
+      "batch_size": 4,  # the paper is silent
+      "learning_rate": 1e-4,  # paper: 1e-5
+      "optimizer": "adafactor",
+      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
+      "experts_per_wave": 4,  # paper: 400, one a core
+      "num_clusters": placeholder(int),  # the first N clusters; all of them
+      "inner": "vmap",  # how the experts of one device run: vmap | map
+      "rank": 8,  # of the teacher `lora`
+      "checkpoint_every": 100,
+      "keep_weights": True,  # paper: they are thrown away
+    }
+  )
+  config.sample = ConfigDict(
+    {
+      "images_per_prompt": 1,
+      "guidance": 4.0,  # paper: 30
+      "sampler": "ddim",  # ddpm | ddim | dpmpp_2m; paper: ddpm
+      "num_steps": 20,
+      "percentile": 99.5,  # of dynamic thresholding; None clips
+      "batch_size": 8,
+    }
+  )
+  config.filter = ConfigDict(
+    {
+      "threshold": 0.02,  # on delta-CLIP; paper: 0.02
+      "identity_threshold": placeholder(float),  # off, as in the paper
+    }
+  )
+  config.pack = ConfigDict({"shard_size": 256})
+
+  config.train = ConfigDict(
+    {
+      "method": "suti",  # a file of apprentice/methods
+      # A backbone (the new layers start at zero output) or an apprentice's
+      # folder, to go on from it.
+      "init": "world_apprentice",
+      "examples": (),  # folders of experts.pack of other runs, added
+      "num_steps": 100,  # paper: 150,000
+      "batch_size": 8,  # the paper is silent
+      "optimizer": "adafactor",
+      "learning_rate": 1e-4,  # paper: 1e-4
+      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
+      "warmup_steps": 10,
+      "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
+      "num_demonstrations": 3,  # paper: 3
+      "max_demonstrations": 10,
+      "text_dropout": 0.1,  # the paper is silent
+      "demonstration_dropout": 0.1,  # the paper is silent
+      "ema": 0.99,
+      "grad_clip": 1.0,
+      "checkpoint_every": 50,
+      "log_every": 10,
+    }
+  )
+  config.method = ConfigDict(
+    {
+      # Which transformer blocks attend to the demonstrations; the paper is
+      # silent. Not the first level: it is the dearest, and sees patches.
+      "sites": (
+        r"^(down_blocks\.1|mid_block|up_blocks\.\d+)\..*transformer_blocks\.\d+$"
+      ),
+      "num_heads": 4,
+      # Whether the loss also moves the encoder through the demonstrations'
+      # features: dearer, and in the paper as far as it says.
+      "encoder_gradient": False,
+    }
+  )
+  config.apprentice_sample = ConfigDict(
+    {
+      "num_demonstrations": 4,  # paper: 4
+      "guidance_mode": "joint",  # joint (text and pictures at once) | two
+      "images_per_prompt": 1,  # paper: 4
+      "guidance": 4.0,  # paper: 15
+      "sampler": "ddim",  # paper: ddpm
+      "num_steps": 20,
+      "percentile": 99.5,
+      "batch_size": 8,
+    }
+  )
+
+  # Held-out subjects, drawn as in DreamBooth's benchmark: 25 prompts a subject.
+  config.benchmark = ConfigDict(
+    {
+      "source": "world",  # world | folder
+      "path": "",
+      "num_subjects": 6,  # DreamBench: 30
+      "images_each": 5,
+      "num_prompts": 6,  # DreamBench: 25
+      "num_expert_subjects": 2,  # of them, how many get an expert too
+    }
+  )
+  config.evaluate = ConfigDict({"batch_size": 64})
+  config.report = ConfigDict(
+    {
+      "title": "SuTI quickstart",
+      "num_subjects": 6,
+      "num_prompts": 6,
+      "num_examples": 8,  # best and worst of the kept and of the dropped
+    }
+  )
+
+  if arg == "tiny":
+    _make_tiny(config)
+  elif arg:
+    raise ValueError(
+      f"configs/quickstart.py:{arg}: expected ':tiny' or nothing after the "
+      "path."
+    )
+  return config.lock()
+
+
+def _make_tiny(config: ConfigDict) -> None:
+  """The least of everything, for CI: minutes, and no result worth reading."""
+  config.mine.num_pages = 8
+  config.prompts.num_per_cluster = 2
+  config.finetune.update(num_steps=2, experts_per_wave=2, batch_size=2)
+  config.sample.update(num_steps=2, batch_size=4)
+  # Two steps teach nothing, so nothing would pass the paper's threshold.
+  config.filter.threshold = -1.0
+  config.pack.shard_size = 4
+  config.train.update(
+    num_steps=4, batch_size=2, warmup_steps=1, checkpoint_every=2, log_every=1
+  )
+  config.apprentice_sample.update(num_steps=2, batch_size=4)
+  config.benchmark.update(
+    num_subjects=2, images_each=4, num_prompts=2, num_expert_subjects=1
+  )
+  config.report.update(title="SuTI quickstart, tiny", num_examples=2)

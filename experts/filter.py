@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates -> scores, and which of them are kept.
+
+SuTI (arXiv 2304.00186), eq. 7: a candidate y of prompt p is kept if
+
+  CLIP(y, p) - max over the demonstrations x of CLIP(x, p) > 0.02
+
+so it must meet the prompt better than every picture its expert was tuned on.
+Nothing but the text is asked of it: who it shows is left to the expert. Beside
+that, `config.filter.identity_threshold` asks for a mean identity cosine to the
+demonstrations; it is off by default, as in the paper.
+
+Every candidate's score is written, kept or not, so other thresholds need no
+other pictures, not even other scores: this stage may be run again with them.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experts.mine import find_clusters, read_clusters
+from experts.sample import open_candidates
+from suti.evaluation.scores import Scorer, delta_clip, load_scorer
+from suti.io.records import read_lines, write_lines
+from suti.schema import Candidate, Cluster, Score
+from suti.stage import main, progress, stage
+
+# G candidates, K demonstrations of one cluster, D embedding width.
+
+
+def read_scores(workdir: Path) -> list[Score]:
+  """What this stage wrote, in the order of the candidates."""
+  return read_lines(workdir / "experts/filter/scores.jsonl", Score)
+
+
+def run(config, workdir: Path) -> dict:
+  """Writes experts/filter/scores.jsonl."""
+  # Thresholds are no part of what the folder was made of: scores outlive them.
+  current = stage(
+    workdir,
+    "experts/filter",
+    {"clip": config.clip, "identity": config.identity},
+    reads=["experts/mine", "experts/sample"],
+  )
+  thresholds = {
+    "threshold": config.filter.threshold,
+    "identity_threshold": config.filter.identity_threshold,
+  }
+  if current.done is not None and thresholds.items() <= current.done.items():
+    return current.done
+
+  waves = open_candidates(workdir)
+  parts = [current.folder / f"wave-{i:05d}.jsonl" for i in range(len(waves))]
+  left = [i for i, part in enumerate(parts) if not part.exists()]
+  if left:
+    scorer = load_scorer(clip=config.clip, identity=config.identity)
+    clusters = read_clusters(workdir)
+    total = sum(map(len, waves))
+    done = total - sum(len(waves[i]) for i in left)
+    with progress(total, "filter", done=done) as bar:
+      for i in left:
+        candidates = list(waves[i])
+        found = find_clusters(clusters, {c.cluster for c in candidates})
+        write_lines(parts[i], score_all(candidates, found, scorer=scorer))
+        bar.update(len(candidates))
+
+  scores = [
+    dataclasses.replace(score, kept=passes(score, config.filter))
+    for part in parts
+    for score in read_lines(part, Score)
+  ]
+  kept = [score for score in scores if score.kept]
+  if not kept:
+    raise ValueError(_nothing(scores, config.filter))
+  write_lines(current.folder / "scores.jsonl", scores)
+  return current.finish(
+    {
+      "candidates": len(scores),
+      "kept": len(kept),
+      "keep_rate": len(kept) / len(scores),
+      "clip_t_of_kept": float(np.mean([s.clip_t for s in kept])),
+      "clip_t_of_all": float(np.mean([s.clip_t for s in scores])),
+      **thresholds,
+    }
+  )
+
+
+def score_all(
+  candidates: Sequence[Candidate],
+  clusters: Mapping[str, Cluster],
+  *,
+  scorer: Scorer,
+) -> list[Score]:
+  """Scores a wave's candidates: all pictures, then all texts, in one go each.
+
+  Args:
+    candidates: any number.
+    clusters: those of the candidates, by key.
+    scorer: the judges.
+
+  Returns: a score for each candidate, not kept yet.
+  """
+  if not candidates:
+    return []
+  images = [candidate.image for candidate in candidates]
+  image_GD, identity_GD = scorer.clip_images(images), scorer.identity(images)
+  texts = sorted({candidate.prompt for candidate in candidates})
+  text_D = dict(zip(texts, scorer.clip_texts(texts), strict=True))
+  shown = [image for cluster in clusters.values() for image in cluster.images]
+  shown_clip, shown_identity = scorer.clip_images(shown), scorer.identity(shown)
+  places, start = {}, 0
+  for key, cluster in clusters.items():
+    places[key] = slice(start, start := start + len(cluster.images))
+
+  scores = []
+  for candidate, image_D, identity_D in zip(
+    candidates, image_GD, identity_GD, strict=True
+  ):
+    place, prompt_D = places[candidate.cluster], text_D[candidate.prompt]
+    clip_t = float(image_D @ prompt_D)
+    delta = float(
+      delta_clip(
+        image_D,
+        shown_clip[place],
+        prompt_D,
+        np.ones(place.stop - place.start, bool),
+      )
+    )
+    scores.append(
+      Score(
+        candidate=candidate.key,
+        cluster=candidate.cluster,
+        prompt=candidate.prompt,
+        delta_clip=delta,
+        clip_t=clip_t,
+        best_demonstration=clip_t - delta,
+        identity=float((shown_identity[place] @ identity_D).mean()),
+        kept=False,
+      )
+    )
+  return scores
+
+
+def passes(score: Score, config) -> bool:
+  """Says whether a score passes the thresholds of the section `filter`."""
+  floor = config.identity_threshold
+  return score.delta_clip > config.threshold and (
+    floor is None or score.identity > floor
+  )
+
+
+def _nothing(scores: Sequence[Score], config) -> str:
+  """The one line for a filter that keeps nothing."""
+  if not scores:
+    return (
+      "experts/sample has no candidates: every expert was quarantined; lower "
+      "config.finetune.learning_rate and begin at experts.finetune."
+    )
+  best = max(score.delta_clip for score in scores)
+  said = (
+    f"filter kept 0 of {len(scores)} candidates: best delta-CLIP {best:.3f}"
+  )
+  if best <= config.threshold:
+    return (
+      f"{said} <= config.filter.threshold {config.threshold}: lower it, or "
+      "tune the experts longer and guide them more."
+    )
+  closest = max(
+    score.identity for score in scores if score.delta_clip > config.threshold
+  )
+  return (
+    f"{said}, but those above config.filter.threshold {config.threshold} have "
+    f"an identity of at most {closest:.3f} <= config.filter.identity_threshold "
+    f"{config.identity_threshold}: lower it."
+  )
+
+
+if __name__ == "__main__":
+  main("experts.filter", run)

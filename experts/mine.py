@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Web pairs -> clusters: a few pictures of one subject each, with texts.
+
+SuTI (arXiv 2304.00186), section 3.1. Pictures under one address are a page;
+a page becomes a cluster if
+
+  1. it has at least `min_images` different pictures (3 in the paper), and
+  2. the mean CLIP similarity of all pairs of them lies in a band (0.82 to 0.98
+     with CLIP ViT-L/14): below are different subjects, above one picture again,
+  3. their texts name at most one of the classes known by name (our addition).
+
+At most `max_images` (10) are kept, the first ones; the paper does not say how
+larger pages are cut. Folders that a person made are taken as they are: rule 2
+would only ask CLIP whether the person was right.
+
+Pages are worked off in parts, the unit of resume. Nothing here trains. The
+world's truth is carried along without being looked at; `measure` alone does.
+"""
+
+import bisect
+import collections
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experts.captions import Match, classes_named, refine
+from experts.rows import Page, open_pages
+from suti.evaluation.scores import (
+  Scorer,
+  load_scorer,
+  mean_over_distinct_pairs,
+)
+from suti.images import square_crop_resize
+from suti.io.files import read_json, write_json
+from suti.io.records import read_records, write_records
+from suti.schema import Cluster, content_key
+from suti.stage import main, progress, stage
+
+# K pictures of a page, D embedding width.
+
+_PAGES_PER_PART = 64
+
+
+def read_clusters(workdir: Path) -> Sequence[Cluster]:
+  """What this stage wrote, in the order of keys; opened lazily."""
+  return read_records(workdir / "experts/mine/clusters.array_record", Cluster)
+
+
+def find_clusters(
+  clusters: Sequence[Cluster], keys: Iterable[str]
+) -> dict[str, Cluster]:
+  """{key: cluster} for some keys, without reading the whole file.
+
+  Raises:
+    ValueError: there is no such cluster.
+  """
+  found = {}
+  for key in set(keys):
+    place = bisect.bisect_left(clusters, key, key=lambda c: c.key)
+    if place == len(clusters) or clusters[place].key != key:
+      raise ValueError(
+        f"experts/mine has no cluster {key}: the stages after it were run on "
+        "other clusters; delete experts/prompts and what follows."
+      )
+    found[key] = clusters[place]
+  return found
+
+
+def run(config, workdir: Path) -> dict:
+  """Writes experts/mine/clusters.array_record and pages.json."""
+  current = stage(
+    workdir,
+    "experts/mine",
+    {
+      "seed": config.seed,
+      "size_px": config.size_px,
+      "clip": config.clip,
+      "mine": config.mine,
+    },
+  )
+  if current.done is not None:
+    _remove_parts(current.folder)
+    return current.done
+  if config.mine.source == "heldout":
+    return current.finish(_write_heldout(config, current.folder))
+
+  parts = 0
+  while (current.folder / f"part-{parts:05d}.json").exists():
+    parts += 1
+  start = parts * _PAGES_PER_PART
+  pages, num_pages = open_pages(
+    config.mine, seed=config.seed, size_px=config.size_px, start=start
+  )
+  scorer = load_scorer(clip=config.clip, identity=config.identity)
+  match = text_matcher(scorer)
+  with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
+    while group := list(itertools.islice(pages, _PAGES_PER_PART)):
+      clusters, facts = mine_pages(
+        group, config.mine, size_px=config.size_px, scorer=scorer, match=match
+      )
+      part = current.folder / f"part-{parts:05d}"
+      write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
+      # Last: the part counts as done once this file is there.
+      write_json(part.with_suffix(".json"), facts)
+      parts += 1
+      bar.update(len(group))
+
+  names = [current.folder / f"part-{i:05d}" for i in range(parts)]
+  facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
+  outcomes = collections.Counter(fact["outcome"] for fact in facts)
+  if not outcomes["kept"]:
+    raise ValueError(_nothing(facts, config.mine))
+  write_json(current.folder / "pages.json", facts)
+  # By key, so that `find_clusters` can search; pictures stay on the disk.
+  files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
+  places = {c.key: (file, i) for file in files for i, c in enumerate(file)}
+  write_records(
+    current.folder / "clusters.array_record",
+    (places[key][0][places[key][1]] for key in sorted(places)),
+    kind=Cluster,
+  )
+  summary = {
+    "pages": len(facts),
+    "clusters": outcomes.pop("kept"),
+    **{f"dropped_{k}": n for k, n in sorted(outcomes.items())},
+    "pictures_unreadable": sum(fact["unreadable"] for fact in facts),
+    "pictures_repeated": sum(fact["repeated"] for fact in facts),
+  } | measure(facts, min_images=config.mine.min_images)
+  current.finish(summary)
+  _remove_parts(current.folder)
+  return summary
+
+
+def _remove_parts(folder: Path) -> None:
+  """Removes what clusters.array_record and pages.json hold as a whole."""
+  for part in folder.glob("part-*"):
+    part.unlink()
+
+
+def _write_heldout(config, folder: Path) -> dict:
+  """The benchmark's clusters, as SubjectWorld holds them out: nothing mined."""
+  from suti.world.dataset import heldout
+
+  clusters = sorted(
+    heldout(
+      config.mine.split,
+      num_subjects=config.mine.num_pages,
+      images_each=config.mine.max_images,
+      size_px=config.size_px,
+    ),
+    key=lambda cluster: cluster.key,
+  )
+  write_records(folder / "clusters.array_record", clusters, kind=Cluster)
+  return {"clusters": len(clusters)}
+
+
+def mine_pages(
+  pages: Sequence[Page], config, *, size_px: int, scorer: Scorer, match: Match
+) -> tuple[list[Cluster], list[dict]]:
+  """Decides which pages are clusters.
+
+  Args:
+    pages: a part of the source.
+    config: the section `mine`.
+    size_px: side of the clusters' pictures.
+    scorer: its CLIP decides.
+    match: see `text_matcher`.
+
+  Returns: the clusters, and for every page what became of it and why.
+
+  Raises:
+    ValueError: a picture that a person chose cannot be read; one of the web is
+      left out instead.
+  """
+  clusters, facts = [], []
+  opened = [_pictures(page, config, size_px=size_px) for page in pages]
+  pictures = [image_u8 for images, _, _ in opened for image_u8 in images]
+  embeddings = iter(scorer.clip_images(pictures) if pictures else ())
+  for page, (images, rows, fact) in zip(pages, opened, strict=True):
+    vectors_KD = np.array([next(embeddings) for _ in images])
+    facts.append(fact)
+    if len(images) < config.min_images:
+      fact["outcome"] = "few_pictures"
+      continue
+    fact["similarity"] = (
+      mean_over_distinct_pairs(vectors_KD) if len(images) > 1 else 1.0
+    )
+    fact["outcome"] = "kept"
+    if not page.chosen and fact["similarity"] < config.similarity_low:
+      fact["outcome"] = "different_subjects"
+    elif not page.chosen and fact["similarity"] > config.similarity_high:
+      fact["outcome"] = "same_picture"
+    elif len(classes_named([row.text for row in rows])) > 1:
+      fact["outcome"] = "different_classes"
+    if fact["outcome"] != "kept":
+      continue
+    images, rows = images[: config.max_images], rows[: config.max_images]
+    subject, caption, captions, live = refine(
+      [row.text for row in rows],
+      vectors_KD[: config.max_images],
+      match,
+      subject=page.subject,
+      name=page.name,
+    )
+    truth = tuple(row.truth for row in rows if row.truth is not None)
+    clusters.append(
+      Cluster(
+        key=content_key(page.url, *images),
+        subject=subject,
+        caption=caption,
+        images=tuple(images),
+        captions=captions,
+        live=live,
+        source=page.url,
+        truth=truth if len(truth) == len(rows) else None,
+      )
+    )
+  return clusters, facts
+
+
+def _pictures(page: Page, config, *, size_px: int) -> tuple[list, list, dict]:
+  """Opens a page's pictures: square, one size, no picture twice."""
+  images, rows, seen = [], [], set()
+  unreadable = 0
+  # A page of thousands (a shop's list) is cut before it is opened.
+  for row in page.rows[: 4 * config.max_images]:
+    try:
+      image_u8 = square_crop_resize(row.load(), size_px)
+    except ValueError:
+      if page.chosen:
+        raise
+      unreadable += 1
+      continue
+    if (key := content_key(image_u8)) not in seen:
+      seen.add(key)
+      images.append(image_u8)
+      rows.append(row)
+  fact = {
+    "url": page.url,
+    "pictures": len(images),
+    "unreadable": unreadable,
+    "repeated": min(len(page.rows), 4 * config.max_images)
+    - unreadable
+    - len(images),
+    "truth": [row.truth for row in rows],
+    "views": len({row.view for row in rows}),
+  }
+  return images, rows, fact
+
+
+def text_matcher(scorer: Scorer) -> Match:
+  """Cosines of embedded pictures and texts; each text is embedded once."""
+  known: dict[str, np.ndarray] = {}
+
+  def match(embeddings_KD: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    if new:
+      known.update(zip(new, scorer.clip_texts(new), strict=True))
+    return embeddings_KD @ np.stack([known[text] for text in texts]).T
+
+  return match
+
+
+def measure(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
+  """Purity and recall of mining by the world's truth; evaluation only.
+
+  Args:
+    facts: `pages.json`.
+    min_images: pictures a cluster needs.
+
+  Returns: `purity`, the share of the clusters' pictures that show the subject
+    most of their cluster shows, and `recall`, the share kept of the pages that
+    show one subject alone in enough different views. {} without a truth.
+  """
+  right = total = good = found = 0
+  for fact in facts:
+    truth = fact["truth"]
+    if not truth or None in truth:
+      continue
+    if fact["outcome"] == "kept":
+      right += max(collections.Counter(truth).values())
+      total += len(truth)
+    if fact["views"] >= min_images and len(set(truth)) == 1:
+      good += 1
+      found += fact["outcome"] == "kept"
+  if not total or not good:
+    return {}
+  return {"purity": right / total, "recall": found / good}
+
+
+def calibrate(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
+  """The band that suits a CLIP, from pages whose truth is known.
+
+  Mine a validation split with the band open (-1 to 1), then take what this
+  returns: each end is where the fewest pages fall on the wrong side.
+
+  Args:
+    facts: `pages.json` of that run.
+    min_images: pictures a cluster needs.
+
+  Returns: `similarity_low`, between pages of one subject and of several, and
+    `similarity_high`, between those and pages of one picture many times.
+  """
+  one, several, repeated = [], [], []
+  for fact in facts:
+    if "similarity" in fact and fact["outcome"] != "different_classes":
+      mixed = len(set(fact["truth"])) > 1
+      few = fact["views"] < min_images
+      kind = several if mixed else repeated if few else one
+      kind.append(fact["similarity"])
+  return {
+    "similarity_low": _boundary(several, one),
+    "similarity_high": _boundary(one, repeated),
+  }
+
+
+def _boundary(below: Sequence[float], above: Sequence[float]) -> float:
+  """The value with the fewest of `below` over it and of `above` under it."""
+  points = sorted({-1.0, 1.0, *below, *above})
+  middles = [(a + b) / 2 for a, b in itertools.pairwise(points)]
+  wrong = [
+    sum(x > m for x in below) + sum(x < m for x in above) for m in middles
+  ]
+  best = [m for m, w in zip(middles, wrong, strict=True) if w == min(wrong)]
+  return best[len(best) // 2]
+
+
+def _nothing(facts: Sequence[dict], config) -> str:
+  """The one line for a source of which no page became a cluster."""
+  similarities = [f["similarity"] for f in facts if "similarity" in f]
+  if not similarities:
+    most = max(facts, key=lambda fact: fact["pictures"])
+    return (
+      f"Cluster {most['url']} has {most['pictures']} images, and no other has "
+      f"more; experts need {config.min_images} (config.mine.min_images)."
+    )
+  return (
+    f"mine kept 0 of {len(facts)} pages: mean CLIP similarities are "
+    f"{min(similarities):.3f} to {max(similarities):.3f}, outside the band of "
+    f"config.mine.similarity_low={config.similarity_low} to "
+    f"config.mine.similarity_high={config.similarity_high}."
+  )
+
+
+if __name__ == "__main__":
+  main("experts.mine", run)

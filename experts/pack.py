@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kept candidates -> shards that the apprentice learns from.
+
+SuTI (arXiv 2304.00186), section 3.4: an example is a kept picture, its prompt,
+and the cluster's pictures with their texts as demonstrations. All of them are
+packed; how many the apprentice is shown at a time is its own business.
+
+Examples are shuffled once, here, by a hash of the seed and their key: a reader
+that goes through the shards in order sees clusters mixed. The folder is a
+dataset of TensorFlow Datasets, read without TensorFlow.
+"""
+
+import functools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from experts.filter import read_scores
+from experts.mine import find_clusters, read_clusters
+from experts.sample import open_candidates
+from suti.io.records import write_examples
+from suti.schema import Candidate, Cluster, Example, Score, content_key
+from suti.stage import main, progress, stage
+
+
+def run(config, workdir: Path) -> dict:
+  """Writes the dataset into experts/pack."""
+  current = stage(
+    workdir,
+    "experts/pack",
+    {"seed": config.seed, "filter": config.filter, "pack": config.pack},
+    reads=["experts/mine", "experts/sample", "experts/filter"],
+  )
+  if current.done is not None:
+    return current.done
+  candidates = [
+    (file, place)
+    for file in open_candidates(workdir)
+    for place in range(len(file))
+  ]
+  kept = [
+    (score, *where)
+    for score, where in zip(read_scores(workdir), candidates, strict=True)
+    if score.kept
+  ]
+  kept.sort(key=lambda row: content_key(config.seed, row[0].candidate))
+  examples = make_examples(kept, read_clusters(workdir))
+  part = current.folder / "part"
+  count = write_examples(
+    part,
+    progress(examples, "pack", total=len(kept)),
+    shard_size=config.pack.shard_size,
+  )
+  # Out of the folder that appeared at once into the stage's own, which holds
+  # stage.json as well; done.json, written last, says that all have arrived.
+  for file in sorted(part.iterdir()):
+    os.replace(file, current.folder / file.name)
+  shutil.rmtree(part)
+  return current.finish(
+    {"examples": count, "clusters": len({row[0].cluster for row in kept})}
+  )
+
+
+def make_examples(
+  kept: Sequence[tuple[Score, Sequence[Candidate], int]],
+  clusters: Sequence[Cluster],
+) -> Iterator[Example]:
+  """Joins candidates and demonstrations, one at a time.
+
+  Args:
+    kept: score, file of candidates, place in it; in the order to pack.
+    clusters: the file of `experts.mine`.
+
+  Yields: examples.
+  """
+
+  @functools.lru_cache(maxsize=256)
+  def cluster_of(key: str) -> Cluster:
+    return find_clusters(clusters, [key])[key]
+
+  for score, file, place in kept:
+    candidate = file[place]
+    assert candidate.key == score.candidate, (candidate.key, score.candidate)
+    cluster = cluster_of(candidate.cluster)
+    yield Example(
+      key=candidate.key,
+      cluster=candidate.cluster,
+      prompt=candidate.prompt,
+      image=candidate.image,
+      demonstrations=cluster.images,
+      captions=cluster.captions,
+      delta_clip=score.delta_clip,
+    )
+
+
+if __name__ == "__main__":
+  main("experts.pack", run)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters -> prompts that no picture of them shows yet.
+
+SuTI (arXiv 2304.00186), section 3.2 asks a large language model for one unseen
+prompt a cluster, over four skills: recontextualization, attribute editing,
+style, accessories. Its few-shot text is not public. Here prompts come from
+templates: DreamBench's by group (object or live) and the artists of the paper's
+figures. Every template that no demonstration shows has the same chance.
+With `config.prompts.source="dreambench"` a cluster gets the benchmark's own
+prompts instead, shown before or not.
+
+What a demonstration shows is known from its caption alone; delta-CLIP
+(`experts.filter`) sees the picture itself and catches what is left.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from experts.mine import read_clusters
+from suti.evaluation.dreambench import Template, templates_of
+from suti.io.records import read_lines, write_lines
+from suti.schema import SKILLS, Cluster, Prompt
+from suti.stage import main, progress, stage
+
+# The artists of the paper's style figures.
+ARTISTS = (
+  "Claude Monet",
+  "Pablo Picasso",
+  "Rembrandt",
+  "Rene Magritte",
+  "Vincent van Gogh",
+)
+STYLES = tuple(
+  Template(text=f"a {artist} styled painting of a {{}}", skill="style")
+  for artist in ARTISTS
+)
+# Words that say nothing about what a picture shows.
+_FILLER = (
+  " a an and around at background by floating for in it its of on styled "
+  "shaped the to top up wearing with "
+)
+
+
+def words_of(text: str) -> list[str]:
+  """The words of a text that say what it shows, in lower case."""
+  letters = "".join(c if c.isalnum() else " " for c in text.lower())
+  return [word for word in letters.split() if f" {word} " not in _FILLER]
+
+
+def shows(caption: str, template: Template) -> bool:
+  """Says whether a caption already tells of all that a template asks for.
+
+  Forms of a word count as the word ("snowy", "snow"), from four letters on.
+  """
+  said = words_of(caption)
+
+  def told(word: str) -> bool:
+    return any(
+      word == other
+      or (
+        min(len(word), len(other)) > 3
+        and (word.startswith(other) or other.startswith(word))
+      )
+      for other in said
+    )
+
+  return all(told(word) for word in words_of(template.text))
+
+
+def unseen(cluster: Cluster, templates: Iterable[Template]) -> list[Template]:
+  """The templates that neither the cluster's text nor a caption shows."""
+  texts = {cluster.caption, *cluster.captions}
+  return [t for t in templates if not any(shows(text, t) for text in texts)]
+
+
+def propose(
+  cluster: Cluster,
+  *,
+  num: int,
+  skills: Iterable[str] = SKILLS,
+  source: str = "unseen",
+  seed: int = 0,
+) -> list[Prompt]:
+  """Chooses the prompts of one cluster, the same ones in every process.
+
+  Args:
+    cluster: whose subject the prompts are about.
+    num: how many at most.
+    skills: which skills may be asked for.
+    source: "unseen", or "dreambench" for the benchmark's prompts of the group:
+      all 25, or `num` of them spread evenly over the published order.
+    seed: another draw; with "unseen" alone.
+
+  Returns: at most `num` prompts, fewer if fewer templates are left.
+  """
+  templates = list(templates_of(live=cluster.live))
+  if source == "dreambench":
+    num = min(num, len(templates))
+    spread = np.linspace(0, len(templates) - 1, num).round().astype(int)
+    chosen = [templates[i] for i in spread]
+  else:
+    allowed = [t for t in [*templates, *STYLES] if t.skill in set(skills)]
+    rows = unseen(cluster, allowed)
+    draw = np.random.default_rng([seed, int(cluster.key, 16)])
+    chosen = [rows[i] for i in draw.permutation(len(rows))[:num]]
+  return [
+    Prompt(
+      cluster=cluster.key, prompt=t.text.format(cluster.subject), skill=t.skill
+    )
+    for t in chosen
+  ]
+
+
+def read_prompts(workdir: Path) -> list[Prompt]:
+  """What this stage wrote."""
+  return read_lines(workdir / "experts/prompts/prompts.jsonl", Prompt)
+
+
+def run(config, workdir: Path) -> dict:
+  """Writes experts/prompts/prompts.jsonl."""
+  current = stage(
+    workdir,
+    "experts/prompts",
+    {"seed": config.seed, "prompts": config.prompts},
+    reads=["experts/mine"],
+  )
+  if current.done is not None:
+    return current.done
+  clusters = read_clusters(workdir)
+  prompts: list[Prompt] = []
+  without = 0
+  for cluster in progress(clusters, "prompts"):
+    rows = propose(
+      cluster,
+      num=config.prompts.num_per_cluster,
+      skills=config.prompts.skills,
+      source=config.prompts.source,
+      seed=config.seed,
+    )
+    prompts += rows
+    without += not rows
+  if not prompts:
+    raise ValueError(
+      f"The demonstrations already show every prompt of the skills "
+      f"{', '.join(config.prompts.skills)}: allow more in "
+      "config.prompts.skills."
+    )
+  write_lines(current.folder / "prompts.jsonl", prompts)
+  return current.finish(
+    {
+      "clusters": len(clusters),
+      "prompts": len(prompts),
+      "clusters_without": without,
+      "skills": {s: sum(p.skill == s for p in prompts) for s in SKILLS},
+    }
+  )
+
+
+if __name__ == "__main__":
+  main("experts.prompts", run)

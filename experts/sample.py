@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experts x unseen prompts -> candidates.
+
+SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
+unseen prompt, DDPM with guidance 30, one picture each. Here experts of a wave
+draw together, their weights arguments of one compiled program, mapped as in
+`experts.finetune`. A picture follows from cluster, prompt and its number alone,
+whatever is drawn beside it.
+
+With `config.finetune.keep_weights=False` a wave's weights are deleted once its
+candidates are on disk: the paper keeps samples only. Nothing is judged here.
+"""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from experts.prompts import read_prompts
+from experts.teacher import Teacher, declare, find, open_backbone
+from experts.wave_files import load_wave, read_experts
+from experts.waves import map_experts
+from suti.backbone import Backbone
+from suti.diffusion.samplers import row_keys
+from suti.images import to_u8
+from suti.io.records import read_records, write_records
+from suti.parallel.mesh import batch_sharding, make_mesh, replicated
+from suti.schema import Candidate, Prompt, content_key
+from suti.stage import main, progress, stage
+
+# E experts, B rows of one expert drawn at once, H W C image, L text tokens, D
+# width.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """A picture to draw: a prompt, and what its noise is drawn from."""
+
+  prompt: Prompt
+  seed: int
+
+
+def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
+  """{cluster: its pictures to draw}, `num` for each prompt."""
+  rows = collections.defaultdict(list)
+  for prompt in prompts:
+    for number in range(num):
+      key = content_key(prompt.cluster, prompt.prompt, number)
+      rows[prompt.cluster].append(Row(prompt=prompt, seed=int(key[:7], 16)))
+  return rows
+
+
+def open_candidates(workdir: Path) -> list[Sequence[Candidate]]:
+  """What this stage wrote: a lazily opened file for each wave, in order."""
+  files = sorted((workdir / "experts/sample").glob("wave-*.array_record"))
+  return [read_records(file, Candidate) for file in files]
+
+
+def run(config, workdir: Path) -> dict:
+  """Writes experts/sample/wave-*.array_record."""
+  current = stage(
+    workdir,
+    "experts/sample",
+    {"seed": config.seed, "sample": config.sample},
+    reads=["experts/prompts", "experts/finetune"],
+  )
+  weights = workdir / "experts/finetune"
+  names = sorted(path.stem for path in weights.glob("wave-*.json"))
+  left = [
+    name
+    for name in names
+    if not (current.folder / f"{name}.array_record").exists()
+  ]
+  if not config.finetune.keep_weights:
+    for name in set(names) - set(left):
+      (weights / f"{name}.safetensors").unlink(missing_ok=True)
+  if current.done is not None:
+    return current.done
+
+  mesh = make_mesh(config.mesh)
+  teacher = find(config.finetune.teacher)
+  backbone = open_backbone(config)
+  apply, trainable, frozen = declare(teacher, backbone, config)
+  frozen = jax.device_put(frozen, replicated(mesh))
+  draw = make_draw(teacher, apply, backbone, config, mesh)
+  null_1LD, null_mask_1L = backbone.encode_text([""])
+  null = {"null_LD": null_1LD[0], "null_mask_L": null_mask_1L[0]}
+  experts = {name: read_experts(weights, name) for name in names}
+  rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
+  counts = {n: sum(len(rows[e.cluster]) for e in experts[n]) for n in names}
+  # Every wave is filled up to one size, so that one program draws them all.
+  size = -(-max(map(len, experts.values())) // mesh.size) * mesh.size
+  done = sum(counts[name] for name in set(names) - set(left))
+  seconds: list[float] = []  # of each call, a picture; the first compiles
+  with progress(sum(counts.values()), "sample", done=done) as bar:
+    for name in left:
+      params = load_wave(weights / f"{name}.safetensors", trainable, size=size)
+      params = jax.device_put(params, batch_sharding(mesh))
+      asked = [rows[e.cluster] for e in experts[name]]
+      pictures: list[list[np.ndarray]] = [[] for _ in asked]
+      most = max(map(len, asked))
+      for start in range(0, most, config.sample.batch_size):
+        began = time.monotonic()
+        request = make_request(
+          asked,
+          backbone,
+          places=range(start, start + config.sample.batch_size),
+          num_experts=size,
+        )
+        images = to_u8(np.asarray(draw(frozen, null, params, request)))
+        num = 0
+        for i, wanted in enumerate(asked):
+          part = images[i][: max(0, len(wanted) - start)]
+          pictures[i].extend(part)
+          num += len(part)
+        seconds.append((time.monotonic() - began) / num)
+        bar.update(num)
+      candidates = [
+        candidate_of(row, image_u8, guidance=config.sample.guidance)
+        for expert, wanted, drawn in zip(
+          experts[name], asked, pictures, strict=True
+        )
+        for row, image_u8 in zip(wanted, drawn, strict=True)
+        if expert.status == "ok"
+      ]
+      file = current.folder / f"{name}.array_record"
+      write_records(file, candidates, kind=Candidate)
+      if not config.finetune.keep_weights:
+        (weights / f"{name}.safetensors").unlink()
+
+  summary: dict[str, Any] = {
+    "candidates": sum(map(len, open_candidates(workdir))),
+    "waves": len(names),
+  }
+  if seconds[1:]:
+    summary["seconds_per_image"] = float(np.median(seconds[1:]))
+  return current.finish(summary)
+
+
+def candidate_of(
+  row: Row, image_u8: np.ndarray, *, guidance: float
+) -> Candidate:
+  """The record of a drawn picture."""
+  prompt = row.prompt
+  return Candidate(
+    key=content_key(prompt.cluster, prompt.prompt, row.seed),
+    cluster=prompt.cluster,
+    prompt=prompt.prompt,
+    skill=prompt.skill,
+    image=image_u8,
+    seed=row.seed,
+    guidance=float(guidance),
+  )
+
+
+def make_draw(
+  teacher: Teacher, apply, backbone: Backbone, config, mesh: Mesh
+) -> Callable[..., jax.Array]:
+  """Makes the compiled program: (frozen, null, params, request) -> images.
+
+  Images are float32 (E, B, H, W, C), about [-1, 1]. `null` is the encoded empty
+  text; params and request lead with E.
+  """
+
+  def draw_expert(shared, params, request):
+    frozen, null = shared
+    keys_B = row_keys(jax.random.key(config.seed), request["seeds_B"])
+    x_BHWC = teacher.propose(
+      apply, backbone, frozen | params, request | null, keys_B, config.sample
+    )
+    return backbone.to_image(x_BHWC)
+
+  draw_all = map_experts(draw_expert, mesh, inner=config.finetune.inner)
+  return jax.jit(
+    lambda frozen, null, params, request: draw_all(
+      (frozen, null), params, request
+    )
+  )
+
+
+def make_request(
+  asked: Sequence[Sequence[Row]],
+  backbone: Backbone,
+  *,
+  places: range,
+  num_experts: int,
+) -> dict[str, np.ndarray]:
+  """Some rows of each expert as arrays.
+
+  Args:
+    asked: all rows of each real expert, one or more.
+    backbone: encodes texts.
+    places: B of them; past an expert's last row, that row is drawn again.
+    num_experts: E; the last real expert is repeated.
+
+  Returns: `seeds_B`, `text_BLD`, `text_mask_BL`, with E in front.
+  """
+  block = [[rows[min(i, len(rows) - 1)] for i in places] for rows in asked]
+  block += block[-1:] * (num_experts - len(block))
+  text_XLD, text_mask_XL = backbone.encode_text(
+    [row.prompt.prompt for rows in block for row in rows]
+  )
+  shape = (len(block), len(places))
+  return {
+    "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
+    "text_BLD": text_XLD.reshape(*shape, *text_XLD.shape[1:]),
+    "text_mask_BL": text_mask_XL.reshape(*shape, -1),
+  }
+
+
+if __name__ == "__main__":
+  main("experts.sample", run)

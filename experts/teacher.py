@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Teacher record: one way to make pictures that no one has.
+
+A file of `experts/teachers` defines `TEACHER`. `experts.finetune` and
+`experts.sample` never name one; they ask for it by the config's text. What two
+teachers may share stands below the record: opening a net, and loss and sampling
+as SuTI (arXiv 2304.00186, section 3.3) has them.
+"""
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from suti.backbone import Backbone, load_backbone
+from suti.diffusion import samplers
+from suti.diffusion.guidance import classifier_free, guided
+from suti.diffusion.objective import denoising_loss
+from suti.nn.param import Module, functional, init, split, without
+
+# B batch, H W C latent, L text tokens, D width.
+
+Array = jax.Array
+Params = Mapping[str, Array]
+Apply = Callable[..., Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Teacher:
+  """A published way to make pseudo-targets.
+
+  All functions are of one expert; who calls them maps them over a wave.
+
+  Attributes:
+    paper: link; becomes a row of the README.
+    declare: (backbone, config) -> net. Surgery on a declaration, no arrays;
+      config is the section `finetune`.
+    trainable: regex over parameter names; the rest is shared by all experts,
+      frozen and never written.
+    fit: (apply, backbone, params, batch, key, config) -> scalar loss. batch
+      holds `x_BHWC`, `text_BLD`, `text_mask_BL` of pictures of one cluster;
+      config is the section `finetune`. None if the teacher needs no tuning.
+    propose: (apply, backbone, params, request, keys_B, config) -> clean
+      x_BHWC. request holds `text_BLD`, `text_mask_BL` of the prompts and
+      `null_LD`, `null_mask_L` of the empty text; a row depends on its own key
+      and text alone; config is the section `sample`.
+  """
+
+  paper: str
+  declare: Callable[[Backbone, Any], Module]
+  trainable: str
+  fit: Callable[..., Array] | None
+  propose: Callable[..., Array]
+
+
+def find(name: str) -> Teacher:
+  """The teacher of a file of `experts/teachers`.
+
+  Raises:
+    ValueError: there is no such file; names those there are.
+  """
+  folder = Path(__file__).parent / "teachers"
+  names = sorted(p.stem for p in folder.glob("[!_]*.py"))
+  if name not in names:
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    raise ValueError(
+      f"No teacher '{name}' (config.finetune.teacher). experts/teachers has "
+      f"{', '.join(names)}.{hint}"
+    )
+  return importlib.import_module(f"experts.teachers.{name}").TEACHER
+
+
+def open_backbone(config) -> Backbone:
+  """Opens the config's backbone.
+
+  Raises:
+    ValueError: it makes pictures of another size.
+  """
+  backbone = load_backbone(config.backbone)
+  if backbone.size_px != config.size_px:
+    raise ValueError(
+      f"config.size_px={config.size_px}, but config.backbone="
+      f"'{config.backbone}' makes pictures of {backbone.size_px} px: set "
+      f"config.size_px={backbone.size_px}."
+    )
+  return backbone
+
+
+def declare(
+  teacher: Teacher, backbone: Backbone, config
+) -> tuple[Apply, dict[str, Array], dict[str, Array]]:
+  """The net of a teacher: (apply, trainable parameters, frozen ones).
+
+  Parameters that the backbone does not have are drawn from their names and the
+  config's seed, the same for every expert.
+  """
+  spec, apply = functional(teacher.declare(backbone, config.finetune))
+  new = init(without(spec, backbone.params), jax.random.key(config.seed))
+  trainable, frozen = split(backbone.params | new, teacher.trainable)
+  return apply, trainable, frozen
+
+
+def denoising_fit(
+  apply: Apply,
+  backbone: Backbone,
+  params: Params,
+  batch: Mapping[str, Array],
+  key: Array,
+  config,
+) -> Array:
+  """Mean squared error of the net's own prediction (SuTI, eqs. 3 and 5).
+
+  The paper states it for x_0, with weight 1 (`config.weighting="uniform"` and a
+  base that predicts x_0). Texts are not dropped: the paper does not mention it.
+  """
+
+  def denoise(x_BHWC: Array, t_B: Array) -> Array:
+    return apply(
+      params,
+      x_BHWC,
+      t_B,
+      batch["text_BLD"],
+      text_mask_BL=batch["text_mask_BL"],
+    )
+
+  return denoising_loss(
+    backbone.schedule,
+    denoise,
+    batch["x_BHWC"],
+    key,
+    weighting=config.get("weighting", "uniform"),
+    stratified=True,
+  ).mean()
+
+
+def guided_propose(
+  apply: Apply,
+  backbone: Backbone,
+  params: Params,
+  request: Mapping[str, Array],
+  keys_B: Array,
+  config,
+) -> Array:
+  """Samples with classifier-free guidance and dynamic thresholding.
+
+  The paper: DDPM, weight 30 (section 3.3). Without Imagen's dynamic threshold
+  a weight like this saturates; its steps and percentile are not public.
+  """
+  num = len(request["text_BLD"])
+
+  def repeat(x: Array) -> Array:
+    return jax.numpy.broadcast_to(x, (num, *x.shape))
+
+  def denoise(x_BHWC: Array, t_B: Array, text) -> Array:
+    text_BLD, text_mask_BL = text
+    return apply(params, x_BHWC, t_B, text_BLD, text_mask_BL=text_mask_BL)
+
+  sampler = getattr(samplers, config.sampler)
+  return sampler(
+    guided(
+      denoise,
+      (request["text_BLD"], request["text_mask_BL"]),
+      (repeat(request["null_LD"]), repeat(request["null_mask_L"])),
+      combine=lambda with_text, without: classifier_free(
+        with_text, without, config.guidance
+      ),
+    ),
+    backbone.schedule,
+    samplers.draw_noise(keys_B, backbone.latent_shape),
+    keys_B,
+    num_steps=config.num_steps,
+    percentile=config.percentile,
+  )

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Full fine-tuning on one subject, as SuTI's experts (arXiv 2304.00186, 3.3).
+
+DreamBooth (arXiv 2208.12242) with the paper's three differences: Adafactor in
+the place of Adam (`config.finetune.optimizer`), no rare token beside the noun,
+and no prior-preservation set. The whole U-Net moves; the text encoder does not.
+"""
+
+from experts.teacher import Teacher, denoising_fit, guided_propose
+
+TEACHER = Teacher(
+  paper="https://arxiv.org/abs/2208.12242",
+  declare=lambda backbone, config: backbone.unet,
+  trainable=r"",  # every name
+  fit=denoising_fit,
+  propose=guided_propose,
+)

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low-rank experts: the base is stored once, an expert is a few matrices.
+
+LoRA (arXiv 2106.09685) on the projections of all attention layers, of rank
+`config.finetune.rank`. Loss and sampling are those of full fine-tuning. Mapped
+over experts, the base's convolutions stay one convolution, so that hundreds of
+experts fit where one fully fine-tuned one does.
+"""
+
+from experts.teacher import Teacher, denoising_fit, guided_propose
+from suti.backbone import Backbone
+from suti.nn.surgery import lora
+
+
+def declare(backbone: Backbone, config):
+  """Adds low-rank changes beside every attention projection."""
+  return lora(backbone.unet, r"attn\d\.to_(q|k|v|out\.0)$", rank=config.rank)
+
+
+TEACHER = Teacher(
+  paper="https://arxiv.org/abs/2106.09685",
+  declare=declare,
+  trainable=r"\.lora\.",
+  fit=denoising_fit,
+  propose=guided_propose,
+)

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a wave leaves on the disk: weights, losses, and what became of experts.
+
+  wave-NNNNN.safetensors   trainable parameters under their published names,
+                           stacked as (E, ...), in our layout (kernels HWIO)
+  wave-NNNNN.json          `Expert` records and loss curves; written last, with
+                           it the wave is done
+
+Padding is not written. How experts are tuned is `experts.finetune`'s business.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from experts.waves import Wave
+from suti.io.files import read_json, replacing, write_json
+from suti.schema import Expert
+
+# E experts of a wave, T steps.
+
+
+def write_wave(
+  folder: Path, wave: Wave, state: Mapping[str, Any], *, teacher: str
+) -> None:
+  """Writes the weights, then the record: with it, the wave is done."""
+  num = len(wave.real_keys)
+  weights = {k: np.asarray(v)[:num] for k, v in state["params"].items()}
+  with replacing(folder / f"{wave.name}.safetensors") as part:
+    save_file(weights, part)
+  failed_E = np.asarray(state["failed_E"])[:num]
+  loss_ET = np.asarray(state["loss_ET"])[:num]
+  experts, curves = [], []
+  for key, failed, loss_T in zip(
+    wave.real_keys, failed_E, loss_ET, strict=True
+  ):
+    steps = len(loss_T) if failed < 0 else int(failed)
+    cause = f"loss or gradient not finite at step {steps}"
+    curve = [round(float(x), 6) for x in loss_T[:steps]]
+    curves.append(curve)
+    experts.append(
+      Expert(
+        cluster=key,
+        teacher=teacher,
+        steps=steps,
+        loss=float(np.mean(curve[-max(1, steps // 10) :] or [0.0])),
+        status="ok" if failed < 0 else "quarantined",
+        cause="" if failed < 0 else cause,
+      )
+    )
+  write_json(
+    folder / f"{wave.name}.json",
+    {
+      "experts": [dataclasses.asdict(expert) for expert in experts],
+      "losses": curves,
+    },
+  )
+
+
+def read_experts(folder: Path, name: str) -> list[Expert]:
+  """The experts of a finished wave, in the order of its weights."""
+  return [
+    Expert(**row) for row in read_json(folder / f"{name}.json")["experts"]
+  ]
+
+
+def load_wave(
+  file: Path, trainable: Mapping[str, jax.Array], *, size: int
+) -> dict[str, np.ndarray]:
+  """Reads a wave's weights, filled up to `size` experts with the last one.
+
+  Raises:
+    ValueError: they are gone, or are those of another net.
+  """
+  if not file.exists():
+    raise ValueError(
+      f"{file} is gone: with config.finetune.keep_weights=False weights are "
+      f"deleted once sampled. Delete {file.parent} to tune the experts anew."
+    )
+  params = load_file(file)
+  shapes = {name: x.shape[1:] for name, x in params.items()}
+  if shapes != {name: x.shape for name, x in trainable.items()}:
+    raise ValueError(
+      f"{file} holds experts of another net than config.backbone and "
+      f"config.finetune.teacher declare: delete {file.parent}."
+    )
+  return {
+    name: np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
+    for name, x in params.items()
+  }
+
+
+def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:
+  """The stage's numbers.
+
+  Raises:
+    ValueError: no expert is left.
+  """
+  experts = [e for wave in waves for e in read_experts(folder, wave.name)]
+  fine = [e for e in experts if e.status == "ok"]
+  lost = [f"{e.cluster} ({e.cause})" for e in experts if e not in fine]
+  if not fine:
+    raise ValueError(
+      f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: lower "
+      "config.finetune.learning_rate, and delete "
+      f"{folder} to run it anew."
+    )
+  return {
+    "experts": len(fine),
+    "quarantined": ", ".join(lost) or 0,
+    "waves": len(waves),
+    "loss": float(np.mean([e.loss for e in fine])),
+  }

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which clusters share a compiled step.
+
+SuTI (arXiv 2304.00186), algorithm 1 takes K = 400 clusters from a queue at a
+time, one expert for each core. Here such a group is a wave: all of its experts
+are trained by one program, and a wave is what a killed run does again at most.
+Waves follow the order of the clusters' keys, which are hashes of their content:
+whatever order mining finds them in, a cluster lands in the same wave.
+
+The last wave is filled up with repetitions that `real_E` masks, so that every
+wave has one shape. `map_experts` runs a function of one expert on all of a wave
+so that no device ever speaks to another. What the function does is not known
+here.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from suti.backbone import Backbone
+from suti.images import to_pm1
+from suti.schema import Cluster
+
+# E experts of a wave, K pictures of a cluster, H W C latent, L text tokens, D
+# width.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Wave:
+  """Experts trained together.
+
+  Attributes:
+    index: its place, from 0.
+    keys: E clusters; padding repeats the last one.
+    real_E: False for padding.
+  """
+
+  index: int
+  keys: tuple[str, ...]
+  real_E: np.ndarray
+
+  @property
+  def name(self) -> str:
+    """The stem of its files."""
+    return f"wave-{self.index:05d}"
+
+  @property
+  def real_keys(self) -> tuple[str, ...]:
+    """The clusters without the padding."""
+    return tuple(
+      k for k, real in zip(self.keys, self.real_E, strict=True) if real
+    )
+
+
+def make_waves(
+  keys: Iterable[str],
+  *,
+  experts_per_wave: int,
+  num_devices: int,
+  limit: int | None = None,
+) -> list[Wave]:
+  """Divides clusters into waves.
+
+  Args:
+    keys: keys of clusters, in any order.
+    experts_per_wave: E; fewer, if there are not so many clusters.
+    num_devices: each of them gets the same number of experts.
+    limit: how many clusters at most, the first in the order of their keys; None
+      or 0 takes them all.
+
+  Returns: the waves, all of E experts.
+  """
+  assert experts_per_wave % num_devices == 0, "see check_batch"
+  ordered = sorted(set(keys))[: limit or None]
+  needed = -(-len(ordered) // num_devices) * num_devices
+  size = min(experts_per_wave, needed)
+  waves = []
+  for start in range(0, len(ordered), size):
+    rows = ordered[start : start + size]
+    waves.append(
+      Wave(
+        index=len(waves),
+        keys=(*rows, *[rows[-1]] * (size - len(rows))),
+        real_E=np.arange(size) < len(rows),
+      )
+    )
+  return waves
+
+
+def wave_data(
+  clusters: Sequence[Cluster],
+  backbone: Backbone,
+  *,
+  num_pictures: int,
+  seed: int,
+) -> dict[str, np.ndarray]:
+  """What the experts of a wave learn from; texts are encoded once, here.
+
+  Args:
+    clusters: one for each expert.
+    backbone: encodes texts and pictures.
+    num_pictures: K; clusters with fewer are filled up with rows never drawn.
+    seed: of the config; an expert's key is of it and its cluster's key.
+
+  Returns: `x_KHWC`, `text_KLD`, `text_mask_KL`, `num` (pictures there are) and
+    `key` of each expert, with E in front.
+  """
+  rows: list[dict[str, Any]] = []
+  for cluster in clusters:
+    num = min(len(cluster.images), num_pictures)
+    order = np.minimum(np.arange(num_pictures), num - 1)
+    text_KLD, text_mask_KL = backbone.encode_text(
+      [cluster.captions[i] for i in order]
+    )
+    images = to_pm1(np.stack([cluster.images[i] for i in order]))
+    rows.append(
+      {
+        "x_KHWC": np.asarray(backbone.to_latent(images)),
+        "text_KLD": text_KLD,
+        "text_mask_KL": text_mask_KL,
+        "num": np.int32(num),
+        "key": np.asarray(jax.random.key_data(expert_key(seed, cluster.key))),
+      }
+    )
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def expert_key(seed: int, cluster: str) -> jax.Array:
+  """The random key of an expert: of what it learns from, not of its place."""
+  return jax.random.fold_in(
+    jax.random.key(seed), np.uint32(int(cluster, 16) % 2**32)
+  )
+
+
+def map_experts(
+  function: Callable, mesh: Mesh, *, inner: str
+) -> Callable[..., Any]:
+  """Maps a function of one expert over a wave, without communication.
+
+  Args:
+    function: (shared, *of one expert) -> tree of arrays.
+    mesh: all of its axes divide the experts.
+    inner: how the experts of one device run: "vmap", all at once, or "map", one
+      after the other, in the memory of one.
+
+  Returns: (shared, *trees with leading E) -> tree with leading E.
+  """
+
+  def device(shared, experts):
+    def one(rows):
+      return function(shared, *rows)
+
+    return jax.vmap(one)(experts) if inner == "vmap" else lax.map(one, experts)
+
+  each = P(mesh.axis_names)
+  # check_vma: every output belongs to an expert; there is nothing to check.
+  wave = jax.shard_map(
+    device, mesh=mesh, in_specs=(P(), each), out_specs=each, check_vma=False
+  )
+  return lambda shared, *experts: wave(shared, experts)

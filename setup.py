@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names, floors and extras of the distribution; no logic.
+
+Floors are the versions that the tests were run with on Python 3.11; newer ones
+are welcome until they break something. `configs`, `launch` and `tests` are not
+installed: they would claim those names in site-packages.
+"""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+setup(
+  name="suti-jax",
+  version="0.1.0",
+  description=(
+    "Subject-driven text-to-image generation by apprenticeship learning, in JAX"
+  ),
+  long_description=pathlib.Path(__file__)
+  .with_name("README.md")
+  .read_text("utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["suti*", "experts*", "apprentice*"]),
+  package_data={
+    "suti": [
+      "pretrained/*.md",
+      "pretrained/*/*",
+      "pretrained/*/*/*",
+      "world/*.png",
+    ]
+  },
+  entry_points={"console_scripts": ["suti = suti.cli:main"]},
+  install_requires=[
+    "absl-py>=2.3",
+    "array-record>=0.8.3; platform_system != 'Windows'",
+    "etils>=1.13",
+    "flax>=0.12.8",
+    "grain>=0.2.15",
+    "jax>=0.10.2",
+    "ml_collections>=1.1.0",
+    "numpy>=2.0",
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.12.8",
+    "pillow>=11.3",
+    "safetensors>=0.6.2",
+    "tensorflow-datasets>=4.9.10",
+    "tokenizers>=0.22.2",
+    "tqdm>=4.67",
+    "transformers>=5.0",
+  ],
+  extras_require={
+    "tpu": ["jax[tpu]>=0.10.2"],
+    "gpu": ["jax[cuda12]>=0.10.2"],
+    "parquet": ["pyarrow>=20"],
+    "test": [
+      "pyright[nodejs]>=1.1.400",
+      "pytest>=9",
+      "pytest-xdist>=3.8",
+      "ruff>=0.14",
+    ],
+    "parity": ["torch>=2.8", "diffusers>=0.35"],
+  },
+)

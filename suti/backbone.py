@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder in the published diffusers layout -> `Backbone`.
+
+  model_index.json           which parts there are; `patch_size` of pixel models
+  unet/                      config.json, diffusion_pytorch_model.safetensors
+  text_encoder/  tokenizer/  config.json, model.safetensors; tokenizer.json
+  scheduler/                 scheduler_config.json
+
+A pixel model whose `patch_size` is p sees an image as (H/p, W/p, 3*p*p): space
+to depth, so that the U-Net works on a coarse grid. This is our choice for small
+machines (Imagen works on pixels, p = 1); a VAE would stand in the same place.
+
+This file opens a backbone. It trains nothing and names no method.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.diffusion.schedule import Schedule, make_schedule
+from suti.io.files import read_json
+from suti.io.weights import load
+from suti.models.clip import declare_clip_text
+from suti.models.unet import declare_unet
+from suti.nn.param import functional
+from suti.text import load_tokenizer
+
+# B batch, H W C image or latent, L text tokens, D width.
+
+Params = dict[str, jax.Array]
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+_TEXT_ROWS = 16  # texts encoded at once: one compiled program for any number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backbone:
+  """A text-to-image model: its declaration, its weights, its frozen parts.
+
+  Attributes:
+    name: where it came from.
+    folder: the folder it was read from.
+    unet: the declared U-Net, open to surgery.
+    unet_config: the published config of it.
+    params: the U-Net's arrays by published name.
+    schedule: the noise schedule it was trained with.
+    size_px: side of the images it makes.
+    patch: pixels a side that one position of the U-Net's grid stands for.
+    encode_text: texts -> (text_BLD float32, text_mask_BL bool), cached by text.
+  """
+
+  name: str
+  folder: Path
+  unet: Any
+  unet_config: Mapping[str, Any]
+  params: Params
+  schedule: Schedule
+  size_px: int
+  patch: int
+  encode_text: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+  def to_latent(self, image_pm1_BHWC: jax.Array) -> jax.Array:
+    """Images in [-1, 1] -> what the U-Net denoises."""
+    return space_to_depth(image_pm1_BHWC, patch=self.patch)
+
+  def to_image(self, x_BHWC: jax.Array) -> jax.Array:
+    """What the U-Net denoises -> images, about [-1, 1]."""
+    return depth_to_space(x_BHWC, patch=self.patch)
+
+  @property
+  def latent_shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of what the U-Net denoises."""
+    side = self.size_px // self.patch
+    return side, side, int(self.unet_config["in_channels"])
+
+
+def space_to_depth(x_BHWC: jax.Array, *, patch: int) -> jax.Array:
+  """(B, H, W, C) -> (B, H/patch, W/patch, patch*patch*C); loses nothing."""
+  b, h, w, c = x_BHWC.shape
+  x = x_BHWC.reshape(b, h // patch, patch, w // patch, patch, c)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def depth_to_space(x_BHWC: jax.Array, *, patch: int) -> jax.Array:
+  """The inverse of `space_to_depth`."""
+  b, h, w, c = x_BHWC.shape
+  x = x_BHWC.reshape(b, h, w, patch, patch, c // (patch * patch))
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h * patch, w * patch, c // (patch * patch))
+
+
+def find_model(name_or_dir: str | Path) -> Path:
+  """The folder of a shipped model's name, or the folder itself.
+
+  Raises:
+    ValueError: there is no such folder; names the shipped ones.
+  """
+  for folder in (PRETRAINED / str(name_or_dir), Path(name_or_dir)):
+    if folder.is_dir():
+      return folder
+  shipped = sorted(p.name for p in PRETRAINED.glob("*") if p.is_dir())
+  raise ValueError(
+    f"No model '{name_or_dir}': it is neither a folder nor one of the shipped "
+    f"models {', '.join(shipped) or '(none)'}."
+  )
+
+
+def load_backbone(
+  name_or_dir: str | Path, *, dtype: Any = jnp.float32, weights: bool = True
+) -> Backbone:
+  """Opens a text-to-image model.
+
+  Args:
+    name_or_dir: a folder in the published layout, or a shipped model's name.
+    dtype: of the U-Net's arrays; the compute follows it.
+    weights: whether to read the U-Net's weights. A caller that declares more
+      layers on it (an apprentice) reads them itself; `params` is empty then.
+
+  Returns: the backbone.
+
+  Raises:
+    ValueError: no such folder, a part is missing, or weights do not fit.
+  """
+  folder = find_model(name_or_dir)
+  for part in ("unet/config.json", "scheduler/scheduler_config.json"):
+    if not (folder / part).is_file():
+      raise ValueError(
+        f"{folder} has no {part}: expected a folder in the diffusers layout, "
+        "with unet/, text_encoder/, tokenizer/ and scheduler/."
+      )
+  index = folder / "model_index.json"
+  patch = read_json(index).get("patch_size", 1) if index.is_file() else 1
+  config = read_json(folder / "unet" / "config.json")
+  unet = declare_unet(config)
+  spec, _ = functional(unet)
+  return Backbone(
+    name=str(name_or_dir),
+    folder=folder,
+    unet=unet,
+    unet_config=config,
+    params=load(spec, folder / "unet", dtype=dtype) if weights else {},
+    schedule=make_schedule(
+      read_json(folder / "scheduler" / "scheduler_config.json")
+    ),
+    size_px=int(config["sample_size"]) * patch,
+    patch=patch,
+    encode_text=text_encoder(folder),
+  )
+
+
+def text_encoder(
+  folder: Path,
+) -> Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]:
+  """Opens the frozen text encoder of a backbone's folder.
+
+  Each distinct text is encoded once in the life of the returned function:
+  prompts repeat over subjects, demonstrations over steps.
+
+  Args:
+    folder: holds `text_encoder/` and `tokenizer/`.
+
+  Returns: texts -> (text_BLD float32, text_mask_BL bool). The mask is all true:
+    CLIP's encoders are attended to padding included, as they were trained.
+  """
+  config = read_json(folder / "text_encoder" / "config.json")
+  length = int(config["max_position_embeddings"])
+  spec, apply = functional(declare_clip_text(config))
+  params = load(spec, folder / "text_encoder", dtype=jnp.float32)
+  encode = jax.jit(lambda params, ids_BL: apply(params, ids_BL))
+  tokenize = load_tokenizer(folder / "tokenizer", max_length=length)
+  known: dict[str, np.ndarray] = {}
+
+  def encode_text(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    new = [text for text in dict.fromkeys(texts) if text not in known]
+    for start in range(0, len(new), _TEXT_ROWS):
+      rows = new[start : start + _TEXT_ROWS]
+      padded = rows + [""] * (_TEXT_ROWS - len(rows))
+      states_BLD = np.asarray(encode(params, tokenize(padded)))
+      known.update(zip(rows, states_BLD[: len(rows)], strict=True))
+    text_BLD = np.stack([known[text] for text in texts])
+    return text_BLD, np.ones(text_BLD.shape[:2], bool)
+
+  return encode_text

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a training run, with Orbax.
+
+A checkpoint is the loop's state (a tree of arrays, sharded or not), the data
+iterator's position, and what model it is of: one of another model is refused by
+name and not by a failure deep inside a restore. Orbax writes beside and then
+renames, so that a killed run leaves whole checkpoints only. Weights to publish
+are not checkpoints: see `suti.io.weights`.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from suti.io import files
+
+
+class Checkpoints:
+  """The checkpoints in a folder.
+
+  A loop is started in one of three ways, and `restore` tells which:
+
+    1. The folder has no checkpoint: the state that the loop made, of drawn or
+       of published weights, is returned as it is.
+    2. The folder has checkpoints of the same model: the newest is returned,
+       placed as the loop's state is, and the run goes on from its step.
+    3. It has those of another model: ValueError, naming both.
+
+  Attributes:
+    data: what `save` was given beside the restored state; None in case 1.
+  """
+
+  def __init__(
+    self,
+    folder: str | Path,
+    *,
+    model: Mapping[str, Any] | None = None,
+    max_to_keep: int = 2,
+  ) -> None:
+    """Opens the folder; it is made when something is saved.
+
+    Args:
+      folder: the run's checkpoints.
+      model: what must stay equal for a run to go on: config fields by name.
+      max_to_keep: older ones are deleted.
+    """
+    self.folder = Path(folder).resolve()
+    self.data: Any = None
+    self._model = _plain(model or {})
+    self._manager = ocp.CheckpointManager(
+      self.folder,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=max_to_keep,
+        cleanup_tmp_directories=True,
+        # On CPU a saved array may be the very buffer that the next step, which
+        # takes its state by donation, writes into.
+        enable_async_checkpointing=jax.default_backend() != "cpu",
+      ),
+    )
+
+  @property
+  def latest(self) -> int | None:
+    """The step of the newest checkpoint, None if there is none."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Any, data: Any = None) -> None:
+    """Saves a state; does nothing if this step was saved before.
+
+    Args:
+      step: steps done.
+      state: tree of arrays; typed random keys are allowed.
+      data: anything JSON can hold, such as a Grain iterator's `get_state()`.
+
+    Raises:
+      ValueError: the disk is full.
+    """
+    if step in self._manager.all_steps():
+      return
+    about = {"model": self._model, "leaves": _leaves(state)}
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(jax.tree.map(_raw, state)),
+      about=ocp.args.JsonSave(about),
+      data=ocp.args.JsonSave({"data": data}),
+    )
+    try:
+      with _quiet():
+        self._manager.save(step, args=items)
+    except Exception as error:
+      self._raise_if_full(error)
+      raise
+
+  def restore(self, state: Any) -> Any:
+    """Returns the newest saved state, or the given one if there is none.
+
+    Args:
+      state: as the loop would start with it: names, shapes, types and places
+        are taken from it.
+
+    Returns:
+      A state of the same structure.
+
+    Raises:
+      ValueError: the checkpoint is of another model, or cannot be read.
+    """
+    step = self.latest
+    if step is None:
+      return state
+    about = self._read(step, about=ocp.args.JsonRestore()).about
+    self._compare(about, state)
+    shapes = jax.tree.map(_shape, state)
+    read = self._read(
+      step,
+      state=ocp.args.StandardRestore(shapes),
+      data=ocp.args.JsonRestore(),
+    )
+    self.data = read.data["data"]
+    return jax.tree.map(_like, read.state, state)
+
+  def close(self) -> None:
+    """Waits until all is written.
+
+    Raises:
+      ValueError: the disk is full.
+    """
+    try:
+      with _quiet():
+        self._manager.wait_until_finished()
+    except Exception as error:
+      self._raise_if_full(error)
+      raise
+    finally:
+      self._manager.close()
+
+  def _read(self, step: int, **items: Any) -> Any:
+    """Reads parts of a checkpoint."""
+    try:
+      with _quiet():
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:
+      reason = " ".join(str(error).split())[:200]
+      raise ValueError(
+        f"The checkpoint {self.folder / str(step)} cannot be read ({reason}):"
+        " delete that folder to go on from the checkpoint before it, or from"
+        " the start."
+      ) from error
+
+  def _compare(self, about: Mapping[str, Any], state: Any) -> None:
+    """Raises unless a checkpoint is of this model."""
+    found = files.first_difference(
+      about["model"], self._model, "config"
+    ) or files.first_difference(about["leaves"], _leaves(state))
+    if found:
+      name, old, new = found
+      raise ValueError(
+        f"The checkpoint in {self.folder} is of another model: {name} is {old}"
+        f" there and {new} here. Give another --workdir, or delete"
+        f" {self.folder} to start anew."
+      )
+
+  def _raise_if_full(self, error: Exception) -> None:
+    if files.is_disk_full(error):
+      raise ValueError(
+        f"The disk of {self.folder} is full: free some space there and run the"
+        f" same command again, it goes on from step {self.latest or 0}."
+      ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Silences Orbax's log, in which an error is a traceback before ours."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.FATAL)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def _plain(tree: Any) -> Any:
+  """Mappings (a ConfigDict too) as dicts, tuples as lists, for JSON."""
+  if hasattr(tree, "items"):
+    return {str(key): _plain(value) for key, value in tree.items()}
+  if isinstance(tree, (tuple, list)):
+    return [_plain(value) for value in tree]
+  return tree
+
+
+def _leaves(state: Any) -> dict[str, str]:
+  """The state's arrays by name: "float32 (3, 3, 4, 64)"."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="."): (
+      f"{jnp.result_type(leaf)} {tuple(np.shape(leaf))}"
+    )
+    for path, leaf in leaves
+  }
+
+
+def _is_key(leaf: Any) -> bool:
+  """Says whether an array holds typed random keys, which Orbax cannot store."""
+  return hasattr(leaf, "dtype") and jnp.issubdtype(
+    leaf.dtype, jax.dtypes.prng_key
+  )
+
+
+def _raw(leaf: Any) -> Any:
+  """Keys as their numbers; all else as it is."""
+  return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _shape(leaf: Any) -> Any:
+  """What Orbax needs to know to place a leaf."""
+  return ocp.utils.to_shape_dtype_struct(_raw(leaf))
+
+
+def _like(restored: Any, leaf: Any) -> Any:
+  """Numbers as keys again, where there were keys."""
+  if not _is_key(leaf):
+    return restored
+  return jax.random.wrap_key_data(restored, impl=jax.random.key_impl(leaf))

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that appear whole or not at all, and the lock of a workdir.
+
+Whatever a run writes is written under a hidden name beside its place, flushed
+to the disk, and renamed: a process killed at any moment leaves the old file or
+the new one, never half of one. The one file that grows in place is log.jsonl,
+which `suti.log` owns. Nothing here knows what is in a file.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_disk_full(error: BaseException) -> bool:
+  """Says whether an error, or one that led to it, is a full disk.
+
+  Libraries in C++ (Orbax, ArrayRecord) raise errors of their own, so their text
+  counts beside the number.
+  """
+  chain: BaseException | None = error
+  while chain is not None:
+    if isinstance(chain, OSError) and chain.errno in _FULL:
+      return True
+    text = str(chain)
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+      return True
+    chain = chain.__cause__ or chain.__context__
+  return False
+
+
+def _disk_full(path: Path) -> ValueError:
+  """Makes the one line that a user sees when a disk is full."""
+  return ValueError(
+    f"The disk of {path.parent} is full: free some space there and run the"
+    " same command again, it goes on from what was written."
+  )
+
+
+def _sync_folder(folder: Path) -> None:
+  """Makes a rename inside a folder survive a power cut."""
+  handle = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+
+
+def _part_of(path: Path) -> Path:
+  """The hidden name under which a file is written; holds the process id."""
+  return path.parent / f".{path.name}.{os.getpid()}.part"
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+  """Lends a temporary path that becomes `path` if the body succeeds.
+
+  Args:
+    path: the file to write; its folder is made if there is none.
+
+  Yields:
+    The temporary path, beside `path`.
+
+  Raises:
+    ValueError: the disk is full.
+  """
+  path = Path(path)
+  part = _part_of(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield part
+    handle = os.open(part, os.O_RDONLY)
+    try:
+      os.fsync(handle)
+    finally:
+      os.close(handle)
+    os.replace(part, path)
+    _sync_folder(path.parent)
+  except BaseException as error:
+    part.unlink(missing_ok=True)
+    if is_disk_full(error):
+      raise _disk_full(path) from error
+    raise
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
+  """Lends a temporary folder that becomes `path` if the body succeeds.
+
+  An older folder of that name is moved away first and then removed, as a folder
+  cannot be renamed over another: for an instant there is none, never a mixture.
+
+  Args:
+    path: the folder to write.
+
+  Yields:
+    The temporary folder, empty, beside `path`.
+
+  Raises:
+    ValueError: the disk is full.
+  """
+  path = Path(path)
+  part = _part_of(path)
+  old = path.parent / f".{path.name}.{os.getpid()}.old.part"
+  try:
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    for child in part.rglob("*"):
+      if child.is_file():
+        with child.open("rb") as file:
+          os.fsync(file.fileno())
+    if path.exists():
+      os.rename(path, old)
+    os.rename(part, path)
+    _sync_folder(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+  except BaseException as error:
+    shutil.rmtree(part, ignore_errors=True)
+    if is_disk_full(error):
+      raise _disk_full(path) from error
+    raise
+
+
+def clean_parts(folder: str | os.PathLike) -> None:
+  """Removes what killed runs left half-written under `folder`.
+
+  Call it under the lock of the workdir, where no other run can be writing.
+  """
+  for part in list(Path(folder).rglob(".*.part")):
+    if part.is_dir():
+      shutil.rmtree(part, ignore_errors=True)
+    else:
+      part.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | os.PathLike, content: bytes) -> None:
+  """Writes a whole file, or nothing.
+
+  Args:
+    path: where; missing folders are made.
+    content: all of its bytes.
+
+  Raises:
+    ValueError: the disk is full.
+  """
+  with replacing(path) as part:
+    part.write_bytes(content)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+  """Writes a value as indented JSON, whole or not at all.
+
+  NaN and infinity are refused: other readers of JSON do not know them.
+  """
+  text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+  write_atomic(path, (text + "\n").encode())
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """Reads a JSON file.
+
+  Raises:
+    ValueError: the file is not JSON.
+  """
+  path = Path(path)
+  try:
+    return json.loads(path.read_bytes())
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(
+      f"{path} is not a JSON file ({error}): delete it and run the command"
+      " that writes it again."
+    ) from error
+
+
+def first_difference(
+  old: Any, new: Any, name: str = ""
+) -> tuple[str, str, str] | None:
+  """Finds where two trees of mappings differ, as JSON would store them.
+
+  Args:
+    old, new: mappings of mappings, or leaves; a tuple equals its list.
+    name: of the trees; names of what is in them are joined to it by dots.
+
+  Returns:
+    Name, old and new value as text ("absent" where there is none), of the first
+    difference in alphabetical order; None if there is none.
+  """
+  if isinstance(old, Mapping) and isinstance(new, Mapping):
+    for key in sorted(old.keys() | new.keys()):
+      longer = f"{name}.{key}" if name else str(key)
+      if key not in old or key not in new:
+        texts = [repr(t[key]) if key in t else "absent" for t in (old, new)]
+        return longer, texts[0], texts[1]
+      if found := first_difference(old[key], new[key], longer):
+        return found
+    return None
+  if json.dumps(old) == json.dumps(new):
+    return None
+  return name, repr(old), repr(new)
+
+
+@contextlib.contextmanager
+def lock(workdir: str | os.PathLike) -> Iterator[Path]:
+  """Holds a workdir for this process; the system frees it if the process dies.
+
+  Args:
+    workdir: made if there is none.
+
+  Yields:
+    The workdir.
+
+  Raises:
+    ValueError: another process holds it.
+  """
+  workdir = Path(workdir)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError) as error:
+    raise ValueError(
+      f"--workdir={workdir} is not a folder: give a folder, or a name that"
+      " does not exist yet."
+    ) from error
+  with (workdir / ".lock").open("a+") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      if error.errno not in (errno.EAGAIN, errno.EACCES):
+        raise
+      file.seek(0)
+      holder = file.read().strip() or "unknown"
+      raise ValueError(
+        f"--workdir={workdir} is in use by another run (process {holder}):"
+        " wait for it to end, stop it, or give another --workdir."
+      ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    # The file stays: removing it would let two runs lock two files of one name.
+    yield workdir

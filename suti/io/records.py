@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of `suti.schema` to files and back, whole or not at all.
+
+Three forms, all readable without this code and none with pickle in it:
+
+* `write_records`: one ArrayRecord file for clusters and candidates, with random
+  access. Its first entry says kind and schema; each other is one record, as a
+  line of JSON followed by its pictures as PNG.
+* `write_examples`: a folder that TensorFlow Datasets reads by itself
+  (`tfds.builder_from_directory(folder).as_data_source("train")`) for what the
+  apprentice learns from. TensorFlow is neither needed nor imported.
+* `write_lines`: lines of JSON for records without pictures, to look at.
+
+Readers are sequences that open their file when first asked, and travel to other
+processes as a path.
+"""
+
+import dataclasses
+import importlib
+import io
+import json
+import math
+import operator
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from suti.io import files
+from suti.schema import SCHEMA_VERSION, Example
+
+Record = TypeVar("Record")
+
+# One record a chunk: reading one must not decompress its neighbours.
+_WRITE_OPTIONS = "group_size:1"
+# No read-ahead, which fetches 16 MB for one record; no threads of its own.
+_READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_DATASET = "examples"
+_SPLIT = "train"
+
+
+# --- Pictures and records as bytes -------------------------------------------
+
+
+def encode_png(image_u8: np.ndarray) -> bytes:
+  """Packs a picture, uint8 (H, W, 3), as PNG, without loss."""
+  buffer = io.BytesIO()
+  # A level of 6, Pillow's own, takes thrice as long for a twentieth less.
+  Image.fromarray(image_u8).save(buffer, "PNG", compress_level=3)
+  return buffer.getvalue()
+
+
+def decode_png(content: bytes) -> np.ndarray:
+  """Unpacks `encode_png`'s bytes: uint8 RGB (H, W, 3)."""
+  with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    return np.array(image.convert("RGB"))
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field, ...]:
+  """The fields of a record class."""
+  return dataclasses.fields(kind)
+
+
+def _encode(record: Any) -> bytes:
+  """A record as length, JSON and pictures."""
+  blobs: list[bytes] = []
+  fields = {
+    field.name: _to_json(getattr(record, field.name), blobs)
+    for field in _fields(type(record))
+  }
+  head = {"record": fields, "png_bytes": [len(blob) for blob in blobs]}
+  text = json.dumps(head, ensure_ascii=False, allow_nan=False).encode()
+  return b"".join([struct.pack("<I", len(text)), text, *blobs])
+
+
+def _to_json(value: Any, blobs: list[bytes]) -> Any:
+  """Replaces pictures by their number, and puts their bytes into `blobs`."""
+  if isinstance(value, np.ndarray):
+    blobs.append(encode_png(value))
+    return {"png": len(blobs) - 1}
+  if isinstance(value, (tuple, list)):
+    return [_to_json(item, blobs) for item in value]
+  if isinstance(value, np.generic):
+    value = value.item()
+  if isinstance(value, float) and not math.isfinite(value):
+    return None  # JSON has no NaN; `_from_json` brings it back.
+  assert value is None or isinstance(value, (str, int, float)), type(value)
+  return value
+
+
+def _decode(content: bytes, kind: type[Record]) -> Record:
+  """`_encode`, backwards."""
+  (length,) = struct.unpack_from("<I", content)
+  head = json.loads(content[4 : 4 + length])
+  blobs, start = [], 4 + length
+  for size in head["png_bytes"]:
+    blobs.append(content[start : start + size])
+    start += size
+  return _from_json(head["record"], kind, blobs)
+
+
+def _from_json(
+  values: dict[str, Any], kind: type[Record], blobs: Sequence[bytes] = ()
+) -> Record:
+  """Builds a record from its fields as JSON."""
+
+  def value_of(value: Any) -> Any:
+    if isinstance(value, dict):
+      return decode_png(blobs[value["png"]])
+    if isinstance(value, list):
+      return tuple(value_of(item) for item in value)
+    return value
+
+  fields = {}
+  for field in _fields(kind):
+    value = value_of(values[field.name])
+    is_nan = value is None and field.type in (float, "float")
+    fields[field.name] = math.nan if is_nan else value
+  return kind(**fields)
+
+
+# --- One ArrayRecord file ----------------------------------------------------
+
+
+def _array_record() -> Any:
+  """The compiled module, which tools that read Python cannot see into."""
+  return importlib.import_module("array_record.python.array_record_module")
+
+
+def write_records(
+  path: str | Path, records: Iterable[Any], *, kind: type
+) -> int:
+  """Writes records of one kind to one ArrayRecord file.
+
+  Args:
+    path: the file; it appears when all records are in it.
+    records: any number, none included; may be a generator.
+    kind: their class, one of `suti.schema`.
+
+  Returns:
+    How many were written.
+
+  Raises:
+    ValueError: the disk is full.
+  """
+  count = 0
+  with files.replacing(path) as part:
+    writer = _array_record().ArrayRecordWriter(str(part), _WRITE_OPTIONS)
+    try:
+      head = {"kind": kind.__name__, "schema": SCHEMA_VERSION}
+      writer.write(json.dumps(head).encode())
+      for record in records:
+        assert type(record) is kind, (type(record), kind)
+        writer.write(_encode(record))
+        count += 1
+    finally:
+      writer.close()
+  return count
+
+
+def read_records(path: str | Path, kind: type[Record]) -> "Records[Record]":
+  """Opens a file of `write_records` as a sequence, read one by one.
+
+  Args:
+    path: the file.
+    kind: the class its records must be of.
+
+  Returns:
+    A sequence of records.
+
+  Raises:
+    ValueError: the file is absent, damaged, of another kind or schema.
+  """
+  return Records(Path(path), kind)
+
+
+class Records(Sequence, Generic[Record]):
+  """Random access to a file of `write_records`; see `read_records`."""
+
+  def __init__(self, path: Path, kind: type[Record]) -> None:
+    self._path, self._kind = path, kind
+    self._reader, self._count = self._open()
+
+  def _open(self) -> tuple[Any, int]:
+    if not self._path.is_file():
+      raise ValueError(
+        f"{self._path} does not exist: run the stage that writes it first."
+      )
+    reader = _array_record().ArrayRecordReader(str(self._path), _READ_OPTIONS)
+    try:
+      # A damaged file has no records and raises nothing.
+      head = json.loads(reader.read([0])[0]) if reader.num_records() else None
+    except (ValueError, RuntimeError, IndexError):
+      head = None
+    if not isinstance(head, dict) or "schema" not in head:
+      raise ValueError(
+        f"{self._path} is damaged or no record file: delete it and run the"
+        " stage that writes it again."
+      )
+    _check_schema(head["schema"], self._path)
+    if head["kind"] != self._kind.__name__:
+      raise ValueError(
+        f"{self._path} holds records of kind {head['kind']}, and"
+        f" {self._kind.__name__} is expected: give the file of another stage."
+      )
+    return reader, reader.num_records() - 1
+
+  def __len__(self) -> int:
+    return self._count
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return [self[i] for i in range(*index.indices(len(self)))]
+    index = _in_range(index, len(self))
+    return _decode(self._reader.read([index + 1])[0], self._kind)
+
+  def __iter__(self) -> Iterator[Record]:
+    return (self[index] for index in range(len(self)))
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {"path": self._path, "kind": self._kind}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__init__(state["path"], state["kind"])
+
+
+def _in_range(index: Any, count: int) -> int:
+  """A whole number in [0, count), from one that may count from the end."""
+  number = operator.index(index)
+  if not -count <= number < count:
+    raise IndexError(f"record {number} of {count}")
+  return number % count
+
+
+def _check_schema(found: Any, path: Path) -> None:
+  """Refuses what another version of this code wrote."""
+  if found != SCHEMA_VERSION:
+    stage = ".".join(path.parts[-3:-1]) or "the stage"
+    if path.name == "dataset_info.json":
+      stage = "experts.pack"
+    raise ValueError(
+      f"Shards were written with schema {found}, this code reads"
+      f" {SCHEMA_VERSION}: rerun {stage}. ({path})"
+    )
+
+
+# --- Lines of JSON -----------------------------------------------------------
+
+
+def write_lines(path: str | Path, records: Iterable[Any]) -> int:
+  """Writes records without pictures, one line of JSON each.
+
+  Args:
+    path: the file; it appears when all records are in it.
+    records: any number.
+
+  Returns:
+    How many were written.
+
+  Raises:
+    ValueError: the disk is full.
+  """
+  lines = []
+  for record in records:
+    blobs: list[bytes] = []
+    fields = {
+      field.name: _to_json(getattr(record, field.name), blobs)
+      for field in _fields(type(record))
+    }
+    assert not blobs, f"{type(record).__name__} has pictures"
+    fields["schema"] = SCHEMA_VERSION
+    lines.append(json.dumps(fields, ensure_ascii=False, allow_nan=False))
+  files.write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+  return len(lines)
+
+
+def read_lines(path: str | Path, kind: type[Record]) -> list[Record]:
+  """Reads a file of `write_lines`.
+
+  Args:
+    path: the file.
+    kind: the class its records must be of.
+
+  Returns:
+    The records.
+
+  Raises:
+    ValueError: the file is absent, damaged, of another kind or schema.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise ValueError(
+      f"{path} does not exist: run the stage that writes it first."
+    )
+  records = []
+  # Not splitlines(), which would cut texts at characters JSON leaves as they
+  # are, such as U+2028.
+  lines = path.read_bytes().rstrip(b"\n").split(b"\n")
+  for number, line in enumerate(filter(None, lines), start=1):
+    try:
+      fields = json.loads(line)
+      found = fields.pop("schema")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+      raise ValueError(
+        f"{path}, line {number}, is no record: delete the file and run the"
+        " stage that writes it again."
+      ) from error
+    _check_schema(found, path)
+    names = {field.name for field in _fields(kind)}
+    if fields.keys() != names:
+      raise ValueError(
+        f"{path}, line {number}, is no {kind.__name__}: its fields are"
+        f" {', '.join(sorted(fields))}."
+      )
+    records.append(_from_json(fields, kind))
+  return records
+
+
+# --- A folder for TensorFlow Datasets ----------------------------------------
+
+
+def _features() -> Any:
+  """How an `Example` is laid out in the folder."""
+  # Imported where used: it takes 0.3 s. It does without TensorFlow.
+  import tensorflow_datasets as tfds
+
+  image = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
+  return tfds.features.FeaturesDict(
+    {
+      "key": tfds.features.Text(),
+      "cluster": tfds.features.Text(),
+      "prompt": tfds.features.Text(),
+      "image": image,
+      "demonstrations": tfds.features.Sequence(
+        {"image": image, "caption": tfds.features.Text()}
+      ),
+      "delta_clip": np.float32,
+    }
+  )
+
+
+def write_examples(
+  folder: str | Path, examples: Iterable[Example], *, shard_size: int
+) -> int:
+  """Writes examples as a folder of TensorFlow Datasets.
+
+  Args:
+    folder: where; it appears when all examples are in it, and replaces an
+      older one.
+    examples: any number above 0, in the order they shall have.
+    shard_size: examples a file.
+
+  Returns:
+    How many were written.
+
+  Raises:
+    ValueError: there are none, or the disk is full.
+  """
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import dataset_info
+
+  count = 0
+  with files.replacing_folder(folder) as part:
+    info = tfds.core.DatasetInfo(
+      builder=dataset_info.DatasetIdentity(
+        name=_DATASET,
+        version=tfds.core.Version(f"{SCHEMA_VERSION}.0.0"),
+        data_dir=str(part),
+        module_name=__name__,
+      ),
+      features=_features(),
+      description="Targets, prompts and demonstrations, as SuTI learns from.",
+    )
+    writer = tfds.core.SequentialWriter(
+      info, max_examples_per_shard=shard_size, file_format="array_record"
+    )
+    writer.initialize_splits([_SPLIT])
+    batch = []
+    for example in examples:
+      batch.append(_to_tfds(example))
+      count += 1
+      # It writes its index at every call: not once an example.
+      if len(batch) == 64:
+        writer.add_examples({_SPLIT: batch})
+        batch = []
+    writer.add_examples({_SPLIT: batch})
+    writer.close_all()
+    if not count:
+      raise ValueError(
+        f"No example to write to {folder}: lower config.filter.threshold or"
+        " make more candidates."
+      )
+  return count
+
+
+def _to_tfds(example: Example) -> dict[str, Any]:
+  """An example with its pictures as files in memory, which tfds takes as is."""
+  return {
+    "key": example.key,
+    "cluster": example.cluster,
+    "prompt": example.prompt,
+    "image": io.BytesIO(encode_png(example.image)),
+    "demonstrations": [
+      {"image": io.BytesIO(encode_png(image)), "caption": caption}
+      for image, caption in zip(
+        example.demonstrations, example.captions, strict=True
+      )
+    ],
+    "delta_clip": example.delta_clip,
+  }
+
+
+def open_examples(folder: str | Path) -> "Examples":
+  """Opens a folder of `write_examples` as a sequence for Grain.
+
+  Args:
+    folder: the folder.
+
+  Returns:
+    A sequence of `Example`, with random access.
+
+  Raises:
+    ValueError: the folder is absent, no such dataset, or of another schema.
+  """
+  return Examples(Path(folder))
+
+
+class Examples(Sequence):
+  """Random access to a folder of examples; see `open_examples`."""
+
+  def __init__(self, folder: Path) -> None:
+    self._folder = folder
+    self._source = self._open()
+
+  def _open(self) -> Any:
+    index = self._folder / "dataset_info.json"
+    if not index.is_file():
+      raise ValueError(
+        f"{self._folder} has no dataset_info.json: give the folder that"
+        " experts.pack wrote, or run experts.pack first."
+      )
+    stated = files.read_json(index)
+    if stated.get("name") != _DATASET:
+      raise ValueError(
+        f"{self._folder} holds the dataset {stated.get('name')!r}: give a"
+        " folder that experts.pack wrote."
+      )
+    version = str(stated.get("version", "")).partition(".")[0]
+    _check_schema(int(version) if version.isdigit() else version, index)
+    import tensorflow_datasets as tfds
+
+    class Encoded(tfds.decode.SkipDecoding):
+      """Leaves pictures in a sequence as PNG; tfds has this for single ones."""
+
+      def decode_batch_example_np(self, encoded: Any) -> Any:
+        return encoded
+
+    # Its annotations do not know `split`.
+    builder: Any = tfds.builder_from_directory(str(self._folder))
+    return builder.as_data_source(
+      split=_SPLIT,
+      # Decoded here and not there, which would ask for OpenCV in a warning.
+      decoders={"image": Encoded(), "demonstrations": {"image": Encoded()}},
+    )
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return [self[i] for i in range(*index.indices(len(self)))]
+    fields = self._source[_in_range(index, len(self))]
+    demonstrations = fields["demonstrations"]
+    return Example(
+      key=fields["key"].decode(),
+      cluster=fields["cluster"].decode(),
+      prompt=fields["prompt"].decode(),
+      image=decode_png(fields["image"]),
+      demonstrations=tuple(map(decode_png, demonstrations["image"])),
+      captions=tuple(text.decode() for text in demonstrations["caption"]),
+      delta_clip=float(fields["delta_clip"]),
+    )
+
+  def __iter__(self) -> Iterator[Example]:
+    return (self[index] for index in range(len(self)))
+
+  def __repr__(self) -> str:
+    # Grain keeps this with its position, to see that the data is the same; a
+    # moved folder is.
+    return f"Examples({len(self)})"
+
+  def __getstate__(self) -> dict[str, Any]:
+    return {"folder": self._folder}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__init__(state["folder"])

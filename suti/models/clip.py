@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CLIP: a text and a vision tower that share one space of embeddings.
+
+Radford et al. 2021, "Learning transferable visual models from natural language
+supervision". Names are those of the published CLIPModel and CLIPTextModel
+files. Preparing images and texts is not done here.
+
+Shape suffixes: B batch, H W height and width, C channels, L text tokens, S
+image tokens (the class token first), D width.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.nn.attention import attend, merge_heads, split_heads
+from suti.nn.layers import ACTIVATIONS, Conv2d, Embed, LayerNorm, Linear
+from suti.nn.param import NORMAL, Module, ModuleList, param
+
+# Older files store the constant 0, 1, 2, ... beside the parameters.
+RENAMES = {r".*\.position_ids$": ""}
+
+_TEXT_DEFAULTS = {
+  "vocab_size": 49408,
+  "hidden_size": 512,
+  "intermediate_size": 2048,
+  "num_hidden_layers": 12,
+  "num_attention_heads": 8,
+  "max_position_embeddings": 77,
+  "hidden_act": "quick_gelu",
+  "layer_norm_eps": 1e-5,
+  "eos_token_id": 49407,
+}
+_VISION_DEFAULTS = {
+  "hidden_size": 768,
+  "intermediate_size": 3072,
+  "num_hidden_layers": 12,
+  "num_attention_heads": 12,
+  "num_channels": 3,
+  "image_size": 224,
+  "patch_size": 32,
+  "hidden_act": "quick_gelu",
+  "layer_norm_eps": 1e-5,
+}
+
+
+def declare_clip(config: Mapping[str, Any]) -> "Clip":
+  """Declares both towers from a published `CLIPConfig`.
+
+  Args:
+    config: as in config.json, with `text_config`, `vision_config` and
+      `projection_dim`; what is absent has the default of CLIP ViT-B/32.
+
+  Returns:
+    A module with the methods `text_states`, `encode_text` and `encode_image`.
+  """
+  return Clip(
+    _complete(config.get("text_config"), _TEXT_DEFAULTS),
+    _complete(config.get("vision_config"), _VISION_DEFAULTS),
+    config.get("projection_dim", 512),
+    config.get("logit_scale_init_value", 2.6592),
+  )
+
+
+def declare_clip_text(config: Mapping[str, Any]) -> "ClipText":
+  """Declares a lone text encoder from a published `CLIPTextConfig`.
+
+  Args:
+    config: as in text_encoder/config.json.
+
+  Returns:
+    A module; `module(ids_BL)` and `text_states` return the hidden states
+    (B, L, D) after the final norm, without a projection.
+  """
+  return ClipText(_complete(config, _TEXT_DEFAULTS))
+
+
+class Clip(Module):
+  """`text_model`, `vision_model`, `*_projection`, `logit_scale`."""
+
+  def __init__(self, text, vision, projection_dim, logit_scale):
+    self.text_model = _TextTower(text)
+    self.vision_model = _VisionTower(vision)
+    self.text_projection = Linear(
+      text["hidden_size"], projection_dim, bias=False
+    )
+    self.visual_projection = Linear(
+      vision["hidden_size"], projection_dim, bias=False
+    )
+    self.logit_scale = param(
+      (), init=lambda *_: jnp.asarray(logit_scale, jnp.float32), axes=()
+    )
+
+  def text_states(self, ids_BL: jax.Array) -> jax.Array:
+    """Token ids (B, L) -> hidden states (B, L, D) after the final norm."""
+    return self.text_model(ids_BL)
+
+  def encode_text(self, ids_BL: jax.Array) -> jax.Array:
+    """Token ids (B, L), each row with its end token -> unit float32 (B, D)."""
+    pooled_BD = self.text_model.pool(self.text_model(ids_BL), ids_BL)
+    return _unit(self.text_projection(pooled_BD))
+
+  def encode_image(self, x_BHWC: jax.Array) -> jax.Array:
+    """Images, normalised as CLIP's are (B, H, W, C) -> unit float32 (B, D)."""
+    return _unit(self.visual_projection(self.vision_model(x_BHWC)))
+
+  def similarity_scale(self) -> jax.Array:
+    """What cosines are multiplied by to become logits: exp(logit_scale)."""
+    return jnp.exp(self.logit_scale[...].astype(jnp.float32))
+
+
+class ClipText(Module):
+  """`text_model` alone, as Stable Diffusion's text_encoder/ has it."""
+
+  def __init__(self, config):
+    self.text_model = _TextTower(config)
+
+  def __call__(self, ids_BL: jax.Array) -> jax.Array:
+    """Token ids (B, L) -> hidden states (B, L, D) after the final norm."""
+    return self.text_model(ids_BL)
+
+  text_states = __call__
+
+
+class _TextTower(Module):
+  def __init__(self, config):
+    self.eos_token_id = config["eos_token_id"]
+    self.embeddings = _TextEmbeddings(config)
+    self.encoder = _Encoder(config)
+    self.final_layer_norm = _norm(config)
+
+  def __call__(self, ids_BL):
+    length = ids_BL.shape[1]
+    causal_LL = np.tril(np.ones((length, length), bool))
+    return self.final_layer_norm(
+      self.encoder(self.embeddings(ids_BL), jnp.asarray(causal_LL))
+    )
+
+  def pool(self, x_BLD, ids_BL):
+    # Files from before 2023 say eos_token_id 2, which is wrong: their end token
+    # is the largest id. New ones may pad with the end token: the first counts.
+    ends_BL = ids_BL if self.eos_token_id == 2 else ids_BL == self.eos_token_id
+    return jnp.take_along_axis(
+      x_BLD, ends_BL.argmax(-1)[:, None, None], axis=1
+    )[:, 0]
+
+
+class _VisionTower(Module):
+  def __init__(self, config):
+    self.embeddings = _VisionEmbeddings(config)
+    # sic: the published name has lost its "e".
+    self.pre_layrnorm = _norm(config)
+    self.encoder = _Encoder(config)
+    self.post_layernorm = _norm(config)
+
+  def __call__(self, x_BHWC):
+    x_BSD = self.encoder(self.pre_layrnorm(self.embeddings(x_BHWC)), None)
+    return self.post_layernorm(x_BSD[:, 0])
+
+
+class _TextEmbeddings(Module):
+  def __init__(self, config):
+    dim = config["hidden_size"]
+    self.max_length = config["max_position_embeddings"]
+    self.token_embedding = Embed(config["vocab_size"], dim)
+    self.position_embedding = Embed(self.max_length, dim)
+
+  def __call__(self, ids_BL):
+    length = ids_BL.shape[1]
+    if length > self.max_length:
+      raise ValueError(
+        f"A text of {length} tokens is longer than the text encoder's "
+        f"{self.max_length}: truncate it in the tokenizer."
+      )
+    return self.token_embedding(ids_BL) + self.position_embedding(
+      jnp.arange(length)
+    )
+
+
+class _VisionEmbeddings(Module):
+  def __init__(self, config):
+    dim, size = config["hidden_size"], config["patch_size"]
+    self.image_size = config["image_size"]
+    self.class_embedding = param((dim,), init=NORMAL, axes=("out",))
+    self.patch_embedding = Conv2d(
+      config["num_channels"], dim, size, stride=size, padding=0, bias=False
+    )
+    self.position_embedding = Embed(1 + (self.image_size // size) ** 2, dim)
+
+  def __call__(self, x_BHWC):
+    if x_BHWC.shape[1:3] != (self.image_size, self.image_size):
+      raise ValueError(
+        f"CLIP takes images of {self.image_size} px, not "
+        f"{x_BHWC.shape[1]}x{x_BHWC.shape[2]}: resize them."
+      )
+    x_BHWD = self.patch_embedding(x_BHWC)
+    batch, dim = x_BHWD.shape[0], x_BHWD.shape[-1]
+    class_B1D = jnp.broadcast_to(self.class_embedding[...], (batch, 1, dim))
+    x_BSD = jnp.concatenate([class_B1D, x_BHWD.reshape(batch, -1, dim)], axis=1)
+    return x_BSD + self.position_embedding.weight[...]
+
+
+class _Encoder(Module):
+  def __init__(self, config):
+    self.layers = ModuleList(
+      [_Layer(config) for _ in range(config["num_hidden_layers"])]
+    )
+
+  def __call__(self, x_BSD, mask):
+    for layer in self.layers:
+      x_BSD = layer(x_BSD, mask)
+    return x_BSD
+
+
+class _Layer(Module):
+  """Attention, then a feed-forward, each normalised first."""
+
+  def __init__(self, config):
+    self.layer_norm1 = _norm(config)
+    self.self_attn = _Attention(config)
+    self.layer_norm2 = _norm(config)
+    self.mlp = _Mlp(config)
+
+  def __call__(self, x_BSD, mask):
+    x_BSD = x_BSD + self.self_attn(self.layer_norm1(x_BSD), mask)
+    return x_BSD + self.mlp(self.layer_norm2(x_BSD))
+
+
+class _Attention(Module):
+  def __init__(self, config):
+    dim = config["hidden_size"]
+    self.num_heads = config["num_attention_heads"]
+    self.q_proj = Linear(dim, dim)
+    self.k_proj = Linear(dim, dim)
+    self.v_proj = Linear(dim, dim)
+    self.out_proj = Linear(dim, dim)
+
+  def __call__(self, x_BSD, mask):
+    q, k, v = (
+      split_heads(project(x_BSD), self.num_heads)
+      for project in (self.q_proj, self.k_proj, self.v_proj)
+    )
+    return self.out_proj(merge_heads(attend(q, k, v, mask)))
+
+
+class _Mlp(Module):
+  def __init__(self, config):
+    dim, inner = config["hidden_size"], config["intermediate_size"]
+    self.act = config["hidden_act"]
+    self.fc1 = Linear(dim, inner)
+    self.fc2 = Linear(inner, dim)
+
+  def __call__(self, x):
+    return self.fc2(ACTIVATIONS[self.act](self.fc1(x)))
+
+
+def _norm(config):
+  return LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
+
+
+def _unit(x_BD):
+  x_BD = x_BD.astype(jnp.float32)
+  return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
+
+
+def _complete(config, defaults):
+  config = defaults | dict(config or {})
+  if config["hidden_act"] not in ACTIVATIONS:
+    raise ValueError(
+      f"hidden_act={config['hidden_act']!r} of CLIP is not one of "
+      f"{', '.join(ACTIVATIONS)}."
+    )
+  return config

@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What published checkpoints replace at full scale.
+
+A text-to-image base, a CLIP and an identity encoder, trained on SubjectWorld's
+training subjects: `python -m suti.pretrain.{clip,identity,text_to_image}`.
+"""

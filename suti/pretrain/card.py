@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card beside a trained model: how to make it again, what it scores.
+
+A trainer writes `training.json` into its model folder; `write_card` turns it,
+with the scores measured since, into the folder's README.md.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from suti.io.files import read_json, write_atomic, write_json
+
+_LIMITS = (
+  "It has seen SubjectWorld alone, a small rendered world. On photographs it "
+  "is out of its depth: train on them, or start from published weights."
+)
+
+
+def write_training(
+  model: Path, *, name: str, config: Any, seconds: float
+) -> None:
+  """Writes training.json: the facts that only the trainer knows.
+
+  Args:
+    model: the model's folder.
+    name: of the trainer's module and of its config.
+    config: the locked config, seed, steps and pool included.
+    seconds: of training, all restarts together.
+  """
+  pool = config.pool
+  facts = {
+    "command": (
+      f"python -m suti.pretrain.{name} --config configs/pretrain/{name}.py "
+      "--workdir runs/pretrain"
+    ),
+    "config": config.to_dict(),
+    "seconds": round(seconds),
+    "machine": machine(),
+    "data": (
+      f"{pool.num_subjects * pool.shots_each} renders of {pool.num_subjects} "
+      f"subjects of SubjectWorld's {pool.split} split"
+    ),
+  }
+  write_json(model / "training.json", facts)
+
+
+def machine() -> str:
+  """What a model was trained on, in words: "2 CPU cores"."""
+  devices = jax.devices()
+  if devices[0].platform == "cpu":
+    return f"{os.cpu_count()} CPU cores"
+  return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def write_card(
+  model: Path, *, title: str, scores: Mapping[str, str], notes: str = ""
+) -> None:
+  """Writes README.md from training.json and scores.
+
+  Args:
+    model: the model's folder, with training.json.
+    title: one line on what the model is.
+    scores: what was measured -> the figure with the command that gave it.
+    notes: what a reader must know besides.
+  """
+  facts = read_json(model / "training.json")
+  config = facts["config"]
+  rows = [
+    ("command", f"`{facts['command']}`"),
+    ("seed", config["seed"]),
+    ("steps", f"{config['num_steps']} of batch {config['batch_size']}"),
+    ("training time", f"{facts['seconds'] / 3600:.1f} h, {facts['machine']}"),
+    ("data", facts["data"]),
+    *scores.items(),
+  ]
+  lines = [
+    f"# {title}",
+    "",
+    "| | |",
+    "|---|---|",
+    *[f"| {name} | {value} |" for name, value in rows],
+    "",
+    *([notes, ""] if notes else []),
+    _LIMITS,
+    "",
+    "The whole config is in training.json. Licence: Apache-2.0.",
+    "",
+  ]
+  write_atomic(model / "README.md", "\n".join(lines).encode())

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the embedded judges are worth, on subjects they have never seen.
+
+  python -m suti.pretrain.exam --config configs/pretrain/exam.py \
+      --workdir runs/pretrain
+
+Retrieval: of the 25 prompts of a subject's group, does CLIP choose the one that
+a real render was drawn for? Identity: how often are two pictures of one subject
+nearer than two pictures of different subjects (area under the ROC curve)?
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from suti import stage
+from suti.backbone import load_backbone
+from suti.diffusion.guidance import classifier_free, guided
+from suti.diffusion.samplers import ddim, draw_noise, row_keys
+from suti.evaluation.dreambench import templates_of
+from suti.evaluation.scores import Scorer, load_scorer
+from suti.images import to_u8
+from suti.io.files import write_json
+from suti.nn.param import functional
+from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
+
+# N pictures, D embedding width, P pairs.
+
+
+def retrieval(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
+  """Share of renders whose own prompt scores highest among its group's 25.
+
+  Args:
+    scorer: the judges.
+    split: of the subjects.
+    num_subjects: each is drawn once in each of the 25 templates.
+
+  Returns: `accuracy`, and `worst`: the three templates that fare worst.
+  """
+  hits = {True: np.zeros(25), False: np.zeros(25)}
+  seen = {True: 0, False: 0}
+  subjects = subject_seeds(split, 0, num_subjects)
+  shots = [
+    Shot(subject=int(subject), template=t, seed=1000 + t)
+    for subject in subjects
+    for t in range(25)
+  ]
+  pictures = render_shots(shots, size_px=64)["image"]
+  images_ND = scorer.clip_images(list(pictures))
+  for row, subject in enumerate(subjects):
+    noun = class_of(int(subject))
+    live = noun in LIVE
+    prompts = [t.text.format(noun) for t in templates_of(live=live)]
+    scores = images_ND[25 * row :][:25] @ scorer.clip_texts(prompts).T
+    hits[live] += scores.argmax(-1) == np.arange(25)
+    seen[live] += 1
+  shares = {
+    t.text: hits[live][i] / seen[live]
+    for live in (True, False)
+    if seen[live]
+    for i, t in enumerate(templates_of(live=live))
+  }
+  worst = sorted(shares, key=lambda text: shares[text])[:3]
+  return {
+    "accuracy": sum(map(np.sum, hits.values())) / (25 * sum(seen.values())),
+    "worst": {text: shares[text] for text in worst},
+  }
+
+
+def area_under_curve(positive_P: np.ndarray, negative_P: np.ndarray) -> float:
+  """Chance that a positive exceeds a negative (Mann-Whitney; ties do half)."""
+  negative_P = np.sort(negative_P)
+  below = np.searchsorted(negative_P, positive_P, side="left")
+  at_most = np.searchsorted(negative_P, positive_P, side="right")
+  return float((below + at_most).mean() / 2 / len(negative_P))
+
+
+def identity(
+  scorer: Scorer, *, split: str, num_subjects: int, images_each: int = 6
+) -> dict:
+  """How well the identity encoder tells subjects apart.
+
+  Args:
+    scorer: the judges.
+    split: of the subjects.
+    num_subjects, images_each: pictures in different everyday places.
+
+  Returns: `auc` over all pairs of pictures, `auc_in_class` with both subjects
+    of one class, and the mean cosines `same` and `different`.
+  """
+  subjects = subject_seeds(split, 0, num_subjects)
+  rng = np.random.default_rng(0)
+  shots = [
+    Shot(subject=int(subject), template=int(t), seed=2000 + i)
+    for subject in subjects
+    for i, t in enumerate(rng.permutation(10)[:images_each])
+  ]
+  pictures = render_shots(shots, size_px=64)["image"]
+  z_ND = scorer.identity(list(pictures))
+  cosine_NN = z_ND @ z_ND.T
+  subject_N = np.array([shot.subject for shot in shots])
+  class_N = np.array([class_of(shot.subject) for shot in shots])
+  pair_NN = np.triu(np.ones_like(cosine_NN, bool), k=1)
+  same_NN = subject_N[:, None] == subject_N[None]
+  kin_NN = class_N[:, None] == class_N[None]
+  positive = cosine_NN[pair_NN & same_NN]
+  negative = cosine_NN[pair_NN & ~same_NN]
+  return {
+    "auc": area_under_curve(positive, negative),
+    "auc_in_class": area_under_curve(
+      positive, cosine_NN[pair_NN & ~same_NN & kin_NN]
+    ),
+    "same": float(positive.mean()),
+    "different": float(negative.mean()),
+  }
+
+
+def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
+  """How often CLIP finds the prompt that the base was given.
+
+  Args:
+    scorer: the judges.
+    model: the base's folder.
+    images_each: pictures of each of 25 prompts of "dog" and of "teapot".
+
+  Returns: `accuracy` over `images` drawings.
+  """
+  backbone = load_backbone(model)
+  _, apply = functional(backbone.unet)
+  null_BLD, _ = backbone.encode_text([""] * 25)
+
+  @jax.jit
+  def draw(params, text_BLD, seeds_B):
+    keys_B = row_keys(jax.random.key(0), seeds_B)
+
+    def denoise(x, t_B, text_BLD):
+      return apply(params, x, t_B, text_BLD)
+
+    return ddim(
+      guided(
+        denoise,
+        text_BLD,
+        null_BLD,
+        combine=lambda cond, null: classifier_free(cond, null, 3.0),
+      ),
+      backbone.schedule,
+      draw_noise(keys_B, backbone.latent_shape),
+      keys_B,
+      num_steps=25,
+      percentile=99.5,
+    )
+
+  hits = []
+  for noun in ("dog", "teapot"):
+    prompts = [t.text.format(noun) for t in templates_of(live=noun in LIVE)]
+    text_BLD, _ = backbone.encode_text(prompts)
+    texts_PD = scorer.clip_texts(prompts)
+    for row in range(images_each):
+      x_BHWC = draw(backbone.params, text_BLD, 25 * row + np.arange(25))
+      images = np.asarray(to_u8(backbone.to_image(x_BHWC)))
+      scores = scorer.clip_images(list(images)) @ texts_PD.T
+      hits += list(scores.argmax(-1) == np.arange(25))
+  return {"accuracy": float(np.mean(hits)), "images": len(hits)}
+
+
+def run(config: Any, workdir: Path) -> dict:
+  """Examines the judges and writes exam.json.
+
+  Args:
+    config: clip, identity, split, num_subjects.
+    workdir: exam.json goes there.
+
+  Returns: the scores.
+  """
+  scorer = load_scorer(clip=config.clip, identity=config.identity)
+  scores = {
+    "retrieval": retrieval(
+      scorer, split=config.split, num_subjects=config.num_subjects
+    ),
+    "identity": identity(
+      scorer, split=config.split, num_subjects=config.num_subjects
+    ),
+  }
+  workdir.mkdir(parents=True, exist_ok=True)
+  write_json(workdir / "exam.json", scores)
+  print(
+    f"exam: retrieval {scores['retrieval']['accuracy']:.3f}, "
+    f"identity AUC {scores['identity']['auc']:.3f} "
+    f"({scores['identity']['auc_in_class']:.3f} within a class)"
+  )
+  return scores
+
+
+if __name__ == "__main__":
+  stage.main("pretrain.exam", run)

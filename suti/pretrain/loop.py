@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop the three pretrainings share: AdamW, EMA, checkpoints, a log.
+
+The learning rate warms up, stays, and falls in the last fifth of the steps, so
+that a run can be prolonged before its fall. A batch depends on the seed and the
+step alone: a killed run goes on with the batches it would have seen.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from suti.io.checkpoint import Checkpoints
+from suti.log import Log
+from suti.stage import progress
+
+Params = dict[str, jax.Array]
+Batch = dict[str, np.ndarray]
+
+
+def schedule(config: Any) -> optax.Schedule:
+  """Warm-up, plateau, and a linear fall over the last fifth of the steps."""
+  fall = config.num_steps // 5
+  return optax.join_schedules(
+    [
+      optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
+      optax.constant_schedule(config.learning_rate),
+      optax.linear_schedule(config.learning_rate, 0.0, fall),
+    ],
+    [config.warmup_steps, config.num_steps - fall],
+  )
+
+
+def decays(params: Params) -> dict[str, bool]:
+  """Weight decay is for matrices and kernels, not for norms, biases, tables."""
+  return {
+    name: array.ndim > 1 and "embed" not in name
+    for name, array in params.items()
+  }
+
+
+def train(
+  config: Any,
+  folder: Path,
+  *,
+  params: Params,
+  loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, dict]],
+  batch_at: Callable[[np.random.Generator], Batch],
+  model: Any,
+  preview: Callable[[Params, int], None] | None = None,
+) -> tuple[Params, float]:
+  """Trains until `config.num_steps`, from a checkpoint where there is one.
+
+  Args:
+    config: num_steps, learning_rate, warmup_steps, weight_decay, grad_clip,
+      ema, seed, log_every, checkpoint_every.
+    folder: checkpoints and log.jsonl go there.
+    params: where to start from.
+    loss: (params, batch, key) -> (scalar, scalars to log).
+    batch_at: draws a batch with the generator of a step.
+    model: the model's config; a checkpoint of another one is refused.
+    preview: called with the averaged parameters at every checkpoint.
+
+  Returns: the parameters' exponential moving average; the seconds that all
+    runs up to here took together.
+  """
+  rate = schedule(config)
+  tx = optax.chain(
+    optax.clip_by_global_norm(config.grad_clip),
+    optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decays),
+  )
+
+  def step(state: dict, batch: Batch) -> tuple[dict, dict]:
+    key = jax.random.fold_in(state["key"], state["step"])
+    (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(
+      state["params"], batch, key
+    )
+    updates, opt = tx.update(grads, state["opt"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    # A young average would be the initial noise: it follows fast at first.
+    number = state["step"].astype(jnp.float32)
+    ema = jnp.minimum(config.ema, (1.0 + number) / (10.0 + number))
+    average = jax.tree.map(
+      lambda old, new: old + (1 - ema) * (new - old), state["ema"], params
+    )
+    state = {
+      "params": params,
+      "opt": opt,
+      "ema": average,
+      "step": state["step"] + 1,
+      "key": state["key"],
+    }
+    return state, {"loss": value, **scalars}
+
+  step = jax.jit(step, donate_argnums=0)
+  state = {
+    "params": params,
+    "opt": tx.init(params),
+    "ema": jax.tree.map(jnp.copy, params),
+    "step": jnp.zeros((), jnp.int32),
+    "key": jax.random.key_data(jax.random.key(config.seed)),
+  }
+  checkpoints = Checkpoints(folder / "checkpoints", model=model.to_dict())
+  state = checkpoints.restore(state)
+  first = int(state["step"])
+  start = time.monotonic() - (checkpoints.data or {"seconds": 0.0})["seconds"]
+
+  def save(number: int) -> None:
+    seconds = time.monotonic() - start
+    checkpoints.save(number, state, {"seconds": seconds})
+
+  with (
+    contextlib.closing(checkpoints),
+    contextlib.closing(Log(folder, batch_size=config.batch_size)) as log,
+    progress(config.num_steps, folder.name, done=first) as bar,
+  ):
+    for number in range(first + 1, config.num_steps + 1):
+      batch = batch_at(np.random.default_rng((config.seed, number)))
+      state, scalars = step(state, batch)
+      due = number % config.checkpoint_every == 0
+      note = ""
+      # The log stops at what is not finite: it must come before a checkpoint.
+      if due or number % config.log_every == 0:
+        note = f"loss {log.write(number, scalars)['loss']:.4f}"
+      if due:
+        save(number)
+        if preview is not None:
+          preview(state["ema"], number)
+      bar.update(1, note=note)
+    save(config.num_steps)
+  return state["ema"], time.monotonic() - start

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts trained models with their cards into suti/pretrained.
+
+  python -m suti.pretrain.ship --config configs/pretrain/ship.py \
+      --workdir runs/pretrain
+
+Examines the judges first: a card without scores is not written.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from suti import stage
+from suti.backbone import PRETRAINED
+from suti.evaluation.scores import load_scorer
+from suti.io.files import replacing_folder
+from suti.pretrain import exam
+from suti.pretrain.card import write_card
+
+_TITLES = {
+  "clip": "A CLIP for SubjectWorld",
+  "identity": "An identity encoder for SubjectWorld (DINO ViT architecture)",
+  "text_to_image": "A text-to-image base for SubjectWorld, 64 px",
+}
+
+
+def run(config: Any, workdir: Path) -> dict:
+  """Copies `workdir/NAME/model` to suti/pretrained and writes the cards.
+
+  Args:
+    config: see configs/pretrain/ship.py.
+    workdir: of the trainers.
+
+  Returns: the scores.
+  """
+  models = {name: workdir / name / "model" for name in _TITLES}
+  scorer = load_scorer(clip=models["clip"], identity=models["identity"])
+  options = {"split": config.split, "num_subjects": config.num_subjects}
+  retrieval = exam.retrieval(scorer, **options)
+  identity = exam.identity(scorer, **options)
+  drawn = exam.drawings(
+    scorer, models["text_to_image"], images_each=config.images_each
+  )
+  how = f"`suti.pretrain.ship`, {config.num_subjects} {config.split} subjects"
+  scores = {
+    "clip": {
+      f"retrieval of the right one of 25 prompts ({how})": (
+        f"{retrieval['accuracy']:.3f}"
+      )
+    },
+    "identity": {
+      f"AUC, same or different subject ({how})": f"{identity['auc']:.3f}",
+      "AUC within a class": f"{identity['auc_in_class']:.3f}",
+    },
+    "text_to_image": {
+      "drawings whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
+        f"{drawn['accuracy']:.3f} of {drawn['images']}"
+      )
+    },
+  }
+  for name, model in models.items():
+    target = PRETRAINED / config.names[name]
+    with replacing_folder(target) as part:
+      shutil.copytree(model, part, dirs_exist_ok=True)
+      write_card(part, title=_TITLES[name], scores=scores[name])
+  print(
+    f"shipped: retrieval {retrieval['accuracy']:.3f}, identity AUC "
+    f"{identity['auc']:.3f}, drawings recognised {drawn['accuracy']:.3f}"
+  )
+  return {"retrieval": retrieval, "identity": identity, "drawings": drawn}
+
+
+if __name__ == "__main__":
+  stage.main("pretrain.ship", run)

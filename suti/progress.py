@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a long piece of work is: label, count, rate and time that is left.
+
+A bar where stderr is a terminal, plain lines elsewhere. What is worked off, and
+what is printed after it, is the caller's.
+"""
+
+import collections
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+
+
+class Progress:
+  """A bar with count, rate and ETA; see `progress`."""
+
+  _drawn: "Progress | None" = None  # One bar at a time; bars inside are silent.
+
+  def __init__(
+    self, items: Iterable | None, total: int | None, label: str, done: int
+  ) -> None:
+    self.total, self.label, self.count, self.note = total, label, done, ""
+    self._items = items
+    self._start = (time.monotonic(), done)
+    # Recent (time, count): the rate of the last steps, not of the compilation.
+    self._recent = collections.deque(maxlen=200)
+    self._tty = sys.stderr.isatty()
+    self._wait_s = 0.1 if self._tty else 10.0
+    self._last_draw = self._start[0] if not self._tty else 0.0
+    self._silent = Progress._drawn is not None
+    if not self._silent:
+      Progress._drawn = self
+
+  def __enter__(self) -> "Progress":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def __iter__(self) -> Iterator:
+    assert self._items is not None, "progress(number) is not an iterable"
+    with self:
+      for item in self._items:
+        yield item
+        self.update()
+
+  def update(self, count: int = 1, *, note: str = "") -> None:
+    """Adds to the count; `note` is shown after the ETA, "loss 0.12"."""
+    now = time.monotonic()
+    self.count += count
+    self.note = note or self.note
+    if not self._recent or now - self._recent[-1][0] > 0.05:
+      self._recent.append((now, self.count))
+    if now - self._last_draw >= self._wait_s:
+      self._draw(now)
+
+  def skip(self, count: int) -> None:
+    """Adds what an earlier run did, which the rate must not count."""
+    self.count += count
+    self._start = (time.monotonic(), self.count)
+    self._recent.clear()
+
+  def close(self) -> None:
+    """Draws the last line and lets another bar be drawn."""
+    if self._silent:
+      return
+    self._draw(time.monotonic())
+    if self._tty:
+      print(file=sys.stderr, flush=True)
+    self._silent = True
+    Progress._drawn = None
+
+  def _rate(self, now: float) -> float:
+    """Items a second, of the last steps where there are enough."""
+    time_0, count_0 = self._start
+    if len(self._recent) > 1:
+      time_0, count_0 = self._recent[0]
+    return (self.count - count_0) / max(now - time_0, 1e-6)
+
+  def _draw(self, now: float) -> None:
+    self._last_draw = now
+    if self._silent:
+      return
+    rate = self._rate(now)
+    left = None if self.total is None else max(self.total - self.count, 0)
+    of = "" if self.total is None else f"/{self.total}"
+    eta = "?" if left is None or not rate else span(left / rate)
+    speed = (
+      f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each"
+    )
+    text = f"{self.count}{of}  {speed}  ETA {eta}"
+    if self.note:
+      text += f"  {self.note}"
+    if not self._tty:
+      print(f"{self.label}  {text}", file=sys.stderr, flush=True)
+      return
+    width = shutil.get_terminal_size().columns - 1
+    bar = ""
+    if self.total:
+      cells = max(min(30, width - len(self.label) - len(text) - 4), 0)
+      full = cells * min(self.count, self.total) // self.total
+      bar = "█" * full + "░" * (cells - full) + "  "
+    line = f"{self.label}  {bar}{text}"[:width]
+    print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def progress(
+  items: Iterable | int, label: str, *, total: int | None = None, done: int = 0
+) -> Progress:
+  """Shows label, count, rate and ETA on stderr while something is worked off.
+
+  A bar on a terminal; elsewhere a plain line, at most one in ten seconds and
+  one at the end. A bar inside another is silent. Two ways to use it:
+
+    for page in progress(pages, "mine"): ...
+
+    with progress(num_steps, "train", done=first_step) as bar:
+      bar.update(1, note=f"loss {loss:.3f}")
+
+  Args:
+    items: what to go through, or a number of things.
+    label: what is being done.
+    total: how many items, where they do not say themselves.
+    done: how many were finished by an earlier run; not counted in the rate.
+
+  Returns:
+    An iterable, and a context manager with `update`.
+  """
+  if isinstance(items, int):
+    return Progress(None, items, label, done)
+  if total is None and isinstance(items, Sized):
+    total = len(items)
+  return Progress(items, total, label, done)
+
+
+def span(seconds: float) -> str:
+  """12.3 -> "12 s", 151 -> "2 min 31 s", 7300 -> "2 h 1 min"."""
+  if seconds < 9.95:
+    return f"{seconds:.1f} s"
+  whole = round(seconds)
+  if whole < 60:
+    return f"{whole} s"
+  if whole < 3600:
+    return f"{whole // 60} min {whole % 60} s"
+  return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a stage is started, remembered and watched.
+
+`main` turns a stage's `run(config, workdir)` into a command with two flags;
+`stage` gives it a folder that remembers what it was made with, so that starting
+a finished stage again returns at once; `progress` shows where it is
+(`suti.progress`). What a stage does, and how it resumes in its middle, is the
+stage's own business. JAX is not imported here: a mistake on the command line
+must not cost its start-up.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from suti.io import files
+from suti.progress import progress as progress  # Stages take it from here.
+from suti.progress import span
+
+_OURS = ("suti", "experts", "apprentice")
+
+
+# --- The command -------------------------------------------------------------
+
+
+def main(
+  name: str,
+  run: Callable[[Any, Path], Any],
+  *,
+  argv: Sequence[str] | None = None,
+) -> None:
+  """Runs a stage as a command and exits: `python -m experts.mine ...`.
+
+  Args:
+    name: the stage's module, "experts.mine".
+    run: takes the locked config and the workdir.
+    argv: arguments after the command's name; those of the process if None.
+  """
+  argv = sys.argv[1:] if argv is None else list(argv)
+  if any(arg in ("-h", "--help", "-help") for arg in argv):
+    print(_usage(name))
+    sys.exit(0)
+
+  def start() -> None:
+    config, workdir = parse(argv)
+    from suti import options
+
+    options.check(config)
+    use_compilation_cache()
+    with files.lock(workdir):
+      files.clean_parts(workdir)
+      run(config, workdir)
+
+  sys.exit(guard(start))
+
+
+def _usage(name: str) -> str:
+  """The answer to --help."""
+  return (
+    f"usage: python -m {name} --config FILE[:ARG] --workdir DIR"
+    " [--config.FIELD=VALUE ...]\n\n"
+    "  --config FILE           a Python file with get_config(), such as"
+    " configs/quickstart.py\n"
+    "  --workdir DIR           where every stage reads and writes\n"
+    "  --config.FIELD=VALUE    another value for one field of the config"
+  )
+
+
+def parse(argv: Sequence[str]) -> tuple[Any, Path]:
+  """Reads `--config FILE --workdir DIR --config.a.b=c`.
+
+  Args:
+    argv: arguments after the command's name.
+
+  Returns:
+    The config, a locked ConfigDict, and the workdir, which need not exist.
+
+  Raises:
+    ValueError: whatever is wrong with them, in one line.
+  """
+  config, rest, workdir = _parse(argv)
+  if rest:
+    raise ValueError(
+      f"Unexpected argument '{rest[0]}': this command takes --config FILE,"
+      " --workdir DIR and --config.FIELD=VALUE."
+    )
+  if config is None:
+    raise ValueError(
+      "--config is missing: give a config file, such as"
+      " --config configs/quickstart.py."
+    )
+  if not workdir:
+    raise ValueError(
+      "--workdir is missing: give a folder to work in, such as"
+      " --workdir runs/quickstart."
+    )
+  return config, Path(workdir)
+
+
+def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
+  """Reads the flags with flags of their own, so that a process may do it twice.
+
+  Returns:
+    The config or None, arguments that are no flag, the workdir or None.
+  """
+  from absl import flags
+  from ml_collections import config_flags
+
+  values = flags.FlagValues()
+  argv = ["suti", *argv]
+  path = _config_path(argv)
+  _let_configs_import_each_other(path)
+  try:
+    config_flags.DEFINE_config_file(
+      "config", flag_values=values, lock_config=True, sys_argv=argv
+    )
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    with warnings.catch_warnings():
+      # ml_collections loads the file with a call that Python is retiring.
+      warnings.simplefilter("ignore", DeprecationWarning)
+      rest = values(argv)[1:]
+    config = values["config"].value
+    if config is not None:
+      config.lock()  # Also raises the error of a file that could not be read.
+    return config, rest, values["workdir"].value
+  except (AttributeError, KeyError) as error:
+    raise ValueError(_unknown_field(argv, path, error)) from error
+  except OSError as error:
+    raise ValueError(
+      f"--config={path} cannot be read: give the path of a Python file with"
+      " a get_config function, such as configs/quickstart.py."
+    ) from error
+  except flags.Error as error:
+    raise ValueError(_bad_flag(path, str(error).strip())) from error
+  except Exception as error:
+    # Any mistake inside a config file; ml_collections puts the whole traceback
+    # into the message, of which the last line says what it was.
+    text = str(error).strip() or type(error).__name__
+    raise ValueError(
+      f"--config={path} failed: {text.splitlines()[-1]}"
+    ) from error
+
+
+def _bad_flag(path: str, text: str) -> str:
+  """Says in our words what absl says of a flag."""
+  if "parsing config file" in text:
+    return f"--config={path} failed: {text.splitlines()[-1]}"
+  flag, _, reason = text.removeprefix("flag ").partition(": ")
+  if "literal for int" in reason:
+    reason = "a whole number is expected."
+  elif "string to float" in reason:
+    reason = "a number is expected."
+  return f"{flag}: {reason}" if reason else f"{flag} (see --help)"
+
+
+def _let_configs_import_each_other(path: str) -> None:
+  """Makes `from configs import quickstart` work from any folder."""
+  folders = Path(path.partition(":")[0]).resolve().parents
+  sys.path[:0] = [str(f.parent) for f in folders if f.name == "configs"]
+
+
+def _config_path(argv: Sequence[str]) -> str:
+  """Finds the value of --config, for messages."""
+  for index, arg in enumerate(argv):
+    flag, equals, value = arg.lstrip("-").partition("=")
+    if flag == "config" and arg.startswith("-"):
+      return value if equals else "".join(argv[index + 1 : index + 2])
+  return ""
+
+
+def _unknown_field(
+  argv: Sequence[str], path: str, error: AttributeError | KeyError
+) -> str:
+  """Says which override names a field that the config does not have."""
+  text = str(error.args[0]) if error.args else ""
+  hint = re.search(r"Did you mean .*", text)
+  name = re.search(r"\w+", text)
+  field = name[0] if name else "?"
+  for arg in argv:
+    flag = arg.lstrip("-").removeprefix("no").partition("=")[0]
+    if flag.startswith("config.") and field in flag.split("."):
+      field = flag
+  remedy = hint[0].rstrip("'") if hint else "See the file for its fields."
+  return f"--{field}: {path} has no such field. {remedy}"
+
+
+def guard(start: Callable[[], Any]) -> int:
+  """Runs a command and turns what the user can mend into one line.
+
+  A ValueError that one of our own files raised is a mistake of the user's by
+  the convention of this code base; one from a library is a bug, and keeps its
+  traceback, as does everything if SUTI_TRACEBACK is set.
+
+  Args:
+    start: the command, without arguments.
+
+  Returns:
+    The exit code: 0, 2 for a mistake, 130 for Ctrl-C.
+  """
+  try:
+    start()
+  except KeyboardInterrupt:
+    _say("Stopped. Start the same command again and it goes on from here.")
+    return 130
+  except Exception as error:
+    if os.environ.get("SUTI_TRACEBACK"):
+      raise
+    if isinstance(error, ValueError) and _is_ours(error):
+      _say(f"Error: {' '.join(str(error).split())}")
+      return 2
+    if files.is_disk_full(error):
+      _say(
+        "Error: the disk is full: free some space and start the same command"
+        " again, it goes on from what was written."
+      )
+      return 2
+    if isinstance(error, PermissionError) and error.filename:
+      _say(
+        f"Error: no permission to write or read {error.filename}: change its"
+        " owner, or give another --workdir."
+      )
+      return 2
+    raise
+  return 0
+
+
+def _say(line: str) -> None:
+  """Prints one line to stderr, below a bar if one is being drawn."""
+  print(line, file=sys.stderr, flush=True)
+
+
+def _is_ours(error: BaseException) -> bool:
+  """Says whether the file that raised the error is one of this code base."""
+  frames = traceback.extract_tb(error.__traceback__)
+  root = Path(__file__).resolve().parent.parent
+  file = Path(frames[-1].filename).resolve()
+  return any(file.is_relative_to(root / package) for package in _OURS)
+
+
+def use_compilation_cache() -> None:
+  """Keeps compiled programs between commands, in ~/.cache/suti/jax.
+
+  JAX_COMPILATION_CACHE_DIR names another folder; empty, it switches this off.
+  """
+  home = os.environ.get("HOME")
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ and home:
+    folder = Path(home) / ".cache" / "suti" / "jax"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+  # JAX's own bound is a second; small models are many programs of less.
+  seconds = os.environ.setdefault(
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2"
+  )
+  folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+  jax = sys.modules.get("jax")
+  if jax is not None and folder:
+    # JAX read the environment when it was imported, before this line.
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update(
+      "jax_persistent_cache_min_compile_time_secs", float(seconds)
+    )
+
+
+# --- A stage's folder --------------------------------------------------------
+
+
+@dataclasses.dataclass(kw_only=True)
+class Stage:
+  """A stage's folder in a workdir.
+
+  Attributes:
+    name: "experts/mine".
+    folder: where the stage writes.
+    done: the summary of the run that finished it; None if it must (go on to)
+      run.
+    record: what done.json will hold beside summary and time.
+  """
+
+  name: str
+  folder: Path
+  done: dict[str, Any] | None
+  record: dict[str, Any]
+  started: float
+
+  def finish(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes done.json and prints the stage's one line.
+
+    Args:
+      summary: numbers and texts by name, for the line and for the report.
+
+    Returns:
+      The summary.
+    """
+    summary = dict(summary)
+    seconds = time.monotonic() - self.started
+    done = {"summary": summary, "seconds": round(seconds, 3)} | self.record
+    files.write_json(self.folder / "done.json", done)
+    self.done = summary
+    print(f"{self.name}: {_line(summary)} ({span(seconds)})", flush=True)
+    return summary
+
+
+def stage(
+  workdir: str | os.PathLike,
+  name: str,
+  sections: Mapping[str, Any],
+  *,
+  reads: Sequence[str] = (),
+) -> Stage:
+  """Opens a stage's folder, or says that it was finished before.
+
+  A stage begins with
+
+    current = stage(workdir, "experts/mine", {"mine": config.mine})
+    if current.done is not None:
+      return current.done
+
+  and ends with `return current.finish({"clusters": 300})`.
+
+  Args:
+    workdir: the workdir.
+    name: the folder in it, and the module with dots for slashes.
+    sections: the parts of the config on which the result depends, by field
+      name; leave out what may change without a rerun.
+    reads: names of the stages whose files this one reads; they must be
+      finished, and must not have been made anew since this one was started.
+
+  Raises:
+    ValueError: the folder was made with another config or of other input, or a
+      stage in `reads` is not finished.
+  """
+  workdir = Path(workdir)
+  folder = workdir / name
+  # Through JSON, so that tuples and lists compare equal.
+  config = json.loads(json.dumps({k: _plain(v) for k, v in sections.items()}))
+  inputs = {read: _identity(workdir, read, name) for read in reads}
+  record = {"config": config, "inputs": inputs}
+  done = None
+  if (folder / "stage.json").exists():
+    _compare(folder, name, record, files.read_json(folder / "stage.json"))
+    if (folder / "done.json").exists():
+      last = files.read_json(folder / "done.json")
+      done = last["summary"]
+      seconds = span(last["seconds"])
+      print(f"{name}: {_line(done)} (finished before, {seconds})", flush=True)
+  else:
+    files.write_json(folder / "stage.json", record)
+  return Stage(
+    name=name,
+    folder=folder,
+    done=done,
+    record=record,
+    started=time.monotonic(),
+  )
+
+
+def _plain(value: Any) -> Any:
+  """Turns a ConfigDict into a dict."""
+  return value.to_dict() if hasattr(value, "to_dict") else value
+
+
+def _identity(workdir: Path, read: str, reader: str) -> str:
+  """Names the run that made a stage's files after its config and its input."""
+  path = workdir / read / "done.json"
+  if not path.exists():
+    raise ValueError(
+      f"{reader} reads {workdir / read}, which is not finished: run"
+      f" python -m {read.replace('/', '.')} first, with the same --config and"
+      " --workdir."
+    )
+  done = files.read_json(path)
+  made_of = json.dumps([done["config"], done["inputs"]], sort_keys=True)
+  return hashlib.blake2s(made_of.encode(), digest_size=8).hexdigest()
+
+
+def _compare(
+  folder: Path, name: str, now: Mapping[str, Any], then: Mapping[str, Any]
+) -> None:
+  """Raises unless a folder was started with the same config and input."""
+  if found := files.first_difference(then["config"], now["config"], "config"):
+    field, old, new = found
+    raise ValueError(
+      f"{field} was {old} when {name} was run in {folder}, and is {new} now:"
+      f" give another --workdir, or delete {folder} to run it anew."
+    )
+  for read, identity in now["inputs"].items():
+    if then["inputs"].get(read) != identity:
+      raise ValueError(
+        f"{read} was run anew after {folder} was made from it: delete {folder}"
+        " to run it anew as well."
+      )
+
+
+def _line(summary: Mapping[str, Any]) -> str:
+  """{"clusters": 300, "purity": 0.98124} -> "clusters 300, purity 0.9812"."""
+  return ", ".join(
+    f"{key.replace('_', ' ')} {value:.4g}"
+    if isinstance(value, float)
+    else f"{key.replace('_', ' ')} {value}"
+    for key, value in summary.items()
+    if not isinstance(value, (dict, list, tuple))
+  )

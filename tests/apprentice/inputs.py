@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny workdir for the apprentice's stages, as the stages before leave it."""
+
+import contextlib
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import apprentice.sample
+import apprentice.train
+from configs.quickstart import get_config
+from suti.io.records import write_examples, write_lines, write_records
+from suti.parallel.mesh import make_mesh
+from suti.schema import Cluster, Example, Prompt
+from suti.stage import stage
+from tests.tiny import SIZE_PX
+
+TEXTS = ("a dog in the snow", "a dog on the beach", "a red dog", "a wet dog")
+
+
+def make_config(
+  backbone: pathlib.Path,
+  *,
+  clip: pathlib.Path | str = "world_clip",
+  identity: pathlib.Path | str = "world_identity",
+  num_devices: int = -1,
+  **train,
+) -> ConfigDict:
+  """The quickstart's smallest config on a tiny random backbone."""
+  config = get_config("tiny").unlock()
+  config.size_px = SIZE_PX
+  config.backbone, config.train.init = str(backbone), str(backbone)
+  config.clip, config.identity = str(clip), str(identity)
+  config.mesh.data = num_devices
+  config.method.num_heads = 2
+  config.train.update(batch_size=8, **train)
+  config.apprentice_sample.update(batch_size=8, num_demonstrations=2)
+  return config.lock()
+
+
+@contextlib.contextmanager
+def on_devices(num: int):
+  """Stages see this many of the emulated devices: fewer compile faster."""
+  few = functools.partial(make_mesh, devices=jax.devices()[:num])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(apprentice.train, "make_mesh", few)
+    patch.setattr(apprentice.sample, "make_mesh", few)
+    yield
+
+
+def draw_picture(rng: np.random.Generator) -> np.ndarray:
+  """A disc on a plain ground: something that a tiny net can learn."""
+  y, x = np.mgrid[:SIZE_PX, :SIZE_PX] - rng.uniform(5, 11, (2, 1, 1))
+  inside = (x**2 + y**2 < 16)[..., None]
+  ground, subject = rng.integers(0, 256, (2, 3))
+  return np.where(inside, subject, ground).astype(np.uint8)
+
+
+def draw_examples(num: int, *, num_demonstrations: int = 4) -> list[Example]:
+  """Examples that differ in every picture and are told apart by key."""
+  rng = np.random.default_rng(5)
+  return [
+    Example(
+      key=f"example-{number}",
+      cluster=f"cluster-{number}",
+      prompt=TEXTS[number % len(TEXTS)],
+      image=draw_picture(rng),
+      demonstrations=tuple(
+        draw_picture(rng) for _ in range(num_demonstrations)
+      ),
+      captions=tuple(TEXTS[i % len(TEXTS)] for i in range(num_demonstrations)),
+      delta_clip=0.1,
+    )
+    for number in range(num)
+  ]
+
+
+def write_pack(workdir: pathlib.Path, *, num: int = 8) -> None:
+  """experts/pack, finished."""
+  folder = workdir / "experts" / "pack"
+  write_examples(folder, draw_examples(num), shard_size=4)
+  stage(workdir, "experts/pack", {}).finish({"examples": num})
+
+
+def write_benchmark(workdir: pathlib.Path) -> list[Cluster]:
+  """benchmark/experts/{mine,prompts}, finished: two subjects, two prompts."""
+  rng = np.random.default_rng(6)
+  clusters = [
+    Cluster(
+      key=f"{number:012x}",
+      subject="dog",
+      caption="a dog",
+      images=tuple(draw_picture(rng) for _ in range(3)),
+      captions=TEXTS[:3],
+      live=True,
+      source="here",
+    )
+    for number in range(2)
+  ]
+  prompts = [
+    Prompt(cluster=cluster.key, prompt=text, skill="attribute")
+    for cluster in clusters
+    for text in TEXTS[2:]
+  ]
+  folder = workdir / "benchmark" / "experts"
+  write_records(
+    folder / "mine" / "clusters.array_record", clusters, kind=Cluster
+  )
+  write_lines(folder / "prompts" / "prompts.jsonl", prompts)
+  for name in ("mine", "prompts"):
+    stage(workdir / "benchmark", f"experts/{name}", {}).finish({})
+  return clusters

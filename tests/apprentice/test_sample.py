@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 7: every prompt drawn, seeds of their own, shards that resume."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+import apprentice.sample as stage_7
+from apprentice.model import declare, save_apprentice
+from suti.backbone import load_backbone
+from suti.io.files import read_json
+from suti.io.records import read_records
+from suti.nn.param import without
+from suti.schema import Candidate
+from suti.stage import stage
+from tests.apprentice import inputs
+
+
+def write_trained(workdir, config):
+  """apprentice/train, finished, without training."""
+  backbone = load_backbone(config.backbone)
+  declared = declare(backbone, name="suti", config=config.method)
+  new = without(declared.spec, backbone.params)
+  rng = np.random.default_rng(0)
+  params = backbone.params | {
+    name: rng.normal(size=p.shape, scale=0.5).astype(np.float32)
+    for name, p in new.items()
+  }
+  model = dataclasses.replace(
+    declared, params=params, sampling=config.apprentice_sample.to_dict()
+  )
+  save_apprentice(model, workdir / "apprentice" / "train" / "model")
+  stage(workdir, "apprentice/train", {}).finish({})
+
+
+@pytest.fixture(scope="module")
+def config(tiny_backbone):
+  config = inputs.make_config(tiny_backbone).unlock()
+  config.apprentice_sample.update(
+    batch_size=3, images_per_prompt=2, num_steps=2, sampler="ddpm"
+  )
+  return config.lock()
+
+
+@pytest.fixture(scope="module")
+def sampled(config, tmp_path_factory):
+  """A workdir with two subjects, two prompts, two pictures each drawn."""
+  workdir = tmp_path_factory.mktemp("sample")
+  write_trained(workdir, config)
+  inputs.write_benchmark(workdir)
+  with (
+    inputs.on_devices(1),
+    pytest.MonkeyPatch.context() as patch,
+  ):
+    patch.setattr(stage_7, "_SHARD_BATCHES", 1)
+    stage_7.run(config, workdir)
+  return workdir
+
+
+def read(workdir, name):
+  folder = workdir / "apprentice" / "sample"
+  return [
+    candidate
+    for path in sorted(folder.glob(f"{name}-*.array_record"))
+    for candidate in read_records(path, Candidate)
+  ]
+
+
+def test_every_prompt_of_every_subject_is_drawn(sampled):
+  for name in ("apprentice", "base"):
+    found = read(sampled, name)
+    # Shards of three, the last one not full: its padding is not written.
+    assert [(c.cluster, c.prompt) for c in found] == [
+      (f"{cluster:012x}", text)
+      for cluster in range(2)
+      for text in inputs.TEXTS[2:]
+      for _ in range(2)
+    ]
+    assert len({c.key for c in found}) == len({c.seed for c in found}) == 8
+    assert {c.skill for c in found} == {"attribute"}
+    assert {c.guidance for c in found} == {4.0}
+
+
+def test_base_and_apprentice_start_from_the_same_noise(sampled):
+  ours, base = read(sampled, "apprentice"), read(sampled, "base")
+  assert [c.seed for c in ours] == [c.seed for c in base]
+  assert all(
+    (a.image != b.image).any() for a, b in zip(ours, base, strict=True)
+  )
+
+
+def test_times_are_of_all_shards(sampled):
+  folder = sampled / "apprentice" / "sample"
+  done = read_json(folder / "done.json")["summary"]
+  shards = [
+    read_json(path) for path in sorted(folder.glob("apprentice-*.json"))
+  ]
+  assert len(shards) == 3
+  total = sum(shard["seconds"] for shard in shards)
+  assert done["images"] == 8
+  np.testing.assert_allclose(done["seconds_per_image"], total / 8)
+  # Compiled once, in the first shard; not counted as drawing.
+  assert [shard["compile"] > 0 for shard in shards] == [True, False, False]
+  assert done["base_seconds_per_image"] > 0
+
+
+def test_a_killed_run_goes_on_at_its_shard(sampled, config, tmp_path):
+  write_trained(tmp_path, config)
+  inputs.write_benchmark(tmp_path)
+  ours, theirs = (
+    folder / "apprentice" / "sample" for folder in (tmp_path, sampled)
+  )
+  ours.mkdir(parents=True)
+  for path in theirs.iterdir():
+    if path.name != "done.json" and "apprentice-00001" not in path.name:
+      (ours / path.name).write_bytes(path.read_bytes())
+  # A kill between a shard and its times leaves the shard to be drawn again.
+  (ours / "apprentice-00001.array_record").write_bytes(b"half")
+  times = (ours / "apprentice-00000.json").stat().st_mtime_ns
+  with (
+    inputs.on_devices(1),
+    pytest.MonkeyPatch.context() as patch,
+  ):
+    patch.setattr(stage_7, "_SHARD_BATCHES", 1)
+    stage_7.run(config, tmp_path)
+  assert (ours / "apprentice-00000.json").stat().st_mtime_ns == times
+  for a, b in zip(
+    read(tmp_path, "apprentice"), read(sampled, "apprentice"), strict=True
+  ):
+    assert a.key == b.key
+    np.testing.assert_array_equal(a.image, b.image)
+
+
+def test_a_benchmark_that_was_not_made(config, tmp_path):
+  with pytest.raises(ValueError, match="suti run"):
+    stage_7.run(config, tmp_path)
+
+
+def test_an_apprentice_that_was_not_trained(config, tmp_path):
+  inputs.write_benchmark(tmp_path)
+  with pytest.raises(ValueError, match=r"python -m apprentice\.train"):
+    stage_7.run(config, tmp_path)
+
+
+def test_a_batch_that_the_devices_cannot_share(config, sampled, tmp_path):
+  write_trained(tmp_path, config)
+  inputs.write_benchmark(tmp_path)
+  with pytest.raises(
+    ValueError, match=r"config\.apprentice_sample\.batch_size=3 is not"
+  ):
+    stage_7.run(config, tmp_path)
+
+
+def test_a_benchmark_that_was_made_anew(config, sampled, tmp_path):
+  """Pictures of other subjects are not taken for those of these."""
+  shutil.copytree(sampled, tmp_path / "run")
+  folder = tmp_path / "run" / "benchmark" / "experts" / "prompts"
+  for name in ("stage.json", "done.json"):
+    (folder / name).unlink()
+  stage(tmp_path / "run" / "benchmark", "experts/prompts", {"seed": 1}).finish(
+    {}
+  )
+  with pytest.raises(ValueError, match="experts/prompts was run anew"):
+    stage_7.run(config, tmp_path / "run")

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstration attention: a set, masked, silent when there is nothing."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from apprentice.methods import suti
+from suti.models.unet import declare_unet
+from suti.nn.param import functional, init
+
+# B batch, K demonstrations, H W C latent, L text tokens, D width.
+
+B, K, SIDE, C, L, D = 2, 3, 4, 6, 5, 8
+UNET = {
+  "in_channels": C,
+  "out_channels": C,
+  "block_out_channels": (8, 16),
+  "layers_per_block": 1,
+  "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+  "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+  "norm_num_groups": 4,
+  "cross_attention_dim": D,
+  "attention_head_dim": 2,
+}
+
+
+def declare(**config):
+  """A declared apprentice over a tiny U-Net: (backbone, spec, apply)."""
+  backbone = types.SimpleNamespace(unet=declare_unet(UNET), unet_config=UNET)
+  module = suti.declare(backbone, ConfigDict({"num_heads": 2} | config))
+  return backbone, *functional(module)
+
+
+def draw_params(spec):
+  """Random parameters, as after training; NumPy compiles nothing."""
+  rng = np.random.default_rng(1)
+  return {
+    name: rng.normal(size=p.shape, scale=0.3).astype(np.float32)
+    for name, p in spec.items()
+  }
+
+
+@pytest.fixture(scope="module")
+def model():
+  """Jitted encode and denoise; new layers' outputs are not zero any more."""
+  backbone, spec, apply = declare()
+  params = draw_params(spec)
+  encode = jax.jit(lambda params, batch: suti.encode(apply, params, batch))
+  denoise = jax.jit(
+    lambda params, x, t, text, context: suti.denoise(
+      apply, params, x, t, text, context
+    )
+  )
+  return types.SimpleNamespace(
+    backbone=backbone,
+    spec=spec,
+    apply=apply,
+    params=params,
+    encode=encode,
+    denoise=denoise,
+  )
+
+
+def draw_inputs(num=K):
+  """(x, t, text) of the target and the batch of `num` demonstrations."""
+  rng = np.random.default_rng(0)
+
+  def normal(*shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+  target = (
+    normal(B, SIDE, SIDE, C),
+    np.asarray([7, 600], np.int32),
+    (normal(B, L, D), np.ones((B, L), bool)),
+  )
+  batch = {
+    "demonstrations": normal(B, num, SIDE, SIDE, C),
+    "demonstration_mask": np.ones((B, num), bool),
+    "demonstration_text": normal(B, num, L, D),
+    "demonstration_text_mask": np.ones((B, num, L), bool),
+  }
+  return target, batch
+
+
+def predict(model, target, batch):
+  return np.asarray(
+    model.denoise(model.params, *target, model.encode(model.params, batch))
+  )
+
+
+def test_adapters_stand_where_the_sites_say(model):
+  base, _ = functional(model.backbone.unet)
+  new = {name.split(".adapter.")[0] for name in model.spec if name not in base}
+  assert new == {
+    "down_blocks.1.attentions.0.transformer_blocks.0",
+    "mid_block.attentions.0.transformer_blocks.0",
+    *(
+      f"up_blocks.{i}.attentions.{j}.transformer_blocks.0"
+      for i in range(2)
+      for j in range(2)
+    ),
+  }
+  _, spec, _ = declare(sites=r"mid_block.*transformer_blocks")
+  assert {n for n in spec if ".adapter." in n} == {
+    f"mid_block.attentions.0.transformer_blocks.0.adapter.{leaf}"
+    for leaf in (
+      "norm.weight",
+      "norm.bias",
+      "source_norms.0.weight",
+      "source_norms.0.bias",
+      "to_q.weight",
+      "to_k.0.weight",
+      "to_v.0.weight",
+      "to_out.weight",
+    )
+  }
+
+
+def test_an_up_block_reads_every_feature_of_its_resolution(model):
+  path = "up_blocks.{}.attentions.0.transformer_blocks.0.adapter.to_k"
+  shapes = {n: p.shape for n, p in model.spec.items() if ".to_k." in n}
+  # down_blocks.1 and mid_block at the lowest resolution, then down_blocks.0.
+  assert shapes[path.format(0) + ".0.weight"] == (16, 16)
+  assert shapes[path.format(0) + ".1.weight"] == (16, 16)
+  assert shapes[path.format(1) + ".0.weight"] == (8, 8)
+  assert path.format(1) + ".1.weight" not in shapes
+
+
+def test_demonstrations_matter_to_their_own_row_alone(model):
+  target, batch = draw_inputs()
+  before = predict(model, target, batch)
+  batch["demonstrations"][0, 1] += 1.0
+  after = predict(model, target, batch)
+  assert np.abs(after[0] - before[0]).max() > 1e-4
+  np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_captions_matter(model):
+  target, batch = draw_inputs()
+  before = predict(model, target, batch)
+  batch["demonstration_text"][0, 0] += 1.0
+  assert np.abs(predict(model, target, batch)[0] - before[0]).max() > 1e-5
+
+
+def test_order_does_not_matter(model):
+  target, batch = draw_inputs()
+  order = np.asarray([2, 0, 1])
+  shuffled = {name: array[:, order] for name, array in batch.items()}
+  np.testing.assert_allclose(
+    predict(model, target, batch), predict(model, target, shuffled), atol=2e-6
+  )
+
+
+def test_what_is_masked_does_not_matter(model):
+  target, batch = draw_inputs()
+  batch["demonstration_mask"][:, 2] = False
+  masked = predict(model, target, batch)
+  # Whatever is in the place of a missing demonstration, to the last bit.
+  batch["demonstrations"][:, 2] = 9.0
+  batch["demonstration_text"][:, 2] = -9.0
+  np.testing.assert_array_equal(predict(model, target, batch), masked)
+  # And as if the place were not there.
+  shorter = {name: array[:, :2] for name, array in batch.items()}
+  np.testing.assert_allclose(predict(model, target, shorter), masked, atol=2e-6)
+
+
+def attend_alone():
+  """One new layer by itself: (spec, output of (params, mask))."""
+  layer = suti.DemonstrationAttention(
+    8, site="here", sources={"a": 8, "b": 16}, num_heads=2
+  )
+  spec, apply = functional(layer)
+  rng = np.random.default_rng(2)
+  features = {
+    name: rng.normal(size=(B * K, 2, 2, width)).astype(np.float32)
+    for name, width in (("a", 8), ("b", 16))
+  }
+  x_BSD = rng.normal(size=(B, 4, 8)).astype(np.float32)
+
+  @jax.jit
+  def run(params, mask_BK):
+    sites = {"here": apply(params, features, num=K, method="project")}
+    return apply(params, x_BSD, {"sites": sites, "mask": mask_BK})
+
+  return spec, run
+
+
+def test_nothing_shown_adds_exactly_nothing():
+  """Even after training: nothing behind the attention has a bias."""
+  spec, run = attend_alone()
+  params = draw_params(spec)
+  mask = np.asarray([[True, False, True], [False, False, False]])
+  y_BSD = np.asarray(run(params, mask))
+  assert y_BSD[0].any()
+  assert not y_BSD[1].any()
+
+
+def test_an_untrained_layer_adds_exactly_nothing():
+  spec, run = attend_alone()
+  params = init(spec, jax.random.key(0))
+  assert not np.asarray(run(params, np.ones((B, K), bool))).any()
+
+
+def test_nothing_shown_teaches_nothing_and_harms_nothing():
+  spec, run = attend_alone()
+  params = draw_params(spec)
+
+  def loss(params, mask):
+    return jnp.square(run(params, mask) - 1.0).mean()
+
+  grad = jax.jit(jax.grad(loss))
+  for value in grad(params, np.zeros((B, K), bool)).values():
+    assert not np.asarray(value).any()
+  for name, value in grad(params, np.ones((B, K), bool)).items():
+    assert np.isfinite(value).all() and np.asarray(value).any(), name
+
+
+@pytest.mark.parametrize("how", ["no demonstration", "all masked"])
+def test_a_model_shown_nothing_is_its_base(model, how):
+  target, batch = draw_inputs(num=0 if how == "no demonstration" else K)
+  batch["demonstration_mask"][:] = False
+  context = model.encode(model.params, batch)
+  assert (context is None) == (how == "no demonstration")
+  ours = model.denoise(model.params, *target, context)
+  np.testing.assert_allclose(ours, base_of(model, target), atol=1e-5)
+
+
+def base_of(model, target):
+  _, apply = functional(model.backbone.unet)
+  x, t, (text, mask) = target
+  return jax.jit(apply)(model.params, x, t, text, text_mask_BL=mask)
+
+
+def test_keys_and_values_are_made_once_an_image(model):
+  """A context is enough to denoise at any step; nothing is encoded again."""
+  target, batch = draw_inputs()
+  context = model.encode(model.params, batch)
+  assert set(context) == {"mask", "sites"}
+  k_BLND, v_BLND = context["sites"][
+    "up_blocks.0.attentions.0.transformer_blocks.0"
+  ]
+  tokens = 2 * K * (SIDE // 2) ** 2  # two sources of 2 x 2 positions
+  assert k_BLND.shape == v_BLND.shape == (B, tokens, 2, 8)
+
+  def at_once(params, x, t, text, batch):
+    context = suti.encode(model.apply, params, batch)
+    return suti.denoise(model.apply, params, x, t, text, context)
+
+  np.testing.assert_allclose(
+    predict(model, target, batch),
+    jax.jit(at_once)(model.params, *target, batch),
+    atol=2e-6,
+  )
+
+
+def test_ten_demonstrations_do(model):
+  target, batch = draw_inputs(num=10)
+  assert np.isfinite(predict(model, target, batch)).all()
+
+
+@pytest.mark.parametrize("encoder_gradient", [True, False])
+def test_encoder_gradient_is_a_choice(encoder_gradient):
+  """Whether the demonstrations' way through the encoder is learnt from."""
+  _, spec, apply = declare(encoder_gradient=encoder_gradient)
+  params = draw_params(spec)
+  _, batch = draw_inputs()
+
+  def loss(params):
+    context = suti.encode(apply, params, batch)
+    return sum(jnp.square(k).sum() for k, _ in context["sites"].values())
+
+  grads = jax.jit(jax.grad(loss))(params)
+  assert np.asarray(grads["conv_in.weight"]).any() == encoder_gradient
+  site = "mid_block.attentions.0.transformer_blocks.0.adapter.to_k.0.weight"
+  assert np.asarray(grads[site]).any()
+
+
+def test_heads_must_divide_the_width():
+  with pytest.raises(ValueError, match=r"config\.method\.num_heads=3 does not"):
+    declare(num_heads=3)
+
+
+def test_sites_must_exist():
+  with pytest.raises(ValueError, match="matches no block"):
+    declare(sites="attention_in_the_sky")

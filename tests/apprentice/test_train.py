@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loop B: what is dropped, what it refuses, and that a kill changes nothing."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from apprentice import train
+from apprentice.fields import drop
+from apprentice.model import declare, load_apprentice
+from apprentice.optimizer import average, learning_rate, optimizer
+from suti.backbone import load_backbone
+from suti.io.files import read_json
+from suti.log import read_log
+from tests.apprentice import inputs
+
+# B batch, K demonstrations, L text tokens, D width.
+
+B, K, L, D = 4000, 3, 2, 1
+
+
+# --- What is dropped ---------------------------------------------------------
+
+
+def drop_some(*, mask=None, key=0, **config):
+  """(text dropped, demonstrations shown) of B examples."""
+  batch = {
+    "text": jnp.ones((B, L, D)),
+    "text_mask": jnp.ones((B, L), bool),
+    "demonstration_mask": jnp.ones((B, K), bool) if mask is None else mask,
+  }
+  config = ConfigDict(
+    {"text_dropout": 0.1, "demonstration_dropout": 0.1} | config
+  )
+  null = (np.zeros((1, L, D), np.float32), np.zeros((1, L), bool))
+  batch = drop(batch, jax.random.key(key), null_text=null, config=config)
+  # Text and its mask go together.
+  gone_B = np.asarray(batch["text"] == 0).all((1, 2))
+  np.testing.assert_array_equal(~gone_B, batch["text_mask"].all(1))
+  np.testing.assert_array_equal(gone_B, ~batch["text_mask"].any(1))
+  return gone_B, np.asarray(batch["demonstration_mask"])
+
+
+def test_text_and_demonstrations_are_dropped_independently():
+  text_gone, shown = drop_some()
+  subject_gone = ~shown.any(1)
+  # Four standard deviations of a share of 4000.
+  assert abs(text_gone.mean() - 0.1) < 0.02
+  assert abs(subject_gone.mean() - 0.1) < 0.02
+  assert abs((text_gone & subject_gone).mean() - 0.01) < 0.0065
+
+
+def test_a_random_number_is_shown():
+  _, shown = drop_some(demonstration_dropout=0.0)
+  counts = np.bincount(shown.sum(1), minlength=K + 1) / B
+  assert counts[0] == 0
+  assert np.abs(counts[1:] - 1 / K).max() < 0.035
+
+
+def test_the_papers_way_shows_all():
+  _, shown = drop_some(demonstration_dropout=0.0, min_demonstrations=K)
+  assert shown.all()
+
+
+def test_always_and_never():
+  text_gone, shown = drop_some(text_dropout=1.0, demonstration_dropout=1.0)
+  assert text_gone.all() and not shown.any()
+  text_gone, shown = drop_some(text_dropout=0.0, demonstration_dropout=0.0)
+  assert not text_gone.any() and shown[:, 0].all()
+
+
+def test_what_does_not_exist_is_not_shown():
+  mask = jnp.arange(K) < 2
+  _, shown = drop_some(mask=jnp.broadcast_to(mask, (B, K)))
+  assert not shown[:, 2].any() and shown[:, 1].any()
+
+
+def test_the_key_decides():
+  first, again, other = (drop_some(key=key)[0] for key in (0, 0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert (first != other).any()
+
+
+def test_methods_without_demonstrations_are_spared():
+  batch = {"text": jnp.ones((4, L, D)), "text_mask": jnp.ones((4, L), bool)}
+  null = (jnp.zeros((1, L, D)), jnp.zeros((1, L), bool))
+  config = ConfigDict({"text_dropout": 1.0, "demonstration_dropout": 1.0})
+  dropped = drop(batch, jax.random.key(0), null_text=null, config=config)
+  assert dropped.keys() == batch.keys()
+
+
+# --- How parameters move -----------------------------------------------------
+
+
+def test_rate_warms_up_stays_and_falls():
+  rate = learning_rate(
+    ConfigDict(
+      {
+        "learning_rate": 0.5,
+        "warmup_steps": 10,
+        "num_steps": 100,
+        "decay": 0.2,
+      }
+    )
+  )
+  np.testing.assert_allclose(
+    [rate(s) for s in (0, 5, 10, 79, 90, 100)],
+    [0.0, 0.25, 0.5, 0.5, 0.25, 0.0],
+    atol=1e-6,
+  )
+
+
+def test_rate_stays_where_nothing_is_said():
+  rate = learning_rate(
+    ConfigDict({"learning_rate": 0.5, "warmup_steps": 0, "num_steps": 10})
+  )
+  assert [float(rate(s)) for s in (0, 9)] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", [None, "adafactor", "adam"])
+def test_parameters_at_zero_move_as_far_as_others(name):
+  """Steps relative to a parameter's size would hold new layers at zero."""
+  config = ConfigDict({"optimizer": name, "grad_clip": 1e9})
+  tx = optimizer(config, lambda step: 0.1)
+  params = {"old": jnp.full((4,), 5.0), "new": jnp.zeros((4,))}
+  grads = {"old": jnp.full((4,), 0.3), "new": jnp.full((4,), 0.3)}
+  # optax.adam raises a float to an integer power.
+  with jax.numpy_dtype_promotion("standard"):
+    updates, _ = tx.update(grads, tx.init(params), params)
+  moved = optax.apply_updates(params, updates)
+  np.testing.assert_allclose(moved["new"], -0.1, rtol=1e-3)
+  np.testing.assert_allclose(moved["old"], 4.9, rtol=1e-3)
+
+
+def test_a_young_average_follows_fast_and_an_old_one_slowly():
+  ema, params = {"a": jnp.zeros(())}, {"a": jnp.ones(())}
+  young = average(ema, params, step=jnp.int32(0), decay=0.99)["a"]
+  old = average(ema, params, step=jnp.int32(10**6), decay=0.99)["a"]
+  np.testing.assert_allclose([young, old], [0.9, 0.01], rtol=1e-4)
+
+
+# --- What it refuses ---------------------------------------------------------
+
+
+def test_a_batch_that_the_devices_cannot_share(tiny_backbone, tmp_path):
+  inputs.write_pack(tmp_path)
+  config = inputs.make_config(tiny_backbone).unlock()
+  config.train.batch_size = 30
+  with pytest.raises(
+    ValueError,
+    match=r"config\.train\.batch_size=30 is not divisible by the 8 devices of "
+    r"mesh axis 'data': use a multiple of 8 or set config\.mesh\.data\.",
+  ):
+    train.run(config, tmp_path)
+
+
+def test_checkpoints_between_two_lines_of_the_log(tiny_backbone, tmp_path):
+  inputs.write_pack(tmp_path)
+  config = inputs.make_config(tiny_backbone, checkpoint_every=3, log_every=2)
+  with pytest.raises(
+    ValueError,
+    match=r"config\.train\.checkpoint_every=3 is not a multiple of "
+    r"config\.train\.log_every=2",
+  ):
+    train.run(config, tmp_path)
+
+
+def test_examples_that_are_not_packed(tiny_backbone, tmp_path):
+  with pytest.raises(ValueError, match=r"experts\.pack"):
+    train.run(inputs.make_config(tiny_backbone), tmp_path)
+
+
+def test_an_unknown_method(tiny_backbone, tmp_path):
+  inputs.write_pack(tmp_path)
+  config = inputs.make_config(tiny_backbone, method="sutii")
+  with pytest.raises(ValueError, match=r"Did you mean 'suti'\?"):
+    train.run(config, tmp_path)
+
+
+# --- A killed run ------------------------------------------------------------
+
+STEPS = 30
+CONFIG = """
+import pathlib
+from tests.apprentice.inputs import make_config
+
+def get_config():
+  return make_config(
+    pathlib.Path({backbone!r}),
+    num_devices=1,
+    num_steps=30,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    checkpoint_every=4,
+    log_every=2,
+    ema=0.9,
+  )
+"""
+
+
+def start(config: pathlib.Path, workdir: pathlib.Path, root: pathlib.Path):
+  """`python -m apprentice.train` as a user starts it, on one device."""
+  return subprocess.Popen(
+    [
+      sys.executable,
+      *("-m", "apprentice.train"),
+      *("--config", str(config), "--workdir", str(workdir)),
+    ],
+    cwd=root,
+    env=os.environ
+    | {
+      "XLA_FLAGS": "--xla_backend_optimization_level=0",
+      # All runs compile once.
+      "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compiled"),
+    },
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process):
+  _, error = process.communicate(timeout=400)
+  assert process.returncode == 0, error
+
+
+@pytest.fixture(scope="module")
+def config_file(tiny_backbone, tmp_path_factory):
+  path = tmp_path_factory.mktemp("config") / "config.py"
+  path.write_text(CONFIG.format(backbone=str(tiny_backbone)))
+  return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(config_file, tmp_path_factory, root):
+  """The workdir of a run that nobody disturbed."""
+  workdir = tmp_path_factory.mktemp("unbroken")
+  inputs.write_pack(workdir)
+  finish(start(config_file, workdir, root))
+  return workdir
+
+
+@pytest.fixture
+def config(tiny_backbone):
+  """What that run was started with."""
+  return inputs.make_config(
+    tiny_backbone,
+    num_devices=1,
+    num_steps=STEPS,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    checkpoint_every=4,
+    log_every=2,
+    ema=0.9,
+  )
+
+
+def losses(workdir):
+  return [
+    (line["step"], line["loss"], line["grad_norm"])
+    for line in read_log(workdir / "apprentice" / "train")
+  ]
+
+
+def weights(workdir):
+  folder = workdir / "apprentice" / "train" / "model"
+  return {
+    path.relative_to(folder): path.read_bytes()
+    for path in folder.rglob("*")
+    if path.is_file()
+  }
+
+
+def test_a_killed_run_and_an_unbroken_run_are_equal(
+  unbroken, config_file, tmp_path, root
+):
+  inputs.write_pack(tmp_path)
+  process = start(config_file, tmp_path, root)
+  folder = tmp_path / "apprentice" / "train"
+  deadline = time.monotonic() + 300
+  # Past the second checkpoint, with steps done since.
+  while len(read_log(folder)) < 5 and time.monotonic() < deadline:
+    assert process.poll() is None, process.communicate()[1]
+    time.sleep(0.02)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert not (folder / "done.json").exists(), "it was not killed in time"
+  saved = sorted(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
+  assert saved and saved[-1] < STEPS
+  assert not (folder / "model").exists()
+
+  finish(start(config_file, tmp_path, root))
+  steps = [step for step, _, _ in losses(unbroken)]
+  assert steps == list(range(2, STEPS + 1, 2))
+  assert losses(tmp_path) == losses(unbroken)
+  assert weights(tmp_path) == weights(unbroken)
+
+
+def test_two_devices_learn_what_one_does(unbroken, config, tmp_path):
+  inputs.write_pack(tmp_path)
+  config = config.unlock()
+  config.mesh.data = 2
+  config.train.update(num_steps=4)
+  with inputs.on_devices(2):
+    train.run(config, tmp_path)
+  one, two = losses(unbroken)[:2], losses(tmp_path)
+  np.testing.assert_allclose(two, one, rtol=1e-4)
+
+
+def test_the_folder_says_how_it_was_made(unbroken, tiny_backbone):
+  folder = unbroken / "apprentice" / "train" / "model"
+  record = read_json(folder / "apprentice.json")
+  assert record["method"] == "suti"
+  assert record["base"] == str(tiny_backbone)
+  assert record["config"]["num_heads"] == 2
+  assert record["sampling"]["sampler"] == "ddim"
+  parts = {path.name for path in folder.iterdir()}
+  assert parts == {
+    "apprentice.json",
+    "model_index.json",
+    "scheduler",
+    "text_encoder",
+    "tokenizer",
+    "unet",
+  }
+
+
+def test_it_starts_from_a_backbone_or_from_an_apprentice(
+  unbroken, config, tiny_backbone
+):
+  backbone = load_backbone(tiny_backbone)
+  declared = declare(backbone, name="suti", config=config.method)
+  fresh = train.start_params(declared, init_from=str(tiny_backbone), seed=0)
+  assert fresh.keys() == declared.spec.keys()
+  for name, array in backbone.params.items():
+    np.testing.assert_array_equal(fresh[name], array)
+  folder = unbroken / "apprentice" / "train" / "model"
+  gone_on = train.start_params(declared, init_from=str(folder), seed=0)
+  learnt = load_apprentice(folder).params
+  assert gone_on.keys() == learnt.keys()
+  for name, array in learnt.items():
+    np.testing.assert_array_equal(gone_on[name], array)
+
+
+def test_another_config_in_the_same_workdir(unbroken, config):
+  config = config.unlock()
+  config.train.learning_rate = 0.5
+  with pytest.raises(ValueError, match=r"config\.train\.learning_rate was"):
+    train.run(config, unbroken)
+
+
+def test_a_finished_stage_answers_at_once(unbroken, config):
+  done = unbroken / "apprentice" / "train" / "done.json"
+  before = done.stat().st_mtime_ns
+  assert train.run(config, unbroken)["steps"] == STEPS
+  assert done.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_of_another_model(unbroken, config, tmp_path):
+  """Found by the checkpoints themselves, should the folder's record be gone."""
+  inputs.write_pack(tmp_path)
+  folder = tmp_path / "apprentice" / "train"
+  folder.mkdir(parents=True)
+  shutil.copytree(
+    unbroken / "apprentice" / "train" / "checkpoints", folder / "checkpoints"
+  )
+  config = config.unlock()
+  config.method.sites = "mid_block"
+  with (
+    inputs.on_devices(1),
+    pytest.raises(ValueError, match="is of another model"),
+  ):
+    train.run(config, tmp_path)

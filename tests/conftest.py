@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How every test runs: on eight emulated devices, strictly, and repeatably.
+
+Set before jax starts: CPU only, eight devices. Then: no implicit dtype
+promotion, products in full precision, NumPy's global generator seeded before
+each test. Warnings are errors (pyproject.toml names the exceptions). No test
+may open a network connection.
+"""
+
+import os
+
+# Before anything imports jax: the backend reads these once.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+  [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",
+    # Most of the tests' time is the compiler's, at tiny sizes.
+    "--xla_backend_optimization_level=0",
+  ]
+).strip()
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pathlib
+import random
+import socket
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_default_matmul_precision", "highest")
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _repeatable():
+  """Seeds the global generators, for code that is not ours and uses them."""
+  random.seed(0)
+  np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+  """Refuses to connect anywhere; local sockets of the machine still work."""
+  connect = socket.socket.connect
+
+  def refuse(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in (
+      "127.0.0.1",
+      "::1",
+      "localhost",
+    ):
+      raise AssertionError(f"A test opened a network connection: {address}.")
+    return connect(self, address)
+
+  monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def root() -> pathlib.Path:
+  """The checkout."""
+  return ROOT
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> pathlib.Path:
+  """A random tiny backbone in the published layout; see tests/tiny.py."""
+  from tests import tiny
+
+  return tiny.write_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> pathlib.Path:
+  """A random tiny CLIP in the published layout; see tests/tiny.py."""
+  from tests import tiny
+
+  return tiny.write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def tiny_identity(tmp_path_factory) -> pathlib.Path:
+  """A random tiny identity encoder in the published layout."""
+  from tests import tiny
+
+  return tiny.write_identity(tmp_path_factory.mktemp("identity"))

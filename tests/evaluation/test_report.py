@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a made-up run: complete, self-contained, and safe to open."""
+
+import html.parser
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from configs import quickstart
+from suti.evaluation import page, report
+from suti.io.files import write_atomic, write_json
+from suti.io.records import write_lines, write_records
+from suti.schema import Candidate, Cluster, Prompt, Score
+
+NASTY = "<script>alert('x')</script>"
+PROMPTS = (
+  ("a {} in the snow", "recontextualization"),
+  ("a {} on the beach", "recontextualization"),
+  ("a {} with the Eiffel Tower in the background", "recontextualization"),
+  ("a purple {}", "attribute"),
+  ("a {} wearing a santa hat", "accessory"),
+  ("a cube shaped {}", "attribute"),
+)
+SUBJECTS = ("dog", "teapot", "sneaker")
+
+
+def picture(seed: int, *, size_px: int = 64) -> np.ndarray:
+  """A blob with ears before a ground and a sky; colours from the seed."""
+  rng = np.random.default_rng(seed)
+  sky, ground, body = (
+    tuple(int(c) for c in v) for v in rng.integers(60, 250, (3, 3))
+  )
+  image = Image.new("RGB", (size_px, size_px), sky)
+  draw = ImageDraw.Draw(image)
+  draw.rectangle([0, size_px * 0.6, size_px, size_px], fill=ground)
+  x, y = rng.uniform(0.3, 0.5, 2) * size_px
+  radius = rng.uniform(0.2, 0.3) * size_px
+  draw.ellipse([x - radius, y, x + radius, y + 1.5 * radius], fill=body)
+  draw.ellipse([x, y - radius, x + radius, y + radius / 3], fill=body)
+  return np.asarray(image)
+
+
+def done(workdir: pathlib.Path, name: str, seconds: float, **summary) -> None:
+  write_json(
+    workdir / name / "done.json",
+    {"summary": summary, "seconds": seconds, "config": {}, "inputs": {}},
+  )
+
+
+def make_clusters(names, *, first: int) -> list[Cluster]:
+  return [
+    Cluster(
+      key=f"{first + i:012x}",
+      subject=name,
+      caption=f"a brown {name}",
+      images=tuple(picture(100 * (first + i) + k) for k in range(5)),
+      captions=tuple(f"a {name} in scene {k}" for k in range(5)),
+      live=name == "dog",
+      source="made up",
+      truth=None,
+    )
+    for i, name in enumerate(names)
+  ]
+
+
+def make_candidates(prompts, *, salt: int) -> list[Candidate]:
+  return [
+    Candidate(
+      key=f"{salt:04x}{i:08x}",
+      cluster=prompt.cluster,
+      prompt=prompt.prompt,
+      skill=prompt.skill,
+      image=picture(1000 * salt + i),
+      seed=i,
+      guidance=4.0,
+    )
+    for i, prompt in enumerate(prompts)
+  ]
+
+
+def ask(clusters) -> list[Prompt]:
+  return [
+    Prompt(cluster=c.key, prompt=text.format(c.subject), skill=skill)
+    for c in clusters
+    for text, skill in PROMPTS
+  ]
+
+
+def write_run(workdir: pathlib.Path, *, experts: bool = True) -> None:
+  """All that a finished run leaves of what the report reads."""
+  rng = np.random.default_rng(0)
+  train, held = (
+    make_clusters(SUBJECTS, first=1),
+    make_clusters(SUBJECTS, first=9),
+  )
+  held[0] = Cluster(**{**vars(held[0]), "caption": f"a dog {NASTY}"})
+  for root, clusters in ((workdir, train), (workdir / "benchmark", held)):
+    folder = root / "experts"
+    write_records(
+      folder / "mine" / "clusters.array_record", clusters, kind=Cluster
+    )
+    write_lines(folder / "prompts" / "prompts.jsonl", ask(clusters))
+    done(root, "experts/mine", 31.0, clusters=len(clusters))
+    done(root, "experts/prompts", 0.2, prompts=18)
+  tried = make_candidates(ask(train) * 4, salt=1)
+  write_records(
+    workdir / "experts/sample/wave-00000.array_record", tried, kind=Candidate
+  )
+  deltas = rng.normal(0.01, 0.03, len(tried))
+  write_lines(
+    workdir / "experts/filter/scores.jsonl",
+    [
+      Score(
+        candidate=candidate.key,
+        cluster=candidate.cluster,
+        prompt=candidate.prompt,
+        delta_clip=float(delta),
+        clip_t=0.3,
+        best_demonstration=0.3 - float(delta),
+        identity=0.8,
+        kept=bool(delta > 0.02),
+      )
+      for candidate, delta in zip(tried, deltas, strict=True)
+    ],
+  )
+  done(
+    workdir, "experts/finetune", 243.0, experts=12, quarantined=0, loss=0.0412
+  )
+  done(workdir, "experts/sample", 71.0, candidates=len(tried))
+  done(workdir, "experts/filter", 3.1, kept=20)
+  done(workdir, "experts/pack", 0.4, examples=20)
+  steps = [
+    {"step": s, "loss": 0.03 + 0.1 / (1 + s / 30) + rng.normal(0, 0.006)}
+    for s in range(0, 1000, 10)
+  ]
+  text = "\n".join(json.dumps(row) for row in steps) + '\n{"step": 10'
+  write_atomic(workdir / "apprentice/train/log.jsonl", text.encode())
+  done(workdir, "apprentice/train", 412.0, steps=1000)
+  for salt, name in ((2, "apprentice"), (3, "base")):
+    write_records(
+      workdir / f"apprentice/sample/{name}-00000.array_record",
+      make_candidates(ask(held), salt=salt),
+      kind=Candidate,
+    )
+  systems = {
+    name: {
+      metric: {"mean": mean, "stderr": error, "subjects": 3}
+      for metric, mean, error in (
+        ("identity", identity, 0.012),
+        ("clip_i", identity + 0.05, 0.009),
+        ("clip_t", 0.31, 0.004),
+      )
+    }
+    | {"images": 18}
+    for name, identity in (("apprentice", 0.71), ("base", 0.42), ("real", 0.86))
+  }
+  times = {
+    "apprentice_seconds_per_image": 0.91,
+    "base_seconds_per_image": 0.62,
+  }
+  if experts:
+    write_records(
+      workdir / "benchmark/experts/sample/wave-00000.array_record",
+      make_candidates(ask(held[:1]), salt=4),
+      kind=Candidate,
+    )
+    done(workdir / "benchmark", "experts/finetune", 44.0, experts=1)
+    done(workdir / "benchmark", "experts/sample", 9.0, candidates=6)
+    systems["experts"] = dict(systems["real"], images=6)
+    times["expert_seconds_to_finetune"] = 44.0
+    times["expert_seconds_per_image"] = 1.5
+  done(workdir, "apprentice/sample", 33.0, images=18)
+  done(workdir, "apprentice/evaluate", 6.0, images=18)
+  write_json(
+    workdir / "apprentice/evaluate/metrics.json",
+    {
+      "systems": systems,
+      "per_subject": {c.key: {} for c in held},
+      "gap_closed": 0.659,
+      "clip_t_drop": -0.003,
+      "speedup": 50.0 if experts else None,
+      "times": times,
+    },
+  )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run")
+  write_run(workdir)
+  report.run(quickstart.get_config(), workdir)
+  return workdir / "report"
+
+
+class Reader(html.parser.HTMLParser):
+  """Collects tags and attributes, and sees that tags are closed in order."""
+
+  VOID = frozenset(["meta", "img", "path", "rect", "link", "br"])
+
+  def __init__(self):
+    super().__init__()
+    self.tags, self.sources, self.links, self.open = [], [], [], []
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.sources += [value for name, value in attrs if name == "src"]
+    self.links += [v for n, v in attrs if n in ("href", "srcset", "action")]
+    if tag not in self.VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+def read(folder) -> tuple[str, Reader]:
+  source = (folder / "index.html").read_text(encoding="utf-8")
+  reader = Reader()
+  reader.feed(source)
+  assert not reader.open
+  return source, reader
+
+
+def test_every_picture_is_a_file_beside_the_page(folder):
+  _, reader = read(folder)
+  assert len(reader.sources) > 60
+  for source in reader.sources:
+    with Image.open(folder / source) as image:
+      assert image.size == (64, 64)
+  files = {f"images/{path.name}" for path in (folder / "images").iterdir()}
+  assert files == set(reader.sources)
+
+
+def test_nothing_comes_from_elsewhere(folder):
+  source, reader = read(folder)
+  assert not reader.links
+  assert "script" not in reader.tags
+  assert not re.search(r"url\(|@import|https?://", source)
+
+
+def test_texts_of_users_are_escaped(folder):
+  source, _ = read(folder)
+  assert NASTY not in source
+  assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in source
+
+
+def test_the_page_shows_what_was_asked_for(folder):
+  source, _ = read(folder)
+  for words in (
+    "66%",  # the gap, from metrics.json
+    "+0.003",  # CLIP-T rose, so the drop is negative
+    "50×",
+    "0.710 <small>± 0.012</small>",
+    "a teapot on the beach",
+    "its expert",
+    "best kept",
+    "worst dropped",
+    "threshold 0.02",
+    "What the numbers do not say",
+    "&quot;num_steps&quot;",
+  ):
+    assert words in source, words
+  for name in report.STAGES.values():
+    assert f">{name}</text>" in source, name
+
+
+def test_metrics_json_has_the_numbers_and_the_config(folder):
+  metrics = json.loads((folder / "metrics.json").read_text())
+  assert metrics["gap_closed"] == 0.659
+  assert metrics["filter"]["candidates"] == 72
+  assert metrics["filter"]["keep_rate"] == metrics["filter"]["kept"] / 72
+  assert metrics["stages"]["apprentice/train"]["seconds"] == 412.0
+  assert metrics["config"]["filter"]["threshold"] == 0.02
+
+
+def test_the_best_kept_is_the_best(folder):
+  source, _ = read(folder)
+  shown = [float(v) for v in re.findall(r"Δ ([+-]\d\.\d+)</i>", source)]
+  assert len(shown) == 32
+  kept, dropped = shown[:16], shown[16:]
+  assert kept == sorted(kept, reverse=True)
+  assert dropped == sorted(dropped, reverse=True)
+  assert min(kept) >= 0.02 >= max(dropped)
+
+
+def test_a_run_without_experts_on_the_benchmark(tmp_path):
+  write_run(tmp_path, experts=False)
+  report.run(quickstart.get_config(), tmp_path)
+  source, _ = read(tmp_path / "report")
+  assert "its expert" not in source
+  assert "faster than" not in source
+
+
+def test_a_second_report_replaces_the_first(tmp_path):
+  write_run(tmp_path)
+  config = quickstart.get_config()
+  report.run(config, tmp_path)
+  (tmp_path / "report" / "images" / "old.png").write_bytes(b"")
+  one = (tmp_path / "report" / "index.html").read_bytes()
+  report.run(config, tmp_path)
+  assert (tmp_path / "report" / "index.html").read_bytes() == one
+  assert not (tmp_path / "report" / "images" / "old.png").exists()
+
+
+def test_without_scores_the_remedy_is_named(tmp_path):
+  with pytest.raises(ValueError, match=r"run python -m apprentice\.evaluate"):
+    report.run(quickstart.get_config(), tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "expected"),
+  [(0, 1, [0, 0.5, 1]), (0, 10, [0, 5, 10]), (-0.04, 0.06, [0, 0.05])],
+)
+def test_ticks_are_round_and_inside(low, high, expected):
+  found = page.ticks(low, high, num=3)
+  assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_histogram_parts_values_at_the_threshold():
+  svg = page.histogram(
+    [0.0, 0.02, 0.0201, 0.05], threshold=0.02, x_label="x", title="t"
+  )
+  heights = {
+    kind: [
+      float(h)
+      for k, h in re.findall(r'class="fill-(\w+)".*?height="([\d.]+)"', svg)
+      if k == kind
+    ]
+    for kind in ("one", "two")
+  }
+  # Two values are not above the threshold (one of them on it), two are.
+  assert sum(h > 0 for h in heights["two"]) == 2
+  assert sum(h > 0 for h in heights["one"]) == 2
+
+
+def test_charts_of_nothing_say_so():
+  assert "Too few points" in page.curve([(1, 2.0)], x_label="x", title="t")
+  nothing = page.histogram([], threshold=0, x_label="x", title="t")
+  assert "No values" in nothing

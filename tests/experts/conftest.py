@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One tiny workdir with experts, and programs, made once for several tests.
+
+Nearly all the time of these tests is the compiler's: the U-Net has one level,
+and runs that would compile the same program share it.
+"""
+
+import functools
+
+import pytest
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from experts import finetune, sample, teacher
+from suti.backbone import load_backbone
+from tests import tiny
+from tests.experts import inputs
+
+
+@pytest.fixture(scope="session")
+def models(tiny_clip, tiny_identity, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("one_level")
+  return {
+    "backbone": tiny.write_backbone(folder, unet=inputs.UNET),
+    "clip": tiny_clip,
+    "identity": tiny_identity,
+  }
+
+
+@pytest.fixture(scope="session")
+def clusters():
+  return inputs.make_clusters(20)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once():
+  with pytest.MonkeyPatch.context() as patch:
+    for module, name in ((finetune, "make_step"), (sample, "make_draw")):
+      patch.setattr(module, name, _remember(getattr(module, name)))
+    # So is opening a backbone: its text encoder is a program too.
+    once = functools.lru_cache(load_backbone)
+    patch.setattr(teacher, "load_backbone", once)
+    yield
+
+
+def _remember(make):
+  made = {}
+
+  def remembered(*args):
+    *_, config = [x for x in args if isinstance(x, ConfigDict)]
+    *_, mesh = [x for x in args if isinstance(x, Mesh)]
+    # Of a whole config `make_draw` reads this section, and no counts.
+    program = dict(config.get("sample", config))
+    program.pop("images_per_prompt", None)
+    key = f"{args[0].paper} {mesh} {program}"
+    if key not in made:
+      made[key] = Program(make(*args))
+    return made[key]
+
+  return remembered
+
+
+class Program:
+  """A jitted function that shows what it was compiled to; for one shape."""
+
+  def __init__(self, function):
+    self.function, self.compiled = function, None
+
+  def __call__(self, *args):
+    if self.compiled is None:
+      self.compiled = self.function.lower(*args).compile()
+    return self.compiled(*args)
+
+
+@pytest.fixture(scope="session")
+def tuned(models, clusters, tmp_path_factory):
+  """(workdir, config): waves of 16 and of 4 experts, the second filled up."""
+  workdir = tmp_path_factory.mktemp("tuned")
+  inputs.write_stages(workdir, clusters)
+  config = inputs.make_config(models)
+  finetune.run(config, workdir)
+  return workdir, config

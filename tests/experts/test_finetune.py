@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waves of experts: independent, without communication, resumable."""
+
+import dataclasses
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experts import finetune, teacher, wave_files
+from experts.waves import make_waves, wave_data
+from suti.backbone import load_backbone
+from suti.io.checkpoint import Checkpoints
+from suti.io.files import read_json
+from suti.parallel.mesh import batch_sharding, make_mesh
+from tests.experts import inputs
+
+NUM_STEPS = 4
+COLLECTIVE = re.compile(
+  r"all-gather|all-reduce|all-to-all|collective-|reduce-scatter"
+)
+
+
+class Loop:
+  """The step of some experts on some devices."""
+
+  def __init__(self, backbone, *, num_devices=8, **kw):
+    self.config = inputs.make_config({}, num_steps=NUM_STEPS, **kw)
+    tune = self.config.finetune
+    self.mesh = make_mesh(
+      {"expert": -1, "data": 1, "fsdp": 1},
+      devices=jax.devices()[:num_devices],
+    )
+    self.backbone = backbone
+    found = teacher.find(tune.teacher)
+    apply, self.trainable, self.frozen = teacher.declare(
+      found, self.backbone, self.config
+    )
+    tx = finetune.make_optimizer(tune)
+    self.start = finetune.make_start(
+      self.trainable, tx, self.mesh, num_steps=NUM_STEPS
+    )
+    self.step = finetune.make_step(
+      found, apply, self.backbone, tx, self.mesh, tune
+    )
+
+  def data(self, clusters):
+    arrays = wave_data(clusters, self.backbone, num_pictures=10, seed=0)
+    return jax.device_put(arrays, batch_sharding(self.mesh))
+
+  def run(self, clusters, *, change=lambda data: data):
+    data = change(self.data(clusters))
+    state = self.start(len(clusters))
+    for _ in range(NUM_STEPS):
+      state = self.step(state, self.frozen, data)
+    return jax.tree.map(np.asarray, state)
+
+
+@pytest.fixture(scope="module")
+def loops(models):
+  """Two experts on each of eight devices, and an expert alone."""
+  backbone = load_backbone(models["backbone"])
+  return {
+    "full": Loop(backbone),
+    "alone": Loop(backbone, num_devices=1),
+    "lora": Loop(backbone, teacher="lora"),
+    "mapped": Loop(backbone, teacher="lora", inner="map"),
+  }
+
+
+@pytest.fixture(scope="module")
+def filled(clusters):
+  """Ten experts and six of padding."""
+  return [*clusters[:10], *clusters[9:10] * 6]
+
+
+@pytest.fixture(scope="module")
+def wave(loops, filled):
+  return loops["full"].run(filled)
+
+
+def assert_same_expert(a, i, b, j):
+  for name, x in a["params"].items():
+    np.testing.assert_allclose(
+      x[i], b["params"][name][j], rtol=0, atol=1e-6, err_msg=name
+    )
+  np.testing.assert_allclose(a["loss_ET"][i], b["loss_ET"][j], rtol=1e-5)
+
+
+def test_an_expert_of_a_wave_is_the_expert_alone(wave, loops, clusters):
+  for i in (0, 3):
+    assert_same_expert(wave, i, loops["alone"].run([clusters[i]]), 0)
+  # And it moved, to somewhere of its own.
+  base = loops["alone"].backbone.params
+  moved = [
+    np.abs(x[0] - np.asarray(base[name])).max()
+    for name, x in wave["params"].items()
+  ]
+  assert min(moved) > 1e-6
+  apart = [np.abs(x[0] - x[3]).max() for x in wave["params"].values()]
+  assert min(apart) > 1e-6
+
+
+def test_place_and_padding_change_nothing(wave, loops, clusters):
+  other = loops["full"].run([clusters[0]] * 6 + clusters[9::-1])
+  for i in range(10):
+    assert_same_expert(wave, i, other, 15 - i)
+
+
+def test_mapped_one_by_one_they_are_the_same(loops, filled):
+  at_once, mapped = (loops[name].run(filled) for name in ("lora", "mapped"))
+  for i in range(10):
+    assert_same_expert(at_once, i, mapped, i)
+  base = loops["lora"].trainable
+  moved = [
+    np.abs(x[0] - np.asarray(base[name])).max()
+    for name, x in mapped["params"].items()
+    if name.endswith("up.weight")
+  ]
+  assert min(moved) > 1e-6
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "mapped"])
+def test_a_compiled_wave_has_no_collective(loops, name, wave, filled):
+  program = loops[name].step
+  if program.compiled is None:
+    loops[name].run(filled)
+  text = program.compiled.as_text()
+  assert "num_partitions=8" in text
+  assert not COLLECTIVE.findall(text)
+
+
+def test_the_search_for_collectives_finds_one(loops):
+  sharding = batch_sharding(loops["full"].mesh)
+  x = jax.device_put(np.ones((8, 4), np.float32), sharding)
+  program = jax.jit(lambda x: x - x.sum(0)).lower(x).compile().as_text()
+  assert COLLECTIVE.findall(program)
+
+
+def test_an_expert_that_turns_nan_is_alone_in_it(wave, loops, filled):
+  loop = loops["full"]
+
+  def spoil(data):
+    x = np.array(data["x_KHWC"])
+    x[2] = np.nan
+    return data | {"x_KHWC": jax.device_put(x, batch_sharding(loop.mesh))}
+
+  state = loop.run(filled, change=spoil)
+  np.testing.assert_array_equal(state["failed_E"], [-1, -1, 0] + [-1] * 13)
+  for i in (0, 1, *range(3, 10)):
+    assert_same_expert(wave, i, state, i)
+  for name, x in state["params"].items():
+    np.testing.assert_array_equal(x[2], loop.backbone.params[name])
+
+
+def test_a_quarantined_expert_is_named_and_all_are_an_error(
+  wave, tmp_path, clusters
+):
+  (one_wave,) = make_waves(
+    [c.key for c in clusters[:7]], experts_per_wave=8, num_devices=8
+  )
+  failed_E = np.array([-1, 2] + [-1] * 6)
+  loss_ET = wave["loss_ET"][:8].copy()
+  loss_ET[1, 2] = np.nan
+  state = wave | {"failed_E": failed_E, "loss_ET": loss_ET}
+  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+  summary = wave_files.summarise(tmp_path, [one_wave])
+  assert summary["experts"] == 6
+  assert summary["quarantined"] == (
+    f"{clusters[1].key} (loss or gradient not finite at step 2)"
+  )
+  expert = wave_files.read_experts(tmp_path, one_wave.name)[1]
+  assert (expert.status, expert.steps) == ("quarantined", 2)
+  assert np.isfinite(expert.loss)
+
+  state = wave | {"failed_E": np.zeros(8, np.int32)}
+  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+  with pytest.raises(ValueError, match=r"All 7 experts were quarantined"):
+    wave_files.summarise(tmp_path, [one_wave])
+
+
+def test_a_run_writes_real_experts_and_their_losses(tuned, clusters):
+  folder = tuned[0] / "experts/finetune"
+  weights = [load_file(p) for p in sorted(folder.glob("*.safetensors"))]
+  spec = load_backbone(tuned[1].backbone).params
+  assert [len(next(iter(w.values()))) for w in weights] == [16, 4]
+  for wave in weights:
+    assert {k: x.shape[1:] for k, x in wave.items()} == {
+      k: x.shape for k, x in spec.items()
+    }
+  records = [read_json(p) for p in sorted(folder.glob("wave-*.json"))]
+  experts = [e for r in records for e in r["experts"]]
+  assert [e["cluster"] for e in experts] == [c.key for c in clusters]
+  assert all(len(curve) == 4 for r in records for curve in r["losses"])
+  assert not (folder / "checkpoints").exists()
+
+
+class KilledError(Exception):
+  """Stands for kill -9."""
+
+
+def test_a_killed_run_ends_in_the_same_files(tuned, clusters, monkeypatch):
+  whole, config = tuned
+  workdir = whole.parent / "killed"
+  inputs.write_stages(workdir, clusters)
+  save, saved = Checkpoints.save, []
+
+  def save_then_die(checkpoints, step, state, data=None):
+    save(checkpoints, step, state, data)
+    saved.append(step)
+    if len(saved) == 2:
+      raise KilledError
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Checkpoints, "save", save_then_die)
+    with pytest.raises(KilledError):
+      finetune.run(config, workdir)
+  assert saved == [2, 2]  # in the first wave, then in the second
+  assert not (workdir / "experts/finetune/wave-00001.json").exists()
+
+  steps = []
+  make_step = finetune.make_step
+
+  def counted(*args):
+    step = make_step(*args)
+    return lambda *inputs: (steps.append(1), step(*inputs))[1]
+
+  monkeypatch.setattr(finetune, "make_step", counted)
+  finetune.run(config, workdir)
+  assert len(steps) == 2  # of the second wave's four
+  for name in ("wave-00000", "wave-00001"):
+    for kind in ("json", "safetensors"):
+      path = f"experts/finetune/{name}.{kind}"
+      assert (whole / path).read_bytes() == (workdir / path).read_bytes(), path
+  assert finetune.run(config, workdir)["experts"] == 20
+  shutil.rmtree(workdir)
+
+
+def test_a_size_that_the_backbone_does_not_make_is_refused(tuned, tmp_path):
+  config = inputs.make_config({"backbone": tuned[1].backbone}).unlock()
+  config.size_px = 64
+  with pytest.raises(ValueError, match=r"config.size_px=64, but .* set config"):
+    teacher.open_backbone(config)
+
+
+def test_pictures_past_the_limit_are_left_out(loops, clusters):
+  many = dataclasses.replace(
+    clusters[0],
+    images=clusters[0].images * 3,
+    captions=clusters[0].captions * 3,
+  )
+  backbone = loops["alone"].backbone
+  data = wave_data([clusters[0], many], backbone, num_pictures=4, seed=0)
+  np.testing.assert_array_equal(data["num"], [len(clusters[0].images), 4])
+  np.testing.assert_array_equal(data["x_KHWC"][0][:3], data["x_KHWC"][1][:3])

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mining: which pages become clusters, and why others do not."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experts import mine, rows
+from suti.images import load_image
+from tests.experts import inputs
+
+
+def save(folder, images):
+  folder.mkdir(parents=True)
+  for number, image in enumerate(images):
+    # Four times the side: photographs of 16 px are refused.
+    image = image.repeat(4, axis=0).repeat(4, axis=1)
+    Image.fromarray(image).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """Two good subjects, one with a picture twice, and one with too few."""
+  root = tmp_path / "photos"
+  save(root / "brown_dog", inputs.draw_pictures(1, 4))
+  save(root / "old_teapot", [*inputs.draw_pictures(2, 3)] * 2)
+  save(root / "vase", inputs.draw_pictures(3, 2))
+  return root
+
+
+@pytest.fixture(autouse=True)
+def judge(monkeypatch):
+  monkeypatch.setattr(mine, "load_scorer", lambda **_: inputs.colour_scorer())
+
+
+def config_of(path, **kw):
+  config = inputs.make_config({}).unlock()
+  fields = {"source": "folder", "path": str(path), "max_images": 10}
+  config.mine.update(fields | kw)
+  return config
+
+
+def test_a_folder_of_subjects(photos, tmp_path):
+  summary = mine.run(config_of(photos), tmp_path / "run")
+  assert summary == {
+    "pages": 3,
+    "clusters": 2,
+    "dropped_few_pictures": 1,
+    "pictures_unreadable": 0,
+    "pictures_repeated": 3,
+  }
+  clusters = mine.read_clusters(tmp_path / "run")
+  assert [c.key for c in clusters] == sorted(c.key for c in clusters)
+  found = {c.source: c for c in clusters}
+  assert found["brown_dog"].subject == "dog"
+  assert found["brown_dog"].caption == "a brown dog"
+  assert found["brown_dog"].live
+  assert len(found["old_teapot"].images) == 3
+  assert found["old_teapot"].truth is None
+  one = mine.find_clusters(clusters, [clusters[1].key])
+  assert one[clusters[1].key].source == clusters[1].source
+  with pytest.raises(ValueError, match="has no cluster 000000000000"):
+    mine.find_clusters(clusters, ["0" * 12])
+  folder = tmp_path / "run/experts/mine"
+  assert not list(folder.glob("part-*"))
+
+
+def test_a_key_is_of_the_pictures_not_of_the_order_of_folders(photos, tmp_path):
+  mine.run(config_of(photos), tmp_path / "a")
+  shutil.rmtree(photos / "vase")
+  save(photos / "a_candle", inputs.draw_pictures(7, 3))
+  mine.run(config_of(photos), tmp_path / "b")
+  keys = [
+    {c.source: c.key for c in mine.read_clusters(tmp_path / name)}
+    for name in ("a", "b")
+  ]
+  assert keys[0].items() < keys[1].items()
+
+
+class KilledError(Exception):
+  """Stands for kill -9."""
+
+
+def test_a_killed_run_goes_on_at_its_part(photos, tmp_path, monkeypatch):
+  monkeypatch.setattr(mine, "_PAGES_PER_PART", 1)
+  mine.run(config_of(photos), tmp_path / "whole")
+  write, opened = mine.write_records, []
+
+  def die_in_third(path, *args, **kw):
+    if path.stem == "part-00002":
+      raise KilledError
+    return write(path, *args, **kw)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(mine, "write_records", die_in_third)
+    with pytest.raises(KilledError):
+      mine.run(config_of(photos), tmp_path / "killed")
+
+  def watched(path, **kw):
+    opened.append(path)
+    return load_image(path, **kw)
+
+  monkeypatch.setattr(rows, "load_image", watched)
+  mine.run(config_of(photos), tmp_path / "killed")
+  assert {p.parent.name for p in opened} == {"vase"}
+  for name in ("clusters.array_record", "pages.json"):
+    path = f"experts/mine/{name}"
+    whole = (tmp_path / "whole" / path).read_bytes()
+    assert (tmp_path / "killed" / path).read_bytes() == whole
+
+
+def row_of(image, *, text="a dog", truth=None, view=None):
+  return rows.Row(text=text, load=lambda: image, truth=truth, view=view)
+
+
+def page_of(name, images, **kw):
+  return rows.Page(url=name, rows=tuple(row_of(i, **kw) for i in images))
+
+
+def mine_pages(pages, **kw):
+  scorer = inputs.colour_scorer()
+  settings = {"similarity_low": 0.8, "similarity_high": 0.9999, **kw}
+  return mine.mine_pages(
+    pages,
+    config_of("", **settings).mine,
+    size_px=16,
+    scorer=scorer,
+    match=mine.text_matcher(scorer),
+  )
+
+
+def test_the_band_drops_mixtures_and_repetitions():
+  (base,) = inputs.draw_pictures(1, 1)
+  near = [base.copy() for _ in range(4)]
+  for i, image in enumerate(near):
+    image[0, 0] = i
+  mixed = [inputs.draw_pictures(seed, 1)[0] for seed in (1, 4, 6, 9)]
+  pages = [
+    page_of("good", inputs.draw_pictures(1, 4)),
+    page_of("repeated", near),
+    page_of("mixed", mixed),
+  ]
+  vectors = [
+    inputs.colour_scorer().clip_images([r.load() for r in p.rows])
+    for p in pages
+  ]
+  means = [mine.mean_over_distinct_pairs(v) for v in vectors]
+  low, high = (means[0] + means[2]) / 2, (means[0] + means[1]) / 2
+  assert means[2] < low < means[0] < high < means[1]
+  clusters, facts = mine_pages(pages, similarity_low=low, similarity_high=high)
+  assert [c.source for c in clusters] == ["good"]
+  assert [f["outcome"] for f in facts] == [
+    "kept",
+    "same_picture",
+    "different_subjects",
+  ]
+  np.testing.assert_allclose([f["similarity"] for f in facts], means, rtol=1e-6)
+  chosen = [dataclasses.replace(page, chosen=True) for page in pages]
+  clusters, _ = mine_pages(chosen, similarity_low=low, similarity_high=high)
+  assert len(clusters) == 3
+
+
+def test_large_pages_are_cut_and_truth_is_carried():
+  page = page_of("page", inputs.draw_pictures(1, 14), truth="world:train:3")
+  (cluster,), (fact,) = mine_pages([page], similarity_high=1.0)
+  assert len(cluster.images) == len(cluster.captions) == 10
+  assert cluster.truth == ("world:train:3",) * 10
+  assert fact["pictures"] == 14
+
+
+def test_bad_pictures_of_the_web_are_left_out_and_one_s_own_are_an_error(
+  photos, tmp_path
+):
+  (photos / "brown_dog" / "1.png").write_bytes(b"\x89PNG\r\n no picture")
+  with pytest.raises(ValueError) as caught:
+    mine.run(config_of(photos), tmp_path / "run")
+  assert "1.png" in str(caught.value)
+
+  bad = rows.Row(
+    text="a dog", load=lambda: load_image(photos / "brown_dog" / "1.png")
+  )
+  good = page_of("page", inputs.draw_pictures(1, 3))
+  page = dataclasses.replace(good, rows=(bad, *good.rows))
+  (cluster,), (fact,) = mine_pages([page], similarity_high=1.0)
+  assert (fact["unreadable"], len(cluster.images)) == (1, 3)
+
+
+def test_nothing_mined_says_why(photos, tmp_path):
+  with pytest.raises(ValueError) as caught:
+    mine.run(config_of(photos, min_images=5), tmp_path / "run")
+  assert str(caught.value) == (
+    "Cluster brown_dog has 4 images, and no other has more; experts need 5 "
+    "(config.mine.min_images)."
+  )
+  facts = [
+    {"outcome": "different_subjects", "similarity": 0.5, "pictures": 4},
+    {"outcome": "few_pictures", "pictures": 1},
+  ]
+  message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
+  assert message.startswith("mine kept 0 of 2 pages: mean CLIP similarities")
+  assert "config.mine.similarity_low=0.82" in message
+
+
+def fact_of(outcome, truth, views):
+  return {"outcome": outcome, "truth": truth, "views": views}
+
+
+def test_purity_and_recall():
+  facts = [
+    fact_of("kept", ["a"] * 4, 4),
+    fact_of("kept", ["b", "b", "b", "c"], 4),  # a mixture got in
+    fact_of("different_subjects", ["d"] * 3, 3),  # lost
+    fact_of("different_subjects", ["e", "f", "g"], 3),
+    fact_of("same_picture", ["h"] * 5, 1),  # rightly dropped
+    fact_of("few_pictures", ["i"] * 2, 2),
+  ]
+  assert mine.measure(facts, min_images=3) == {
+    "purity": 7 / 8,
+    "recall": 1 / 2,
+  }
+  assert mine.measure([fact_of("kept", [None], 1)], min_images=1) == {}
+
+
+def test_texts_that_name_two_classes_drop_a_page():
+  images = inputs.draw_pictures(1, 4)
+  texts = ("a brown dog in the snow", "IMG_1.jpg", "a dog", "a red teapot")
+  page = rows.Page(
+    url="page",
+    rows=tuple(
+      row_of(image, text=text)
+      for image, text in zip(images, texts, strict=True)
+    ),
+  )
+  clusters, (fact,) = mine_pages([page], similarity_high=1.0)
+  assert (clusters, fact["outcome"]) == ([], "different_classes")
+  page = dataclasses.replace(page, rows=page.rows[:3])
+  (cluster,), _ = mine_pages([page], similarity_high=1.0)
+  assert cluster.captions == ("a dog in the snow", "a dog", "a dog")
+
+
+def test_the_band_is_found_where_the_fewest_pages_are_wrong():
+  def fact(similarity, subjects, views):
+    truth = [f"world:validation:{i}" for i in range(subjects)] * 3
+    return {
+      "outcome": "kept",
+      "similarity": similarity,
+      "truth": truth,
+      "views": views,
+    }
+
+  facts = [
+    *(fact(s, 2, 6) for s in (0.1, 0.2, 0.3, 0.62)),
+    *(fact(s, 1, 3) for s in (0.5, 0.6, 0.7, 0.8)),
+    *(fact(s, 1, 1) for s in (0.95, 0.97)),
+    {"outcome": "few_pictures", "truth": ["a"], "views": 1},
+  ]
+  band = mine.calibrate(facts, min_images=3)
+  assert band["similarity_low"] == pytest.approx(0.4)
+  assert band["similarity_high"] == pytest.approx(0.875)
+
+
+def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
+  from suti.world import dataset
+
+  calls = []
+
+  def web_rows(split, *, num_pages, seed, start, size_px):
+    calls.append((split, num_pages, seed, start, size_px))
+    for page in range(start, num_pages):
+      for i, image in enumerate(inputs.draw_pictures(page, 3)):
+        yield dataset.Row(
+          url=f"page-{page}",
+          alt_text="a dog in the snow",
+          image=image,
+          truth=f"world:train:{page}",
+          view=str(i),
+        )
+
+  monkeypatch.setattr(dataset, "web_rows", web_rows)
+  config = config_of("", source="world", num_pages=4, similarity_high=1.0)
+  summary = mine.run(config, tmp_path)
+  assert calls == [("train", 4, 0, 0, 16)]
+  assert (summary["clusters"], summary["purity"], summary["recall"]) == (
+    4,
+    1,
+    1,
+  )
+  cluster = mine.read_clusters(tmp_path)[0]
+  assert cluster.captions == ("a dog in the snow",) * 3
+
+
+def test_held_out_subjects_are_written_as_they_are(monkeypatch, tmp_path):
+  from suti.world import dataset
+
+  clusters = inputs.make_clusters(3)
+
+  def heldout(split, *, num_subjects, images_each, size_px):
+    return clusters[::-1][:num_subjects]
+
+  monkeypatch.setattr(dataset, "heldout", heldout)
+  config = config_of("", source="heldout", split="test", num_pages=2)
+  assert mine.run(config, tmp_path) == {"clusters": 2}
+  found = [c.key for c in mine.read_clusters(tmp_path)]
+  assert found == [clusters[1].key, clusters[2].key]

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shards: what is kept, with its demonstrations, in one fixed order."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experts import pack
+from suti.io.records import open_examples, write_lines, write_records
+from suti.schema import Candidate, Score
+from suti.stage import stage
+from tests.experts import inputs
+
+CLUSTERS = inputs.make_clusters(3)
+IMAGES = inputs.draw_pictures(50, 12)
+CANDIDATES = [
+  Candidate(
+    key=f"{number:012x}",
+    cluster=CLUSTERS[number % 3].key,
+    prompt=f"a dog, number {number}",
+    skill="attribute",
+    image=image,
+    seed=number,
+    guidance=1.0,
+  )
+  for number, image in enumerate(IMAGES)
+]
+SCORES = [
+  Score(
+    candidate=c.key,
+    cluster=c.cluster,
+    prompt=c.prompt,
+    delta_clip=c.seed / 100,
+    clip_t=0.3,
+    best_demonstration=0.3 - c.seed / 100,
+    identity=0.5,
+    kept=c.seed >= 2,
+  )
+  for c in CANDIDATES
+]
+
+
+def make_workdir(folder):
+  inputs.write_stages(folder, CLUSTERS)
+  for i in range(3):
+    write_records(
+      folder / f"experts/sample/wave-{i:05d}.array_record",
+      CANDIDATES[4 * i : 4 * i + 4],
+      kind=Candidate,
+    )
+  write_lines(folder / "experts/filter/scores.jsonl", SCORES)
+  for name in ("sample", "filter"):
+    stage(folder, f"experts/{name}", {}).finish({})
+  return folder
+
+
+def config_of(**kw):
+  config = inputs.make_config({}).unlock()
+  config.update(kw)
+  return config
+
+
+def test_kept_candidates_come_with_their_cluster(tmp_path):
+  workdir = make_workdir(tmp_path)
+  summary = pack.run(config_of(), workdir)
+  assert summary == {"examples": 10, "clusters": 3}
+  examples = list(open_examples(workdir / "experts/pack"))
+  assert {e.key for e in examples} == {s.candidate for s in SCORES if s.kept}
+  for example in examples:
+    candidate = CANDIDATES[int(example.key, 16)]
+    cluster = next(c for c in CLUSTERS if c.key == candidate.cluster)
+    assert example.cluster == cluster.key
+    assert example.prompt == candidate.prompt
+    assert example.captions == cluster.captions
+    assert example.delta_clip == pytest.approx(candidate.seed / 100)
+    np.testing.assert_array_equal(example.image, candidate.image)
+    for ours, theirs in zip(
+      example.demonstrations, cluster.images, strict=True
+    ):
+      np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_order_is_shuffled_by_the_seed_alone(tmp_path):
+  def order(name, **kw):
+    workdir = make_workdir(tmp_path / name)
+    pack.run(config_of(**kw), workdir)
+    folder = workdir / "experts/pack"
+    files = {f.name: f.read_bytes() for f in folder.glob("*.array_record*")}
+    return [e.key for e in open_examples(folder)], files
+
+  keys, files = order("a")
+  again, same_files = order("b")
+  assert keys == again
+  assert files == same_files
+  assert len(files) == 3  # shards of four
+  assert keys != sorted(keys)
+  other, _ = order("c", seed=1)
+  assert other != keys
+  assert sorted(other) == sorted(keys)
+
+
+def test_a_killed_run_is_done_again(tmp_path, monkeypatch):
+  workdir = make_workdir(tmp_path)
+  write = pack.write_examples
+
+  def half(folder, examples, **kw):
+    write(folder, examples, **kw)
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pack, "write_examples", half)
+    with pytest.raises(KeyboardInterrupt):
+      pack.run(config_of(), workdir)
+  assert not (workdir / "experts/pack/done.json").exists()
+  pack.run(config_of(), workdir)
+  assert len(open_examples(workdir / "experts/pack")) == 10
+  assert not (workdir / "experts/pack/part").exists()
+
+
+def test_scores_of_other_candidates_are_caught():
+  wrong = dataclasses.replace(SCORES[0], candidate="ffffffffffff")
+  with pytest.raises(AssertionError):
+    list(pack.make_examples([(wrong, CANDIDATES, 0)], CLUSTERS))

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts that no demonstration shows."""
+
+import collections
+import dataclasses
+
+import pytest
+
+from experts import prompts
+from suti.evaluation.dreambench import LIVE_TEMPLATES, Template, templates_of
+from suti.schema import SKILLS
+from tests.experts import inputs
+
+CLUSTER = inputs.make_clusters(1)[0]
+
+
+def template(text):
+  return Template(text=text, skill="attribute")
+
+
+@pytest.mark.parametrize(
+  ("caption", "text", "answer"),
+  [
+    ("a dog in the snow", "a {} in the snow", True),
+    ("a dog on a snowy hill", "a {} in the snow", True),
+    ("a red dog", "a {} wearing a red hat", False),
+    ("a dog with a red hat on", "a {} wearing a red hat", True),
+    ("a dog on a rug", "a {} on top of a purple rug in a forest", False),
+    ("a dog", "a {} in the snow", False),
+    ("a reddish dog", "a red {}", False),
+  ],
+)
+def test_what_a_caption_shows(caption, text, answer):
+  assert prompts.shows(caption, template(text)) is answer
+
+
+def test_no_template_is_without_words_of_its_own():
+  texts = [t.text for live in (True, False) for t in templates_of(live=live)]
+  words = [tuple(prompts.words_of(text)) for text in dict.fromkeys(texts)]
+  assert all(words)
+  assert max(collections.Counter(words).values()) == 1
+
+
+def test_prompts_are_never_of_a_scene_shown():
+  for num in range(1, 40):
+    for prompt in prompts.propose(CLUSTER, num=num, seed=num):
+      for caption in (CLUSTER.caption, *CLUSTER.captions):
+        assert not prompts.shows(caption, template(prompt.prompt)), prompt
+  everything = prompts.propose(CLUSTER, num=100)
+  texts = {p.prompt for p in everything}
+  assert len(texts) == len(everything)
+  assert "a dog in the snow" not in texts  # a caption
+  assert "a dog on the beach" not in texts
+  assert "a dog in the jungle" in texts
+  assert {p.skill for p in everything} == set(SKILLS)
+
+
+def test_the_subject_s_own_colour_is_not_asked_for():
+  red = dataclasses.replace(CLUSTER, caption="a red dog")
+  assert "a red dog" not in {p.prompt for p in prompts.propose(red, num=100)}
+
+
+def test_skills_restrict():
+  rows = prompts.propose(CLUSTER, num=100, skills=("style", "attribute"))
+  assert {p.skill for p in rows} == {"style", "attribute"}
+
+
+def test_a_cluster_s_prompts_do_not_depend_on_its_place():
+  first = prompts.propose(CLUSTER, num=4)
+  assert first == prompts.propose(CLUSTER, num=4)
+  assert first[:2] == prompts.propose(CLUSTER, num=2)
+  assert first != prompts.propose(CLUSTER, num=4, seed=1)
+
+
+def test_the_benchmark_gets_its_own_prompts():
+  rows = prompts.propose(CLUSTER, num=25, source="dreambench")
+  assert [p.prompt for p in rows] == [
+    t.text.format("dog") for t in LIVE_TEMPLATES
+  ]
+  few = prompts.propose(CLUSTER, num=5, source="dreambench")
+  assert [rows.index(p) for p in few] == [0, 6, 12, 18, 24]
+
+
+def test_the_stage_writes_them_and_refuses_to_write_none(tmp_path):
+  clusters = inputs.make_clusters(3)
+  inputs.write_stages(tmp_path, clusters)
+  for file in (tmp_path / "experts/prompts").iterdir():
+    file.unlink()
+  config = inputs.make_config({}).unlock()
+  config.prompts.num_per_cluster = 3
+  summary = prompts.run(config, tmp_path)
+  rows = prompts.read_prompts(tmp_path)
+  assert summary["prompts"] == len(rows) == 9
+  assert [p.cluster for p in rows[::3]] == [c.key for c in clusters]
+
+  for file in (tmp_path / "experts/prompts").iterdir():
+    file.unlink()
+  # No object wears anything in the templates.
+  objects = [dataclasses.replace(c, live=False) for c in clusters]
+  inputs.write_stages(tmp_path, objects)
+  for file in (tmp_path / "experts/prompts").iterdir():
+    file.unlink()
+  config.prompts.skills = ("accessory",)
+  with pytest.raises(ValueError, match=r"skills accessory: allow more in"):
+    prompts.run(config, tmp_path)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Candidates: the same whatever is drawn beside them, and after a kill."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from experts import sample
+from experts.prompts import read_prompts
+from suti.io.files import read_json, write_json
+from tests.experts import inputs
+
+
+def copy_of(tuned, name):
+  workdir = tuned[0].parent / name
+  shutil.rmtree(workdir, ignore_errors=True)
+  shutil.copytree(tuned[0], workdir)
+  return workdir
+
+
+def config_of(tuned, **kw):
+  config = tuned[1].copy_and_resolve_references().unlock()
+  config.finetune.keep_weights = kw.pop("keep_weights", True)
+  config.sample.update(kw)
+  return config
+
+
+def candidates_of(workdir):
+  return [c for file in sample.open_candidates(workdir) for c in file]
+
+
+@pytest.fixture(scope="module")
+def drawn(tuned):
+  workdir = copy_of(tuned, "drawn")
+  config = config_of(tuned, images_per_prompt=2, batch_size=3)
+  sample.run(config, workdir)
+  return workdir
+
+
+def test_every_prompt_gets_its_pictures(drawn):
+  rows = candidates_of(drawn)
+  prompts = read_prompts(drawn)
+  assert [(c.cluster, c.prompt) for c in rows] == [
+    (p.cluster, p.prompt) for p in prompts for _ in range(2)
+  ]
+  assert len({c.key for c in rows}) == len({c.seed for c in rows}) == len(rows)
+  assert all(c.image.shape == (16, 16, 3) for c in rows)
+  first, second = rows[:2]
+  assert (first.image != second.image).any()
+
+
+def test_a_picture_does_not_depend_on_its_batch(tuned, drawn):
+  workdir = copy_of(tuned, "other_batch")
+  config = config_of(tuned, images_per_prompt=1, batch_size=2)
+  sample.run(config, workdir)
+  ours = {c.key: c for c in candidates_of(workdir)}
+  assert len(ours) == len(candidates_of(drawn)) / 2
+  theirs = {c.key: c for c in candidates_of(drawn)}
+  for key, candidate in ours.items():
+    # Another batch is another order of sums: one level of 255.
+    difference = candidate.image.astype(int) - theirs[key].image
+    assert np.abs(difference).max() <= 1
+
+
+class KilledError(Exception):
+  """Stands for kill -9."""
+
+
+def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
+  workdir = copy_of(tuned, "killed")
+  config = config_of(
+    tuned, images_per_prompt=2, batch_size=3, keep_weights=False
+  )
+  weights = workdir / "experts/finetune"
+  write = sample.write_records
+
+  def write_once(path, *args, **kw):
+    if path.stem == "wave-00001":
+      raise KilledError
+    return write(path, *args, **kw)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(sample, "write_records", write_once)
+    with pytest.raises(KilledError):
+      sample.run(config, workdir)
+  assert [p.stem for p in weights.glob("*.safetensors")] == ["wave-00001"]
+  sample.run(config, workdir)
+  assert not list(weights.glob("*.safetensors"))
+  for file in (drawn / "experts/sample").glob("*.array_record"):
+    other = workdir / "experts/sample" / file.name
+    assert file.read_bytes() == other.read_bytes()
+
+  shutil.rmtree(workdir / "experts/sample")
+  with pytest.raises(ValueError, match=r"wave-00000.safetensors is gone: with"):
+    sample.run(config, workdir)
+
+
+def test_a_quarantined_expert_draws_nothing(tuned, clusters):
+  workdir = copy_of(tuned, "quarantined")
+  file = workdir / "experts/finetune/wave-00000.json"
+  record = read_json(file)
+  record["experts"][0] |= {"status": "quarantined", "cause": "nan"}
+  write_json(file, record)
+  sample.run(config_of(tuned), workdir)
+  found = {c.cluster for c in candidates_of(workdir)}
+  assert found == {c.key for c in clusters[1:]}
+
+
+def test_weights_of_another_net_are_refused(tuned):
+  trainable = {"conv_in.weight": np.zeros((3, 3, 1, 1), np.float32)}
+  file = tuned[0] / "experts/finetune/wave-00000.safetensors"
+  with pytest.raises(ValueError, match=r"holds experts of another net"):
+    sample.load_wave(file, trainable, size=8)
+
+
+def test_seeds_are_of_cluster_prompt_and_number(clusters, tmp_path):
+  inputs.write_stages(tmp_path, clusters)
+  prompts = read_prompts(tmp_path)
+  two = sample.rows_of(prompts, num=2)
+  three = sample.rows_of(prompts[::-1], num=3)
+  for key, rows in two.items():
+    assert {r.seed for r in rows} <= {r.seed for r in three[key]}
+  seeds = [r.seed for rows in two.values() for r in rows]
+  assert len(set(seeds)) == len(seeds)

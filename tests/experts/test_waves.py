@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Division into waves."""
+
+import numpy as np
+import pytest
+
+from experts.waves import expert_key, make_waves
+from suti.parallel.mesh import check_batch, make_mesh
+
+KEYS = [f"{i:012x}" for i in (7, 3, 11, 1, 5)]
+
+
+def waves_of(keys, **kw):
+  return make_waves(keys, **{"experts_per_wave": 2, "num_devices": 1} | kw)
+
+
+def test_order_of_the_clusters_does_not_matter():
+  waves = waves_of(KEYS)
+  assert [w.keys for w in waves] == [w.keys for w in waves_of(KEYS[::-1])]
+  assert [k for w in waves for k in w.real_keys] == sorted(KEYS)
+
+
+def test_the_last_wave_is_filled_up_and_masked():
+  last = waves_of(KEYS)[-1]
+  assert last.keys == (max(KEYS),) * 2
+  np.testing.assert_array_equal(last.real_E, [True, False])
+  assert last.name == "wave-00002"
+
+
+def test_a_wave_is_no_larger_than_needed():
+  (wave,) = waves_of(KEYS, experts_per_wave=64, num_devices=4)
+  assert len(wave.keys) == 8
+  assert len(wave.real_keys) == 5
+
+
+def test_a_limit_takes_the_first_by_key():
+  (wave,) = waves_of(KEYS, limit=2)
+  assert wave.real_keys == tuple(sorted(KEYS)[:2])
+  assert len(waves_of(KEYS, limit=0)) == 3
+
+
+def test_experts_that_devices_cannot_share_are_refused():
+  mesh = make_mesh({"expert": -1, "data": 1, "fsdp": 1})
+  with pytest.raises(ValueError, match=r"experts_per_wave=30 is not divisible"):
+    check_batch("config.finetune.experts_per_wave", 30, mesh)
+
+
+def test_an_expert_key_is_of_seed_and_cluster():
+  a, b = (expert_key(0, key) for key in KEYS[:2])
+  assert (a != b).all()
+  assert (expert_key(0, KEYS[0]) == a).all()
+  assert (expert_key(1, KEYS[0]) != a).all()

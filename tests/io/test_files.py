@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files appear whole or not at all; a workdir belongs to one process."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from suti.io import files
+
+
+def names(folder):
+  return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_replace_and_make_folders(tmp_path):
+  path = tmp_path / "a" / "b.bin"
+  files.write_atomic(path, b"one")
+  files.write_atomic(path, b"two")
+  assert path.read_bytes() == b"two"
+  assert names(path.parent) == ["b.bin"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+  path = tmp_path / "a.txt"
+  path.write_text("old")
+  with pytest.raises(RuntimeError), files.replacing(path) as part:
+    part.write_text("half")
+    raise RuntimeError
+  assert path.read_text() == "old"
+  assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+  folder = tmp_path / "model"
+  for text in ("one", "two"):
+    with files.replacing_folder(folder) as part:
+      (part / "sub").mkdir()
+      (part / "sub" / text).write_text(text)
+      assert not (folder / "sub" / text).exists()
+  assert names(folder / "sub") == ["two"]
+  with pytest.raises(RuntimeError), files.replacing_folder(folder) as part:
+    (part / "three").write_text("half")
+    raise RuntimeError
+  assert names(tmp_path) == ["model"]
+  assert names(folder) == ["sub"]
+
+
+_SLOW = """
+import sys, time
+from pathlib import Path
+from suti.io import files
+with files.{lender}(sys.argv[1]) as part:
+  target = part / "x" if "{lender}" == "replacing_folder" else part
+  with target.open("w") as file:
+    file.write("half of it")
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("lender", ["replacing", "replacing_folder"])
+def test_kill_in_the_middle_leaves_nothing_half_written(tmp_path, root, lender):
+  path = tmp_path / "out"
+  command = [sys.executable, "-c", _SLOW.format(lender=lender), str(path)]
+  with subprocess.Popen(
+    command, cwd=root, stdout=subprocess.PIPE, text=True
+  ) as process:
+    assert process.stdout.readline() == "writing\n"
+    process.send_signal(signal.SIGKILL)
+  assert not path.exists()
+  assert [name for name in names(tmp_path) if not name.startswith(".")] == []
+  assert len(names(tmp_path)) == 1  # What was being written, hidden.
+  files.clean_parts(tmp_path)
+  assert names(tmp_path) == []
+
+
+def test_cleaning_spares_what_is_whole(tmp_path):
+  files.write_atomic(tmp_path / "deep" / "a.part.json", b"{}")
+  (tmp_path / "deep" / ".a.json.123.part").write_bytes(b"{")
+  (tmp_path / ".model.9.old.part" / "sub").mkdir(parents=True)
+  files.clean_parts(tmp_path)
+  assert names(tmp_path) == ["deep"]
+  assert names(tmp_path / "deep") == ["a.part.json"]
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+  path = tmp_path / "a.bin"
+  path.write_bytes(b"old")
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(ValueError, match=r"The disk of .* is full") as caught:
+    files.write_atomic(path, b"new")
+  assert "\n" not in str(caught.value)
+  assert path.read_bytes() == b"old"
+  assert names(tmp_path) == ["a.bin"]
+
+
+def test_full_disks_are_known_by_number_and_by_words():
+  assert files.is_disk_full(OSError(errno.ENOSPC, ""))
+  assert files.is_disk_full(OSError(errno.EDQUOT, ""))
+  assert files.is_disk_full(RuntimeError("x: No space left on device; y"))
+  assert not files.is_disk_full(OSError(errno.EACCES, "denied"))
+  try:
+    try:
+      raise OSError(errno.ENOSPC, "")
+    except OSError as error:
+      raise KeyError("wrapped") from error
+  except KeyError as error:
+    assert files.is_disk_full(error)
+
+
+def test_json_round_trip(tmp_path):
+  value = {"a": [1, 2.5, None], "ü": {"b": True}}
+  files.write_json(tmp_path / "a.json", value)
+  assert files.read_json(tmp_path / "a.json") == value
+  assert "ü" in (tmp_path / "a.json").read_text(encoding="utf-8")
+  with pytest.raises(ValueError):
+    files.write_json(tmp_path / "b.json", {"loss": float("nan")})
+  assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe"])
+def test_damaged_json_is_named(tmp_path, content):
+  path = tmp_path / "done.json"
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=r"done\.json is not a JSON file"):
+    files.read_json(path)
+
+
+_HOLD = """
+import sys, time
+from suti.io import files
+with files.lock(sys.argv[1]):
+  print("held", flush=True)
+  time.sleep(60)
+"""
+
+
+def test_a_workdir_belongs_to_one_process_until_it_dies(tmp_path, root):
+  workdir = tmp_path / "runs"
+  with subprocess.Popen(
+    [sys.executable, "-c", _HOLD, str(workdir)],
+    cwd=root,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    assert process.stdout.readline() == "held\n"
+    with (
+      pytest.raises(ValueError, match="in use by another run") as caught,
+      files.lock(workdir),
+    ):
+      pass
+    assert f"(process {process.pid})" in str(caught.value)
+    process.send_signal(signal.SIGKILL)
+  with files.lock(workdir):
+    pass
+  with files.lock(workdir):  # Also free after a normal end.
+    pass
+
+
+def test_a_file_is_no_workdir(tmp_path):
+  (tmp_path / "file").write_text("")
+  for path in (tmp_path / "file", tmp_path / "file" / "sub"):
+    with pytest.raises(ValueError, match="not a folder"), files.lock(path):
+      pass
+
+
+@pytest.mark.parametrize(
+  ("old", "new", "expected"),
+  [
+    ({"a": 1, "b": {"c": (1, 2)}}, {"b": {"c": [1, 2]}, "a": 1}, None),
+    ({"a": {"b": 1}}, {"a": {"b": 2}}, ("x.a.b", "1", "2")),
+    ({"a": 1}, {"a": 1, "b": 2}, ("x.b", "absent", "2")),
+    ({"a": 1, "b": 2}, {"b": 2}, ("x.a", "1", "absent")),
+    ({"a": {"b": 1}}, {"a": "b"}, ("x.a", "{'b': 1}", "'b'")),
+    ({"a": 1}, {"a": 1.5}, ("x.a", "1", "1.5")),
+    ({"a": None}, {"a": 0}, ("x.a", "None", "0")),
+  ],
+)
+def test_first_difference(old, new, expected):
+  assert files.first_difference(old, new, "x") == expected
+
+
+def test_two_writers_do_not_mix(tmp_path, root):
+  # The last one wins, whole: names of unfinished files hold the process id.
+  code = (
+    "import sys; from suti.io import files\n"
+    "for _ in range(30):\n"
+    "  files.write_atomic(sys.argv[1], sys.argv[2].encode() * 100000)"
+  )
+  path = tmp_path / "a.bin"
+  writers = [
+    subprocess.Popen([sys.executable, "-c", code, path, letter], cwd=root)
+    for letter in "ab"
+  ]
+  seen = set()
+  while any(writer.poll() is None for writer in writers):
+    if path.exists():
+      content = path.read_bytes()
+      assert len(content) == 100000
+      seen.add(len(set(content)))
+    time.sleep(0.005)
+  assert seen == {1}
+  assert all(writer.wait() == 0 for writer in writers)
+  assert names(tmp_path) == ["a.bin"]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What attention does with orders, masks and long sequences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from suti.nn import attention
+from suti.nn.attention import attend, merge_heads, split_heads
+from tests.goldens import cases
+
+
+@pytest.fixture
+def qkv():
+  lengths = {"q": 6, "k": 8, "v": 8}
+  return [
+    jnp.asarray(8 * cases.draw(n, (2, s, 3, 4))) for n, s in lengths.items()
+  ]
+
+
+def test_the_formula(qkv):
+  q, k, v = (np.asarray(t, np.float64) for t in qkv)
+  logits = np.einsum("bsnd,blnd->bnsl", q, k) / 2
+  weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  expected = np.einsum("bnsl,blnd->bsnd", weights, v)
+  np.testing.assert_allclose(attend(*qkv), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_order_of_keys_does_not_matter(qkv):
+  q, k, v = qkv
+  order = np.random.permutation(8)
+  mask = jnp.arange(8) < 5
+  np.testing.assert_allclose(
+    attend(q, k[:, order], v[:, order], mask[order]),
+    attend(q, k, v, mask),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
+def test_a_masked_key_is_no_key(qkv):
+  q, k, v = qkv
+  mask_BL = jnp.arange(8) < jnp.array([[5], [8]])
+  found = attend(q, k, v.at[0, 5:].set(1e9), mask_BL[:, None, None])
+  np.testing.assert_allclose(
+    found[0], attend(q[:1], k[:1, :5], v[:1, :5])[0], rtol=1e-5, atol=1e-6
+  )
+  np.testing.assert_array_equal(found[1], attend(q, k, v)[1])
+
+
+def test_a_query_without_keys_gets_zero_and_no_gradient(qkv):
+  mask = jnp.ones((2, 1, 6, 8), bool).at[0, :, 2].set(False)
+  found = attend(*qkv, mask)
+  assert (found[0, 2] == 0).all()
+  assert (found[0, 1] != 0).all()
+  gradients = jax.grad(
+    lambda qkv: (
+      jnp.square(attend(*qkv, mask)[0, 2]).sum()
+      + attend(*qkv, mask)[0, 2].sum()
+    )
+  )(qkv)
+  for gradient in gradients:
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_long_sequences_go_in_blocks_with_equal_results(qkv, rows, monkeypatch):
+  mask = jnp.asarray(np.random.rand(2, 1, rows, 8) < 0.7)
+
+  def value_and_gradients():
+    loss = lambda qkv: jnp.sin(attend(*qkv, mask)).sum()  # noqa: E731
+    return attend(*qkv, mask), jax.grad(loss)(qkv)
+
+  whole = value_and_gradients()
+  monkeypatch.setattr(attention, "_MAX_LOGITS", 8 * 2)
+  assert "scan" in str(jax.make_jaxpr(attend)(*qkv, mask))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    value_and_gradients(),
+    whole,
+  )
+
+
+def test_bfloat16_in_and_out_with_a_float32_softmax(qkv):
+  found = attend(*(t.astype(jnp.bfloat16) for t in qkv))
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    found.astype(np.float32), attend(*qkv), rtol=0.05, atol=0.05
+  )
+  # 300 equal keys: in bfloat16, weights would not add up to one.
+  q, k = jnp.zeros((1, 1, 1, 4), jnp.bfloat16), jnp.zeros((1, 300, 1, 4))
+  ones = jnp.ones_like(k, jnp.bfloat16)
+  mean = attend(q, k.astype(jnp.bfloat16), ones).astype(jnp.float32)
+  np.testing.assert_allclose(mean, 1, atol=0.01)
+
+
+def test_heads_are_consecutive_channels():
+  x = jnp.arange(2 * 3 * 8).reshape(2, 3, 8)
+  heads = split_heads(x, 4)
+  np.testing.assert_array_equal(heads[1, 2, 3], x[1, 2, 6:])
+  np.testing.assert_array_equal(merge_heads(heads), x)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of suti.pretrain: losses in closed form, loops that resume."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.pretrain import clip as clip_config
+from configs.pretrain import text_to_image as base_config
+from suti.backbone import load_backbone
+from suti.io.files import read_json
+from suti.log import read_log
+from suti.pretrain import (
+  clip,
+  exam,
+  identity,
+  loop,
+  pictures,
+  text_to_image,
+)
+from suti.pretrain.augment import augment
+from suti.pretrain.card import write_card
+
+
+@pytest.fixture
+def fake_renderer(monkeypatch):
+  """Pictures that cost nothing: their colour is their shot's."""
+  drawn = []
+
+  def render_shots(shots, *, size_px):
+    drawn.append(len(shots))
+    rows = [
+      np.random.default_rng((shot.subject, shot.seed)).integers(
+        0, 256, (size_px, size_px, 3), np.uint8
+      )
+      for shot in shots
+    ]
+    return {"image": np.stack(rows)}
+
+  monkeypatch.setattr(pictures, "render_shots", render_shots)
+  return drawn
+
+
+def test_contrastive_loss_of_perfect_pairs_is_entropy_of_their_repeats():
+  """Two of four captions are equal: their share of 1/2 each costs log 2."""
+  z = jnp.eye(4).at[1].set(jnp.eye(4)[0])
+  same = jnp.asarray(z @ z.T > 0.5)
+  loss = clip.contrastive_loss(z, z, same, jnp.float32(100.0))
+  np.testing.assert_allclose(loss, np.log(2) / 2, atol=1e-5)
+
+
+def test_contrastive_loss_falls_when_pairs_come_together():
+  key = jax.random.key(0)
+  text = jax.random.normal(key, (8, 4))
+  text /= jnp.linalg.norm(text, axis=-1, keepdims=True)
+  same = jnp.eye(8, dtype=bool)
+  apart = clip.contrastive_loss(text[::-1], text, same, jnp.float32(10.0))
+  together = clip.contrastive_loss(text, text, same, jnp.float32(10.0))
+  assert together < apart
+
+
+def test_pair_loss_counts_nearest_of_the_same_subject():
+  z = jnp.asarray([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+  loss, hit = identity.pair_loss(z, jnp.asarray([0, 0, 1, 1]), temperature=0.01)
+  assert hit == 1.0
+  np.testing.assert_allclose(loss, 0.0, atol=1e-5)
+  _, miss = identity.pair_loss(z, jnp.asarray([0, 1, 0, 1]), temperature=0.01)
+  assert miss == 0.0
+
+
+def test_area_under_curve_is_mann_whitney():
+  rng = np.random.default_rng(0)
+  positive, negative = rng.normal(1, 1, 40).round(1), rng.normal(0, 1, 60)
+  negative = negative.round(1)
+  pairs = positive[:, None] - negative[None]
+  expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+  found = exam.area_under_curve(positive, negative)
+  np.testing.assert_allclose(found, expected)
+
+
+def test_augment_keeps_range_and_is_the_keys_alone():
+  images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+  one = augment(jnp.asarray(images), jax.random.key(1))
+  again = augment(jnp.asarray(images), jax.random.key(1))
+  other = augment(jnp.asarray(images), jax.random.key(2))
+  assert one.shape == images.shape
+  assert float(jnp.abs(one).max()) <= 1.0
+  np.testing.assert_array_equal(one, again)
+  assert not np.allclose(one, other)
+
+
+def test_pool_draws_only_what_is_missing(fake_renderer, tmp_path, monkeypatch):
+  monkeypatch.setattr(pictures, "_CHUNK", 8)
+  config = clip_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each = 4, 4
+  small = pictures.draw_pool(config, tmp_path, size_px=8)
+  assert fake_renderer == [8, 8]
+  config.num_subjects = 6
+  large = pictures.draw_pool(config, tmp_path, size_px=8)
+  assert fake_renderer == [8, 8, 8]
+  np.testing.assert_array_equal(large.image_u8_NHWC[:16], small.image_u8_NHWC)
+  assert list(large.shots[:16]) == list(small.shots)
+
+
+def test_chosen_shots_of_a_subject_show_different_templates():
+  shots = pictures.choose_shots(
+    split="train", num_subjects=3, shots_each=16, studio=0.0, seed=0
+  )
+  for start in range(0, 48, 16):
+    subject = shots[start : start + 16]
+    assert len({shot.subject for shot in subject}) == 1
+    assert len({shot.template for shot in subject}) == 16
+
+
+def test_loop_that_was_killed_logs_equal_losses(tmp_path):
+  """The run dies in its third step, after the checkpoint of the second."""
+  config = clip_config.get_config("tiny")
+
+  def batch_at(rng):
+    return {"x": rng.normal(size=(4, 3)).astype(np.float32)}
+
+  def dying(rng):
+    calls.append(rng)
+    if len(calls) == 3:
+      raise KeyboardInterrupt
+    return batch_at(rng)
+
+  def loss(params, batch, key):
+    noise = jax.random.normal(key, (4, 3))
+    return jnp.square(batch["x"] @ params["w"] - noise).mean(), {}
+
+  def start(folder, batches):
+    return loop.train(
+      config,
+      tmp_path / folder,
+      params={"w": jnp.eye(3)},
+      loss=loss,
+      batch_at=batches,
+      model=config.model,
+    )
+
+  calls = []
+  with jax.numpy_dtype_promotion("standard"):  # optax.adamw: float ** int
+    whole, _ = start("whole", batch_at)
+    with pytest.raises(KeyboardInterrupt):
+      start("broken", dying)
+    resumed, _ = start("broken", batch_at)
+  np.testing.assert_array_equal(whole["w"], resumed["w"])
+  rows = [
+    [(line["step"], line["loss"]) for line in read_log(tmp_path / folder)]
+    for folder in ("whole", "broken")
+  ]
+  assert rows[0] == rows[1]
+  assert [step for step, _ in rows[0]] == [1, 2, 3, 4]
+
+
+def test_base_is_written_as_a_backbone(fake_renderer, tmp_path):
+  config = base_config.get_config("tiny")
+  config.num_steps, config.checkpoint_every = 1, 2  # no preview: it compiles
+  with jax.numpy_dtype_promotion("standard"):
+    text_to_image.run(config, tmp_path)
+  assert fake_renderer
+  model = tmp_path / "text_to_image" / "model"
+  facts = read_json(model / "training.json")
+  assert facts["config"]["num_steps"] == 1
+  backbone = load_backbone(model)
+  assert backbone.size_px == config.size_px
+  assert backbone.latent_shape == (16, 16, 48)
+  text_BLD, mask_BL = backbone.encode_text(["a dog", ""])
+  assert text_BLD.shape[:2] == mask_BL.shape
+  image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+  np.testing.assert_array_equal(
+    backbone.to_image(backbone.to_latent(jnp.asarray(image))), image
+  )
+  write_card(model, title="A test", scores={"score": "0.5"})
+  card = (model / "README.md").read_text()
+  assert "| score | 0.5 |" in card and facts["command"] in card

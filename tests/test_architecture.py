@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house rules that a machine can check: imports, sizes, texts, commands.
+
+What the rules are for stands in CONTRIBUTING.md. Files are read, not imported,
+but for one test that imports them all in a process without an accelerator.
+"""
+
+import ast
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGES = ("suti", "experts", "apprentice", "configs", "launch", "tests")
+FILES = [
+  "setup.py",
+  *sorted(
+    path.relative_to(ROOT).as_posix()
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+  ),
+]
+SHIPPED = [
+  f for f in FILES if f.split("/")[0] in ("suti", "experts", "apprentice")
+]
+STAGES = (
+  "experts.mine",
+  "experts.prompts",
+  "experts.finetune",
+  "experts.sample",
+  "experts.filter",
+  "experts.pack",
+  "apprentice.train",
+  "apprentice.sample",
+  "apprentice.evaluate",
+)
+OURS = frozenset(PACKAGES)
+
+# A prefix of a module's name -> what it may import of ours, and whether jax,
+# flax and models' libraries are allowed. The longest prefix decides; `None` in
+# `others` allows every installed package.
+NUMPY = frozenset({"numpy"})
+JAX = frozenset({"jax", "numpy"})
+RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
+  "suti.schema": ((), NUMPY),
+  "suti.options": (("suti.schema",), NUMPY),
+  "suti.stage": (
+    ("suti.io.files", "suti.options", "suti.progress"),
+    frozenset({"absl", "ml_collections"}),
+  ),
+  "suti.progress": ((), frozenset()),
+  "suti.images": (
+    ("suti.io",),
+    frozenset({"numpy", "jax", "PIL"}),
+  ),
+  "suti.nn": (("suti.nn",), JAX | {"flax"}),
+  "suti.models": (("suti.nn", "suti.models"), JAX | {"flax"}),
+  "suti.diffusion": (("suti.diffusion",), JAX),
+  "suti.parallel": (("suti.parallel",), JAX),
+  "suti.io.files": ((), NUMPY),
+  "suti.io": (
+    ("suti.schema", "suti.io", "suti.nn.param", "suti.images"),
+    frozenset(
+      {
+        "jax",
+        "numpy",
+        "orbax",
+        "grain",
+        "tensorflow_datasets",
+        "etils",
+        "array_record",
+        "safetensors",
+        "ml_dtypes",
+        "PIL",
+        "absl",
+      }
+    ),
+  ),
+  "suti.log": (("suti.io", "suti.stage"), JAX | {"absl"}),
+  "suti.text": ((), frozenset({"numpy", "tokenizers", "transformers"})),
+  "suti.backbone": (
+    ("suti.diffusion", "suti.io", "suti.models", "suti.nn", "suti.text"),
+    JAX,
+  ),
+  # The encoders that judge are models like the backbone.
+  "suti.evaluation": (
+    (
+      "suti.backbone",
+      "suti.evaluation",
+      "suti.images",
+      "suti.io",
+      "suti.models",
+      "suti.nn",
+      "suti.progress",
+      "suti.schema",
+      "suti.stage",
+      "suti.text",
+    ),
+    JAX,
+  ),
+  "suti.world": (
+    (
+      "suti.evaluation.dreambench",
+      "suti.images",
+      "suti.io",
+      "suti.schema",
+      "suti.stage",
+      "suti.world",
+    ),
+    None,
+  ),
+  "suti.pretrain": (("suti",), None),
+  "suti.cli": (("suti", "experts", "apprentice"), frozenset()),
+  "experts": (("suti", "experts"), None),
+  "apprentice": (("suti", "apprentice"), None),
+  "configs": (("configs",), frozenset({"ml_collections"})),
+  "launch": ((), frozenset()),
+}
+# Where SubjectWorld may be named: where it is trained on or read as a source.
+WORLD_READERS = (
+  "suti.world",
+  "suti.pretrain",
+  "experts.rows",
+  "experts.mine",
+  "apprentice.evaluate",
+)
+
+
+def module_of(file: str) -> str:
+  return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports(file: str) -> list[tuple[str, bool]]:
+  """(module, whether the import stands at the file's top), absolute names."""
+  tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+  top = set(map(id, tree.body))
+  found = []
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      found += [(alias.name, id(node) in top) for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{file}: a relative import"
+      name = node.module or ""
+      # `from suti.io import files` imports a module, `from x import f` none.
+      for alias in node.names:
+        whole = f"{name}.{alias.name}"
+        path = ROOT / whole.replace(".", "/")
+        is_module = path.is_dir() or path.with_suffix(".py").is_file()
+        found.append((whole if is_module else name, id(node) in top))
+  return found
+
+
+def within(name: str, prefix: str) -> bool:
+  return name == prefix or name.startswith(prefix + ".")
+
+
+def rule_of(module: str):
+  prefixes = [p for p in RULES if within(module, p)]
+  return RULES[max(prefixes, key=len)] if prefixes else None
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f != "setup.py"])
+def test_who_may_import_whom(file):
+  module = module_of(file)
+  rule = rule_of(module)
+  if rule is None:
+    assert module.split(".")[0] in ("suti", "tests"), f"no rule for {module}"
+    return
+  ours, others = rule
+  for name, _ in imports(file):
+    first = name.split(".")[0]
+    if first in OURS:
+      assert any(within(name, p) for p in ours), f"{file} imports {name}"
+    elif others is not None and first not in sys.stdlib_module_names:
+      assert first in others, f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_what_nobody_imports(file):
+  """Torch and diffusers are the parity tests'; the rest has one importer."""
+  module = module_of(file)
+  for name, _ in imports(file):
+    first = name.split(".")[0]
+    assert first not in ("torch", "diffusers", "tensorflow", "pickle"), name
+    if first == "transformers":
+      assert module == "suti.text", f"{module} imports transformers"
+    if within(name, "suti.cli"):
+      pytest.fail(f"{module} imports suti.cli, which nothing may import")
+    if within(name, "suti.world"):
+      assert any(within(module, r) for r in WORLD_READERS), module
+
+
+@pytest.mark.parametrize(
+  "file",
+  [f for f in SHIPPED if re.search(r"/(methods|teachers)/[a-z]", f)],
+)
+def test_methods_and_teachers_know_neither_each_other_nor_a_loop(file):
+  package, folder = file.split("/")[:2]
+  own = f"{package}.{'method' if folder == 'methods' else 'teacher'}"
+  for name, _ in imports(file):
+    if name.split(".")[0] in OURS:
+      assert within(name, "suti") or name == own, f"{file} imports {name}"
+
+
+def test_tensorflow_is_nowhere():
+  for file in FILES:
+    source = (ROOT / file).read_text(encoding="utf-8")
+    if file != "tests/test_architecture.py":
+      assert not re.search(r"^\s*(import|from) tensorflow\b(?!_)", source, re.M)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_has_a_licence_a_docstring_and_a_bound(file):
+  source = (ROOT / file).read_text(encoding="utf-8")
+  lines = source.splitlines()
+  assert lines[0] == "# SPDX-License-Identifier: Apache-2.0"
+  docstring = ast.get_docstring(ast.parse(source))
+  assert docstring and docstring.strip(), "no module docstring"
+  assert len(lines) <= 500, f"{len(lines)} lines"
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_names_say_what_is_inside(file):
+  vague = {
+    "utils",
+    "util",
+    "common",
+    "helpers",
+    "helper",
+    "base",
+    "manager",
+    "misc",
+  }
+  assert not vague & set(file.removesuffix(".py").split("/"))
+
+
+def test_every_module_imports_and_none_starts_tensorflow():
+  """In one process of its own: what a test imported before must not help."""
+  modules = [module_of(f) for f in SHIPPED]
+  script = (
+    "import importlib, json, sys, warnings\n"
+    "warnings.simplefilter('error')\n"
+    f"for name in {modules!r}: importlib.import_module(name)\n"
+    "print(json.dumps(sorted(sys.modules)))\n"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", script],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  loaded = set(json.loads(result.stdout.splitlines()[-1]))
+  assert not {"tensorflow", "torch", "diffusers", "transformers"} & loaded
+
+
+@pytest.mark.parametrize("module", STAGES)
+def test_a_stage_is_started_with_two_flags(module):
+  """`main(name, run)` of suti.stage defines the flags; nobody defines more."""
+  file = ROOT / f"{module.replace('.', '/')}.py"
+  source = file.read_text(encoding="utf-8")
+  assert re.search(
+    rf'^if __name__ == "__main__":\n  (stage\.)?main\("{module}", run\)$',
+    source,
+    re.M,
+  ), f"{module} does not end in main(name, run)"
+  assert "argparse" not in source and "flags.DEFINE" not in source
+  run = next(
+    node
+    for node in ast.parse(source).body
+    if isinstance(node, ast.FunctionDef) and node.name == "run"
+  )
+  assert [a.arg for a in run.args.args] == ["config", "workdir"]
+  assert not run.args.kwonlyargs
+
+
+def records(folder: str) -> dict[str, str]:
+  """Each file of methods or teachers and the paper that its record names."""
+  found = {}
+  for path in sorted((ROOT / folder).glob("[a-z]*.py")):
+    source = path.read_text(encoding="utf-8")
+    link = re.search(r"paper=\(?\s*\"([^\"]+)\"", source)
+    assert link, f"{path} has no record with a paper"
+    found[path.stem] = link.group(1)
+  return found
+
+
+@pytest.mark.parametrize("folder", ["apprentice/methods", "experts/teachers"])
+def test_the_readme_lists_each_method_and_teacher_with_its_paper(folder):
+  readme = (ROOT / "README.md").read_text(encoding="utf-8")
+  rows = dict(
+    re.findall(
+      rf"^\| \[`(\w+)`\]\({folder}/\w+\.py\) \|.*\((http\S+)\)", readme, re.M
+    )
+  )
+  assert rows == records(folder)
+
+
+def test_the_readme_names_files_that_exist():
+  for name in ("README.md", "CONTRIBUTING.md"):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+      assert (ROOT / link).exists(), f"{name} links to {link}"
+    for config in re.findall(r"configs/[\w/]+\.py", text):
+      assert (ROOT / config).is_file(), f"{name} names {config}"
+
+
+def test_commands_start_fast():
+  """Help needs no numpy, `import suti` nothing at all."""
+  script = (
+    "import sys, suti, suti.cli\n"
+    "heavy = {'numpy', 'jax', 'absl'} & set(sys.modules)\n"
+    "sys.exit(bool(heavy) and str(heavy))\n"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", script],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr

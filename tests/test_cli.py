@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `suti` command: what it prints, writes, refuses, and how fast it starts.
+
+`suti run` as a whole is tests/end_to_end's.
+"""
+
+import dataclasses
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from apprentice.model import declare, save_apprentice
+from configs import quickstart
+from suti import cli, options
+from suti.backbone import PRETRAINED, load_backbone
+from suti.io import files
+from suti.io.files import write_json
+from suti.nn.param import init
+
+
+def start(*argv: str) -> int:
+  with pytest.raises(SystemExit) as caught:
+    cli.main(argv)
+  return caught.value.code or 0
+
+
+def error_of(capsys, *argv: str) -> str:
+  """The one line on stderr of a command that ends with exit code 2."""
+  assert start(*argv) == 2
+  lines = capsys.readouterr().err.strip().splitlines()
+  assert len(lines) == 1, lines
+  return lines[0]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_backbone):
+  """An untrained tiny apprentice."""
+  config = ConfigDict({"sites": r"transformer_blocks\.0$", "num_heads": 2})
+  backbone = load_backbone(tiny_backbone)
+  apprentice = declare(backbone, name="suti", config=config)
+  sampling = {
+    "num_steps": 2,
+    "sampler": "ddim",
+    "guidance": 2.0,
+    "percentile": 99.5,
+    "num_demonstrations": 4,
+  }
+  params = init(apprentice.spec, jax.random.key(0)) | backbone.params
+  apprentice = dataclasses.replace(apprentice, params=params, sampling=sampling)
+  folder = tmp_path_factory.mktemp("models") / "apprentice"
+  save_apprentice(apprentice, folder)
+  return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """A folder of three pictures of different kinds, and a file that is none."""
+  folder = tmp_path / "my_dog"
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  for name, mode, size in (
+    ("a.png", "RGBA", (80, 64)),
+    ("b.jpg", "L", (200, 300)),
+    ("c.webp", "RGB", (64, 64)),
+  ):
+    pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    image = Image.fromarray(pixels).resize(size).convert(mode)
+    image.save(folder / name)
+  (folder / "notes.txt").write_text("not a picture")
+  return folder
+
+
+def read(path) -> np.ndarray:
+  with Image.open(path) as image:
+    return np.asarray(image)
+
+
+# --- Help and mistakes -------------------------------------------------------
+
+
+def test_help_starts_in_less_than_a_second():
+  started = time.monotonic()
+  result = subprocess.run(
+    [sys.executable, "-m", "suti.cli", "--help"],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert time.monotonic() - started < 1
+  assert "generate" in result.stdout and "run" in result.stdout
+
+
+@pytest.mark.parametrize("argv", [(), ("--help",), ("-h",), ("help",)])
+def test_help_is_asked_for_in_each_usual_way(capsys, argv):
+  assert start(*argv) == 0
+  assert capsys.readouterr().out.startswith("usage: suti COMMAND")
+
+
+@pytest.mark.parametrize("command", ["run", "generate"])
+def test_each_command_has_help(capsys, command):
+  assert start(command, "--help") == 0
+  assert f"usage: suti {command}" in capsys.readouterr().out
+
+
+def test_an_unknown_command(capsys):
+  assert error_of(capsys, "runn") == (
+    "Error: no command 'runn'. Did you mean 'run'?"
+  )
+  assert error_of(capsys, "fly") == (
+    "Error: no command 'fly'. There are run and generate."
+  )
+
+
+CONFIG = ("--config", "configs/quickstart.py:tiny")
+RUN_MISTAKES = {
+  "no config": (
+    ("--workdir", "DIR"),
+    "Error: --config is missing: give a config file, such as --config "
+    "configs/quickstart.py.",
+  ),
+  "no workdir": (
+    CONFIG,
+    "Error: --workdir is missing: give a folder to work in, such as --workdir "
+    "runs/quickstart.",
+  ),
+  "a wrong value": (
+    (*CONFIG, "--workdir", "DIR", "--config.train.ema=1.0"),
+    "Error: config.train.ema=1.0: expected a number of at least 0 and below 1; "
+    "set it with --config.train.ema=….",
+  ),
+  "an unknown field": (
+    (*CONFIG, "--workdir", "DIR", "--config.train.emma=0.9"),
+    "Error: --config.train.emma: configs/quickstart.py:tiny has no such field. "
+    'Did you mean "ema" instead of "emma"?',
+  ),
+  "an unknown model": (
+    (*CONFIG, "--workdir", "DIR", "--config.backbone=no_such_model"),
+    "Error: No model 'no_such_model': it is neither a folder nor one of the "
+    "shipped models",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", RUN_MISTAKES)
+def test_a_mistake_in_run_is_one_line(capsys, tmp_path, name):
+  argv, text = RUN_MISTAKES[name]
+  argv = [str(tmp_path / "w") if arg == "DIR" else arg for arg in argv]
+  assert error_of(capsys, "run", *argv).startswith(text)
+
+
+def test_a_workdir_in_use_is_left_alone(capsys, tmp_path):
+  with files.lock(tmp_path):
+    line = error_of(capsys, "run", *CONFIG, "--workdir", str(tmp_path))
+  assert "in use by another run" in line
+  assert not (tmp_path / "experts").exists()
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "text"),
+  [
+    ("train.method", "suty", "Did you mean 'suti'?"),
+    ("finetune.teacher", "dreamboot", "Did you mean 'dreambooth'?"),
+  ],
+)
+def test_a_name_that_a_late_stage_misses_is_found_first(
+  capsys, tmp_path, tiny_backbone, field, value, text
+):
+  """Not after hours of the stages before it."""
+  models = ("backbone", "clip", "identity", "train.init")
+  line = error_of(
+    capsys,
+    "run",
+    *CONFIG,
+    *(f"--config.{name}={tiny_backbone}" for name in models),
+    f"--config.{field}={value}",
+    "--workdir",
+    str(tmp_path / "w"),
+  )
+  assert text in line
+  assert not (tmp_path / "w" / "experts").exists()
+
+
+# --- The benchmark's config --------------------------------------------------
+
+
+def test_the_benchmark_runs_on_held_out_subjects_with_the_benchmarks_prompts():
+  config = quickstart.get_config()
+  benchmark = cli.benchmark_config(config)
+  options.check(benchmark)
+  assert benchmark.mine.source == "heldout"
+  assert benchmark.mine.split == "test" != config.mine.split
+  assert benchmark.mine.num_pages == config.benchmark.num_subjects
+  assert benchmark.prompts.source == "dreambench"
+  assert benchmark.prompts.num_per_cluster == config.benchmark.num_prompts
+  assert benchmark.finetune.num_clusters == config.benchmark.num_expert_subjects
+  # All that decides how an expert learns is that of the training's experts.
+  for name in ("num_steps", "batch_size", "learning_rate", "teacher"):
+    assert benchmark.finetune[name] == config.finetune[name]
+  assert config.mine.source == "world", "the config itself has not changed"
+
+
+# --- suti generate -----------------------------------------------------------
+
+
+def generate(model, photos, out, *more: str) -> int:
+  return start(
+    "generate",
+    "--subject",
+    str(photos),
+    "--prompt",
+    "a dog in the snow",
+    "--out",
+    str(out),
+    "--model",
+    str(model),
+    *more,
+  )
+
+
+def test_generate_writes_a_sheet_and_each_picture(
+  capsys, tmp_path, model, photos
+):
+  out = tmp_path / "new" / "dog.png"
+  assert generate(model, photos, out, "--num", "2") == 0
+  assert {path.name for path in out.parent.iterdir()} == {
+    "dog.png",
+    "dog-0.png",
+    "dog-1.png",
+  }
+  one, two = (read(out.with_name(f"dog-{i}.png")) for i in "01")
+  assert one.shape == two.shape == (16, 16, 3)
+  assert (one != two).any()
+  # Three demonstrations in a row, two pictures in another.
+  height, width, _ = read(out).shape
+  assert width > 3 * cli.CELL_PX and height > 2 * cli.CELL_PX
+  captured = capsys.readouterr()
+  assert captured.out.strip() == (
+    f"Wrote {out} and {out.with_name('dog-0.png')} to dog-1.png."
+  )
+  assert "SubjectWorld" not in captured.err, "this model is not of the world"
+
+
+def test_generate_depends_on_the_seed_and_on_nothing_else(
+  tmp_path, model, photos
+):
+  for name, seed, num in (("a", "3", "1"), ("b", "3", "1"), ("c", "4", "1")):
+    out = tmp_path / f"{name}.png"
+    assert generate(model, photos, out, "--seed", seed, "--num", num) == 0
+  a, b, c = (read(tmp_path / f"{name}-0.png") for name in "abc")
+  np.testing.assert_array_equal(a, b)
+  assert (a != c).any()
+
+
+def test_generate_takes_files_in_the_place_of_a_folder(photos):
+  files = [str(photos / "c.webp"), str(photos / "a.png")]
+  assert [str(path) for path in cli.find_pictures(files)] == files
+  assert [p.name for p in cli.find_pictures([str(photos)])] == [
+    "a.png",
+    "b.jpg",
+    "c.webp",
+  ]
+
+
+def test_generate_says_so_where_a_model_knows_the_world_alone(
+  tmp_path, monkeypatch, tiny_backbone
+):
+  """A shipped model, and what was trained from one; nothing else."""
+  monkeypatch.setattr("suti.backbone.PRETRAINED", tmp_path / "shipped")
+  (tmp_path / "shipped" / "world_base" / "unet").mkdir(parents=True)
+  first, second = tmp_path / "first", tmp_path / "second"
+  write_json(first / "apprentice.json", {"base": "world_base"})
+  write_json(second / "apprentice.json", {"base": str(first)})
+  write_json(tmp_path / "other/apprentice.json", {"base": str(tiny_backbone)})
+  for name in ("world_base", first, second):
+    assert cli.knows_world_alone(str(name)), name
+  assert not cli.knows_world_alone(str(tmp_path / "other"))
+  readme = (PRETRAINED.parent.parent / "README.md").read_text()
+  assert "## Real photographs" in readme, "the note points there"
+  assert "'Real photographs'" in cli.NOTE
+
+
+def test_mistakes_in_generate(capsys, tmp_path, model, photos):
+  out = str(tmp_path / "x.png")
+
+  def mistake(**changes: str) -> str:
+    values = {
+      "subject": str(photos),
+      "prompt": "a dog in the snow",
+      "out": out,
+      "model": str(model),
+    } | changes
+    argv = [part for k, v in values.items() for part in (f"--{k}", v)]
+    return error_of(capsys, "generate", *argv)
+
+  nothing = tmp_path / "nothing"
+  nothing.mkdir()
+  assert mistake(subject=str(nothing)).startswith(
+    f"Error: --subject={nothing}: no pictures in this folder (looked for "
+  )
+  assert mistake(subject="no_such") == (
+    "Error: --subject=no_such: there is no such file or folder; give pictures "
+    "of one subject, or the folder they are in."
+  )
+  broken = tmp_path / "broken.jpg"
+  broken.write_bytes((photos / "b.jpg").read_bytes()[:300])
+  assert str(broken) in mistake(subject=str(broken))
+  assert mistake(prompt="  ") == (
+    "Error: The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+  )
+  assert mistake(out="dog.gif") == (
+    "Error: --out=dog.gif: expected the name of a PNG file; call it dog.png."
+  )
+  assert mistake(num="0") == "Error: num=0: expected 1 or more."
+  assert mistake(num="two") == (
+    "Error: argument --num: invalid int value: 'two' (see suti generate --help)"
+  )
+  assert mistake(model="no_such").startswith("Error: No model 'no_such'")
+  assert not (tmp_path / "x.png").exists()
+
+
+def test_more_pictures_than_can_be_attended_to(capsys, tmp_path, model):
+  many = tmp_path / "many"
+  many.mkdir()
+  for number in range(11):
+    Image.new("RGB", (64, 64), (number, 0, 0)).save(many / f"{number}.png")
+  assert generate(model, many, tmp_path / "x.png") == 2
+  assert "at most 10" in capsys.readouterr().err

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conformance: what every file of apprentice/methods must do.
+
+A new method is picked up here by its file alone. Each is declared on a tiny
+random backbone, trained for a few steps on eight examples, written, read back
+and sampled.
+"""
+
+import dataclasses
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apprentice import generate, method, model, train
+from apprentice.fields import make_fields, pick, to_latents
+from suti.backbone import load_backbone
+from suti.diffusion.objective import denoising_loss
+from suti.nn.param import functional, init, split, without
+from tests.apprentice import inputs
+
+B, K = 8, 3
+
+
+@pytest.fixture(scope="module", params=method.names())
+def name(request):
+  return request.param
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone):
+  return load_backbone(tiny_backbone)
+
+
+@pytest.fixture(scope="module")
+def trained(name, tiny_backbone, tmp_path_factory):
+  """(workdir, config) after 40 steps on eight examples."""
+  workdir = tmp_path_factory.mktemp(name)
+  config = inputs.make_config(
+    tiny_backbone,
+    method=name,
+    num_steps=40,
+    learning_rate=3e-3,
+    warmup_steps=2,
+    checkpoint_every=40,
+    log_every=10,
+    text_dropout=0.0,
+    demonstration_dropout=0.0,
+  )
+  inputs.write_pack(workdir, num=8)
+  with inputs.on_devices(1):
+    train.run(config, workdir)
+  return workdir, config
+
+
+@pytest.fixture(scope="module")
+def start(name, backbone, trained):
+  """The apprentice as it starts: the backbone's arrays and fresh new ones."""
+  declared = model.declare(backbone, name=name, config=trained[1].method)
+  new = without(declared.spec, backbone.params)
+  params = backbone.params | init(new, jax.random.key(0))
+  return dataclasses.replace(declared, params=params)
+
+
+@pytest.fixture(scope="module")
+def batch(backbone, start):
+  """The eight examples as one batch of latents."""
+  fields = start.method.fields(start.config)
+  rows = [
+    pick(
+      make_fields(
+        image=example.image,
+        prompt=example.prompt,
+        demonstrations=example.demonstrations[:K],
+        captions=example.captions[:K],
+        num_demonstrations=K,
+        encode_text=backbone.encode_text,
+        size_px=backbone.size_px,
+      ),
+      fields,
+    )
+    for example in inputs.draw_examples(8)
+  ]
+  stacked = {n: np.stack([row[n] for row in rows]) for n in fields}
+  return to_latents(backbone, stacked, dtype=jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def loss(start, backbone, batch):
+  """Loss of the eight examples at fixed noise, a function of parameters."""
+
+  def loss(params):
+    context = start.method.encode(start.apply, params, batch)
+    text = (batch["text"], batch["text_mask"])
+
+    def at(key):
+      return denoising_loss(
+        backbone.schedule,
+        lambda x, t: start.method.denoise(
+          start.apply, params, x, t, text, context
+        ),
+        batch["image"],
+        key,
+      ).mean()
+
+    return jax.lax.map(at, jax.random.split(jax.random.key(9), 8)).mean()
+
+  return jax.jit(loss)
+
+
+def test_the_record_is_whole(name):
+  record = method.find(name)
+  assert record.paper.startswith("https://")
+  assert importlib.import_module(f"apprentice.methods.{name}").__doc__
+
+
+def test_declaring_leaves_base_names_and_shapes_intact(start, backbone):
+  base, _ = functional(backbone.unet)
+  for parameter, described in base.items():
+    assert start.spec[parameter].shape == described.shape, parameter
+    assert start.spec[parameter].torch == described.torch, parameter
+  assert set(start.spec) - set(base), "no parameter is new"
+  # The backbone's own declaration is as it was.
+  assert functional(backbone.unet)[0].keys() == backbone.params.keys()
+
+
+def test_it_starts_as_its_base(start, backbone, batch):
+  x, t = batch["image"], jnp.arange(B) * 120
+  text = (batch["text"], batch["text_mask"])
+  _, apply = functional(backbone.unet)
+
+  @jax.jit
+  def both(params):
+    context = start.method.encode(start.apply, params, batch)
+    ours = start.method.denoise(start.apply, params, x, t, text, context)
+    base = apply(params, x, t, text[0], text_mask_BL=text[1])
+    return ours, base
+
+  ours, base = both(start.params)
+  np.testing.assert_allclose(ours, base, atol=1e-6)
+
+
+def test_loss_falls_on_eight_examples(trained, start, loss):
+  learnt = model.load_apprentice(trained[0] / "apprentice" / "train" / "model")
+  before, after = float(loss(start.params)), float(loss(learnt.params))
+  assert after < 0.9 * before, (before, after)
+
+
+def test_a_trained_model_heeds_what_it_is_shown(trained, start, batch):
+  learnt = model.load_apprentice(trained[0] / "apprentice" / "train" / "model")
+  x, t = batch["image"], jnp.full((B,), 500)
+  text = (batch["text"], batch["text_mask"])
+
+  @jax.jit
+  def predict(params, batch):
+    context = start.method.encode(start.apply, params, batch)
+    return start.method.denoise(start.apply, params, x, t, text, context)
+
+  own = predict(learnt.params, batch)
+  others = {
+    n: jnp.roll(array, 1, axis=0) if n.startswith("demonstration") else array
+    for n, array in batch.items()
+  }
+  assert float(jnp.abs(own - predict(learnt.params, others)).max()) > 1e-4
+
+
+def test_only_trainable_parameters_move(
+  name, tiny_backbone, start, backbone, tmp_path
+):
+  new = set(without(start.spec, backbone.params))
+  some = sorted(new)[len(new) // 2]
+  config = inputs.make_config(
+    tiny_backbone,
+    method=name,
+    num_steps=2,
+    warmup_steps=0,
+    checkpoint_every=2,
+    log_every=1,
+  ).unlock()
+  config.method.trainable = some.replace(".", r"\.") + "$|conv_out"
+  inputs.write_pack(tmp_path, num=8)
+  with inputs.on_devices(1):
+    train.run(config, tmp_path)
+  folder = tmp_path / "apprentice" / "train"
+  learnt = model.load_apprentice(folder / "model").params
+  moving, frozen = split(start.spec, config.method.trainable)
+  assert set(moving) == {some, "conv_out.weight", "conv_out.bias"}
+  for parameter in frozen:
+    np.testing.assert_array_equal(
+      learnt[parameter], start.params[parameter], err_msg=parameter
+    )
+  assert np.abs(learnt["conv_out.bias"] - start.params["conv_out.bias"]).any()
+  # What is frozen is in no checkpoint.
+  about = json.loads(
+    (folder / "checkpoints" / "2" / "about" / "metadata").read_text()
+  )
+  kept = {leaf for leaf in about["leaves"] if leaf.startswith("params.")}
+  assert kept == {f"params.{parameter}" for parameter in moving}
+
+
+def test_saved_restored_and_sampled(trained, tmp_path):
+  folder = trained[0] / "apprentice" / "train" / "model"
+  learnt = model.load_apprentice(folder)
+  example = inputs.draw_examples(1)[0]
+
+  def draw(apprentice, seed):
+    return generate.generate(
+      apprentice, example.demonstrations, "a red dog", num=2, seed=seed
+    )
+
+  images = draw(learnt, 0)
+  assert [image.shape for image in images] == [(16, 16, 3)] * 2
+  assert all(image.dtype == np.uint8 for image in images)
+  assert (images[0] != images[1]).any()
+  model.save_apprentice(learnt, tmp_path / "again")
+  again = model.load_apprentice(tmp_path / "again")
+  for parameter, array in learnt.params.items():
+    np.testing.assert_array_equal(again.params[parameter], array)
+  np.testing.assert_array_equal(draw(again, 0), images)

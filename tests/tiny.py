@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random tiny models in the published layout, in a folder of the test's own.
+
+They have every part that real ones have and no skill: 16 px pictures, a U-Net
+of two levels on an 8x8 grid, one layer in each tower. A step takes
+milliseconds.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+
+from suti.io.files import write_json
+from suti.io.weights import save
+from suti.models.clip import declare_clip, declare_clip_text
+from suti.models.dino import declare_dino
+from suti.models.unet import declare_unet
+from suti.nn.param import functional, init
+from suti.text import train_tokenizer
+
+SIZE_PX = 16
+PATCH = 2
+_LENGTH = 16  # tokens of a text
+_VOCABULARY = 320
+
+UNET = {
+  "_class_name": "UNet2DConditionModel",
+  "sample_size": SIZE_PX // PATCH,
+  "in_channels": 3 * PATCH**2,
+  "out_channels": 3 * PATCH**2,
+  "block_out_channels": [8, 16],
+  "layers_per_block": 1,
+  "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+  "mid_block_type": "UNetMidBlock2DCrossAttn",
+  "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+  "attention_head_dim": [1, 2],
+  "cross_attention_dim": 16,
+  "norm_num_groups": 4,
+  "use_linear_projection": True,
+  "flip_sin_to_cos": True,
+  "freq_shift": 0,
+  "act_fn": "silu",
+}
+SCHEDULER = {
+  "_class_name": "DDIMScheduler",
+  "num_train_timesteps": 1000,
+  "beta_schedule": "squaredcos_cap_v2",
+  "prediction_type": "v_prediction",
+}
+TEXT = {
+  "model_type": "clip_text_model",
+  "hidden_size": 16,
+  "intermediate_size": 32,
+  "num_hidden_layers": 1,
+  "num_attention_heads": 2,
+  "max_position_embeddings": _LENGTH,
+  "vocab_size": _VOCABULARY,
+  "hidden_act": "gelu",
+  "layer_norm_eps": 1e-5,
+  "bos_token_id": 0,
+  "eos_token_id": 1,
+  "pad_token_id": 1,
+}
+VISION = {
+  "hidden_size": 16,
+  "intermediate_size": 32,
+  "num_hidden_layers": 1,
+  "num_attention_heads": 2,
+  "image_size": SIZE_PX,
+  "patch_size": 8,
+  "num_channels": 3,
+  "hidden_act": "gelu",
+  "layer_norm_eps": 1e-5,
+}
+CLIP = {
+  "model_type": "clip",
+  "projection_dim": 16,
+  "logit_scale_init_value": 2.6592,
+  "text_config": TEXT | {"projection_dim": 16},
+  "vision_config": VISION | {"projection_dim": 16},
+}
+IDENTITY = VISION | {"model_type": "vit", "qkv_bias": True}
+PREPROCESSING = {
+  "crop_size": {"height": SIZE_PX, "width": SIZE_PX},
+  "size": {"shortest_edge": SIZE_PX},
+  "image_mean": [0.5, 0.5, 0.5],
+  "image_std": [0.5, 0.5, 0.5],
+}
+# Every word of the tests' prompts; other words are spelled in bytes.
+_WORDS = "a photo of the dog cat teapot in on with snow beach red hat wearing"
+
+
+def write_backbone(
+  folder: pathlib.Path, *, seed: int = 0, unet=UNET
+) -> pathlib.Path:
+  """Writes unet/, text_encoder/, tokenizer/, scheduler/; returns the folder."""
+  _write_model(
+    folder / "unet",
+    unet,
+    declare_unet(unet),
+    name="diffusion_pytorch_model",
+    seed=seed,
+  )
+  _write_model(
+    folder / "text_encoder", TEXT, declare_clip_text(TEXT), seed=seed + 1
+  )
+  _write_tokenizer(folder / "tokenizer")
+  write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
+  write_json(
+    folder / "model_index.json",
+    {"_class_name": "PixelDiffusion", "patch_size": PATCH},
+  )
+  return folder
+
+
+def write_clip(folder: pathlib.Path, *, seed: int = 2) -> pathlib.Path:
+  """Writes a CLIP with both towers and its tokenizer; returns the folder."""
+  _write_model(folder, CLIP, declare_clip(CLIP), seed=seed)
+  _write_tokenizer(folder)
+  write_json(folder / "preprocessor_config.json", PREPROCESSING)
+  return folder
+
+
+def write_identity(folder: pathlib.Path, *, seed: int = 3) -> pathlib.Path:
+  """Writes an encoder with the DINO ViT architecture; returns the folder."""
+  _write_model(folder, IDENTITY, declare_dino(IDENTITY), seed=seed)
+  write_json(folder / "preprocessor_config.json", PREPROCESSING)
+  return folder
+
+
+def _write_model(
+  folder: pathlib.Path, config: dict, module, *, name="model", seed: int
+) -> None:
+  spec, _ = functional(module)
+  params = init(spec, jax.random.key(seed))
+  write_json(folder / "config.json", config)
+  save(params, spec, folder / f"{name}.safetensors", dtype=jnp.float32)
+
+
+def _write_tokenizer(folder: pathlib.Path) -> None:
+  train_tokenizer(
+    [_WORDS] * 3, folder, vocab_size=_VOCABULARY, max_length=_LENGTH
+  )
