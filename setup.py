@@ -38,6 +38,9 @@ setup(
     "etils>=1.13",
     "flax>=0.12.8",
     "grain>=0.2.15",
+    # tensorflow-datasets 4.9.10 imports it and leaves it to etils, which no
+    # longer installs it as of 1.15.
+    "importlib_resources>=6.0",
     "jax>=0.10.2",
     "ml_collections>=1.1.0",
     "numpy>=2.0",

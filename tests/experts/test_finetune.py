@@ -202,9 +202,11 @@ class KilledError(Exception):
   """Stands for kill -9."""
 
 
-def test_a_killed_run_ends_in_the_same_files(tuned, clusters, monkeypatch):
+def test_a_killed_run_ends_in_the_same_files(
+  tuned, clusters, tmp_path, monkeypatch
+):
   whole, config = tuned
-  workdir = whole.parent / "killed"
+  workdir = tmp_path / "killed"
   inputs.write_stages(workdir, clusters)
   save, saved = Checkpoints.save, []
 
