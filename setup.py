@@ -35,6 +35,7 @@ setup(
   install_requires=[
     "absl-py>=2.3",
     "array-record>=0.8.3; platform_system != 'Windows'",
+    "clu>=0.0.12",
     "etils>=1.13",
     "flax>=0.12.8",
     "grain>=0.2.15",

@@ -8,7 +8,7 @@ fields, and choices. So is showing fewer than K demonstrations at random, which
 the paper does not mention.
 
   reads   experts/pack, and the folders in config.train.examples
-  writes  apprentice/train/{checkpoints/, log.jsonl, model/}
+  writes  apprentice/train/{checkpoints/, log.jsonl, parameters.txt, model/}
   resumes at the last checkpoint: a killed run and an unbroken run log equal
           losses
 
@@ -39,7 +39,7 @@ from suti.backbone import Params, find_model, load_backbone
 from suti.diffusion.objective import denoising_loss
 from suti.io.checkpoint import Checkpoints
 from suti.io.weights import load
-from suti.log import Log, read_log
+from suti.log import Log, read_log, write_overview
 from suti.nn.param import functional, init, split, without
 from suti.parallel.mesh import (
   batch_sharding,
@@ -113,6 +113,7 @@ def run(config: Any, workdir: Path) -> dict:
   # Frozen parameters travel beside the state: neither donated nor kept in
   # checkpoints.
   params, frozen = split(params, apprentice.trainable)
+  write_overview(current.folder, params)
   rate = learning_rate(train)
   tx = optimizer(train, rate)
   state = {

@@ -5,7 +5,8 @@
 before. A run that is killed and goes on writes the lines that it had not
 checkpointed once more, in the place of the old ones, so that the file of a
 broken run has the losses of an unbroken one. Training stops at the first number
-that is not finite. TensorFlow is not used.
+that is not finite. `parameters.txt` lists what is trained. TensorFlow is not
+used.
 """
 
 import importlib
@@ -121,6 +122,23 @@ class Log:
     kept = [line for line in read_log(self._path.parent) if line["step"] < step]
     text = "".join(json.dumps(line) + "\n" for line in kept)
     files.write_atomic(self._path, text.encode())
+
+
+def write_overview(folder: str | Path, params: Mapping[str, Any]) -> None:
+  """Writes `parameters.txt`: name, shape, dtype and size of every array.
+
+  Args:
+    folder: of the run.
+    params: arrays by published name.
+  """
+  # Here, as it imports all of flax.linen, which nothing else needs.
+  from clu import parameter_overview
+
+  if jax.process_index() == 0:
+    table = parameter_overview.get_parameter_overview(
+      dict(params), include_stats=False
+    )
+    files.write_atomic(Path(folder) / "parameters.txt", table.encode())
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:

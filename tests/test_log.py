@@ -7,7 +7,7 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from suti.log import Log, read_log
+from suti.log import Log, read_log, write_overview
 
 
 def write(folder, steps):
@@ -82,3 +82,10 @@ def test_nothing_is_touched_before_the_first_line(tmp_path):
   write(tmp_path / "run", [5])
   Log(tmp_path / "run").close()
   assert len(read_log(tmp_path / "run")) == 1
+
+
+def test_the_overview_names_every_array(tmp_path):
+  write_overview(tmp_path, {"conv.weight": jnp.zeros((3, 4)), "b": jnp.ones(5)})
+  text = (tmp_path / "parameters.txt").read_text()
+  assert "conv.weight" in text and "(3, 4)" in text
+  assert "Total: 17" in text

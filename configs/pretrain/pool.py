@@ -9,7 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.split = "train"
   # Many subjects, not many pictures each: identity is learned from subjects.
-  config.num_subjects = 4096
+  config.num_subjects = 6000
   config.shots_each = 16
   # Plain backdrops are what web shops show, and what attribute templates use.
   config.studio = 0.1

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from suti.io.checkpoint import Checkpoints
-from suti.log import Log
+from suti.log import Log, write_overview
 from suti.stage import progress
 
 Params = dict[str, jax.Array]
@@ -61,7 +61,7 @@ def train(
   Args:
     config: num_steps, learning_rate, warmup_steps, weight_decay, grad_clip,
       ema, seed, log_every, checkpoint_every.
-    folder: checkpoints and log.jsonl go there.
+    folder: checkpoints, log.jsonl and parameters.txt go there.
     params: where to start from.
     loss: (params, batch, key) -> (scalar, scalars to log).
     batch_at: draws a batch with the generator of a step.
@@ -100,6 +100,7 @@ def train(
     return state, {"loss": value, **scalars}
 
   step = jax.jit(step, donate_argnums=0)
+  write_overview(folder, params)
   state = {
     "params": params,
     "opt": tx.init(params),

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does the filter keep the right candidates? By SubjectWorld's own truth.
+
+The filter asks a CLIP; this asks a judge that owes it nothing
+(`suti.world.judge`): which of the group's 25 templates does a candidate look
+like? Where that is the template of its prompt, the candidate is a match. A
+filter is worth its name if what it kept matches more often than what it
+dropped. Evaluation only: no stage reads what is written here.
+
+  reads   experts/{mine,sample,filter}
+  writes  experts/filter/truth.json
+
+  python -m experts.truth --config configs/quickstart.py --workdir runs/q
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experts.filter import read_scores
+from experts.mine import find_clusters, read_clusters
+from experts.sample import open_candidates
+from suti.evaluation.dreambench import templates_of
+from suti.io.files import write_json
+from suti.schema import Candidate, Cluster
+from suti.stage import main
+from suti.world.judge import fit_judge
+
+# G candidates.
+
+
+def run(config, workdir: Path) -> dict:
+  """Measures the filter of a workdir.
+
+  Args:
+    config: any; the workdir holds what is needed.
+    workdir: with a finished experts/filter.
+
+  Returns: `match_kept` and `match_dropped`, shares of the candidates whose
+    prompt is a template (styles are not), and how many of each there are.
+
+  Raises:
+    ValueError: no candidate's prompt is one of SubjectWorld's templates.
+  """
+  del config
+  kept = {score.candidate: score.kept for score in read_scores(workdir)}
+  candidates = [c for wave in open_candidates(workdir) for c in wave]
+  clusters = find_clusters(
+    read_clusters(workdir), {c.cluster for c in candidates}
+  )
+  match = {True: [], False: []}
+  for live in (True, False):
+    group = [c for c in candidates if clusters[c.cluster].live == live]
+    for candidate, right in matches(group, clusters, live=live):
+      match[kept[candidate.key]].append(right)
+  if not match[True] and not match[False]:
+    raise ValueError(
+      f"{workdir} has no candidate of SubjectWorld's templates: its truth says "
+      "nothing of these; mine with config.mine.source=world."
+    )
+  summary: dict[str, float] = {}
+  for name, side in (("kept", True), ("dropped", False)):
+    summary[name] = len(match[side])
+    if match[side]:
+      summary[f"match_{name}"] = float(np.mean(match[side]))
+  write_json(workdir / "experts/filter/truth.json", summary)
+  print("truth: " + ", ".join(f"{k} {v:.3g}" for k, v in summary.items()))
+  return summary
+
+
+def matches(
+  candidates: Sequence[Candidate],
+  clusters: dict[str, Cluster],
+  *,
+  live: bool,
+) -> list[tuple[Candidate, bool]]:
+  """Whether candidates look like the template they were asked for.
+
+  Args:
+    candidates: of one group.
+    clusters: theirs, by key.
+    live: the group.
+
+  Returns: those whose prompt is one of the group's templates, with the answer.
+  """
+  templates = [template.text for template in templates_of(live=live)]
+  asked = []
+  for candidate in candidates:
+    subject = clusters[candidate.cluster].subject
+    texts = [text.format(subject) for text in templates]
+    if candidate.prompt in texts:
+      asked.append((candidate, texts.index(candidate.prompt)))
+  if not asked:
+    return []
+  chosen_G = fit_judge(live=live).choose([c.image for c, _ in asked])
+  return [
+    (candidate, bool(chosen == template))
+    for (candidate, template), chosen in zip(asked, chosen_G, strict=True)
+  ]
+
+
+if __name__ == "__main__":
+  main("experts.truth", run)

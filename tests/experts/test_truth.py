@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The filter measured by the world's truth."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experts import truth
+from suti.io.files import read_json
+from suti.io.records import write_lines, write_records
+from suti.schema import Candidate, Score
+from suti.stage import stage
+from suti.world.dataset import Shot, render_shots, subject_seeds
+from suti.world.judge import fit_judge
+from suti.world.templates import LIVE_TEMPLATES, class_of
+from tests.experts import inputs
+
+(DOG,) = [
+  int(s) for s in subject_seeds("test", 0, 60) if class_of(int(s)) == "dog"
+][:1]
+(CLUSTER,) = inputs.make_clusters(1)
+PLACES = ("a {} in the snow", "a {} in the jungle", "a {} on the beach")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+  """A true render of each prompt."""
+  texts = [template.text for template in LIVE_TEMPLATES]
+  shots = [
+    Shot(subject=DOG, template=texts.index(text), seed=3) for text in PLACES
+  ]
+  return render_shots(shots, size_px=64)["image"]
+
+
+@pytest.fixture
+def small_judge(monkeypatch):
+  judge = fit_judge(live=True, num_subjects=3, shots_each=1)
+  monkeypatch.setattr(truth, "fit_judge", lambda *, live: judge)
+
+
+def candidate_of(prompt, image, number):
+  return Candidate(
+    key=f"{number:012x}", cluster=CLUSTER.key, prompt=prompt, skill="attribute",
+    image=np.asarray(image), seed=number, guidance=1.0,
+  )  # fmt: skip
+
+
+def write_workdir(workdir, candidates, kept):
+  inputs.write_stages(workdir, [CLUSTER])
+  sample = stage(workdir, "experts/sample", {})
+  write_records(
+    sample.folder / "wave-00000.array_record", candidates, kind=Candidate
+  )
+  sample.finish({})
+  filtered = stage(workdir, "experts/filter", {})
+  scores = [
+    Score(
+      candidate=c.key, cluster=c.cluster, prompt=c.prompt, delta_clip=0.1,
+      clip_t=0.3, best_demonstration=0.2, identity=0.5, kept=k,
+    )
+    for c, k in zip(candidates, kept, strict=True)
+  ]  # fmt: skip
+  write_lines(filtered.folder / "scores.jsonl", scores)
+  filtered.finish({})
+
+
+def test_kept_pictures_of_their_prompt_match_and_dropped_ones_do_not(
+  pictures, small_judge, tmp_path
+):
+  prompts = [text.format("dog") for text in PLACES]
+  # Right pictures are kept, those of another prompt dropped, a style unjudged.
+  candidates = [
+    *[
+      candidate_of(p, x, i)
+      for i, (p, x) in enumerate(zip(prompts, pictures, strict=True))
+    ],
+    candidate_of(prompts[0], pictures[1], 7),
+    candidate_of(prompts[1], pictures[2], 8),
+    candidate_of("a Rembrandt styled painting of a dog", pictures[0], 9),
+  ]
+  write_workdir(tmp_path, candidates, [True, True, True, False, False, False])
+  summary = truth.run(None, tmp_path)
+  assert (summary["kept"], summary["dropped"]) == (3, 2)
+  assert summary["match_kept"] > 0.6
+  assert summary["match_dropped"] == 0.0
+  assert read_json(tmp_path / "experts/filter/truth.json") == summary
+
+
+def test_other_prompts_have_no_truth(pictures, tmp_path):
+  candidate = candidate_of("a dog on the moon", pictures[0], 1)
+  write_workdir(tmp_path, [candidate], [True])
+  with pytest.raises(ValueError, match="no candidate of SubjectWorld's"):
+    truth.run(None, tmp_path)
+  other = dataclasses.replace(candidate, prompt="")
+  assert truth.matches([other], {CLUSTER.key: CLUSTER}, live=True) == []
