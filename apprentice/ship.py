@@ -5,9 +5,14 @@
       --workdir runs/apprentice
 
 It is stored beside its base, in float16 and without the parts they share. The
-card has the scores of `apprentice.evaluate` where the workdir has them.
+card has the scores of the benchmark, where it was run before:
+
+  suti run --config configs/evaluation/dreambench.py \
+      --workdir runs/apprentice/dreambench \
+      --config.train.init=runs/apprentice/apprentice/train/model
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,8 @@ from suti.io.files import read_json, write_json
 from suti.pretrain.card import machine, write_card
 from suti.stage import main
 
+_SYSTEMS = ("apprentice", "base", "real")
+_METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
 _NOTES = (
   "It learned from true renders, a perfect teacher's examples "
   "(`suti.pretrain.examples`), not yet from experts' drawings."
@@ -55,16 +62,8 @@ def run(config: Any, workdir: Path) -> dict:
       "data": ", ".join(config.train.examples),
     },
   )
-  metrics = workdir / "apprentice" / "evaluate" / "metrics.json"
-  scores = {}
-  if metrics.is_file():
-    systems = read_json(metrics)["systems"]
-    scores = {
-      f"{metric} of {system} (`apprentice.evaluate`)": f"{mean['mean']:.3f}"
-      for system, row in systems.items()
-      for metric in ("identity", "clip_i", "clip_t")
-      if (mean := row.get(metric))
-    }
+  metrics = workdir / "dreambench/apprentice/evaluate/metrics.json"
+  scores = read_scores(read_json(metrics)) if metrics.is_file() else {}
   write_card(
     target,
     title="SuTI's apprentice for SubjectWorld, 64 px",
@@ -73,6 +72,36 @@ def run(config: Any, workdir: Path) -> dict:
   )
   print(f"shipped: {target.name}")
   return scores
+
+
+def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+  """Rows of a card.
+
+  Args:
+    metrics: as `apprentice.evaluate` wrote them.
+
+  Returns: what was measured -> the figure.
+  """
+  systems = metrics["systems"]
+  rows = {
+    f"{title} of {', '.join(shown)}": ", ".join(
+      f"{systems[system][name]['mean']:.3f}" for system in shown
+    )
+    for name, title in _METRICS.items()
+    if (shown := [s for s in _SYSTEMS if name in systems.get(s, {})])
+  }
+  images = systems["apprentice"]["images"]
+  rows["measured on"] = (
+    f"{images} pictures of {len(metrics['per_subject'])} test subjects, "
+    "`configs/evaluation/dreambench.py`"
+  )
+  if (closed := metrics.get("gap_closed")) is not None:
+    rows["gap in identity closed, base to real pictures"] = f"{closed:.2f}"
+  if (drop := metrics.get("clip_t_drop")) is not None:
+    rows["CLIP-T below the base"] = f"{drop:.3f}"
+  if (speedup := metrics.get("speedup")) is not None:
+    rows["faster than tuning an expert and drawing with it"] = f"{speedup:.0f}x"
+  return rows
 
 
 if __name__ == "__main__":

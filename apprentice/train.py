@@ -59,7 +59,8 @@ def run(config: Any, workdir: Path) -> dict:
 
   Args:
     config: train, method, backbone, mesh, seed; apprentice_sample is written
-      into the folder as the way it is meant to be sampled.
+      into the folder as the way it is meant to be sampled. No steps at all
+      (num_steps=0) take `train.init` as it is and need no examples.
     workdir: see above.
 
   Returns: steps, last loss, steps a second.
@@ -78,10 +79,12 @@ def run(config: Any, workdir: Path) -> dict:
       name: config[name]
       for name in ("train", "method", "backbone", "mesh", "seed")
     },
-    reads=("experts/pack",) if packed else (),
+    reads=("experts/pack",) if packed and train.num_steps else (),
   )
   if current.done is not None:
     return current.done
+  if train.num_steps == 0:
+    return current.finish(_take_init(config, current.folder))
   _check_periods(train)
   mesh = make_mesh(config.mesh)
   check_batch("config.train.batch_size", train.batch_size, mesh)
@@ -196,16 +199,8 @@ def run(config: Any, workdir: Path) -> dict:
   checkpoints.save(train.num_steps, state, data=data.get_state())
   checkpoints.close()
   log.close()
-  save_apprentice(
-    dataclasses.replace(
-      apprentice,
-      params=jax.device_get(state["ema"] | frozen),
-      sampling=config.apprentice_sample.to_dict()
-      | {"max_demonstrations": train.max_demonstrations},
-    ),
-    current.folder / "model",
-    dtype=train.get("save_dtype") or jnp.float32,
-  )
+  params = jax.device_get(state["ema"] | frozen)
+  _write_model(apprentice, params, config, current.folder)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
   summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}
@@ -234,6 +229,32 @@ def start_params(
   new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
   known = without(apprentice.spec, new)
   return load(known, folder) | init(new, jax.random.key(seed))
+
+
+def _take_init(config: Any, folder: Path) -> dict:
+  """Writes `config.train.init` as it is: to be drawn with, and judged."""
+  backbone = load_backbone(config.backbone, weights=False)
+  apprentice = declare(backbone, name=config.train.method, config=config.method)
+  params = start_params(
+    apprentice, init_from=config.train.init, seed=config.seed
+  )
+  _write_model(apprentice, params, config, folder)
+  return {"steps": 0}
+
+
+def _write_model(
+  apprentice: Apprentice, params: Params, config: Any, folder: Path
+) -> None:
+  save_apprentice(
+    dataclasses.replace(
+      apprentice,
+      params=params,
+      sampling=config.apprentice_sample.to_dict()
+      | {"max_demonstrations": config.train.max_demonstrations},
+    ),
+    folder / "model",
+    dtype=config.train.get("save_dtype") or jnp.float32,
+  )
 
 
 def _check_periods(train: Any) -> None:

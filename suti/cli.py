@@ -125,7 +125,8 @@ def run(argv: Sequence[str]) -> None:
   with files.lock(workdir):
     files.clean_parts(workdir)
     _look_ahead(config)
-    for title, name in STEPS:
+    # Without a step of training nothing is to be learned from experts.
+    for title, name in STEPS if config.train.num_steps else STEPS[-1:]:
       _start(title, name, config, workdir)
     benchmark = benchmark_config(config)
     experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()

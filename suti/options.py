@@ -133,7 +133,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "method": _text(remedy="name a file of apprentice/methods"),
     "init": _MODEL,
     "examples": Rule(kind=tuple, empty=True),
-    "num_steps": _count(),
+    "num_steps": _count(low=0),
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),
     "warmup_steps": _count(low=0),

@@ -7,8 +7,8 @@
   suti run --config configs/evaluation/dreambench.py:data/dreambench \
     --workdir runs/dreambench-photos
 
-Differs from configs/quickstart.py in the size of its last two stages. The
-apprentice is `config.train.init`, with no more training than the quickstart's:
+Differs from configs/quickstart.py in the size of its last two stages, and in
+that nothing is trained: the apprentice is `config.train.init` as it is, and
 `--config.train.init=FOLDER` evaluates another.
 """
 
@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
   Returns: the config.
   """
   config = quickstart.get_config().unlock()
+  config.train.update(num_steps=0, warmup_steps=0)
   config.benchmark.update(
     source="folder" if arg else "world",
     path=arg,

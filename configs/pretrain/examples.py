@@ -12,13 +12,13 @@ from configs.pretrain import pool
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """40,000 examples of 5 demonstrations; `:tiny` is 16, for tests."""
+  """24,000 examples of 5 demonstrations; `:tiny` is 16, for tests."""
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.size_px = 64
   config.clip = "world_clip"
   config.pool = pool.get_config()
-  config.num_examples = 40_000
+  config.num_examples = 24_000
   config.num_demonstrations = 5
   config.shard_size = 4096
   if arg == "tiny":

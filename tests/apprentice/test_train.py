@@ -353,6 +353,19 @@ def test_it_starts_from_a_backbone_or_from_an_apprentice(
     np.testing.assert_array_equal(gone_on[name], array)
 
 
+def test_no_steps_take_the_model_as_it_is(unbroken, config, tmp_path):
+  """Without any examples, too: a benchmark trains nothing."""
+  folder = unbroken / "apprentice" / "train" / "model"
+  config = config.unlock()
+  config.train.update(init=str(folder), num_steps=0, warmup_steps=0)
+  assert train.run(config, tmp_path) == {"steps": 0}
+  taken = load_apprentice(tmp_path / "apprentice" / "train" / "model").params
+  learnt = load_apprentice(folder).params
+  assert taken.keys() == learnt.keys()
+  for name, array in learnt.items():
+    np.testing.assert_array_equal(taken[name], array)
+
+
 def test_another_config_in_the_same_workdir(unbroken, config):
   config = config.unlock()
   config.train.learning_rate = 0.5
