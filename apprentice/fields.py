@@ -85,7 +85,11 @@ def pick(
 
 
 def to_latents(
-  backbone: Any, batch: Mapping[str, jax.Array], *, dtype: Any
+  backbone: Any,
+  vae_params: Mapping[str, jax.Array],
+  batch: Mapping[str, jax.Array],
+  *,
+  dtype: Any,
 ) -> dict[str, jax.Array]:
   """Replaces every picture of a batch, uint8, by what the U-Net denoises."""
 
@@ -94,7 +98,7 @@ def to_latents(
       return array
     *lead, height, width, channels = array.shape
     flat = array.reshape(-1, height, width, channels).astype(dtype)
-    x_BHWC = backbone.to_latent(flat / 127.5 - 1)
+    x_BHWC = backbone.codec.encode(vae_params, flat / 127.5 - 1)
     return x_BHWC.reshape(*lead, *x_BHWC.shape[1:])
 
   return {name: convert(array) for name, array in batch.items()}

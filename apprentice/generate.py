@@ -53,20 +53,20 @@ def drawer(
       "two", where it is given).
 
   Returns:
-    draw(params, batch, null_text, seeds_B, guidance) -> image_pm1_BHWC. `batch`
-    is `Method.fields` without the target, images uint8; `null_text` is the
-    pair (1, L, D), (1, L); `guidance` is (text weight, subject weight), of
-    which "joint" reads the second.
+    draw(params, vae_params, batch, null_text, seeds_B, guidance) ->
+    image_pm1_BHWC. `batch` is `Method.fields` without the target, images uint8;
+    `null_text` is the pair (1, L, D), (1, L); `guidance` is (text weight,
+    subject weight), of which "joint" reads the second.
   """
   backbone, method = apprentice.backbone, apprentice.method
   sample = SAMPLERS[sampling["sampler"]]
   mode = sampling.get("guidance_mode") or "joint"
 
-  def draw(params, batch, null_text, seeds_B, guidance):
+  def draw(params, vae_params, batch, null_text, seeds_B, guidance):
     num = seeds_B.shape[0]
     text = (batch["text"], batch["text_mask"])
     null = tuple(jnp.broadcast_to(x, (num, *x.shape[1:])) for x in null_text)
-    latents = to_latents(backbone, batch, dtype=jnp.float32)
+    latents = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
     context = method.encode(apprentice.apply, params, latents)
 
     def predict(x_BHWC, t_B, text, context):
@@ -99,9 +99,9 @@ def drawer(
       draw_noise(keys_B, backbone.latent_shape),
       keys_B,
       num_steps=sampling["num_steps"],
-      percentile=sampling["percentile"],
+      **backbone.limits(sampling["percentile"]),
     )
-    return backbone.to_image(x0_BHWC)
+    return backbone.codec.decode(vae_params, x0_BHWC)
 
   return draw
 
@@ -205,6 +205,7 @@ def generate(
   draw = _compiled(apprentice, sampling)
   image_pm1_BHWC = draw(
     apprentice.params,
+    apprentice.backbone.codec.params,
     batch,
     apprentice.backbone.encode_text([""]),
     (np.arange(num) + seed).astype(np.uint32),

@@ -205,6 +205,7 @@ class _Drawer:
     self._system, self._sampling = system, sampling
     self._whole, self._rows = replicated(mesh), batch_sharding(mesh)
     self._params = jax.device_put(system.params, self._whole)
+    self._vae_params = jax.device_put(system.backbone.codec.params, self._whole)
     self._null_text = jax.device_put(
       system.backbone.encode_text([""]), self._whole
     )
@@ -228,6 +229,7 @@ class _Drawer:
     seeds_B = np.asarray([row.seed for row in padded], np.uint32)
     arguments = (
       self._params,
+      self._vae_params,
       jax.device_put(batch, self._rows),
       self._null_text,
       jax.device_put(seeds_B, self._rows),

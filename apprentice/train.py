@@ -126,16 +126,17 @@ def run(config: Any, workdir: Path) -> dict:
     "step": jnp.zeros((), jnp.int32),
     "key": jax.random.key_data(jax.random.key(config.seed)),
   }
+  vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
   placed = state_shardings(jax.eval_shape(lambda: state), shardings, mesh)
   state = jax.device_put(state, placed)
 
   # --------------------------------------------------------------- 5 Step
-  def step(state, frozen, batch):
+  def step(state, frozen, vae_params, batch):
     key = jax.random.fold_in(
       jax.random.wrap_key_data(state["key"]), state["step"]
     )
     drop_key, loss_key = jax.random.split(key)
-    batch = to_latents(backbone, batch, dtype=jnp.float32)
+    batch = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
     batch = drop(batch, drop_key, null_text=null_text, config=train)
     text = (batch["text"], batch["text_mask"])
 
@@ -162,7 +163,7 @@ def run(config: Any, workdir: Path) -> dict:
   step = jax.jit(
     step,
     donate_argnums=0,
-    in_shardings=(placed, None, batch_sharding(mesh)),
+    in_shardings=(placed, None, replicated(mesh), batch_sharding(mesh)),
     out_shardings=(placed, replicated(mesh)),
   )
 
@@ -183,7 +184,8 @@ def run(config: Any, workdir: Path) -> dict:
   window = []
   with progress(train.num_steps, "train", done=first) as bar:
     for number in range(first + 1, train.num_steps + 1):
-      state, scalars = step(state, frozen, put_batch(next(data), mesh))
+      batch = put_batch(next(data), mesh)
+      state, scalars = step(state, frozen, vae_params, batch)
       window.append(scalars)
       note = ""
       if number % train.log_every == 0 or number == train.num_steps:

@@ -118,11 +118,9 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.method = ConfigDict(
     {
-      # Which transformer blocks attend to the demonstrations; the paper is
-      # silent. Not the first level: it is the dearest, and sees patches.
-      "sites": (
-        r"^(down_blocks\.1|mid_block|up_blocks\.\d+)\..*transformer_blocks\.\d+$"
-      ),
+      # Which transformer blocks attend to the demonstrations: all of the
+      # small base's. The paper is silent.
+      "sites": r"transformer_blocks\.\d+$",
       "num_heads": 4,
       # Whether the loss also moves the encoder through the demonstrations'
       # features: dearer, and in the paper as far as it says.

@@ -169,18 +169,18 @@ def make_draw(
   """
 
   def draw_expert(shared, params, request):
-    frozen, null = shared
+    frozen, null, vae_params = shared
     keys_B = row_keys(jax.random.key(config.seed), request["seeds_B"])
     x_BHWC = teacher.propose(
       apply, backbone, frozen | params, request | null, keys_B, config.sample
     )
-    return backbone.to_image(x_BHWC)
+    return backbone.codec.decode(vae_params, x_BHWC)
 
   draw_all = map_experts(draw_expert, mesh, inner=config.finetune.inner)
-  return jax.jit(
-    lambda frozen, null, params, request: draw_all(
-      (frozen, null), params, request
-    )
+  draw = jax.jit(lambda shared, *of_experts: draw_all(shared, *of_experts))
+  vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
+  return lambda frozen, null, params, request: draw(
+    (frozen, null, vae_params), params, request
   )
 
 

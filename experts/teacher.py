@@ -174,5 +174,5 @@ def guided_propose(
     samplers.draw_noise(keys_B, backbone.latent_shape),
     keys_B,
     num_steps=config.num_steps,
-    percentile=config.percentile,
+    **backbone.limits(config.percentile),
   )

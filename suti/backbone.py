@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A folder in the published diffusers layout -> `Backbone`.
 
-  model_index.json           which parts there are; `patch_size` of pixel models
+  model_index.json           which parts there are; `patch_size`
   unet/                      config.json, diffusion_pytorch_model.safetensors
+  vae/                       the same; absent in pixel models
   text_encoder/  tokenizer/  config.json, model.safetensors; tokenizer.json
   scheduler/                 scheduler_config.json
 
-A pixel model whose `patch_size` is p sees an image as (H/p, W/p, 3*p*p): space
-to depth, so that the U-Net works on a coarse grid. This is our choice for small
-machines (Imagen works on pixels, p = 1); a VAE would stand in the same place.
+Where `patch_size` is p, the U-Net, or the autoencoder before it, sees an image
+as (H/p, W/p, 3*p*p): space to depth, so that it works on a coarse grid. This is
+our choice for small machines; published models have p = 1.
 
 This file opens a backbone. It trains nothing and names no method.
 """
@@ -27,6 +28,7 @@ from suti.io.files import read_json
 from suti.io.weights import load
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
+from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional
 from suti.text import load_tokenizer
 
@@ -36,6 +38,25 @@ Params = dict[str, jax.Array]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 _TEXT_ROWS = 16  # texts encoded at once: one compiled program for any number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codec:
+  """Between images and what a U-Net denoises.
+
+  Attributes:
+    params: the autoencoder's arrays; none in a model of pixels.
+    encode: (params, image_pm1_BHWC) -> x_BHWC.
+    decode: (params, x_BHWC) -> images, about [-1, 1].
+    patch: pixels a side that one position of x stands for.
+    bounded: whether x lies in [-1, 1], as pixels do.
+  """
+
+  params: Params
+  encode: Callable[[Params, jax.Array], jax.Array]
+  decode: Callable[[Params, jax.Array], jax.Array]
+  patch: int
+  bounded: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +71,7 @@ class Backbone:
     params: the U-Net's arrays by published name.
     schedule: the noise schedule it was trained with.
     size_px: side of the images it makes.
-    patch: pixels a side that one position of the U-Net's grid stands for.
+    codec: from images to what the U-Net denoises, and back.
     encode_text: texts -> (text_BLD float32, text_mask_BL bool), cached by text.
   """
 
@@ -61,21 +82,38 @@ class Backbone:
   params: Params
   schedule: Schedule
   size_px: int
-  patch: int
+  codec: Codec
   encode_text: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
   def to_latent(self, image_pm1_BHWC: jax.Array) -> jax.Array:
-    """Images in [-1, 1] -> what the U-Net denoises."""
-    return space_to_depth(image_pm1_BHWC, patch=self.patch)
+    """Images in [-1, 1] -> what the U-Net denoises.
+
+    For calls outside of `jax.jit`, as `to_image`: inside, hand `codec.params`
+    over as an argument and call `codec.encode`, or they become constants.
+    """
+    return self.codec.encode(self.codec.params, image_pm1_BHWC)
 
   def to_image(self, x_BHWC: jax.Array) -> jax.Array:
     """What the U-Net denoises -> images, about [-1, 1]."""
-    return depth_to_space(x_BHWC, patch=self.patch)
+    return self.codec.decode(self.codec.params, x_BHWC)
+
+  def limits(self, percentile: float | None) -> dict[str, Any]:
+    """How a sampler may cut its estimates: pixels alone have a range.
+
+    Args:
+      percentile: of dynamic thresholding; None clips.
+
+    Returns: the arguments `percentile` and `clip` of `suti.diffusion.samplers`.
+    """
+    return {
+      "percentile": percentile if self.codec.bounded else None,
+      "clip": self.codec.bounded,
+    }
 
   @property
   def latent_shape(self) -> tuple[int, int, int]:
     """(H, W, C) of what the U-Net denoises."""
-    side = self.size_px // self.patch
+    side = self.size_px // self.codec.patch
     return side, side, int(self.unet_config["in_channels"])
 
 
@@ -139,6 +177,8 @@ def load_backbone(
   config = read_json(folder / "unet" / "config.json")
   unet = declare_unet(config)
   spec, _ = functional(unet)
+  vae = folder / "vae"
+  codec = open_autoencoder(vae, patch=patch) if vae.is_dir() else _pixels(patch)
   return Backbone(
     name=str(name_or_dir),
     folder=folder,
@@ -148,9 +188,57 @@ def load_backbone(
     schedule=make_schedule(
       read_json(folder / "scheduler" / "scheduler_config.json")
     ),
-    size_px=int(config["sample_size"]) * patch,
-    patch=patch,
+    size_px=int(config["sample_size"]) * codec.patch,
+    codec=codec,
     encode_text=text_encoder(folder),
+  )
+
+
+def _pixels(patch: int) -> Codec:
+  """For models of pixels, or of patches of them."""
+  return Codec(
+    params={},
+    encode=lambda _, image: space_to_depth(image, patch=patch),
+    decode=lambda _, x: depth_to_space(x, patch=patch),
+    patch=patch,
+    bounded=True,
+  )
+
+
+def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
+  """Opens the autoencoder of a latent model.
+
+  Latents are the posterior's mean, shifted and scaled as the config says.
+
+  Args:
+    folder: in the published layout, `vae/` of a backbone.
+    patch: side of the pixel patches that it works on.
+
+  Raises:
+    ValueError: its config or weights do not fit.
+  """
+  config = read_json(folder / "config.json")
+  spec, apply = functional(declare_autoencoder(config))
+  scale = config.get("scaling_factor", 0.18215)  # the publisher's defaults
+  shift = config.get("shift_factor") or 0.0
+
+  @jax.jit
+  def encode(params, image_pm1_BHWC):
+    x_BHWC = space_to_depth(image_pm1_BHWC, patch=patch)
+    mean_BHWC, _ = apply(params, x_BHWC, method="encode")
+    return (mean_BHWC - shift) * scale
+
+  @jax.jit
+  def decode(params, x_BHWC):
+    y_BHWC = apply(params, x_BHWC / scale + shift, method="decode")
+    return depth_to_space(y_BHWC, patch=patch)
+
+  return Codec(
+    params=load(spec, folder, dtype=jnp.float32),
+    encode=encode,
+    decode=decode,
+    patch=patch * 2 ** (len(config["block_out_channels"]) - 1),
+    bounded=False,
   )
 
 

@@ -85,7 +85,7 @@ def batch(backbone, start):
     for example in inputs.draw_examples(8)
   ]
   stacked = {n: np.stack([row[n] for row in rows]) for n in fields}
-  return to_latents(backbone, stacked, dtype=jnp.float32)
+  return to_latents(backbone, {}, stacked, dtype=jnp.float32)
 
 
 @pytest.fixture(scope="module")

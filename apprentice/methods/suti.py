@@ -32,9 +32,7 @@ from suti.nn.surgery import adapter
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.
 
-SITES = (
-  r"^(down_blocks\.1|mid_block|up_blocks\.\d+)\..*transformer_blocks\.\d+$"
-)
+SITES = r"transformer_blocks\.\d+$"  # all of them
 
 
 class DemonstrationAttention(Module):

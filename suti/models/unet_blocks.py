@@ -129,24 +129,31 @@ class UpBlock(Module):
 
 
 class ResNet(Module):
-  """Two convolutions with the time in between: `ResnetBlock2D`."""
+  """Two convolutions with the time in between: `ResnetBlock2D`.
+
+  An autoencoder's are told no time: their level has a `time_dim` of 0.
+  """
 
   def __init__(self, level: Level, *, d_in: int, scale: float = 1.0):
     dim = level.dim
     self.act, self.scale = level.act, scale
     self.norm1 = GroupNorm(level.num_groups, d_in, eps=level.eps)
     self.conv1 = Conv2d(d_in, dim, 3)
-    self.time_emb_proj = Linear(level.time_dim, dim)
+    self.time_emb_proj = Linear(level.time_dim, dim) if level.time_dim else None
     self.norm2 = GroupNorm(level.num_groups, dim, eps=level.eps)
     self.conv2 = Conv2d(dim, dim, 3, init=SMALL)
     self.conv_shortcut = None if d_in == dim else Conv2d(d_in, dim, 1)
 
-  def __call__(self, x_BHWC: jax.Array, condition: Condition) -> jax.Array:
+  def __call__(
+    self, x_BHWC: jax.Array, condition: Condition | None = None
+  ) -> jax.Array:
     """(B, H, W, d_in) -> (B, H, W, dim)."""
     act = ACTIVATIONS[self.act]
     h_BHWC = self.conv1(act(self.norm1(x_BHWC)))
-    time_BC = self.time_emb_proj(act(condition.time_BD))
-    h_BHWC = h_BHWC + time_BC[:, None, None]
+    if self.time_emb_proj is not None:
+      assert condition is not None
+      time_BC = self.time_emb_proj(act(condition.time_BD))
+      h_BHWC = h_BHWC + time_BC[:, None, None]
     h_BHWC = self.conv2(act(self.norm2(h_BHWC)))
     if self.conv_shortcut is not None:
       x_BHWC = self.conv_shortcut(x_BHWC)
@@ -211,11 +218,18 @@ class TransformerBlock(Module):
 class Attention(Module):
   """Multi-head attention of `x_BSD` to `context_BLD`."""
 
-  def __init__(self, dim: int, *, num_heads: int, d_context: int | None = None):
+  def __init__(
+    self,
+    dim: int,
+    *,
+    num_heads: int,
+    d_context: int | None = None,
+    bias: bool = False,
+  ):
     self.num_heads = num_heads
-    self.to_q = Linear(dim, dim, bias=False)
-    self.to_k = Linear(d_context or dim, dim, bias=False)
-    self.to_v = Linear(d_context or dim, dim, bias=False)
+    self.to_q = Linear(dim, dim, bias=bias)
+    self.to_k = Linear(d_context or dim, dim, bias=bias)
+    self.to_v = Linear(d_context or dim, dim, bias=bias)
     self.to_out = ModuleList([Linear(dim, dim)])
 
   def __call__(

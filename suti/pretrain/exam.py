@@ -149,7 +149,7 @@ def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
       draw_noise(keys_B, backbone.latent_shape),
       keys_B,
       num_steps=25,
-      percentile=99.5,
+      **backbone.limits(99.5),
     )
 
   hits = []

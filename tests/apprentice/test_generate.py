@@ -127,6 +127,7 @@ def parts(apprentice, pictures):
     return np.asarray(
       compiled[mode](
         apprentice.params,
+        apprentice.backbone.codec.params,
         batch,
         null,
         np.arange(2, dtype=np.uint32),

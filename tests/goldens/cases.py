@@ -85,12 +85,35 @@ _ODD = _SD1 | {
   "transformer_layers_per_block": [1, 2],
   "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
 }
+# As Stable Diffusion's, but for sizes; and with what later ones leave out.
+_VAE = {
+  "_class_name": "AutoencoderKL",
+  "act_fn": "silu",
+  "block_out_channels": [8, 12],
+  "down_block_types": ["DownEncoderBlock2D"] * 2,
+  "in_channels": 3,
+  "latent_channels": 4,
+  "layers_per_block": 1,
+  "norm_num_groups": 4,
+  "out_channels": 3,
+  "sample_size": 16,
+  "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
+_VAE_BARE = _VAE | {
+  "layers_per_block": 2,
+  "mid_block_add_attention": False,
+  "scaling_factor": 0.36,
+  "use_post_quant_conv": False,
+  "use_quant_conv": False,
+}
 
 # name -> (family, config, shape of the images or of the tokens)
 CASES = {
   "unet_sd1": ("unet", _SD1, (2, 8, 8, 4)),
   "unet_sd2": ("unet", _SD2, (2, 8, 12, 4)),
   "unet_odd": ("unet", _ODD, (2, 7, 9, 4)),
+  "vae": ("vae", _VAE, (2, 16, 12, 3)),
+  "vae_bare": ("vae", _VAE_BARE, (2, 8, 8, 3)),
   "clip": ("clip", _CLIP, (2, 16, 16, 3)),
   "clip_old_end": (
     "clip",
@@ -112,6 +135,15 @@ PUBLISHED = {
       "attention_head_dim": [5, 10, 20, 20],
       "use_linear_projection": True,
       "upcast_attention": True,
+    },
+  ),
+  "stable-diffusion-v1-5-vae": (
+    "vae",
+    {
+      "block_out_channels": [128, 256, 512, 512],
+      "down_block_types": ["DownEncoderBlock2D"] * 4,
+      "layers_per_block": 2,
+      "up_block_types": ["UpDecoderBlock2D"] * 4,
     },
   ),
   "clip-vit-large-patch14": (
@@ -176,6 +208,14 @@ def inputs(case: str) -> dict[str, np.ndarray]:
     if case != "unet_sd1":  # Stable Diffusion attends to padding too
       values["text_mask"] = np.arange(5)[None] < np.array([[5], [2]])
     return values
+  if family == "vae":
+    halved = 2 ** (len(config["block_out_channels"]) - 1)
+    sides = [side // halved for side in shape[1:3]]
+    z_shape = (shape[0], *sides, config["latent_channels"])
+    return {
+      "x": unit.standard_normal(shape).astype(np.float32),
+      "z": unit.standard_normal(z_shape).astype(np.float32),
+    }
   values = {"ids": _ids(shape[-1] if family == "clip_text" else 9)}
   if family != "clip_text":
     values["x"] = unit.standard_normal(shape).astype(np.float32)

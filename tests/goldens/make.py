@@ -28,6 +28,9 @@ def build(family: str, config: dict) -> torch.nn.Module:
   if family == "unet":
     config = {k: v for k, v in config.items() if not k.startswith("_")}
     return diffusers.UNet2DConditionModel(**config).eval()
+  if family == "vae":
+    config = {k: v for k, v in config.items() if not k.startswith("_")}
+    return diffusers.AutoencoderKL(**config).eval()
   if family == "clip":
     config = transformers.CLIPConfig(**config)
     return transformers.CLIPModel(config).eval()
@@ -40,7 +43,7 @@ def build(family: str, config: dict) -> torch.nn.Module:
 
 def published(model: torch.nn.Module, family: str) -> dict:
   """Returns the tensors under the names of the file that is published."""
-  if family == "unet":
+  if family in ("unet", "vae"):
     return dict(model.state_dict())
   if family == "clip_text":
     return {
@@ -55,7 +58,7 @@ def published(model: torch.nn.Module, family: str) -> dict:
 def fill(model: torch.nn.Module, family: str, tensors: dict) -> torch.nn.Module:
   """Loads published tensors into the publishers' model."""
   tensors = {name: torch.from_numpy(np.array(v)) for name, v in tensors.items()}
-  if family == "unet":
+  if family in ("unet", "vae"):
     model.load_state_dict(tensors)
     return model
   if family == "clip_text":
@@ -82,6 +85,8 @@ def run(model: torch.nn.Module, case: str) -> dict[str, np.ndarray]:
   values = {k: torch.from_numpy(v) for k, v in cases.inputs(case).items()}
   if family == "unet":
     return _run_unet(model, values)
+  if family == "vae":
+    return _run_vae(model, values)
   ids = values["ids"].long()
   with torch.no_grad():
     if family == "clip_text":
@@ -133,6 +138,21 @@ def _run_unet(model, values):
   return outputs
 
 
+def _run_vae(model, values):
+  posterior = model.encode(values["x"].permute(0, 3, 1, 2)).latent_dist
+  out = model.decode(values["z"].permute(0, 3, 1, 2)).sample
+  outputs = {
+    "mean": _nhwc(posterior.mean),
+    "log_variance": _nhwc(posterior.logvar),
+    "out": _nhwc(out),
+  }
+  loss = (posterior.mean**2).mean() + (posterior.logvar**2).mean()
+  (loss + (out**2).mean()).backward()
+  for name, value in model.named_parameters():
+    outputs[f"gradient.{name}"] = value.grad.numpy()
+  return outputs
+
+
 def _nhwc(x):
   return x.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -163,7 +183,7 @@ def main() -> None:
 
 def _named(model, family):
   """Published names of a model without arrays, which cannot be saved."""
-  if family in ("unet", "clip"):
+  if family in ("unet", "vae", "clip"):
     return model.state_dict()
   small = build("dino", {**cases.PUBLISHED["dino-vits16"][1]})
   return published(small, "dino")

@@ -12,11 +12,13 @@ from suti.io.weights import load
 from suti.models.clip import declare_clip, declare_clip_text
 from suti.models.dino import declare_dino
 from suti.models.unet import declare_unet
+from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional
 from tests.goldens import cases
 
 DECLARE = {
   "unet": declare_unet,
+  "vae": declare_autoencoder,
   "clip": declare_clip,
   "clip_text": declare_clip_text,
   "dino": declare_dino,
@@ -73,6 +75,26 @@ def _unet(spec, apply):
   return call
 
 
+def _vae(spec, apply):
+  @jax.jit
+  def run_all(params, x, z):
+    def loss(params):
+      mean, log_variance = apply(params, x, method="encode")
+      out = apply(params, z, method="decode")
+      outputs = {"mean": mean, "log_variance": log_variance, "out": out}
+      return sum(jnp.square(y).mean() for y in outputs.values()), outputs
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  def call(params, **values):
+    gradients, outputs = run_all(params, **values)
+    for name, value in gradients.items():
+      outputs[f"gradient.{name}"] = published_layout(spec[name], value)
+    return outputs
+
+  return call
+
+
 def _clip(_, apply):
   @jax.jit
   def call(params, x, ids):
@@ -99,6 +121,7 @@ def _dino(_, apply):
 
 _CALL = {
   "unet": _unet,
+  "vae": _vae,
   "clip": _clip,
   "clip_text": _clip_text,
   "dino": _dino,

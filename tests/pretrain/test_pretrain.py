@@ -6,12 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
 from configs.pretrain import text_to_image as base_config
-from suti.backbone import load_backbone
+from suti.backbone import depth_to_space, load_backbone, space_to_depth
 from suti.io.files import read_json
+from suti.io.weights import load
 from suti.log import read_log
+from suti.models.vae import declare_autoencoder
+from suti.nn.param import functional
 from suti.pretrain import (
+  autoencoder,
   clip,
   exam,
   identity,
@@ -155,24 +160,58 @@ def test_loop_that_was_killed_logs_equal_losses(tmp_path):
   assert [step for step, _ in rows[0]] == [1, 2, 3, 4]
 
 
-def test_base_is_written_as_a_backbone(fake_renderer, tmp_path):
+@pytest.fixture
+def latent_model(fake_renderer, tmp_path):
+  """An autoencoder, and a base on its latents, of a few steps each."""
+  of_autoencoder = autoencoder_config.get_config("tiny")
+  # One step: no preview, which compiles.
+  of_autoencoder.num_steps, of_autoencoder.checkpoint_every = 1, 2
   config = base_config.get_config("tiny")
-  config.num_steps, config.checkpoint_every = 1, 2  # no preview: it compiles
+  config.num_steps, config.checkpoint_every = 1, 2
   with jax.numpy_dtype_promotion("standard"):
+    with pytest.raises(ValueError, match=r"run suti\.pretrain\.autoencoder"):
+      text_to_image.run(config, tmp_path)
+    autoencoder.run(of_autoencoder, tmp_path)
     text_to_image.run(config, tmp_path)
   assert fake_renderer
-  model = tmp_path / "text_to_image" / "model"
-  facts = read_json(model / "training.json")
+  return tmp_path / "text_to_image" / "model"
+
+
+def test_base_is_written_as_a_backbone(latent_model):
+  facts = read_json(latent_model / "training.json")
   assert facts["config"]["num_steps"] == 1
-  backbone = load_backbone(model)
-  assert backbone.size_px == config.size_px
-  assert backbone.latent_shape == (16, 16, 48)
+  backbone = load_backbone(latent_model)
+  assert backbone.size_px == 64
+  assert backbone.latent_shape == (8, 8, 16)
+  assert backbone.limits(99.5) == {"percentile": None, "clip": False}
   text_BLD, mask_BL = backbone.encode_text(["a dog", ""])
   assert text_BLD.shape[:2] == mask_BL.shape
-  image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
-  np.testing.assert_array_equal(
-    backbone.to_image(backbone.to_latent(jnp.asarray(image))), image
-  )
-  write_card(model, title="A test", scores={"score": "0.5"})
-  card = (model / "README.md").read_text()
+  write_card(latent_model, title="A test", scores={"score": "0.5"})
+  card = (latent_model / "README.md").read_text()
   assert "| score | 0.5 |" in card and facts["command"] in card
+
+
+def test_latents_are_the_autoencoders_shifted_and_scaled(latent_model):
+  backbone = load_backbone(latent_model)
+  config = read_json(latent_model / "vae" / "config.json")
+  spec, apply = functional(declare_autoencoder(config))
+  params = load(spec, latent_model / "vae", dtype=jnp.float32)
+  image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+  mean, _ = apply(params, space_to_depth(image, patch=4), method="encode")
+  expected = (mean - config["shift_factor"]) * config["scaling_factor"]
+  x_BHWC = backbone.to_latent(jnp.asarray(image))
+  np.testing.assert_allclose(x_BHWC, expected, atol=1e-4)
+  # What is decoded was unscaled before.
+  decoded = depth_to_space(apply(params, mean, method="decode"), patch=4)
+  np.testing.assert_allclose(backbone.to_image(x_BHWC), decoded, atol=1e-3)
+
+
+def test_the_pool_is_encoded_once(latent_model):
+  """In the order of its pictures, as the backbone encodes them."""
+  workdir = latent_model.parent.parent
+  (path,) = (workdir / "autoencoder").glob("latents-*.npy")
+  latents_NHWC = np.load(path)
+  (chunk,) = (workdir / "pool").rglob("*.npy")
+  image_pm1 = np.load(chunk).astype(np.float32) / 127.5 - 1
+  x_BHWC = load_backbone(latent_model).to_latent(jnp.asarray(image_pm1[:3]))
+  np.testing.assert_allclose(latents_NHWC[:3], x_BHWC, rtol=2e-3, atol=2e-3)
