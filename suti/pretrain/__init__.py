@@ -2,5 +2,6 @@
 """What published checkpoints replace at full scale.
 
 A text-to-image base, a CLIP and an identity encoder, trained on SubjectWorld's
-training subjects: `python -m suti.pretrain.{clip,identity,text_to_image}`.
+training subjects: `python -m suti.pretrain.NAME`, NAME one of clip,
+identity, autoencoder, text_to_image.
 """

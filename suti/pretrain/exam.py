@@ -117,6 +117,27 @@ def identity(
   }
 
 
+def reconstruction(model: Path, *, split: str, num_subjects: int) -> float:
+  """How well a base's autoencoder keeps pictures, in dB (PSNR).
+
+  Args:
+    model: the base's folder.
+    split: of the subjects.
+    num_subjects: each is drawn in two places.
+  """
+  backbone = load_backbone(model)
+  shots = [
+    Shot(subject=int(subject), template=t, seed=3000 + t)
+    for subject in subject_seeds(split, 0, num_subjects)
+    for t in (0, 5)
+  ]
+  pictures = render_shots(shots, size_px=backbone.size_px)["image"]
+  image_pm1 = pictures.astype(np.float32) / 127.5 - 1
+  back = np.asarray(backbone.to_image(backbone.to_latent(image_pm1)))
+  error = np.clip(back, -1, 1) - image_pm1
+  return float(10 * np.log10(4 / np.square(error).mean()))
+
+
 def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   """How often CLIP finds the prompt that the base was given.
 

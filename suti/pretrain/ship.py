@@ -42,6 +42,7 @@ def run(config: Any, workdir: Path) -> dict:
   drawn = exam.drawings(
     scorer, models["text_to_image"], images_each=config.images_each
   )
+  kept_db = exam.reconstruction(models["text_to_image"], **options)
   how = f"`suti.pretrain.ship`, {config.num_subjects} {config.split} subjects"
   scores = {
     "clip": {
@@ -56,7 +57,8 @@ def run(config: Any, workdir: Path) -> dict:
     "text_to_image": {
       "drawings whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
         f"{drawn['accuracy']:.3f} of {drawn['images']}"
-      )
+      ),
+      f"its autoencoder's PSNR ({how})": f"{kept_db:.1f} dB",
     },
   }
   for name, model in models.items():
@@ -66,7 +68,8 @@ def run(config: Any, workdir: Path) -> dict:
       write_card(part, title=_TITLES[name], scores=scores[name])
   print(
     f"shipped: retrieval {retrieval['accuracy']:.3f}, identity AUC "
-    f"{identity['auc']:.3f}, drawings recognised {drawn['accuracy']:.3f}"
+    f"{identity['auc']:.3f}, drawings recognised {drawn['accuracy']:.3f}, "
+    f"autoencoder {kept_db:.1f} dB"
   )
   return {"retrieval": retrieval, "identity": identity, "drawings": drawn}
 
