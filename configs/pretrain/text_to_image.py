@@ -23,10 +23,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.detailed = 0.4
   config.text_dropout = 0.1
   config.weighting = "truncated_snr"
+  # A base to go on from, with the same autoencoder: a shipped model's name or a
+  # folder; "" starts from noise.
+  config.init = ""
   config.guidance = 3.0
 
   config.batch_size = 32
-  config.num_steps = 2_500
+  config.num_steps = 1_500
   config.learning_rate = 8e-4
   config.warmup_steps = 300
   config.weight_decay = 0.01

@@ -114,9 +114,6 @@ def run(config: Any, workdir: Path) -> dict:
     model / "diffusion_pytorch_model.safetensors",
     dtype=jnp.float16,
   )
-  # Latents that text_to_image keeps are those of the net before this one.
-  for old in folder.glob("latents-*.npy"):
-    old.unlink()
   write_training(model, name="autoencoder", config=config, seconds=seconds)
   print(f"autoencoder: {psnr:.1f} dB on {_MEASURED} pictures of the pool")
   return {"steps": config.num_steps, "psnr_db": psnr, "model": str(model)}

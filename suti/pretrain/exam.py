@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from suti import stage
@@ -133,7 +134,9 @@ def reconstruction(model: Path, *, split: str, num_subjects: int) -> float:
   ]
   pictures = render_shots(shots, size_px=backbone.size_px)["image"]
   image_pm1 = pictures.astype(np.float32) / 127.5 - 1
-  back = np.asarray(backbone.to_image(backbone.to_latent(image_pm1)))
+  back = np.asarray(
+    backbone.to_image(backbone.to_latent(jnp.asarray(image_pm1)))
+  )
   error = np.clip(back, -1, 1) - image_pm1
   return float(10 * np.log10(4 / np.square(error).mean()))
 

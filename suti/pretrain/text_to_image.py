@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from suti import stage
-from suti.backbone import Codec, open_autoencoder
+from suti.backbone import Codec, find_model, open_autoencoder
 from suti.diffusion.guidance import classifier_free
 from suti.diffusion.objective import denoising_loss
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.diffusion.schedule import make_schedule
 from suti.images import contact_sheet, save_png, to_u8
 from suti.io.files import read_json, write_atomic, write_json
-from suti.io.weights import save
+from suti.io.weights import load, save
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, init
@@ -39,6 +39,7 @@ from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import Pool, draw_pool
 from suti.pretrain.vocabulary import write_tokenizer
+from suti.schema import content_key
 from suti.text import load_tokenizer
 
 # N pictures of the pool, B batch, H W C latent, L text tokens.
@@ -62,7 +63,7 @@ def run(config: Any, workdir: Path) -> dict:
   Args:
     config: see configs/pretrain/text_to_image.py.
     workdir: the pool, checkpoints, the log and `model/` go there; holds the
-      autoencoder.
+      autoencoder, where `config.init` does not.
 
   Returns: what was trained, for the model card.
   """
@@ -76,6 +77,8 @@ def run(config: Any, workdir: Path) -> dict:
   schedule = make_schedule(config.scheduler.to_dict())
 
   autoencoder = workdir / "autoencoder" / "model"
+  if config.init:
+    autoencoder = find_model(config.init) / "vae"
   if not (autoencoder / "training.json").is_file():
     raise ValueError(
       f"{autoencoder} is not there: run suti.pretrain.autoencoder first, with "
@@ -87,7 +90,12 @@ def run(config: Any, workdir: Path) -> dict:
   tokenize = load_tokenizer(model / "tokenizer", max_length=length)
   pool = draw_pool(config.pool, workdir / "pool", size_px=config.size_px)
   codec = open_autoencoder(model / "vae", patch=patch)
-  latents_NHWC = encode_pool(pool, codec, workdir / "autoencoder")
+  weights = (model / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+  latents_NHWC = encode_pool(
+    pool,
+    codec,
+    folder / f"latents-{len(pool.shots)}-{content_key(weights)}.npy",
+  )
   plain_NL, detailed_NL = tokenize(pool.plain), tokenize(pool.detailed)
   null_L = tokenize([""])[0]
 
@@ -145,6 +153,12 @@ def run(config: Any, workdir: Path) -> dict:
 
   key = jax.random.key(config.seed)
   params = init(unet_spec, key) | init(text_spec, key)
+  if config.init:
+    start = find_model(config.init)
+    params = {
+      **load(unet_spec, start / "unet"),
+      **load(text_spec, start / "text_encoder"),
+    }
   params, seconds = train(
     config,
     folder,
@@ -177,17 +191,16 @@ def run(config: Any, workdir: Path) -> dict:
   return {"steps": config.num_steps, "model": str(model)}
 
 
-def encode_pool(pool: Pool, codec: Codec, folder: Path) -> np.ndarray:
+def encode_pool(pool: Pool, codec: Codec, path: Path) -> np.ndarray:
   """Latents of all pictures: encoded once, for every epoch and every restart.
 
   Args:
     pool: the pictures.
     codec: the autoencoder.
-    folder: of the autoencoder, where the latents are kept.
+    path: where the latents are kept.
 
   Returns: (N, H, W, C) float16.
   """
-  path = folder / f"latents-{len(pool.shots)}.npy"
   if path.is_file():
     return np.load(path, allow_pickle=False)
   blocks = []

@@ -209,9 +209,24 @@ def test_latents_are_the_autoencoders_shifted_and_scaled(latent_model):
 def test_the_pool_is_encoded_once(latent_model):
   """In the order of its pictures, as the backbone encodes them."""
   workdir = latent_model.parent.parent
-  (path,) = (workdir / "autoencoder").glob("latents-*.npy")
+  (path,) = (workdir / "text_to_image").glob("latents-*.npy")
   latents_NHWC = np.load(path)
   (chunk,) = (workdir / "pool").rglob("*.npy")
   image_pm1 = np.load(chunk).astype(np.float32) / 127.5 - 1
   x_BHWC = load_backbone(latent_model).to_latent(jnp.asarray(image_pm1[:3]))
   np.testing.assert_allclose(latents_NHWC[:3], x_BHWC, rtol=2e-3, atol=2e-3)
+
+
+def test_a_base_goes_on_from_another(latent_model, fake_renderer, tmp_path):
+  """With its autoencoder; the first step's rate is zero."""
+  config = base_config.get_config("tiny")
+  config.num_steps, config.checkpoint_every = 1, 2
+  config.init, config.seed = str(latent_model), 7
+  with jax.numpy_dtype_promotion("standard"):
+    text_to_image.run(config, tmp_path / "later")
+  before = load_backbone(latent_model)
+  after = load_backbone(tmp_path / "later" / "text_to_image" / "model")
+  for name, array in before.params.items():
+    np.testing.assert_allclose(after.params[name], array, atol=1e-6)
+  for name, array in before.codec.params.items():
+    np.testing.assert_array_equal(after.codec.params[name], array)
