@@ -30,6 +30,10 @@ _NOTES = (
   "It learned from true renders, a perfect teacher's examples "
   "(`suti.pretrain.examples`), not yet from experts' drawings."
 )
+_UNTRAINED = (
+  "It has not been trained yet: it draws what its base draws, whatever it is "
+  "shown. `apprentice.train` goes on from here."
+)
 
 
 def run(config: Any, workdir: Path) -> dict:
@@ -55,6 +59,7 @@ def run(config: Any, workdir: Path) -> dict:
       "command": (
         "python -m apprentice.train --config configs/apprentice/world.py "
         "--workdir runs/apprentice"
+        + ("" if config.train.num_steps else " --config.train.num_steps=0")
       ),
       "config": config.train.to_dict() | {"seed": config.seed},
       "seconds": round(read_json(trained / "done.json")["seconds"]),
@@ -68,7 +73,7 @@ def run(config: Any, workdir: Path) -> dict:
     target,
     title="SuTI's apprentice for SubjectWorld, 64 px",
     scores=scores,
-    notes=_NOTES,
+    notes=_NOTES if config.train.num_steps else _UNTRAINED,
   )
   print(f"shipped: {target.name}")
   return scores
