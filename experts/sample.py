@@ -88,6 +88,7 @@ def run(config, workdir: Path) -> dict:
   backbone = open_backbone(config)
   apply, trainable, frozen = declare(teacher, backbone, config)
   frozen = jax.device_put(frozen, replicated(mesh))
+  vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
   draw = make_draw(teacher, apply, backbone, config, mesh)
   null_1LD, null_mask_1L = backbone.encode_text([""])
   null = {"null_LD": null_1LD[0], "null_mask_L": null_mask_1L[0]}
@@ -113,7 +114,9 @@ def run(config, workdir: Path) -> dict:
           places=range(start, start + config.sample.batch_size),
           num_experts=size,
         )
-        images = to_u8(np.asarray(draw(frozen, null, params, request)))
+        images = to_u8(
+          np.asarray(draw(frozen, null, vae_params, params, request))
+        )
         num = 0
         for i, wanted in enumerate(asked):
           part = images[i][: max(0, len(wanted) - start)]
@@ -162,10 +165,11 @@ def candidate_of(
 def make_draw(
   teacher: Teacher, apply, backbone: Backbone, config, mesh: Mesh
 ) -> Callable[..., jax.Array]:
-  """Makes the compiled program: (frozen, null, params, request) -> images.
+  """Makes the compiled program; returns it.
 
-  Images are float32 (E, B, H, W, C), about [-1, 1]. `null` is the encoded empty
-  text; params and request lead with E.
+  It is (frozen, null, vae_params, params, request) -> images, float32
+  (E, B, H, W, C), about [-1, 1]. `null` is the encoded empty text, vae_params
+  are the backbone's; params and request lead with E.
   """
 
   def draw_expert(shared, params, request):
@@ -177,10 +181,10 @@ def make_draw(
     return backbone.codec.decode(vae_params, x_BHWC)
 
   draw_all = map_experts(draw_expert, mesh, inner=config.finetune.inner)
-  draw = jax.jit(lambda shared, *of_experts: draw_all(shared, *of_experts))
-  vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
-  return lambda frozen, null, params, request: draw(
-    (frozen, null, vae_params), params, request
+  return jax.jit(
+    lambda frozen, null, vae_params, params, request: draw_all(
+      (frozen, null, vae_params), params, request
+    )
   )
 
 

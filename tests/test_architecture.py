@@ -80,7 +80,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       }
     ),
   ),
-  "suti.log": (("suti.io", "suti.stage"), JAX | {"absl"}),
+  "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
   "suti.text": ((), frozenset({"numpy", "tokenizers", "transformers"})),
   "suti.backbone": (
     ("suti.diffusion", "suti.io", "suti.models", "suti.nn", "suti.text"),
@@ -126,6 +126,7 @@ WORLD_READERS = (
   "suti.pretrain",
   "experts.rows",
   "experts.mine",
+  "experts.truth",
   "apprentice.evaluate",
 )
 

@@ -197,9 +197,9 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
   )
   null_1LD, null_mask_1L = tuned.backbone.encode_text([""])
   null = {"null_LD": null_1LD[0], "null_mask_L": null_mask_1L[0]}
-  images = np.asarray(draw(tuned.frozen, null, params, request))
+  images = np.asarray(draw(tuned.frozen, null, {}, params, request))
   assert images.shape == (1, 3, tiny.SIZE_PX, tiny.SIZE_PX, 3)
   assert np.isfinite(images).all()
   base = {name: np.asarray(x)[None] for name, x in tuned.trainable.items()}
-  of_base = np.asarray(draw(tuned.frozen, null, base, request))
+  of_base = np.asarray(draw(tuned.frozen, null, {}, base, request))
   assert np.abs(images - of_base).max() > 1e-3

@@ -10,10 +10,10 @@ import ml_collections
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """300 test subjects; `:tiny` is 6, for tests."""
+  """200 test subjects; `:tiny` is 6, for tests."""
   config = ml_collections.ConfigDict()
   config.clip = "world_clip"
   config.identity = "world_identity"
   config.split = "test"
-  config.num_subjects = 6 if arg == "tiny" else 300
+  config.num_subjects = 6 if arg == "tiny" else 200
   return config

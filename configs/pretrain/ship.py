@@ -10,10 +10,10 @@ import ml_collections
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """The exam on 300 test subjects; `:tiny` is 6, for tests."""
+  """The exam on 200 test subjects; `:tiny` is 6, for tests."""
   config = ml_collections.ConfigDict()
   config.split = "test"
-  config.num_subjects = 6 if arg == "tiny" else 300
+  config.num_subjects = 6 if arg == "tiny" else 200
   config.images_each = 1 if arg == "tiny" else 4
   # Where each model goes in suti/pretrained.
   config.names = dict(

@@ -9,6 +9,7 @@ a real render was drawn for? Identity: how often are two pictures of one subject
 nearer than two pictures of different subjects (area under the ROC curve)?
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
 
 # N pictures, D embedding width, P pairs.
 
+_SHOTS = 400  # drawn at once
+
 
 def retrieval(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
   """Share of renders whose own prompt scores highest among its group's 25.
@@ -48,8 +51,7 @@ def retrieval(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
     for subject in subjects
     for t in range(25)
   ]
-  pictures = render_shots(shots, size_px=64)["image"]
-  images_ND = scorer.clip_images(list(pictures))
+  images_ND = _embed(scorer.clip_images, shots, "retrieval")
   for row, subject in enumerate(subjects):
     noun = class_of(int(subject))
     live = noun in LIVE
@@ -98,8 +100,7 @@ def identity(
     for subject in subjects
     for i, t in enumerate(rng.permutation(10)[:images_each])
   ]
-  pictures = render_shots(shots, size_px=64)["image"]
-  z_ND = scorer.identity(list(pictures))
+  z_ND = _embed(scorer.identity, shots, "identity")
   cosine_NN = z_ND @ z_ND.T
   subject_N = np.array([shot.subject for shot in shots])
   class_N = np.array([class_of(shot.subject) for shot in shots])
@@ -116,6 +117,23 @@ def identity(
     "same": float(positive.mean()),
     "different": float(negative.mean()),
   }
+
+
+def _embed(
+  encoder: Callable[[list[np.ndarray]], np.ndarray],
+  shots: Sequence[Shot],
+  title: str,
+) -> np.ndarray:
+  """Draws shots and embeds them, (N, D), some at a time."""
+  starts = stage.progress(range(0, len(shots), _SHOTS), title)
+  return np.concatenate(
+    [
+      encoder(
+        list(render_shots(shots[start : start + _SHOTS], size_px=64)["image"])
+      )
+      for start in starts
+    ]
+  )
 
 
 def reconstruction(model: Path, *, split: str, num_subjects: int) -> float:

@@ -97,6 +97,7 @@ def test_adapters_stand_where_the_sites_say(model):
   base, _ = functional(model.backbone.unet)
   new = {name.split(".adapter.")[0] for name in model.spec if name not in base}
   assert new == {
+    "down_blocks.0.attentions.0.transformer_blocks.0",
     "down_blocks.1.attentions.0.transformer_blocks.0",
     "mid_block.attentions.0.transformer_blocks.0",
     *(
