@@ -30,6 +30,7 @@ _NOTES = (
   "It learned from true renders, a perfect teacher's examples "
   "(`suti.pretrain.examples`), not yet from experts' drawings."
 )
+_NO_STEPS = " --config.train.num_steps=0 --config.train.warmup_steps=0"
 _UNTRAINED = (
   "It has not been trained yet: it draws what its base draws, whatever it is "
   "shown. `apprentice.train` goes on from here."
@@ -59,12 +60,14 @@ def run(config: Any, workdir: Path) -> dict:
       "command": (
         "python -m apprentice.train --config configs/apprentice/world.py "
         "--workdir runs/apprentice"
-        + ("" if config.train.num_steps else " --config.train.num_steps=0")
+        + ("" if config.train.num_steps else _NO_STEPS)
       ),
       "config": config.train.to_dict() | {"seed": config.seed},
       "seconds": round(read_json(trained / "done.json")["seconds"]),
       "machine": machine(),
-      "data": ", ".join(config.train.examples),
+      "data": ", ".join(config.train.examples)
+      if config.train.num_steps
+      else "none",
     },
   )
   metrics = workdir / "dreambench/apprentice/evaluate/metrics.json"

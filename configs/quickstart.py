@@ -81,7 +81,8 @@ def get_config(arg: str = "") -> ConfigDict:
       "guidance": 4.0,  # paper: 30
       "sampler": "ddim",  # ddpm | ddim | dpmpp_2m; paper: ddpm
       "num_steps": 20,
-      "percentile": 99.5,  # of dynamic thresholding; None clips
+      # Of dynamic thresholding; None clips. Of pixels: latents are not cut.
+      "percentile": 99.5,
       "batch_size": 8,
     }
   )

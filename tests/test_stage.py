@@ -243,6 +243,7 @@ def sleeper(config_path, tmp_path, root):
 
 def test_ctrl_c_says_how_to_go_on(sleeper):
   sleeper.send_signal(signal.SIGINT)
+  # A guard against hanging, not a bar: other tests compile beside this one.
   _, err = sleeper.communicate(timeout=60)
   assert sleeper.returncode == 130
   assert "Traceback" not in err

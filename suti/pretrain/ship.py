@@ -23,6 +23,8 @@ _TITLES = {
   "identity": "An identity encoder for SubjectWorld (DINO ViT architecture)",
   "text_to_image": "A text-to-image base for SubjectWorld, 64 px",
 }
+_TITLE_OF_VAE = "The autoencoder of SubjectWorld's base"
+_PSNR = "PSNR of what it keeps of a picture ({})"
 
 
 def run(config: Any, workdir: Path) -> dict:
@@ -43,6 +45,7 @@ def run(config: Any, workdir: Path) -> dict:
     scorer, models["text_to_image"], images_each=config.images_each
   )
   kept_db = exam.reconstruction(models["text_to_image"], **options)
+  psnr = f"{kept_db:.1f} dB"
   how = f"`suti.pretrain.ship`, {config.num_subjects} {config.split} subjects"
   scores = {
     "clip": {
@@ -58,7 +61,6 @@ def run(config: Any, workdir: Path) -> dict:
       "drawings whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
         f"{drawn['accuracy']:.3f} of {drawn['images']}"
       ),
-      f"its autoencoder's PSNR ({how})": f"{kept_db:.1f} dB",
     },
   }
   for name, model in models.items():
@@ -66,6 +68,8 @@ def run(config: Any, workdir: Path) -> dict:
     with replacing_folder(target) as part:
       shutil.copytree(model, part, dirs_exist_ok=True)
       write_card(part, title=_TITLES[name], scores=scores[name])
+      if (vae := part / "vae").is_dir():
+        write_card(vae, title=_TITLE_OF_VAE, scores={_PSNR.format(how): psnr})
   print(
     f"shipped: retrieval {retrieval['accuracy']:.3f}, identity AUC "
     f"{identity['auc']:.3f}, drawings recognised {drawn['accuracy']:.3f}, "

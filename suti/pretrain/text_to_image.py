@@ -7,9 +7,6 @@ and a text encoder with the CLIP architecture, trained with it. The text is
 dropped in some of the examples, for classifier-free guidance (Ho and Salimans,
 2022).
 
-Latents, as pixels take too long on two cores: after 60,000 examples a U-Net of
-16x16 patches of pixels drew scenes well and subjects as mosaics.
-
   python -m suti.pretrain.text_to_image \
       --config configs/pretrain/text_to_image.py --workdir runs/pretrain
 """
