@@ -23,22 +23,24 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.edges = 1.0
   config.kl = 5e-3
 
-  config.batch_size = 32
-  config.num_steps = 1500
+  # A picture is hundreds of patches, so that few pictures make a good gradient
+  # and there is time for more steps.
+  config.batch_size = 8
+  config.num_steps = 7_000
   config.learning_rate = 1e-3
-  config.warmup_steps = 100
+  config.warmup_steps = 200
   config.weight_decay = 0.0
   config.grad_clip = 1.0
-  config.ema = 0.995
-  config.log_every = 50
-  config.checkpoint_every = 250
+  config.ema = 0.998
+  config.log_every = 200
+  config.checkpoint_every = 1000
 
   config.vae = dict(
     _class_name="AutoencoderKL",
     in_channels=48,
     out_channels=48,
     latent_channels=16,
-    block_out_channels=(96, 128),
+    block_out_channels=(96, 96),
     layers_per_block=1,
     down_block_types=("DownEncoderBlock2D",) * 2,
     up_block_types=("UpDecoderBlock2D",) * 2,

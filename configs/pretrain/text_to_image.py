@@ -29,14 +29,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.guidance = 3.0
 
   config.batch_size = 32
-  config.num_steps = 1_500
+  config.num_steps = 5_000
   config.learning_rate = 8e-4
   config.warmup_steps = 300
   config.weight_decay = 0.01
   config.grad_clip = 1.0
   config.ema = 0.999
   config.log_every = 50
-  config.checkpoint_every = 250
+  config.checkpoint_every = 500
 
   config.unet = dict(
     _class_name="UNet2DConditionModel",
