@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from apprentice.fields import EncodeText, make_fields, pick
+from apprentice.latents import LatentExample
 from apprentice.method import Field
 from suti.io.records import open_examples
 from suti.schema import Example
@@ -27,7 +28,7 @@ from suti.schema import Example
 
 
 def batches(
-  folders: Sequence[Path],
+  sources: Sequence[Sequence[Example] | Sequence[LatentExample]],
   *,
   fields: Mapping[str, Field],
   encode_text: EncodeText,
@@ -40,7 +41,8 @@ def batches(
   """Endless batches of this process's share.
 
   Args:
-    folders: datasets that `experts.pack` wrote, joined.
+    sources: examples with random access, joined: `open_folder`, or what
+      `apprentice.latents` made of it.
     fields: what the method needs of an example.
     encode_text: texts -> (text_BLD, text_mask_BL).
     size_px: side of the images; others are cropped and resized.
@@ -51,18 +53,17 @@ def batches(
       (not in SuTI; it ties the apprentice to real pictures).
     seed: of order and draws.
 
-  Returns: a grain iterator of {field: array_B...}; images are uint8. It has
-    `get_state` and `set_state`.
+  Returns: a grain iterator of {field: array_B...}; images are uint8, latents
+    float16. It has `get_state` and `set_state`.
 
   Raises:
-    ValueError: a folder holds no example, or a field is none that we make.
+    ValueError: a field is none that we make.
   """
-  sources = [_open(folder) for folder in folders]
   dataset = grain.MapDataset.concatenate(
     [grain.MapDataset.source(source) for source in sources]
   )
 
-  def draw(example: Example, rng: np.random.Generator) -> dict[str, Any]:
+  def draw(example: Any, rng: np.random.Generator) -> dict[str, Any]:
     order = rng.permutation(len(example.demonstrations))
     image, prompt = example.image, example.prompt
     if rng.random() < demonstration_targets and len(order) > 1:
@@ -100,7 +101,12 @@ def batches(
   )
 
 
-def _open(folder: Path) -> Sequence[Example]:
+def open_folder(folder: Path) -> Sequence[Example]:
+  """Opens a dataset that `experts.pack` wrote.
+
+  Raises:
+    ValueError: it is none, or holds no example.
+  """
   source = open_examples(folder)
   if not len(source):
     raise ValueError(

@@ -35,7 +35,8 @@ def make_fields(
   Args:
     image: the target, or None when it is to be drawn.
     prompt: its text.
-    demonstrations: at most `num_demonstrations` pictures, uint8 of any size.
+    demonstrations: at most `num_demonstrations` pictures, uint8 of any size, or
+      latents as the target.
     captions: their texts.
     num_demonstrations: K.
     encode_text: texts -> (text_BLD, text_mask_BL).
@@ -48,23 +49,22 @@ def make_fields(
   missing = num_demonstrations - len(demonstrations)
   assert missing >= 0, (num_demonstrations, len(demonstrations))
   text, text_mask = encode_text([prompt, *captions, *[""] * missing])
-  blank = np.zeros((size_px, size_px, 3), np.uint8)
-  pictures = [
-    *(_fit(x, size_px) for x in demonstrations),
-    *[blank] * missing,
-  ]
+  target = [] if image is None else [fit(image, size_px)]
+  pictures = [fit(x, size_px) for x in demonstrations]
+  empty = np.zeros((size_px, size_px, 3), np.uint8)
+  blank = np.zeros_like([*target, *pictures, empty][0])
   arrays = {
     "text": text[0],
     "text_mask": text_mask[0],
-    "demonstrations": np.asarray(pictures, np.uint8).reshape(
-      num_demonstrations, size_px, size_px, 3
-    ),
+    "demonstrations": np.asarray(
+      [*pictures, *[blank] * missing], blank.dtype
+    ).reshape(num_demonstrations, *blank.shape),
     "demonstration_mask": np.arange(num_demonstrations) < len(demonstrations),
     "demonstration_text": text[1:],
     "demonstration_text_mask": text_mask[1:],
   }
-  if image is not None:
-    arrays["image"] = _fit(image, size_px)
+  if target:
+    arrays["image"] = target[0]
   return arrays
 
 
@@ -91,9 +91,14 @@ def to_latents(
   *,
   dtype: Any,
 ) -> dict[str, jax.Array]:
-  """Replaces every picture of a batch, uint8, by what the U-Net denoises."""
+  """Replaces every picture of a batch, uint8, by what the U-Net denoises.
+
+  Latents that were encoded before, float16, become `dtype`.
+  """
 
   def convert(array: jax.Array) -> jax.Array:
+    if array.dtype == np.float16:
+      return array.astype(dtype)
     if array.dtype != np.uint8:
       return array
     *lead, height, width, channels = array.shape
@@ -142,7 +147,8 @@ def drop(
   return batch
 
 
-def _fit(image_u8: np.ndarray, size_px: int) -> np.ndarray:
-  if image_u8.shape == (size_px, size_px, 3):
-    return image_u8
-  return square_crop_resize(image_u8, size_px)
+def fit(image: np.ndarray, size_px: int) -> np.ndarray:
+  """A picture of the model's size; latents are of that size already."""
+  if image.dtype != np.uint8 or image.shape == (size_px, size_px, 3):
+    return image
+  return square_crop_resize(image, size_px)

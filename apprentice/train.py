@@ -18,6 +18,7 @@ No method is mentioned here by name, and nothing is sampled.
 """
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from apprentice.data import batches
+from apprentice.data import batches, open_folder
 from apprentice.fields import drop, to_latents
+from apprentice.latents import encode_examples
 from apprentice.model import (
   Apprentice,
   declare,
@@ -95,9 +97,18 @@ def run(config: Any, workdir: Path) -> dict:
   method, apply = apprentice.method, apprentice.apply
 
   # ------------------------------------------------------------- 3 Data
-  folders = [Path(folder) for folder in train.examples]
+  folders = [workdir / "experts" / "pack"] * packed
+  folders += [Path(folder) for folder in train.examples]
+  sources = [open_folder(folder) for folder in folders]
+  latents = current.folder / "latents"
+  alone = jax.process_count() == 1
+  if train.get("cache_latents") and alone and backbone.codec.params:
+    sources = [
+      encode_examples(source, backbone, latents / str(number))
+      for number, source in enumerate(sources)
+    ]
   data = batches(
-    [workdir / "experts" / "pack"] * packed + folders,
+    sources,
     fields=method.fields(config.method),
     encode_text=backbone.encode_text,
     size_px=backbone.size_px,
@@ -203,6 +214,7 @@ def run(config: Any, workdir: Path) -> dict:
   log.close()
   params = jax.device_get(state["ema"] | frozen)
   _write_model(apprentice, params, config, current.folder)
+  shutil.rmtree(latents, ignore_errors=True)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
   summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}

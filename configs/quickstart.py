@@ -110,6 +110,8 @@ def get_config(arg: str = "") -> ConfigDict:
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
       "num_demonstrations": 3,  # paper: 3
       "max_demonstrations": 10,
+      # Encodes each picture once, where the base works on latents; one process.
+      "cache_latents": True,
       "text_dropout": 0.1,  # the paper is silent
       "demonstration_dropout": 0.1,  # the paper is silent
       "ema": 0.99,

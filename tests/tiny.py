@@ -16,6 +16,7 @@ from suti.io.weights import save
 from suti.models.clip import declare_clip, declare_clip_text
 from suti.models.dino import declare_dino
 from suti.models.unet import declare_unet
+from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional, init
 from suti.text import train_tokenizer
 
@@ -41,6 +42,19 @@ UNET = {
   "flip_sin_to_cos": True,
   "freq_shift": 0,
   "act_fn": "silu",
+}
+# In front of the same U-Net, in the place of patches.
+VAE = {
+  "_class_name": "AutoencoderKL",
+  "in_channels": 3,
+  "out_channels": 3,
+  "latent_channels": 3 * PATCH**2,
+  "block_out_channels": [8, 8],
+  "down_block_types": ["DownEncoderBlock2D"] * 2,
+  "up_block_types": ["UpDecoderBlock2D"] * 2,
+  "norm_num_groups": 4,
+  "scaling_factor": 0.8,
+  "shift_factor": 0.1,
 }
 SCHEDULER = {
   "_class_name": "DDIMScheduler",
@@ -111,6 +125,20 @@ def write_backbone(
     folder / "model_index.json",
     {"_class_name": "PixelDiffusion", "patch_size": PATCH},
   )
+  return folder
+
+
+def write_latent_backbone(folder: pathlib.Path) -> pathlib.Path:
+  """The same with vae/, so that the U-Net works on latents."""
+  write_backbone(folder)
+  _write_model(
+    folder / "vae",
+    VAE,
+    declare_autoencoder(VAE),
+    name="diffusion_pytorch_model",
+    seed=4,
+  )
+  write_json(folder / "model_index.json", {"_class_name": "LatentDiffusion"})
   return folder
 
 

@@ -6,7 +6,7 @@ import collections
 import numpy as np
 import pytest
 
-from apprentice.data import batches
+from apprentice.data import batches, open_folder
 from apprentice.fields import make_fields, pick
 from apprentice.method import Field
 from apprentice.methods.suti import METHOD
@@ -44,7 +44,7 @@ def examples():
 
 def open_batches(*folders, **options):
   return batches(
-    folders,
+    [open_folder(folder) for folder in folders],
     **{
       "fields": METHOD.fields(None),
       "encode_text": encode_text,

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every distinct picture of the examples, encoded once and kept on disk.
+
+A latent model reads the same pictures in every epoch, and a subject's pictures
+in many examples: its autoencoder would spend a third of each step of the small
+apprentice on what it has encoded before. Latents are float16: their rounding
+is a hundredth of what the autoencoder itself loses.
+
+Shape legend: `B` pictures encoded at once, `H` `W` `C` latent.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from apprentice.fields import fit
+from suti.backbone import Backbone
+from suti.io.files import read_json, replacing_folder, write_json
+from suti.schema import Example
+from suti.stage import progress
+
+_BLOCK = 256  # pictures encoded at once
+
+
+class LatentExample(NamedTuple):
+  """What `apprentice.data` reads of an `Example`, its pictures as latents."""
+
+  image: np.ndarray
+  prompt: str
+  demonstrations: tuple[np.ndarray, ...]
+  captions: tuple[str, ...]
+
+
+class LatentExamples(Sequence):
+  """Random access to a folder of `encode_examples`."""
+
+  def __init__(self, folder: Path):
+    """Maps the latents into memory: they are read as they are asked for."""
+    index = read_json(folder / "index.json")
+    self._texts, self._rows = index["texts"], index["rows"]
+    self._latents_NHWC = np.memmap(
+      folder / "latents.bin",
+      np.float16,
+      mode="r",
+      shape=(index["pictures"], *index["shape"]),
+    )
+
+  def __len__(self) -> int:
+    """How many examples there are."""
+    return len(self._rows)
+
+  def __getitem__(self, index):
+    """The example at an index."""
+    target, *shown = self._rows[index]
+    prompt, *captions = self._texts[index]
+    return LatentExample(
+      image=self._latents_NHWC[target],
+      prompt=prompt,
+      demonstrations=tuple(self._latents_NHWC[row] for row in shown),
+      captions=tuple(captions),
+    )
+
+
+def encode_examples(
+  examples: Sequence[Example], backbone: Backbone, folder: Path
+) -> LatentExamples:
+  """Encodes the pictures of examples, unless `folder` has them.
+
+  The folder appears whole or not at all: a killed run encodes anew.
+
+  Args:
+    examples: as `experts.pack` wrote them.
+    backbone: whose latents they become.
+    folder: to write.
+
+  Returns: the same examples, in the same order.
+  """
+  if folder.is_dir():
+    return LatentExamples(folder)
+  row_of: dict[bytes, int] = {}
+  texts, rows = [], []
+
+  def new_pictures() -> Iterator[np.ndarray]:
+    for example in progress(examples, "encode pictures"):
+      texts.append([example.prompt, *example.captions])
+      found = []
+      for image_u8_HWC in (example.image, *example.demonstrations):
+        fitted = fit(image_u8_HWC, backbone.size_px)
+        key = hashlib.blake2b(fitted.tobytes(), digest_size=16).digest()
+        if key not in row_of:
+          row_of[key] = len(row_of)
+          yield fitted
+        found.append(row_of[key])
+      rows.append(found)
+
+  with replacing_folder(folder) as part:
+    pictures = new_pictures()
+    with (part / "latents.bin").open("wb") as file:
+      while block := list(islice(pictures, _BLOCK)):
+        file.write(_encode(block, backbone).tobytes())
+    write_json(
+      part / "index.json",
+      {
+        "pictures": len(row_of),
+        "shape": backbone.latent_shape,
+        "texts": texts,
+        "rows": rows,
+      },
+    )
+  return LatentExamples(folder)
+
+
+def _encode(block: Sequence[np.ndarray], backbone: Backbone) -> np.ndarray:
+  # Padded: one compiled program for the last block too.
+  image_u8_BHWC = np.stack([*block, *[block[-1]] * (_BLOCK - len(block))])
+  image_pm1_BHWC = jnp.asarray(image_u8_BHWC, jnp.float32) / 127.5 - 1
+  x_BHWC = backbone.to_latent(image_pm1_BHWC)
+  return np.asarray(x_BHWC[: len(block)], np.float16)
