@@ -150,6 +150,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "max_demonstrations": _count(),
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
+    "cache_latents": _flag(optional=True),
     "demonstration_targets": _number(low=0.0, high=1.0, optional=True),
     "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
     "min_snr_gamma": _number(above=0.0, optional=True),
