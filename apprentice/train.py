@@ -161,6 +161,7 @@ def run(config: Any, workdir: Path) -> dict:
         loss_key,
         weighting=train.get("weighting") or "uniform",
         gamma=train.get("min_snr_gamma") or 5.0,
+        stratified=True,
       ).mean()
 
     value, grads = jax.value_and_grad(loss)(state["params"])

@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.train.update(
     init="world_base",
     examples=("runs/pretrain/examples/shards",),
-    num_steps=20_000,
+    num_steps=7_000,
     batch_size=16,
     # A constant step of 1e-4 (paper) is for 2.1B parameters that know the
     # world; new layers in a small U-Net want more.
@@ -32,8 +32,8 @@ def get_config(arg: str = "") -> ConfigDict:
     warmup_steps=200,
     decay=0.2,
     ema=0.999,
-    checkpoint_every=250,
-    log_every=25,
+    checkpoint_every=500,
+    log_every=50,
   )
   config.method.encoder_gradient = False  # half the arithmetic of a step
   return config.lock()
