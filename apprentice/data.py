@@ -101,6 +101,20 @@ def batches(
   )
 
 
+def find_examples(folder: str | Path) -> Path:
+  """The folder, if `experts.pack` or `suti.pretrain.examples` wrote one there.
+
+  Raises:
+    ValueError: there is none.
+  """
+  if not (Path(folder) / "dataset_info.json").is_file():
+    raise ValueError(
+      f"config.train.examples: {folder} has no dataset_info.json: give the "
+      "folder that experts.pack wrote (WORKDIR/experts/pack)."
+    )
+  return Path(folder)
+
+
 def open_folder(folder: Path) -> Sequence[Example]:
   """Opens a dataset that `experts.pack` wrote.
 

@@ -39,6 +39,7 @@ from apprentice.sample import (
   BENCHMARK_STAGES,
   read_benchmark,
 )
+from suti.backbone import find_model
 from suti.evaluation.dreambench import templates_of
 from suti.evaluation.scores import (
   Scorer,
@@ -62,7 +63,7 @@ def run(config: Any, workdir: Path) -> dict:
   """Measures every system there is a drawing of.
 
   Args:
-    config: evaluate, clip, identity, benchmark.
+    config: clip, identity.
     workdir: see above.
 
   Returns: the means of apprentice, base and real pictures.
@@ -81,6 +82,10 @@ def run(config: Any, workdir: Path) -> dict:
     "apprentice/evaluate",
     {"clip": config.clip, "identity": config.identity},
     reads=("apprentice/sample", *BENCHMARK_STAGES, *experts),
+    folders={
+      "config.clip": find_model(config.clip),
+      "config.identity": find_model(config.identity),
+    },
   )
   if current.done is not None:
     return current.done
@@ -140,7 +145,9 @@ def measure(
   for name, pairs in drawn.items():
     texts, images = zip(*pairs, strict=True)
     image_GD = scorer.clip_images(images)
-    text_GD = scorer.clip_texts(texts)
+    distinct = list(dict.fromkeys(texts))
+    of_text = dict(zip(distinct, scorer.clip_texts(distinct), strict=True))
+    text_GD = np.stack([of_text[text] for text in texts])
     table[name] = {
       "identity": mean_over_pairs(scorer.identity(images), real_RD),
       "clip_i": mean_over_pairs(image_GD, real_clip_RD),
@@ -270,15 +277,14 @@ def _times(workdir: Path) -> dict[str, float]:
   experts = workdir / BENCHMARK / "experts"
   if not (experts / "sample" / "done.json").is_file():
     return times
-  tuned = read_json(experts / "finetune" / "done.json")
-  drawn = read_json(experts / "sample" / "done.json")
-  # The stage's whole time where it does not say what compilation took of it.
-  times["expert_seconds_to_finetune"] = tuned["summary"].get(
-    "seconds_per_expert", tuned["seconds"] / tuned["summary"]["experts"]
+  tuned, drawn = (
+    read_json(experts / name / "done.json")["summary"]
+    for name in ("finetune", "sample")
   )
-  times["expert_seconds_per_image"] = drawn["summary"].get(
-    "seconds_per_image", drawn["seconds"] / drawn["summary"]["candidates"]
-  )
+  # Absent where nothing but what compiles was run.
+  if "seconds_per_expert" in tuned and "seconds_per_image" in drawn:
+    times["expert_seconds_to_finetune"] = tuned["seconds_per_expert"]
+    times["expert_seconds_per_image"] = drawn["seconds_per_image"]
   return times
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An apprentice as a folder: the published layout and `apprentice.json`.
 
-  apprentice.json    method, config.method, base, how to sample it
+  apprentice.json    method, config.method, base and what it held, how to
+                     sample it
   unet/              config.json; weights of the base's names and the new ones
   text_encoder/ tokenizer/ scheduler/ model_index.json   the base's own, copied
 
@@ -22,9 +23,15 @@ from ml_collections import ConfigDict
 
 from apprentice.method import Method, find
 from suti.backbone import Backbone, Params, find_model, load_backbone
-from suti.io.files import read_json, replacing_folder, write_json
+from suti.io.files import (
+  fingerprint,
+  read_json,
+  replacing_folder,
+  write_json,
+)
 from suti.io.weights import load, save
 from suti.nn.param import Param, functional
+from suti.schema import content_key
 
 RECORD = "apprentice.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -110,6 +117,7 @@ def load_apprentice(
   record = read_json(folder / RECORD)
   whole = (folder / "text_encoder").is_dir()
   backbone = load_backbone(folder if whole else record["base"], weights=False)
+  check_base(folder, backbone)
   # The copied parts are the base's: written again, it is named, not the copy.
   backbone = dataclasses.replace(backbone, name=record["base"])
   apprentice = declare(
@@ -119,6 +127,34 @@ def load_apprentice(
     apprentice,
     params=load(apprentice.spec, folder / "unet", dtype=dtype),
     sampling=record["sampling"],
+  )
+
+
+def check_base(folder: Path, backbone: Backbone) -> None:
+  """Refuses a base whose frozen parts are not those an apprentice learned with.
+
+  Args:
+    folder: of the apprentice.
+    backbone: to stand on; its U-Net may be any, its other parts may not.
+
+  Raises:
+    ValueError: another text encoder, autoencoder or schedule.
+  """
+  if read_json(folder / RECORD).get("frozen") != _frozen(backbone.folder):
+    raise ValueError(
+      f"The apprentice in {folder} has learned with another text encoder, "
+      f"autoencoder or schedule than {backbone.name} has: give its own base, "
+      "or train it again on this one."
+    )
+
+
+def _frozen(base: Path) -> str:
+  """Names what an apprentice takes over from its base as it is."""
+  return content_key(
+    *(
+      fingerprint(base / part) if (base / part).is_dir() else ""
+      for part in ("text_encoder", "tokenizer", "vae", "scheduler")
+    )
   )
 
 
@@ -156,6 +192,7 @@ def save_apprentice(
         "method": apprentice.name,
         "config": config,
         "base": apprentice.backbone.name,
+        "frozen": _frozen(base),
         "sampling": ConfigDict(apprentice.sampling).to_dict(),
       },
     )

@@ -41,12 +41,15 @@ def run(config: Any, workdir: Path) -> dict:
   """Writes suti/pretrained/world_apprentice.
 
   Args:
-    config: as it was trained with.
+    config: any; what was trained says how.
     workdir: of `apprentice.train`.
 
   Returns: the card's scores.
   """
+  del config
   trained = workdir / "apprentice" / "train"
+  done = read_json(trained / "done.json")
+  train = done["config"]["train"]
   target = PRETRAINED / "world_apprentice"
   save_apprentice(
     load_apprentice(trained / "model"),
@@ -59,15 +62,12 @@ def run(config: Any, workdir: Path) -> dict:
     {
       "command": (
         "python -m apprentice.train --config configs/apprentice/world.py "
-        "--workdir runs/apprentice"
-        + ("" if config.train.num_steps else _NO_STEPS)
+        "--workdir runs/apprentice" + ("" if train["num_steps"] else _NO_STEPS)
       ),
-      "config": config.train.to_dict() | {"seed": config.seed},
-      "seconds": round(read_json(trained / "done.json")["seconds"]),
+      "config": train | {"seed": done["config"]["seed"]},
+      "seconds": done["summary"].get("seconds", 0),
       "machine": machine(),
-      "data": ", ".join(config.train.examples)
-      if config.train.num_steps
-      else "none",
+      "data": ", ".join(train["examples"]) if train["num_steps"] else "none",
     },
   )
   metrics = workdir / "dreambench/apprentice/evaluate/metrics.json"
@@ -76,7 +76,7 @@ def run(config: Any, workdir: Path) -> dict:
     target,
     title="SuTI's apprentice for SubjectWorld, 64 px",
     scores=scores,
-    notes=_NOTES if config.train.num_steps else _UNTRAINED,
+    notes=_NOTES if train["num_steps"] else _UNTRAINED,
   )
   print(f"shipped: {target.name}")
   return scores

@@ -19,6 +19,7 @@ No method is mentioned here by name, and nothing is sampled.
 
 import dataclasses
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from apprentice.data import batches, open_folder
+from apprentice.data import batches, find_examples, open_folder
 from apprentice.fields import drop, to_latents
 from apprentice.latents import encode_examples
 from apprentice.model import (
+  RECORD,
   Apprentice,
+  check_base,
   declare,
   is_apprentice,
   save_apprentice,
@@ -40,6 +43,7 @@ from apprentice.optimizer import average, learning_rate, optimizer
 from suti.backbone import Params, find_model, load_backbone
 from suti.diffusion.objective import denoising_loss
 from suti.io.checkpoint import Checkpoints
+from suti.io.files import first_difference, read_json
 from suti.io.weights import load
 from suti.log import Log, read_log, write_overview
 from suti.nn.param import functional, init, split, without
@@ -82,12 +86,19 @@ def run(config: Any, workdir: Path) -> dict:
       for name in ("train", "method", "backbone", "mesh", "seed")
     },
     reads=("experts/pack",) if packed and train.num_steps else (),
+    folders={
+      "config.backbone": find_model(config.backbone),
+      "config.train.init": find_model(train.init),
+    }
+    | {
+      f"config.train.examples[{number}]": find_examples(folder)
+      for number, folder in enumerate(train.examples)
+    },
   )
   if current.done is not None:
     return current.done
   if train.num_steps == 0:
     return current.finish(_take_init(config, current.folder))
-  _check_periods(train)
   mesh = make_mesh(config.mesh)
   check_batch("config.train.batch_size", train.batch_size, mesh)
 
@@ -98,7 +109,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   # ------------------------------------------------------------- 3 Data
   folders = [workdir / "experts" / "pack"] * packed
-  folders += [Path(folder) for folder in train.examples]
+  folders += map(Path, train.examples)
   sources = [open_folder(folder) for folder in folders]
   latents = current.folder / "latents"
   alone = jax.process_count() == 1
@@ -185,9 +196,16 @@ def run(config: Any, workdir: Path) -> dict:
     model={"backbone": config.backbone, "train": {"method": train.method}},
   )
   state = checkpoints.restore(state)
+  started = time.monotonic()
   if checkpoints.data is not None:
-    data.set_state(checkpoints.data)
+    data.set_state(checkpoints.data["examples"])
+    started -= checkpoints.data["seconds"]
   first = int(state["step"])
+
+  def save(number):
+    seconds = time.monotonic() - started
+    about = {"examples": data.get_state(), "seconds": seconds}
+    checkpoints.save(number, state, data=about)
 
   # --------------------------------------------------------------- 7 Loop
   # A batch, a step, its log, its checkpoint, in this order: what a checkpoint
@@ -206,22 +224,25 @@ def run(config: Any, workdir: Path) -> dict:
         log.write(number, means | {"learning_rate": rate(number - 1)})
         window, note = [], f"loss {means['loss']:.4f}"
       if number % train.checkpoint_every == 0:
-        checkpoints.save(number, state, data=data.get_state())
+        save(number)
       bar.update(1, note=note)
 
   # ------------------------------------------------------------- 8 Finish
-  checkpoints.save(train.num_steps, state, data=data.get_state())
+  save(train.num_steps)
+  seconds = round(time.monotonic() - started)  # of all processes together
   checkpoints.close()
   log.close()
   params = jax.device_get(state["ema"] | frozen)
   _write_model(apprentice, params, config, current.folder)
-  shutil.rmtree(latents, ignore_errors=True)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
   summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}
+  summary["seconds"] = seconds
   # The median knows nothing of compilation and checkpoints.
   speed = {"steps_per_second": float(np.median(rates))} if rates else {}
-  return current.finish(summary | speed)
+  summary = current.finish(summary | speed)
+  shutil.rmtree(latents, ignore_errors=True)
+  return summary
 
 
 def start_params(
@@ -236,14 +257,47 @@ def start_params(
     seed: of what is drawn.
 
   Raises:
-    ValueError: no such model, or one that does not fit.
+    ValueError: no such model, or one that does not fit: of another method, of
+      another config.method in more than `encoder_gradient`, of another base.
   """
   folder = find_model(init_from) / "unet"
   if is_apprentice(init_from):
+    check_init(apprentice, folder.parent)
     return load(apprentice.spec, folder)
   new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
   known = without(apprentice.spec, new)
   return load(known, folder) | init(new, jax.random.key(seed))
+
+
+def check_init(apprentice: Apprentice, folder: Path) -> None:
+  """Refuses to go on from an apprentice that computes something else.
+
+  Args:
+    apprentice: declared, as it is to be trained.
+    folder: of the apprentice to go on from.
+
+  Raises:
+    ValueError: it is of another method, config.method or base.
+  """
+  free = ("encoder_gradient", "trainable")  # change nothing but the gradient
+  record = read_json(folder / RECORD)
+  then, now = (
+    {
+      "train": {"method": name},
+      "method": {k: v for k, v in method.items() if k not in free},
+    }
+    for name, method in (
+      (record["method"], record["config"]),
+      (apprentice.name, apprentice.config),
+    )
+  )
+  if found := first_difference(then, now, "config"):
+    field, old, new = found
+    raise ValueError(
+      f"{field} is {new}, and {old} in config.train.init={folder}: give both "
+      "the same, or start from a backbone."
+    )
+  check_base(folder, apprentice.backbone)
 
 
 def _take_init(config: Any, folder: Path) -> dict:
@@ -270,15 +324,6 @@ def _write_model(
     folder / "model",
     dtype=config.train.get("save_dtype") or jnp.float32,
   )
-
-
-def _check_periods(train: Any) -> None:
-  if train.checkpoint_every % train.log_every:
-    raise ValueError(
-      f"config.train.checkpoint_every={train.checkpoint_every} is not a "
-      f"multiple of config.train.log_every={train.log_every}: a run that goes "
-      "on from a checkpoint would log other means; use a multiple."
-    )
 
 
 if __name__ == "__main__":

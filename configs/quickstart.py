@@ -155,7 +155,6 @@ def get_config(arg: str = "") -> ConfigDict:
       "num_expert_subjects": 2,  # of them, how many get an expert too
     }
   )
-  config.evaluate = ConfigDict({"batch_size": 64})
   config.report = ConfigDict(
     {
       "title": "SuTI quickstart",

@@ -22,6 +22,7 @@ import numpy as np
 
 from experts.mine import find_clusters, read_clusters
 from experts.sample import open_candidates
+from suti.backbone import find_model
 from suti.evaluation.scores import Scorer, delta_clip, load_scorer
 from suti.io.records import read_lines, write_lines
 from suti.schema import Candidate, Cluster, Score
@@ -43,6 +44,10 @@ def run(config, workdir: Path) -> dict:
     "experts/filter",
     {"clip": config.clip, "identity": config.identity},
     reads=["experts/mine", "experts/sample"],
+    folders={
+      "config.clip": find_model(config.clip),
+      "config.identity": find_model(config.identity),
+    },
   )
   thresholds = {
     "threshold": config.filter.threshold,

@@ -31,9 +31,14 @@ from jax.sharding import Mesh
 from experts.mine import find_clusters, read_clusters
 from experts.prompts import read_prompts
 from experts.teacher import Teacher, declare, find, open_backbone
-from experts.wave_files import summarise, write_wave
+from experts.wave_files import (
+  median_time,
+  summarise,
+  write_times,
+  write_wave,
+)
 from experts.waves import make_waves, map_experts, wave_data
-from suti.backbone import Backbone
+from suti.backbone import Backbone, find_model
 from suti.io.checkpoint import Checkpoints
 from suti.parallel.mesh import (
   batch_sharding,
@@ -66,6 +71,7 @@ def run(config, workdir: Path) -> dict:
       "finetune": {k: v for k, v in tune.items() if k not in kept},
     },
     reads=["experts/mine", "experts/prompts"],
+    folders={"config.backbone": find_model(config.backbone)},
   )
   if current.done is not None:
     return current.done
@@ -90,6 +96,7 @@ def run(config, workdir: Path) -> dict:
   # --- 4 Shardings and arrays -------------------------------------------------
   each = batch_sharding(mesh)
   frozen = jax.device_put(frozen, replicated(mesh))
+  trainable = jax.device_put(trainable, replicated(mesh))
   start = make_start(trainable, tx, mesh, num_steps=tune.num_steps)
 
   # --- 5 Step -----------------------------------------------------------------
@@ -98,7 +105,7 @@ def run(config, workdir: Path) -> dict:
   left = [w for w in waves if not (current.folder / f"{w.name}.json").exists()]
   done = (len(waves) - len(left)) * tune.num_steps
   total = len(waves) * tune.num_steps
-  seconds: list[float] = []  # of each step, an expert; the first compiles
+  compiled = False
   with progress(total, "finetune", done=done) as bar:
     for wave in left:
       # --- 6 Start or resume --------------------------------------------------
@@ -116,6 +123,7 @@ def run(config, workdir: Path) -> dict:
       bar.skip(first)
 
       # --- 7 Loop -------------------------------------------------------------
+      seconds = []  # of each step that did not compile, an expert
       # Save, then step: a checkpoint of step n holds the losses before n.
       for step in range(first, tune.num_steps):
         if step > first and step % tune.checkpoint_every == 0:
@@ -123,20 +131,22 @@ def run(config, workdir: Path) -> dict:
         began = time.monotonic()
         state = step_wave(state, frozen, data)
         loss = float(state["loss_ET"][:, step].mean())
-        seconds.append((time.monotonic() - began) / len(wave.real_keys))
+        if compiled:
+          seconds.append((time.monotonic() - began) / len(wave.real_keys))
+        compiled = True
         bar.update(note=f"{wave.name} loss {loss:.4f}")
 
       # --- 8 Finish -----------------------------------------------------------
+      write_times(current.folder, wave.name, seconds)
       write_wave(current.folder, wave, state, teacher=tune.teacher)
       checkpoints.close()
 
-  shutil.rmtree(current.folder / "checkpoints", ignore_errors=True)
   summary = summarise(current.folder, waves)
-  if seconds[1:]:
-    # The median: a machine may sleep, and does other things.
-    each_s = float(np.median(seconds[1:])) * tune.num_steps
-    summary["seconds_per_expert"] = each_s
-  return current.finish(summary)
+  if (each_s := median_time(current.folder)) is not None:
+    summary["seconds_per_expert"] = each_s * tune.num_steps
+  summary = current.finish(summary)
+  shutil.rmtree(current.folder / "checkpoints", ignore_errors=True)
+  return summary
 
 
 def make_optimizer(config) -> optax.GradientTransformation:
@@ -162,12 +172,12 @@ def make_start(
   """
 
   @functools.partial(
-    jax.jit, static_argnums=0, out_shardings=batch_sharding(mesh)
+    jax.jit, static_argnums=1, out_shardings=batch_sharding(mesh)
   )
-  def start_experts(num_experts: int) -> dict[str, Any]:
+  def start_experts(base: Params, num_experts: int) -> dict[str, Any]:
     params = {
       name: jnp.broadcast_to(x, (num_experts, *x.shape))
-      for name, x in trainable.items()
+      for name, x in base.items()
     }
     return {
       "params": params,
@@ -178,7 +188,7 @@ def make_start(
 
   def start(num_experts: int) -> dict[str, Any]:
     step = jax.device_put(np.int32(0), replicated(mesh))
-    return start_experts(num_experts) | {"step": step}
+    return start_experts(trainable, num_experts) | {"step": step}
 
   return start
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from experts.captions import Match, classes_named, refine
 from experts.rows import Page, open_pages
+from suti.backbone import find_model
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -79,6 +80,7 @@ def run(config, workdir: Path) -> dict:
       "clip": config.clip,
       "mine": config.mine,
     },
+    folders={"config.clip": find_model(config.clip)},
   )
   if current.done is not None:
     _remove_parts(current.folder)

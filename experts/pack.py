@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experts.filter import read_scores
+from experts.filter import passes, read_scores
 from experts.mine import find_clusters, read_clusters
 from experts.sample import open_candidates
 from suti.io.records import write_examples
@@ -42,7 +42,7 @@ def run(config, workdir: Path) -> dict:
   kept = [
     (score, *where)
     for score, where in zip(read_scores(workdir), candidates, strict=True)
-    if score.kept
+    if passes(score, config.filter)
   ]
   kept.sort(key=lambda row: content_key(config.seed, row[0].candidate))
   examples = make_examples(kept, read_clusters(workdir))

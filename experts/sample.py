@@ -24,7 +24,12 @@ from jax.sharding import Mesh
 
 from experts.prompts import read_prompts
 from experts.teacher import Teacher, declare, find, open_backbone
-from experts.wave_files import load_wave, read_experts
+from experts.wave_files import (
+  load_wave,
+  median_time,
+  read_experts,
+  write_times,
+)
 from experts.waves import map_experts
 from suti.backbone import Backbone
 from suti.diffusion.samplers import row_keys
@@ -98,7 +103,7 @@ def run(config, workdir: Path) -> dict:
   # Every wave is filled up to one size, so that one program draws them all.
   size = -(-max(map(len, experts.values())) // mesh.size) * mesh.size
   done = sum(counts[name] for name in set(names) - set(left))
-  seconds: list[float] = []  # of each call, a picture; the first compiles
+  compiled = False
   with progress(sum(counts.values()), "sample", done=done) as bar:
     for name in left:
       params = load_wave(weights / f"{name}.safetensors", trainable, size=size)
@@ -106,6 +111,7 @@ def run(config, workdir: Path) -> dict:
       asked = [rows[e.cluster] for e in experts[name]]
       pictures: list[list[np.ndarray]] = [[] for _ in asked]
       most = max(map(len, asked))
+      seconds = []  # of each call that did not compile, a picture
       for start in range(0, most, config.sample.batch_size):
         began = time.monotonic()
         request = make_request(
@@ -122,7 +128,9 @@ def run(config, workdir: Path) -> dict:
           part = images[i][: max(0, len(wanted) - start)]
           pictures[i].extend(part)
           num += len(part)
-        seconds.append((time.monotonic() - began) / num)
+        if compiled:
+          seconds.append((time.monotonic() - began) / num)
+        compiled = True
         bar.update(num)
       candidates = [
         candidate_of(row, image_u8, guidance=config.sample.guidance)
@@ -132,6 +140,7 @@ def run(config, workdir: Path) -> dict:
         for row, image_u8 in zip(wanted, drawn, strict=True)
         if expert.status == "ok"
       ]
+      write_times(current.folder, name, seconds)
       file = current.folder / f"{name}.array_record"
       write_records(file, candidates, kind=Candidate)
       if not config.finetune.keep_weights:
@@ -141,8 +150,8 @@ def run(config, workdir: Path) -> dict:
     "candidates": sum(map(len, open_candidates(workdir))),
     "waves": len(names),
   }
-  if seconds[1:]:
-    summary["seconds_per_image"] = float(np.median(seconds[1:]))
+  if (each_s := median_time(current.folder)) is not None:
+    summary["seconds_per_image"] = each_s
   return current.finish(summary)
 
 

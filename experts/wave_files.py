@@ -62,6 +62,27 @@ def write_wave(
   )
 
 
+def write_times(folder: Path, name: str, seconds: Sequence[float]) -> None:
+  """Keeps how long the calls of a wave took, beside what must be reproducible.
+
+  Args:
+    folder: of the stage.
+    name: of the wave.
+    seconds: of each call that did not compile; may be empty.
+  """
+  write_json(folder / "times" / f"{name}.json", list(seconds))
+
+
+def median_time(folder: Path) -> float | None:
+  """Median of all calls of all waves: a machine may sleep, or do other things.
+
+  Returns: seconds; None where no call was timed.
+  """
+  files = sorted((folder / "times").glob("wave-*.json"))
+  seconds = [value for file in files for value in read_json(file)]
+  return float(np.median(seconds)) if seconds else None
+
+
 def read_experts(folder: Path, name: str) -> list[Expert]:
   """The experts of a finished wave, in the order of its weights."""
   return [

@@ -26,7 +26,7 @@ import numpy as np
 from suti.diffusion.schedule import Schedule, make_schedule
 from suti.io.files import read_json
 from suti.io.weights import load
-from suti.models.clip import declare_clip_text
+from suti.models.clip import RENAMES, declare_clip_text
 from suti.models.unet import declare_unet
 from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional
@@ -38,6 +38,7 @@ Params = dict[str, jax.Array]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 _TEXT_ROWS = 16  # texts encoded at once: one compiled program for any number
+_TEXTS_KEPT = 8192
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,10 +140,11 @@ def find_model(name_or_dir: str | Path) -> Path:
   Raises:
     ValueError: there is no such folder; names the shipped ones.
   """
-  for folder in (PRETRAINED / str(name_or_dir), Path(name_or_dir)):
-    if folder.is_dir():
-      return folder
   shipped = sorted(p.name for p in PRETRAINED.glob("*") if p.is_dir())
+  if str(name_or_dir) in shipped:
+    return PRETRAINED / str(name_or_dir)
+  if Path(name_or_dir).is_dir():
+    return Path(name_or_dir)
   raise ValueError(
     f"No model '{name_or_dir}': it is neither a folder nor one of the shipped "
     f"models {', '.join(shipped) or '(none)'}."
@@ -166,7 +168,11 @@ def load_backbone(
     ValueError: no such folder, a part is missing, or weights do not fit.
   """
   folder = find_model(name_or_dir)
-  for part in ("unet/config.json", "scheduler/scheduler_config.json"):
+  for part in (
+    "unet/config.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+  ):
     if not (folder / part).is_file():
       raise ValueError(
         f"{folder} has no {part}: expected a folder in the diffusers layout, "
@@ -247,8 +253,8 @@ def text_encoder(
 ) -> Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]:
   """Opens the frozen text encoder of a backbone's folder.
 
-  Each distinct text is encoded once in the life of the returned function:
-  prompts repeat over subjects, demonstrations over steps.
+  Texts come again, prompts over subjects and demonstrations over steps: the
+  last few thousand are remembered.
 
   Args:
     folder: holds `text_encoder/` and `tokenizer/`.
@@ -257,21 +263,33 @@ def text_encoder(
     CLIP's encoders are attended to padding included, as they were trained.
   """
   config = read_json(folder / "text_encoder" / "config.json")
-  length = int(config["max_position_embeddings"])
+  if (kind := config.get("model_type", "clip_text_model")) != "clip_text_model":
+    raise ValueError(
+      f"{folder / 'text_encoder'} is a {kind}: expected a clip_text_model, the "
+      "only kind of text encoder that can be read yet."
+    )
+  length = int(config.get("max_position_embeddings", 77))
   spec, apply = functional(declare_clip_text(config))
-  params = load(spec, folder / "text_encoder", dtype=jnp.float32)
+  params = load(
+    spec, folder / "text_encoder", renames=RENAMES, dtype=jnp.float32
+  )
   encode = jax.jit(lambda params, ids_BL: apply(params, ids_BL))
   tokenize = load_tokenizer(folder / "tokenizer", max_length=length)
-  known: dict[str, np.ndarray] = {}
+  known: dict[str, np.ndarray] = {}  # the oldest first
 
   def encode_text(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    new = [text for text in dict.fromkeys(texts) if text not in known]
+    # Threads of a loader share `known`: what this call needs, it holds.
+    states = {t: found for t in texts if (found := known.get(t)) is not None}
+    new = [text for text in dict.fromkeys(texts) if text not in states]
     for start in range(0, len(new), _TEXT_ROWS):
       rows = new[start : start + _TEXT_ROWS]
       padded = rows + [""] * (_TEXT_ROWS - len(rows))
       states_BLD = np.asarray(encode(params, tokenize(padded)))
-      known.update(zip(rows, states_BLD[: len(rows)], strict=True))
-    text_BLD = np.stack([known[text] for text in texts])
+      states.update(zip(rows, states_BLD, strict=False))
+    known.update((text, states[text]) for text in new)
+    for text in list(known)[: max(0, len(known) - _TEXTS_KEPT)]:
+      known.pop(text, None)
+    text_BLD = np.stack([states[text] for text in texts])
     return text_BLD, np.ones(text_BLD.shape[:2], bool)
 
   return encode_text

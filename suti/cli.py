@@ -175,8 +175,10 @@ def _look_ahead(config: Any) -> None:
   """Opens nothing, but sees that all that is named is there.
 
   Raises:
-    ValueError: a model, a teacher or a method that a later stage would miss.
+    ValueError: a model, examples, a teacher or a method that a later stage
+      would miss.
   """
+  import apprentice.data
   import apprentice.method
   import experts.teacher
   from suti.backbone import find_model
@@ -184,6 +186,8 @@ def _look_ahead(config: Any) -> None:
   for name in (config.backbone, config.clip, config.identity):
     find_model(name)
   find_model(config.train.init)
+  for folder in config.train.examples:
+    apprentice.data.find_examples(folder)
   experts.teacher.find(config.finetune.teacher)
   apprentice.method.find(config.train.method)
 
@@ -289,7 +293,13 @@ def _check_out(name: str) -> Path:
     )
   if out.is_dir():
     raise ValueError(f"--out={name} is a folder: give the name of a file.")
-  out.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f"--out={name}: its folder cannot be made ({error.strerror}): give "
+      "another place."
+    ) from error
   return out
 
 

@@ -96,7 +96,12 @@ def _read(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
     if not path.is_file():
       what = "is a folder" if path.is_dir() else "does not exist"
       raise ValueError(f"{name} {what}: {_REMEDY}.")
-    content = path.read_bytes()
+    try:
+      content = path.read_bytes()
+    except OSError as error:
+      raise ValueError(
+        f"{name} cannot be read ({error.strerror}): {_REMEDY}."
+      ) from error
   if not content:
     raise ValueError(f"{name} is empty (0 bytes): {_REMEDY}.")
   return name, content

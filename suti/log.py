@@ -91,9 +91,9 @@ class Log:
     if first < step:
       steps = f"between steps {first} and {step}"
     return (
-      f"{name} became {value} {steps}: lower the learning rate"
-      " (config.train.learning_rate), lengthen the warm-up or lower grad_clip,"
-      " and run again from the last checkpoint or with another --workdir."
+      f"{name} became {value} {steps}: lower learning_rate, lengthen the"
+      " warm-up or lower grad_clip, and run again from the last checkpoint or"
+      " with another --workdir."
     )
 
   def _append(self, step: int, line: Mapping[str, Any]) -> None:

@@ -175,7 +175,6 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "num_prompts": _count(high=MAX_PROMPTS),
     "num_expert_subjects": _count(low=0),
   },
-  "evaluate": {"batch_size": _count()},
   "report": {
     "title": _text(),
     "num_subjects": _count(),
@@ -223,6 +222,7 @@ def check(config: Mapping[str, Any]) -> None:
     for name, value in fields.items():
       _check_field(f"{path}.{name}", value, rules[name])
   _check_order(config)
+  _check_training(config["train"])
   _check_sources(config)
   _check_mesh(config)
   _check_patterns(config)
@@ -352,6 +352,23 @@ def _check_order(config: Mapping[str, Any]) -> None:
       )
 
 
+def _check_training(train: Mapping[str, Any]) -> None:
+  if train["checkpoint_every"] % train["log_every"]:
+    raise ValueError(
+      f"config.train.checkpoint_every={train['checkpoint_every']} is not a "
+      f"multiple of config.train.log_every={train['log_every']}: a run that "
+      "goes on from a checkpoint would log other means; use a multiple."
+    )
+  decay = train.get("decay") or 0.0
+  steps, warmup = train["num_steps"], train["warmup_steps"]
+  if warmup + int(decay * steps) > steps:
+    raise ValueError(
+      f"config.train.warmup_steps={warmup} and the share "
+      f"config.train.decay={decay} of {steps} steps overlap: lower one, or "
+      "raise config.train.num_steps."
+    )
+
+
 def _check_sources(config: Mapping[str, Any]) -> None:
   for section in ("mine", "benchmark"):
     source, path = config[section]["source"], config[section]["path"]
@@ -390,6 +407,7 @@ def _check_mesh(config: Mapping[str, Any]) -> None:
     )
   for field, axes in (
     ("train.batch_size", ("data", "fsdp")),
+    ("apprentice_sample.batch_size", ("data", "fsdp")),
     ("finetune.experts_per_wave", ("expert",)),
   ):
     section, name = field.split(".")

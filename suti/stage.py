@@ -314,6 +314,7 @@ def stage(
   sections: Mapping[str, Any],
   *,
   reads: Sequence[str] = (),
+  folders: Mapping[str, str | os.PathLike] | None = None,
 ) -> Stage:
   """Opens a stage's folder, or says that it was finished before.
 
@@ -332,6 +333,8 @@ def stage(
       name; leave out what may change without a rerun.
     reads: names of the stages whose files this one reads; they must be
       finished, and must not have been made anew since this one was started.
+    folders: models and datasets from outside the workdir, by the field of the
+      config that names them; what they hold must not have changed either.
 
   Raises:
     ValueError: the folder was made with another config or of other input, or a
@@ -342,6 +345,10 @@ def stage(
   # Through JSON, so that tuples and lists compare equal.
   config = json.loads(json.dumps({k: _plain(v) for k, v in sections.items()}))
   inputs = {read: _identity(workdir, read, name) for read in reads}
+  inputs |= {
+    field: files.fingerprint(folder)
+    for field, folder in (folders or {}).items()
+  }
   record = {"config": config, "inputs": inputs}
   done = None
   if (folder / "stage.json").exists():
@@ -393,9 +400,14 @@ def _compare(
     )
   for read, identity in now["inputs"].items():
     if then["inputs"].get(read) != identity:
+      what = (
+        f"what {read} names has changed"
+        if read.startswith("config.")
+        else f"{read} was run anew"
+      )
       raise ValueError(
-        f"{read} was run anew after {folder} was made from it: delete {folder}"
-        " to run it anew as well."
+        f"{what} after {folder} was made from it: delete {folder} to run it"
+        " anew as well."
       )
 
 

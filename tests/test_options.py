@@ -122,6 +122,22 @@ MISTAKES = {
     "config.mine.source='table' says, and there is none; give its path or set "
     "--config.mine.source=world.",
   ),
+  "checkpoints between two lines of the log": (
+    {"train.checkpoint_every": 3, "train.log_every": 2},
+    "config.train.checkpoint_every=3 is not a multiple of "
+    "config.train.log_every=2: a run that goes on from a checkpoint would log "
+    "other means; use a multiple.",
+  ),
+  "a rate that falls before it has risen": (
+    {"train.decay": 1.0},
+    "config.train.warmup_steps=10 and the share config.train.decay=1.0 of 100 "
+    "steps overlap: lower one, or raise config.train.num_steps.",
+  ),
+  "drawn at once and mesh": (
+    {"mesh.data": 8, "apprentice_sample.batch_size": 9},
+    "config.apprentice_sample.batch_size=9 is not divisible by the 8 devices "
+    "of mesh axis 'data': use a multiple of 8 or set config.mesh.data.",
+  ),
   "batch and mesh": (
     {"mesh.data": 8, "train.batch_size": 30},
     "config.train.batch_size=30 is not divisible by the 8 devices of mesh axis "

@@ -378,3 +378,24 @@ def test_a_stage_made_of_other_input_is_refused(tmp_path):
   # Two stages on: its own config and that of its input are as they were.
   with pytest.raises(ValueError, match="experts/finetune was run anew"):
     sample()
+
+
+def test_a_stage_made_of_another_model_is_refused(tmp_path):
+  model = tmp_path / "model"
+  model.mkdir()
+  (model / "model.safetensors").write_bytes(b"one")
+
+  def tune():
+    return stage.stage(
+      tmp_path,
+      "experts/finetune",
+      {"backbone": "model"},
+      folders={"config.backbone": model},
+    )
+
+  tune().finish({"experts": 2})
+  (model / "README.md").write_text("a card")
+  assert tune().done == {"experts": 2}
+  (model / "model.safetensors").write_bytes(b"two")
+  with pytest.raises(ValueError, match=r"config\.backbone names has changed"):
+    tune()

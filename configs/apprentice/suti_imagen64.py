@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
   Returns: the config.
   """
   config = suti_imagen64.get_config(arg).unlock()
-  # One example a device and step, its 2.5B parameters split over eight.
+  # 2.5B parameters and their state, split over eight devices.
   config.mesh = ConfigDict({"expert": 1, "data": -1, "fsdp": 8})  # choice
   config.train.update(
     method="suti",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures the three pretrainings share: drawn once, 1.2 GB on disk."""
+"""The pictures all pretrainings share: drawn once, 1.2 GB on disk."""
 
 import ml_collections
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cards and copies of what the three pretrainings made.
+"""Cards and copies of what the pretrainings made.
 
 Command to run:
   python -m suti.pretrain.ship \

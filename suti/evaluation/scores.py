@@ -8,8 +8,9 @@ and real pictures of a subject; CLIP-T is the mean over pictures and prompts.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ from suti.backbone import find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json
 from suti.io.weights import load
-from suti.models.clip import declare_clip
-from suti.models.dino import declare_dino
+from suti.models import clip as clip_model
+from suti.models import dino
 from suti.nn.param import functional
 from suti.text import load_tokenizer
 
@@ -92,9 +93,9 @@ def load_scorer(
     ValueError: no such folder, or weights that do not fit.
   """
   folder = find_model(clip)
-  config = read_json(folder / "config.json")
-  spec, apply_clip = functional(declare_clip(config))
-  clip_params = load(spec, folder)
+  config = _config(folder, "clip")
+  spec, apply_clip = functional(clip_model.declare_clip(config))
+  clip_params = load(spec, folder, renames=clip_model.RENAMES)
   length = int(config["text_config"]["max_position_embeddings"])
   tokenize = load_tokenizer(folder, max_length=length)
   texts = jax.jit(lambda p, ids: apply_clip(p, ids, method="encode_text"))
@@ -103,9 +104,9 @@ def load_scorer(
 
   identity_folder = find_model(identity)
   spec, apply_vit = functional(
-    declare_dino(read_json(identity_folder / "config.json"))
+    dino.declare_dino(_config(identity_folder, "identity"))
   )
-  vit_params = load(spec, identity_folder)
+  vit_params = load(spec, identity_folder, renames=dino.RENAMES)
   vit = jax.jit(lambda p, x: unit(apply_vit(p, x)[:, 0]))
   vit_pixels = pixel_reader(identity_folder)
 
@@ -122,6 +123,16 @@ def load_scorer(
   )
 
 
+def _config(folder: Path, field: str) -> dict[str, Any]:
+  for name in ("config.json", "preprocessor_config.json"):
+    if not (folder / name).is_file():
+      raise ValueError(
+        f"config.{field}={folder} has no {name}: give a model in the "
+        "transformers layout."
+      )
+  return read_json(folder / "config.json")
+
+
 def unit(x_BD: jax.Array) -> jax.Array:
   """Rows scaled to length one."""
   return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
@@ -135,7 +146,7 @@ def pixel_reader(
   Returns: uint8 pictures of any size -> normalised float32 (B, H, W, 3).
   """
   config = read_json(folder / "preprocessor_config.json")
-  size_px = int(config["crop_size"]["height"])
+  size_px = _side(config)
   mean = np.asarray(config["image_mean"], np.float32)
   std = np.asarray(config["image_std"], np.float32)
 
@@ -144,6 +155,19 @@ def pixel_reader(
     return (rows.astype(np.float32) / 255 - mean) / std
 
   return read
+
+
+def _side(config: Mapping[str, Any]) -> int:
+  """Side of what an encoder sees; published files write it in four ways."""
+  size = config.get("crop_size") or config.get("size")
+  if isinstance(size, Mapping):
+    size = size.get("height") or size.get("shortest_edge")
+  if not isinstance(size, int):
+    raise ValueError(
+      "preprocessor_config.json has neither crop_size nor size with a height: "
+      "expected a CLIP's or a ViT's."
+    )
+  return size
 
 
 def _in_rows(encode: Callable, batch: Sequence) -> np.ndarray:

@@ -10,6 +10,7 @@ which `suti.log` owns. Nothing here knows what is in a file.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAMPLE = 2**20  # bytes of each end of a file that fingerprints look at
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -179,6 +181,32 @@ def read_json(path: str | os.PathLike) -> Any:
       f"{path} is not a JSON file ({error}): delete it and run the command"
       " that writes it again."
     ) from error
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+  """Names what a folder holds: 16 hex digits.
+
+  Of each file its path, its size, and a MiB of its beginning and of its end:
+  enough to tell trained weights from others, at any size. Cards (.md) and
+  hidden files do not count.
+
+  Args:
+    folder: a model's, or a dataset's.
+  """
+  folder = Path(folder)
+  digest = hashlib.blake2s(digest_size=8)
+  for path in sorted(folder.rglob("*")):
+    inside = path.relative_to(folder)
+    hidden = any(part.startswith(".") for part in inside.parts)
+    if hidden or path.suffix == ".md" or not path.is_file():
+      continue
+    size = path.stat().st_size
+    digest.update(f"{inside.as_posix()}:{size}:".encode())
+    with path.open("rb") as file:
+      digest.update(file.read(_SAMPLE))
+      file.seek(max(size - _SAMPLE, 0))
+      digest.update(file.read())
+  return digest.hexdigest()
 
 
 def first_difference(

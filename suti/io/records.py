@@ -488,8 +488,6 @@ class Examples(Sequence):
     return (self[index] for index in range(len(self)))
 
   def __repr__(self) -> str:
-    # Grain keeps this with its position, to see that the data is the same; a
-    # moved folder is.
     return f"Examples({len(self)})"
 
   def __getstate__(self) -> dict[str, Any]:

@@ -115,10 +115,12 @@ def save(
 def _files(path) -> list[Path]:
   """All files that a path stands for; only safetensors are let through."""
   path = Path(path)
-  pattern = str(path / "*.safetensors" if path.is_dir() else path)
-  files = [Path(p) for p in sorted(glob.glob(pattern))]
-  if not files and path.is_file():  # its name has the brackets of a pattern
+  if path.is_dir():
+    files = sorted(path.glob("*.safetensors"))
+  elif path.is_file():
     files = [path]
+  else:
+    files = [Path(p) for p in sorted(glob.glob(str(path)))]
   if not files:
     raise ValueError(f"{path} has no .safetensors file: give one, or a folder.")
   for file in files:

@@ -94,7 +94,6 @@ def run(config: Any, workdir: Path) -> dict:
     params=init(spec, jax.random.key(config.seed)),
     loss=loss,
     batch_at=batch_at,
-    model=config.vae,
     preview=preview,
   )
   # The base is to see latents of unit variance around zero.

@@ -100,7 +100,6 @@ def run(config: Any, workdir: Path) -> dict:
     params=params,
     loss=loss,
     batch_at=batch_at,
-    model=config.model,
   )
   write_json(model / "config.json", model_config)
   write_json(model / "preprocessor_config.json", preprocessing(config.size_px))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop the three pretrainings share: AdamW, EMA, checkpoints, a log.
+"""The loop all pretrainings share: AdamW, EMA, checkpoints, a log.
 
 The learning rate warms up, stays, and falls in the last fifth of the steps, so
 that a run can be prolonged before its fall. A batch depends on the seed and the
@@ -8,7 +8,7 @@ step alone: a killed run goes on with the batches it would have seen.
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def train(
   params: Params,
   loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, dict]],
   batch_at: Callable[[np.random.Generator], Batch],
-  model: Any,
+  made_of: Mapping[str, Any] | None = None,
   preview: Callable[[Params, int], None] | None = None,
 ) -> tuple[Params, float]:
   """Trains until `config.num_steps`, from a checkpoint where there is one.
@@ -65,7 +65,9 @@ def train(
     params: where to start from.
     loss: (params, batch, key) -> (scalar, scalars to log).
     batch_at: draws a batch with the generator of a step.
-    model: the model's config; a checkpoint of another one is refused.
+    made_of: what the config does not say and the result depends on; with
+      another, or with a config that differs in more than its length, a
+      checkpoint is refused.
     preview: called with the averaged parameters at every checkpoint.
 
   Returns: the parameters' exponential moving average; the seconds that all
@@ -108,7 +110,12 @@ def train(
     "step": jnp.zeros((), jnp.int32),
     "key": jax.random.key_data(jax.random.key(config.seed)),
   }
-  checkpoints = Checkpoints(folder / "checkpoints", model=model.to_dict())
+  # Longer training goes on; training of anything else would be a mixture.
+  free = ("num_steps", "log_every", "checkpoint_every")
+  recipe = {k: v for k, v in config.to_dict().items() if k not in free}
+  checkpoints = Checkpoints(
+    folder / "checkpoints", model=recipe | dict(made_of or {})
+  )
   state = checkpoints.restore(state)
   first = int(state["step"])
   start = time.monotonic() - (checkpoints.data or {"seconds": 0.0})["seconds"]

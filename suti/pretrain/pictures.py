@@ -17,6 +17,7 @@ import numpy as np
 from suti.io.files import write_atomic
 from suti.stage import progress
 from suti.world.dataset import (
+  VERSION,
   Shot,
   caption,
   class_of,
@@ -102,7 +103,8 @@ def draw_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   )
   # Without the number of subjects: a larger pool goes on from a smaller one.
   folder = folder / (
-    f"{config.split}-{config.shots_each}each-{size_px}px-seed{config.seed}"
+    f"{config.split}-{config.shots_each}each-{config.studio}studio-{size_px}px-"
+    f"seed{config.seed}-world{VERSION}"
   )
   folder.mkdir(parents=True, exist_ok=True)
   starts = range(0, len(shots), _CHUNK)

@@ -162,7 +162,7 @@ def run(config: Any, workdir: Path) -> dict:
     params=params,
     loss=loss,
     batch_at=batch_at,
-    model=config.unet,
+    made_of={"autoencoder": content_key(weights)},
     preview=preview,
   )
   for part, spec, values in (

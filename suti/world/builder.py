@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from suti.io.records import encode_png
 from suti.world.captions import caption, describe
-from suti.world.dataset import web_rows
+from suti.world.dataset import VERSION, web_rows
 from suti.world.render import render_shots
 from suti.world.templates import (
   SPLITS,
@@ -58,8 +58,7 @@ class Config(tfds.core.BuilderConfig):
 class SubjectWorld(tfds.core.GeneratorBasedBuilder):
   """Pictures of SubjectWorld with caption, mask, depth, box and camera."""
 
-  # A new version whenever pictures or fields change.
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION = tfds.core.Version(VERSION)
   BUILDER_CONFIGS = [  # noqa: RUF012  the name is tfds's
     Config(name="captioned", description="Captioned pictures of subjects."),
     Config(name="web", description="Pages of a noisy web.", web=True),

@@ -27,6 +27,7 @@ from suti.world.templates import (
 
 __all__ = [
   "LIVE",
+  "VERSION",
   "Row",
   "Shot",
   "caption",
@@ -37,6 +38,9 @@ __all__ = [
   "subject_seeds",
   "web_rows",
 ]
+
+# Of what pictures look like and say: what was drawn of another is drawn anew.
+VERSION = "1.0.0"
 
 _PAGES_AT_ONCE = 16  # about 80 pictures: the renderer works in batches
 

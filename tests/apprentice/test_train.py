@@ -18,12 +18,13 @@ from ml_collections import ConfigDict
 
 from apprentice import train
 from apprentice.fields import drop
-from apprentice.model import declare, load_apprentice
+from apprentice.model import declare, load_apprentice, save_apprentice
 from apprentice.optimizer import average, learning_rate, optimizer
 from suti.backbone import load_backbone
-from suti.io.files import read_json
+from suti.io.files import read_json, write_json
 from suti.log import read_log
 from tests.apprentice import inputs
+from tests.tiny import write_backbone
 
 # B batch, K demonstrations, L text tokens, D width.
 
@@ -161,17 +162,6 @@ def test_a_batch_that_the_devices_cannot_share(tiny_backbone, tmp_path):
     ValueError,
     match=r"config\.train\.batch_size=30 is not divisible by the 8 devices of "
     r"mesh axis 'data': use a multiple of 8 or set config\.mesh\.data\.",
-  ):
-    train.run(config, tmp_path)
-
-
-def test_checkpoints_between_two_lines_of_the_log(tiny_backbone, tmp_path):
-  inputs.write_pack(tmp_path)
-  config = inputs.make_config(tiny_backbone, checkpoint_every=3, log_every=2)
-  with pytest.raises(
-    ValueError,
-    match=r"config\.train\.checkpoint_every=3 is not a multiple of "
-    r"config\.train\.log_every=2",
   ):
     train.run(config, tmp_path)
 
@@ -351,6 +341,37 @@ def test_it_starts_from_a_backbone_or_from_an_apprentice(
   assert gone_on.keys() == learnt.keys()
   for name, array in learnt.items():
     np.testing.assert_array_equal(gone_on[name], array)
+
+
+def test_an_apprentice_that_computes_something_else_is_refused(
+  unbroken, config, tiny_backbone
+):
+  folder = unbroken / "apprentice" / "train" / "model"
+  config = config.unlock()
+  config.method.encoder_gradient = not config.method.encoder_gradient
+  config.method.num_heads = 4  # of the same shapes
+  backbone = load_backbone(tiny_backbone)
+  declared = declare(backbone, name="suti", config=config.method)
+  with pytest.raises(ValueError, match=r"num_heads is 4, and 2 in"):
+    train.start_params(declared, init_from=str(folder), seed=0)
+
+
+def test_an_apprentice_of_another_base_is_refused(
+  unbroken, config, tiny_backbone, tmp_path
+):
+  folder = unbroken / "apprentice" / "train" / "model"
+  other = write_backbone(tmp_path / "other", seed=5)
+  declared = declare(load_backbone(other), name="suti", config=config.method)
+  with pytest.raises(ValueError, match="with another text encoder"):
+    train.start_params(declared, init_from=str(folder), seed=0)
+  # Nor is it opened on what was put in the place of its base.
+  alone = tmp_path / "alone"
+  save_apprentice(load_apprentice(folder), alone, with_base=False)
+  assert load_apprentice(alone).params.keys() == declared.spec.keys()
+  record = read_json(alone / "apprentice.json")
+  write_json(alone / "apprentice.json", record | {"base": str(other)})
+  with pytest.raises(ValueError, match="with another text encoder"):
+    load_apprentice(alone)
 
 
 def test_no_steps_take_the_model_as_it_is(unbroken, config, tmp_path):

@@ -212,3 +212,24 @@ def test_two_writers_do_not_mix(tmp_path, root):
   assert seen == {1}
   assert all(writer.wait() == 0 for writer in writers)
   assert names(tmp_path) == ["a.bin"]
+
+
+def test_a_fingerprint_is_of_names_sizes_and_both_ends(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, "_SAMPLE", 4)
+  folder = tmp_path / "model"
+  (folder / "unet").mkdir(parents=True)
+  file = folder / "unet" / "weights"
+
+  def of(content):
+    file.write_bytes(content)
+    return files.fingerprint(folder)
+
+  seen = [of(b"abcdefghijkl"), of(b"Abcdefghijkl"), of(b"abcdefghijkL")]
+  seen += [of(b"abcdefghijkkl")]
+  file.rename(folder / "weights")
+  file = folder / "weights"
+  seen += [of(b"abcdefghijkl")]
+  assert len(set(seen)) == 5
+  (folder / ".hidden").write_bytes(b"x")
+  (folder / "README.md").write_bytes(b"x")
+  assert files.fingerprint(folder) == seen[-1]

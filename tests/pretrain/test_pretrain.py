@@ -108,6 +108,42 @@ def test_pool_draws_only_what_is_missing(fake_renderer, tmp_path, monkeypatch):
   assert list(large.shots[:16]) == list(small.shots)
 
 
+def test_a_pool_of_other_scenes_is_another(
+  fake_renderer, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(pictures, "_CHUNK", 8)
+  config = clip_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each = 2, 4
+  pictures.draw_pool(config, tmp_path, size_px=8)
+  config.studio = 0.9
+  pictures.draw_pool(config, tmp_path, size_px=8)
+  assert fake_renderer == [8, 8]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+  config = clip_config.get_config("tiny")
+
+  def start(**made_of):
+    with jax.numpy_dtype_promotion("standard"):
+      return loop.train(
+        config,
+        tmp_path,
+        params={"w": jnp.eye(3)},
+        loss=lambda params, batch, key: ((batch["x"] @ params["w"]).mean(), {}),
+        batch_at=lambda rng: {"x": np.ones((4, 3), np.float32)},
+        made_of=made_of,
+      )
+
+  start(autoencoder="one")
+  config.num_steps += 1  # only longer
+  start(autoencoder="one")
+  with pytest.raises(ValueError, match=r"config\.autoencoder is 'one' there"):
+    start(autoencoder="two")
+  config.learning_rate *= 2
+  with pytest.raises(ValueError, match=r"config\.learning_rate is"):
+    start(autoencoder="one")
+
+
 def test_chosen_shots_of_a_subject_show_different_templates():
   shots = pictures.choose_shots(
     split="train", num_subjects=3, shots_each=16, studio=0.0, seed=0
@@ -142,7 +178,6 @@ def test_loop_that_was_killed_logs_equal_losses(tmp_path):
       params={"w": jnp.eye(3)},
       loss=loss,
       batch_at=batches,
-      model=config.model,
     )
 
   calls = []

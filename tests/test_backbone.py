@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of models: which one a name means, and what one must hold."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from suti import backbone
+from suti.evaluation.scores import load_scorer, pixel_reader
+from suti.io.files import read_json, write_json
+
+
+def test_a_folder_is_never_taken_for_a_shipped_model(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "mine").mkdir()
+  assert backbone.find_model("mine").resolve() == tmp_path / "mine"
+  assert backbone.find_model(".").resolve() == tmp_path
+  shipped = backbone.find_model("world_base")
+  assert shipped == backbone.PRETRAINED / "world_base"
+
+
+@pytest.mark.parametrize("part", ["unet", "scheduler", "text_encoder"])
+def test_a_missing_part_is_named(tiny_backbone, tmp_path, part):
+  folder = tmp_path / "base"
+  shutil.copytree(tiny_backbone, folder)
+  shutil.rmtree(folder / part)
+  with pytest.raises(ValueError, match=f"has no {part}/"):
+    backbone.load_backbone(folder)
+
+
+def test_a_text_encoder_of_another_kind_is_named(tiny_backbone, tmp_path):
+  folder = tmp_path / "base"
+  shutil.copytree(tiny_backbone, folder)
+  config = folder / "text_encoder" / "config.json"
+  write_json(config, read_json(config) | {"model_type": "t5"})
+  with pytest.raises(ValueError, match="is a t5: expected a clip_text_model"):
+    backbone.load_backbone(folder)
+
+
+def test_forgotten_texts_are_encoded_again(tiny_backbone, monkeypatch):
+  texts = ["a dog", "a cat", "a red dog", "a dog"]
+  before, _ = backbone.text_encoder(tiny_backbone)(texts)
+  monkeypatch.setattr(backbone, "_TEXTS_KEPT", 1)
+  encode_text = backbone.text_encoder(tiny_backbone)
+  for text, state_LD in zip(texts, before, strict=True):
+    np.testing.assert_array_equal(encode_text([text])[0][0], state_LD)
+  np.testing.assert_array_equal(encode_text(texts)[0], before)
+
+
+@pytest.mark.parametrize(
+  "size",
+  [
+    {"crop_size": {"height": 8, "width": 8}, "size": {"shortest_edge": 10}},
+    {"crop_size": 8, "size": 10},
+    {"size": {"height": 8, "width": 8}},
+    {"size": {"shortest_edge": 8}},
+    {"size": 8},
+  ],
+)
+def test_published_ways_to_write_a_size(tmp_path, size):
+  write_json(
+    tmp_path / "preprocessor_config.json",
+    size | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+  )
+  picture = np.zeros((20, 30, 3), np.uint8)
+  assert pixel_reader(tmp_path)([picture]).shape == (1, 8, 8, 3)
+
+
+def test_a_judge_that_is_none_is_one_line(tiny_backbone, tiny_identity):
+  with pytest.raises(ValueError, match=r"config\.clip=.* has no config\.json"):
+    load_scorer(clip=tiny_backbone, identity=tiny_identity)
