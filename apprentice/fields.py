@@ -2,7 +2,7 @@
 """The arrays a method may ask for, of a target, its text and demonstrations.
 
 Training and sampling make their batches of them, so that what is drawn is shown
-exactly as it was learnt. No dataset is opened here: `apprentice.data` does.
+as it was learnt. No dataset is opened here: `apprentice.data` does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apprentice.method import Field
-from suti.images import square_crop_resize
+from suti.images import square_crop_resize, to_pm1
 
 # B batch, K demonstrations, H W C image, L text tokens, D width.
 
@@ -102,8 +102,8 @@ def to_latents(
     if array.dtype != np.uint8:
       return array
     *lead, height, width, channels = array.shape
-    flat = array.reshape(-1, height, width, channels).astype(dtype)
-    x_BHWC = backbone.codec.encode(vae_params, flat / 127.5 - 1)
+    image_pm1_BHWC = to_pm1(array.reshape(-1, height, width, channels))
+    x_BHWC = backbone.codec.encode(vae_params, image_pm1_BHWC.astype(dtype))
     return x_BHWC.reshape(*lead, *x_BHWC.shape[1:])
 
   return {name: convert(array) for name, array in batch.items()}

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apprentice.fields import make_fields, pick, to_latents
+from apprentice.fields import fit, make_fields, pick, to_latents
 from apprentice.model import Apprentice
 from suti.diffusion.guidance import classifier_free, two_conditions
 from suti.diffusion.samplers import (
@@ -130,16 +130,24 @@ def make_batch(
   """
   fields = dict(apprentice.method.fields(apprentice.config))
   fields.pop("image")
+  size_px = apprentice.backbone.size_px
+  fitted: dict[int, np.ndarray] = {}  # each picture once, for all its prompts
+
+  def fit_once(image_u8: np.ndarray) -> np.ndarray:
+    if id(image_u8) not in fitted:
+      fitted[id(image_u8)] = fit(image_u8, size_px)
+    return fitted[id(image_u8)]
+
   arrays = [
     pick(
       make_fields(
         image=None,
         prompt=prompt,
-        demonstrations=demonstrations,
+        demonstrations=[fit_once(x) for x in demonstrations],
         captions=captions,
         num_demonstrations=num_demonstrations,
         encode_text=apprentice.backbone.encode_text,
-        size_px=apprentice.backbone.size_px,
+        size_px=size_px,
       ),
       fields,
     )

@@ -15,11 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from apprentice.fields import fit
 from suti.backbone import Backbone
+from suti.images import to_pm1
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.schema import Example
 from suti.stage import progress
@@ -118,6 +118,5 @@ def encode_examples(
 def _encode(block: Sequence[np.ndarray], backbone: Backbone) -> np.ndarray:
   # Padded: one compiled program for the last block too.
   image_u8_BHWC = np.stack([*block, *[block[-1]] * (_BLOCK - len(block))])
-  image_pm1_BHWC = jnp.asarray(image_u8_BHWC, jnp.float32) / 127.5 - 1
-  x_BHWC = backbone.to_latent(image_pm1_BHWC)
+  x_BHWC = backbone.to_latent(to_pm1(image_u8_BHWC))
   return np.asarray(x_BHWC[: len(block)], np.float16)

@@ -8,6 +8,8 @@ slightly noisy, a little off in colour. So they learn from such pictures.
 import jax
 import jax.numpy as jnp
 
+from suti.images import to_pm1
+
 # B batch, H W C image.
 
 
@@ -22,7 +24,7 @@ def augment(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
   """
   b, h, w, _ = image_u8_BHWC.shape
   keys = jax.random.split(key, 6)
-  x = image_u8_BHWC.astype(jnp.float32) / 127.5 - 1
+  x = to_pm1(image_u8_BHWC)
 
   mirror_B = jax.random.bernoulli(keys[0], 0.5, (b, 1, 1, 1))
   x = jnp.where(mirror_B, x[:, :, ::-1], x)

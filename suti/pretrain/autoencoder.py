@@ -19,7 +19,7 @@ import numpy as np
 
 from suti import stage
 from suti.backbone import depth_to_space, space_to_depth
-from suti.images import contact_sheet, save_png, to_u8
+from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import write_json
 from suti.io.weights import save
 from suti.models.vae import declare_autoencoder
@@ -55,8 +55,7 @@ def run(config: Any, workdir: Path) -> dict:
     return {"image": pool.image_u8_NHWC[rows]}
 
   def to_patches(image_u8_BHWC):
-    image_BHWC = image_u8_BHWC.astype(jnp.float32) / 127.5 - 1
-    return space_to_depth(image_BHWC, patch=patch)
+    return space_to_depth(to_pm1(image_u8_BHWC), patch=patch)
 
   def loss(params, batch, key):
     x_BHWC = to_patches(batch["image"])
@@ -97,10 +96,9 @@ def run(config: Any, workdir: Path) -> dict:
     preview=preview,
   )
   # The base is to see latents of unit variance around zero.
-  latents, image_pm1 = reconstruct(params, pool.image_u8_NHWC[-_MEASURED:])
-  error = np.asarray(image_pm1) - (
-    pool.image_u8_NHWC[-_MEASURED:].astype(np.float32) / 127.5 - 1
-  )
+  measured = pool.image_u8_NHWC[-_MEASURED:]
+  latents, image_pm1 = reconstruct(params, measured)
+  error = np.asarray(image_pm1) - to_pm1(measured)
   psnr = float(10 * np.log10(4 / np.square(error).mean()))
   vae_config |= {
     "scaling_factor": float(1 / np.std(latents)),

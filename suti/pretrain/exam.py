@@ -23,7 +23,7 @@ from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.evaluation.dreambench import templates_of
 from suti.evaluation.scores import Scorer, load_scorer
-from suti.images import to_u8
+from suti.images import to_pm1, to_u8
 from suti.io.files import write_json
 from suti.nn.param import functional
 from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
@@ -151,7 +151,7 @@ def reconstruction(model: Path, *, split: str, num_subjects: int) -> float:
     for t in (0, 5)
   ]
   pictures = render_shots(shots, size_px=backbone.size_px)["image"]
-  image_pm1 = pictures.astype(np.float32) / 127.5 - 1
+  image_pm1 = to_pm1(pictures)
   back = np.asarray(
     backbone.to_image(backbone.to_latent(jnp.asarray(image_pm1)))
   )

@@ -26,7 +26,7 @@ from suti.diffusion.guidance import classifier_free
 from suti.diffusion.objective import denoising_loss
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.diffusion.schedule import make_schedule
-from suti.images import contact_sheet, save_png, to_u8
+from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import read_json, write_atomic, write_json
 from suti.io.weights import load, save
 from suti.models.clip import declare_clip_text
@@ -202,8 +202,8 @@ def encode_pool(pool: Pool, codec: Codec, path: Path) -> np.ndarray:
     return np.load(path, allow_pickle=False)
   blocks = []
   for start in stage.progress(range(0, len(pool.shots), _BLOCK), "encode"):
-    image_u8 = jnp.asarray(pool.image_u8_NHWC[start : start + _BLOCK])
-    x_BHWC = codec.encode(codec.params, image_u8 / 127.5 - 1)
+    image_pm1 = to_pm1(pool.image_u8_NHWC[start : start + _BLOCK])
+    x_BHWC = codec.encode(codec.params, image_pm1)
     blocks.append(np.asarray(x_BHWC, np.float16))
   latents_NHWC = np.concatenate(blocks)
   buffer = io.BytesIO()
