@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.train.update(
     init="world_base",
     examples=("runs/pretrain/examples/shards",),
-    num_steps=7_000,
+    num_steps=6_000,
     batch_size=16,
     # A constant step of 1e-4 (paper) is for 2.1B parameters that know the
     # world; new layers in a small U-Net want more.
