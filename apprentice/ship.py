@@ -12,6 +12,7 @@ card has the scores of the benchmark, where it was run before:
       --config.train.init=runs/apprentice/apprentice/train/model
 """
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,18 +42,21 @@ def run(config: Any, workdir: Path) -> dict:
   """Writes suti/pretrained/world_apprentice.
 
   Args:
-    config: any; what was trained says how.
+    config: `apprentice_sample` is how it is meant to be sampled; how it was
+      trained is read from the workdir.
     workdir: of `apprentice.train`.
 
   Returns: the card's scores.
   """
-  del config
   trained = workdir / "apprentice" / "train"
   done = read_json(trained / "done.json")
   train = done["config"]["train"]
   target = PRETRAINED / "world_apprentice"
+  apprentice = load_apprentice(trained / "model")
+  most = {"max_demonstrations": train["max_demonstrations"]}
+  sampling = config.apprentice_sample.to_dict() | most
   save_apprentice(
-    load_apprentice(trained / "model"),
+    dataclasses.replace(apprentice, sampling=sampling),
     target,
     dtype=jnp.float16,
     with_base=False,
