@@ -204,11 +204,16 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
     kept = f"{metrics['filter']['keep_rate']:.0%}"
     rows.append((kept, "of the experts' pictures kept by the filter"))
   rows.append((span(seconds), "for all stages"))
+  trained = (
+    "Experts made the data, a filter chose from it, and one apprentice learned "
+    "to do without experts. Here it"
+    if config.train.num_steps
+    else f"The apprentice {config.train.init}, as it is,"
+  )
   return [
     f"<h1>{page.text(config.report.title)}</h1>",
     page.paragraph(
-      f"Experts made the data, a filter chose from it, and one apprentice "
-      f"learned to do without experts. Here it draws {num_subjects} {where}, "
+      f"{trained} draws {num_subjects} {where}, "
       f"each from {config.apprentice_sample.num_demonstrations} pictures, "
       f"without fine-tuning.",
       kind="lead",
