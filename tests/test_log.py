@@ -71,7 +71,7 @@ def test_training_stops_at_what_is_no_number(tmp_path, value):
     log.write(20, {"grad_norm": 1.0, "loss": jnp.asarray(value)})
   text = str(caught.value)
   assert text.startswith(f"loss became {value} between steps 11 and 20: ")
-  assert "learning rate" in text and "\n" not in text
+  assert "learning_rate" in text and "\n" not in text
   log.close()
   assert [line["step"] for line in read_log(tmp_path)] == [10]
 

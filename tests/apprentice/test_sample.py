@@ -80,7 +80,7 @@ def test_every_prompt_of_every_subject_is_drawn(sampled):
     ]
     assert len({c.key for c in found}) == len({c.seed for c in found}) == 8
     assert {c.skill for c in found} == {"attribute"}
-    assert {c.guidance for c in found} == {4.0}
+    assert {c.guidance for c in found} == {3.0}
 
 
 def test_base_and_apprentice_start_from_the_same_noise(sampled):

@@ -314,7 +314,7 @@ def test_the_folder_says_how_it_was_made(unbroken, tiny_backbone):
   assert record["method"] == "suti"
   assert record["base"] == str(tiny_backbone)
   assert record["config"]["num_heads"] == 2
-  assert record["sampling"]["sampler"] == "ddim"
+  assert record["sampling"]["sampler"] == "dpmpp_2m"
   parts = {path.name for path in folder.iterdir()}
   assert parts == {
     "apprentice.json",

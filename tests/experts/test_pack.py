@@ -57,6 +57,7 @@ def make_workdir(folder):
 
 def config_of(**kw):
   config = inputs.make_config({}).unlock()
+  config.filter.threshold = 0.015  # as SCORES say
   config.update(kw)
   return config
 
@@ -98,6 +99,14 @@ def test_the_order_is_shuffled_by_the_seed_alone(tmp_path):
   other, _ = order("c", seed=1)
   assert other != keys
   assert sorted(other) == sorted(keys)
+
+
+def test_the_threshold_is_the_configs_own(tmp_path):
+  """What `filter` was last run with may be another."""
+  config = config_of()
+  config.filter.threshold = 0.065
+  summary = pack.run(config, make_workdir(tmp_path))
+  assert summary["examples"] == sum(s.delta_clip > 0.065 for s in SCORES) == 5
 
 
 def test_a_killed_run_is_done_again(tmp_path, monkeypatch):
