@@ -6,11 +6,15 @@ published beside a text encoder. Nothing here touches a hub, and nothing here
 encodes: the text encoder is a model (`suti.models.clip`).
 """
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+_PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 # ids_BL: B texts, L tokens (the encoder's max_position_embeddings).
 
@@ -35,6 +39,12 @@ def load_tokenizer(
       f"No tokenizer in {folder}: expected tokenizer.json there, as published "
       "beside the text encoder."
     )
+  if (tokenizer := _open_plain(folder)) is not None:
+    tokenizer.enable_truncation(max_length)
+    tokenizer.enable_padding(**tokenizer.padding | {"length": max_length})
+    return lambda texts: np.asarray(
+      [encoded.ids for encoded in tokenizer.encode_batch(list(texts))], np.int32
+    )
   # It would say that it misses torch, which we do not.
   os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
   # Imported here: it takes a second, and most commands read no text.
@@ -53,6 +63,25 @@ def load_tokenizer(
     return np.asarray(batch["input_ids"], np.int32)
 
   return tokenize
+
+
+def _open_plain(folder: Path) -> Any:
+  """A tokenizer whose class adds nothing to its tokenizer.json, or None.
+
+  Read by `tokenizers` itself, it spares the second that transformers takes.
+  """
+  file = folder / "tokenizer_config.json"
+  if not (file.is_file() and (folder / "tokenizer.json").is_file()):
+    return None
+  config = json.loads(file.read_bytes())
+  pad = config.get("pad_token")
+  if config.get("tokenizer_class") not in _PLAIN or not isinstance(pad, str):
+    return None
+  from tokenizers import Tokenizer
+
+  tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+  tokenizer.enable_padding(pad_token=pad, pad_id=tokenizer.token_to_id(pad))
+  return tokenizer
 
 
 def train_tokenizer(
