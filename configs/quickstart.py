@@ -104,7 +104,9 @@ def get_config(arg: str = "") -> ConfigDict:
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",
-      "learning_rate": 1e-4,  # paper: 1e-4
+      # Paper: 1e-4. Here it goes on with fewer than a hundred examples: at 1e-4
+      # identity falls from 0.73 to 0.69, at this to 0.72.
+      "learning_rate": 2e-5,
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
       "warmup_steps": 10,
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
