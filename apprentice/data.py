@@ -63,7 +63,9 @@ def batches(
     [grain.MapDataset.source(source) for source in sources]
   )
 
-  def draw(example: Any, rng: np.random.Generator) -> dict[str, Any]:
+  def draw(
+    example: Example | LatentExample, rng: np.random.Generator
+  ) -> dict[str, Any]:
     order = rng.permutation(len(example.demonstrations))
     image, prompt = example.image, example.prompt
     if rng.random() < demonstration_targets and len(order) > 1:
@@ -101,21 +103,7 @@ def batches(
   )
 
 
-def find_examples(folder: str | Path) -> Path:
-  """The folder, if `experts.pack` or `suti.pretrain.examples` wrote one there.
-
-  Raises:
-    ValueError: there is none.
-  """
-  if not (Path(folder) / "dataset_info.json").is_file():
-    raise ValueError(
-      f"config.train.examples: {folder} has no dataset_info.json: give the "
-      "folder that experts.pack wrote (WORKDIR/experts/pack)."
-    )
-  return Path(folder)
-
-
-def open_folder(folder: Path) -> Sequence[Example]:
+def open_folder(folder: str | Path) -> Sequence[Example]:
   """Opens a dataset that `experts.pack` wrote.
 
   Raises:

@@ -130,24 +130,16 @@ def make_batch(
   """
   fields = dict(apprentice.method.fields(apprentice.config))
   fields.pop("image")
-  size_px = apprentice.backbone.size_px
-  fitted: dict[int, np.ndarray] = {}  # each picture once, for all its prompts
-
-  def fit_once(image_u8: np.ndarray) -> np.ndarray:
-    if id(image_u8) not in fitted:
-      fitted[id(image_u8)] = fit(image_u8, size_px)
-    return fitted[id(image_u8)]
-
   arrays = [
     pick(
       make_fields(
         image=None,
         prompt=prompt,
-        demonstrations=[fit_once(x) for x in demonstrations],
+        demonstrations=demonstrations,
         captions=captions,
         num_demonstrations=num_demonstrations,
         encode_text=apprentice.backbone.encode_text,
-        size_px=size_px,
+        size_px=apprentice.backbone.size_px,
       ),
       fields,
     )
@@ -205,6 +197,8 @@ def generate(
   sampling["num_steps"] = steps or sampling["num_steps"]
   sampling["guidance"] = sampling["guidance"] if guidance is None else guidance
   usual = int(sampling.get("num_demonstrations", 4))
+  # Here, once: every picture drawn is shown the same.
+  images = [fit(image, apprentice.backbone.size_px) for image in images]
   batch = make_batch(
     apprentice,
     [(prompt, images, captions)] * num,

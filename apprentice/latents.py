@@ -2,9 +2,8 @@
 """Every distinct picture of the examples, encoded once and kept on disk.
 
 A latent model reads the same pictures in every epoch, and a subject's pictures
-in many examples: its autoencoder would spend a third of each step of the small
-apprentice on what it has encoded before. Latents are float16: their rounding
-is a hundredth of what the autoencoder itself loses.
+in many examples: its autoencoder would encode each of them again and again.
+Latents are kept as float16.
 
 Shape legend: `B` pictures encoded at once, `H` `W` `C` latent.
 """

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from apprentice.data import batches, find_examples, open_folder
+from apprentice.data import batches, open_folder
 from apprentice.fields import drop, to_latents
 from apprentice.latents import encode_examples
 from apprentice.model import (
@@ -78,6 +78,8 @@ def run(config: Any, workdir: Path) -> dict:
   # ---------------------------------------------------- 1 Config and mesh
   train = config.train
   packed = (workdir / "experts" / "pack").exists() or not train.examples
+  # Before the stage's folder says what it is made of.
+  sources = [open_folder(folder) for folder in train.examples]
   current = stage(
     workdir,
     "apprentice/train",
@@ -91,7 +93,7 @@ def run(config: Any, workdir: Path) -> dict:
       "config.train.init": find_model(train.init),
     }
     | {
-      f"config.train.examples[{number}]": find_examples(folder)
+      f"config.train.examples[{number}]": folder
       for number, folder in enumerate(train.examples)
     },
   )
@@ -108,9 +110,8 @@ def run(config: Any, workdir: Path) -> dict:
   method, apply = apprentice.method, apprentice.apply
 
   # ------------------------------------------------------------- 3 Data
-  folders = [workdir / "experts" / "pack"] * packed
-  folders += map(Path, train.examples)
-  sources = [open_folder(folder) for folder in folders]
+  if packed:
+    sources.insert(0, open_folder(workdir / "experts" / "pack"))
   latents = current.folder / "latents"
   alone = jax.process_count() == 1
   if train.get("cache_latents") and alone and backbone.codec.params:

@@ -187,7 +187,7 @@ def _look_ahead(config: Any) -> None:
     find_model(name)
   find_model(config.train.init)
   for folder in config.train.examples:
-    apprentice.data.find_examples(folder)
+    apprentice.data.open_folder(folder)
   experts.teacher.find(config.finetune.teacher)
   apprentice.method.find(config.train.method)
 

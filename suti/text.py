@@ -39,9 +39,7 @@ def load_tokenizer(
       f"No tokenizer in {folder}: expected tokenizer.json there, as published "
       "beside the text encoder."
     )
-  if (tokenizer := _open_plain(folder)) is not None:
-    tokenizer.enable_truncation(max_length)
-    tokenizer.enable_padding(**tokenizer.padding | {"length": max_length})
+  if (tokenizer := _open_plain(folder, max_length)) is not None:
     return lambda texts: np.asarray(
       [encoded.ids for encoded in tokenizer.encode_batch(list(texts))], np.int32
     )
@@ -65,7 +63,7 @@ def load_tokenizer(
   return tokenize
 
 
-def _open_plain(folder: Path) -> Any:
+def _open_plain(folder: Path, max_length: int) -> Any:
   """A tokenizer whose class adds nothing to its tokenizer.json, or None.
 
   Read by `tokenizers` itself, it spares the second that transformers takes.
@@ -80,7 +78,10 @@ def _open_plain(folder: Path) -> Any:
   from tokenizers import Tokenizer
 
   tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-  tokenizer.enable_padding(pad_token=pad, pad_id=tokenizer.token_to_id(pad))
+  tokenizer.enable_truncation(max_length)
+  tokenizer.enable_padding(
+    length=max_length, pad_token=pad, pad_id=tokenizer.token_to_id(pad)
+  )
   return tokenizer
 
 
