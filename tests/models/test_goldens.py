@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our models against stored outputs of the publishers' own code."""
 
+import functools
 import gzip
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,22 +12,26 @@ import safetensors
 import safetensors.numpy
 
 from suti.nn.param import functional
-from tests.goldens import cases
-from tests.models import ours
+from tests.goldens import drawing, ours
+from tests.goldens.families import CASES, PUBLISHED
+
+GOLDENS = pathlib.Path(ours.__file__).parent
 
 
-@pytest.fixture
-def goldens(root):
-  return root / "tests" / "goldens"
+@functools.cache
+def index(family: str) -> dict:
+  path = GOLDENS / "index" / f"{family}.json.gz"
+  return json.loads(gzip.decompress(path.read_bytes()))
 
 
-@pytest.mark.parametrize("case", cases.CASES)
-def test_outputs_and_gradients_are_the_publishers(case, goldens, tmp_path):
-  path = goldens / f"{case}.safetensors"
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_gradients_are_the_publishers(case, tmp_path):
+  path = GOLDENS / f"{case}.safetensors"
   with safetensors.safe_open(path, framework="np") as file:
     shapes = json.loads(file.metadata()["shapes"])
   expected = safetensors.numpy.load_file(path)
-  found = cases.probe(ours.run(case, cases.weights(shapes), tmp_path))
+  weights = drawing.weights(shapes)
+  found = drawing.probe(ours.run(CASES[case], case, weights, tmp_path))
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_allclose(
@@ -33,13 +39,12 @@ def test_outputs_and_gradients_are_the_publishers(case, goldens, tmp_path):
     )
 
 
-@pytest.mark.parametrize("model", cases.PUBLISHED)
-def test_names_and_shapes_of_real_models(model, goldens):
-  index = json.loads(gzip.decompress((goldens / "index.json.gz").read_bytes()))
-  family, config = cases.PUBLISHED[model]
-  spec, _ = functional(ours.DECLARE[family](config))
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_names_and_shapes_of_real_models(model):
+  family = PUBLISHED[model]
+  spec, _ = functional(family.declare(family.PUBLISHED[model]))
   found = {
     name: list(ours.published_layout(p, np.empty(p.shape, np.bool_)).shape)
     for name, p in spec.items()
   }
-  assert found == index[model]
+  assert found == index(family.__name__.rpartition(".")[2])[model]

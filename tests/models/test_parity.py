@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from tests.goldens import cases
-from tests.models import ours
+from tests.goldens import ours, theirs
+from tests.goldens.families import CASES
 
 pytestmark = [
   pytest.mark.parity,
@@ -14,28 +14,25 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def make():
+@pytest.fixture(scope="module", autouse=True)
+def _publishers():
   for name in ("torch", "diffusers", "transformers"):
     pytest.importorskip(name, reason=f"{name} is not installed: [parity]")
-  from tests.goldens import make
-
-  return make
 
 
-@pytest.mark.parametrize("case", cases.CASES)
-def test_outputs_and_all_gradients(case, make, tmp_path, record_property):
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_and_all_gradients(case, tmp_path, record_property):
   import torch
 
   torch.manual_seed(0)
-  family, config, _ = cases.CASES[case]
-  model = make.build(family, config)
+  family = CASES[case]
+  model = family.build(family.CASES[case][0])
   tensors = {
     name: value.detach().numpy()
-    for name, value in make.published(model, family).items()
+    for name, value in family.published(model).items()
   }
-  expected = make.run(model, case)
-  found = ours.run(case, tensors, tmp_path)
+  expected = family.run(model, theirs.tensors(family.inputs(case)))
+  found = ours.run(family, case, tensors, tmp_path)
   assert found.keys() == expected.keys()
   record_property(
     "largest_error",

@@ -8,14 +8,14 @@ import pytest
 
 from suti.nn import attention
 from suti.nn.attention import attend, merge_heads, split_heads
-from tests.goldens import cases
+from tests.goldens import drawing
 
 
 @pytest.fixture
 def qkv():
   lengths = {"q": 6, "k": 8, "v": 8}
   return [
-    jnp.asarray(8 * cases.draw(n, (2, s, 3, 4))) for n, s in lengths.items()
+    jnp.asarray(8 * drawing.draw(n, (2, s, 3, 4))) for n, s in lengths.items()
   ]
 
 

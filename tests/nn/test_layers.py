@@ -7,12 +7,12 @@ import pytest
 
 from suti.nn import layers
 from suti.nn.param import functional
-from tests.goldens import cases
+from tests.goldens import drawing
 
 
 def run(module, x, dtype=jnp.float32):
   spec, apply = functional(module)
-  params = {name: cases.draw(name, p.shape) for name, p in spec.items()}
+  params = {name: drawing.draw(name, p.shape) for name, p in spec.items()}
   found = apply(
     {name: jnp.asarray(v, dtype) for name, v in params.items()}, jnp.asarray(x)
   )
@@ -20,7 +20,7 @@ def run(module, x, dtype=jnp.float32):
 
 
 def test_linear():
-  x = cases.draw("x", (2, 5, 7))
+  x = drawing.draw("x", (2, 5, 7))
   found, p = run(layers.Linear(7, 3), x)
   np.testing.assert_allclose(found, x @ p["weight"] + p["bias"], atol=1e-6)
 
@@ -29,7 +29,7 @@ def test_linear():
   ("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (1, 1, 0), (2, 2, 0)]
 )
 def test_conv(kernel, stride, padding):
-  x = cases.draw("x", (2, 6, 7, 3))
+  x = drawing.draw("x", (2, 6, 7, 3))
   found, p = run(layers.Conv2d(3, 4, kernel, stride=stride, padding=padding), x)
   padded = np.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
   for row, column in np.ndindex(found.shape[1:3]):
@@ -42,7 +42,7 @@ def test_conv(kernel, stride, padding):
 
 def test_group_norm():
   # A small spread about a large mean: one pass over squares would lose it.
-  x = 30 + cases.draw("x", (2, 5, 4, 6))
+  x = 30 + drawing.draw("x", (2, 5, 4, 6))
   found, p = run(layers.GroupNorm(2, 6, eps=1e-5), x)
   groups = x.astype(np.float64).reshape(2, 20, 2, 3)
   mean = groups.mean((1, 3), keepdims=True)
@@ -54,7 +54,7 @@ def test_group_norm():
 
 
 def test_layer_and_rms_norm():
-  x = 3 + cases.draw("x", (2, 5, 6))
+  x = 3 + drawing.draw("x", (2, 5, 6))
   found, p = run(layers.LayerNorm(6), x)
   centred = x - x.mean(-1, keepdims=True, dtype=np.float64)
   scaled = centred / np.sqrt(x.var(-1, keepdims=True, dtype=np.float64) + 1e-5)
@@ -77,7 +77,7 @@ def test_embed():
   [layers.Linear(4, 6), layers.Conv2d(4, 6, 3), layers.Conv2d(4, 6, 1)],
 )
 def test_the_dtype_of_the_parameters_is_that_of_the_computation(module):
-  x = cases.draw("x", (1, 5, 5, 4))
+  x = drawing.draw("x", (1, 5, 5, 4))
   exact, _ = run(module, x)
   found, _ = run(module, x, jnp.bfloat16)
   assert found.dtype == jnp.bfloat16
@@ -88,7 +88,7 @@ def test_the_dtype_of_the_parameters_is_that_of_the_computation(module):
   "module", [layers.GroupNorm(2, 4), layers.LayerNorm(4), layers.RMSNorm(4)]
 )
 def test_norms_reckon_in_float32_and_return_what_they_were_given(module):
-  x = jnp.asarray(100 + cases.draw("x", (1, 5, 5, 4)), jnp.bfloat16)
+  x = jnp.asarray(100 + drawing.draw("x", (1, 5, 5, 4)), jnp.bfloat16)
   exact, _ = run(module, x.astype(jnp.float32))
   found, _ = run(module, x)
   assert found.dtype == jnp.bfloat16

@@ -10,7 +10,7 @@ from suti.models import unet, unet_blocks
 from suti.nn import layers
 from suti.nn.attention import attend
 from suti.nn.param import functional
-from tests.goldens import cases
+from tests.goldens import drawing
 
 pytestmark = [
   pytest.mark.parity,
@@ -35,7 +35,7 @@ def assert_equal_to(theirs, module, x, torch, *, images=False):
   """Draws both modules' parameters, calls both, compares values and dx."""
   spec, apply = functional(module)
   drawn = {
-    name: cases.draw(name, tuple(v.shape))
+    name: drawing.draw(name, tuple(v.shape))
     for name, v in theirs.state_dict().items()
   }
   assert drawn.keys() == spec.keys()
@@ -57,7 +57,7 @@ def assert_equal_to(theirs, module, x, torch, *, images=False):
     found, expected.detach().numpy(), rtol=1e-5, atol=1e-5
   )
   if x.dtype == np.float32:
-    weight = cases.draw("cotangent", tuple(expected.shape))
+    weight = drawing.draw("cotangent", tuple(expected.shape))
     (expected * torch.from_numpy(weight)).sum().backward()
     dx = jax.jit(jax.grad(lambda x: (apply(params, x) * weight).sum()))(x)
     np.testing.assert_allclose(dx, given.grad.numpy(), rtol=1e-5, atol=1e-5)
@@ -65,7 +65,7 @@ def assert_equal_to(theirs, module, x, torch, *, images=False):
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear(bias, torch):
-  x = cases.draw("x", (2, 5, 12))
+  x = drawing.draw("x", (2, 5, 12))
   theirs = torch.nn.Linear(12, 7, bias=bias)
   assert_equal_to(theirs, layers.Linear(12, 7, bias=bias), x, torch)
 
@@ -75,7 +75,7 @@ def test_linear(bias, torch):
   [(3, 1, 1), (3, 2, 1), (1, 1, 0), (4, 4, 0), (5, 1, 2)],
 )
 def test_conv(kernel, stride, padding, torch):
-  x = cases.draw("x", (2, 9, 10, 6))
+  x = drawing.draw("x", (2, 9, 10, 6))
   theirs = torch.nn.Conv2d(6, 8, kernel, stride=stride, padding=padding)
   module = layers.Conv2d(6, 8, kernel, stride=stride, padding=padding)
   assert_equal_to(theirs, module, x, torch, images=True)
@@ -83,20 +83,20 @@ def test_conv(kernel, stride, padding, torch):
 
 def test_group_norm(torch):
   # Not a small spread about a large mean: torch's own error is 1e-3 there.
-  x = 1 + 20 * cases.draw("x", (2, 5, 6, 12))
+  x = 1 + 20 * drawing.draw("x", (2, 5, 6, 12))
   theirs = torch.nn.GroupNorm(4, 12, eps=1e-6)
   module = layers.GroupNorm(4, 12, eps=1e-6)
   assert_equal_to(theirs, module, x, torch, images=True)
 
 
 def test_layer_norm(torch):
-  x = 3 + cases.draw("x", (2, 5, 12))
+  x = 3 + drawing.draw("x", (2, 5, 12))
   theirs = torch.nn.LayerNorm(12, eps=1e-5)
   assert_equal_to(theirs, layers.LayerNorm(12, eps=1e-5), x, torch)
 
 
 def test_rms_norm(torch):
-  x = 3 + cases.draw("x", (2, 5, 12))
+  x = 3 + drawing.draw("x", (2, 5, 12))
   theirs = torch.nn.RMSNorm(12, eps=1e-6)
   assert_equal_to(theirs, layers.RMSNorm(12, eps=1e-6), x, torch)
 
@@ -118,7 +118,7 @@ def test_activations(name, torch):
 
 def test_attend(torch):
   q, k, v = (
-    cases.draw(n, (2, s, 3, 8)) for n, s in zip("qkv", (5, 7, 7), strict=True)
+    drawing.draw(n, (2, s, 3, 8)) for n, s in zip("qkv", (5, 7, 7), strict=True)
   )
   mask = np.array([[True] * 7, [True] * 3 + [False] * 4])
   expected = torch.nn.functional.scaled_dot_product_attention(
@@ -148,7 +148,7 @@ def test_time_frequencies(flip, shift, torch, diffusers):
 
 
 def test_gated_feed_forward(torch, diffusers):
-  x = cases.draw("x", (2, 5, 12))
+  x = drawing.draw("x", (2, 5, 12))
   from diffusers.models.attention import FeedForward
 
   theirs = FeedForward(12, activation_fn="geglu")

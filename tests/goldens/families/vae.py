@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The autoencoder: AutoencoderKL of diffusers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.models import vae
+from tests.goldens import drawing, theirs
+from tests.goldens.ours import published_layout
+
+# As Stable Diffusion's, but for sizes; and with what later ones leave out.
+_VAE = {
+  "_class_name": "AutoencoderKL",
+  "act_fn": "silu",
+  "block_out_channels": [8, 12],
+  "down_block_types": ["DownEncoderBlock2D"] * 2,
+  "in_channels": 3,
+  "latent_channels": 4,
+  "layers_per_block": 1,
+  "norm_num_groups": 4,
+  "out_channels": 3,
+  "sample_size": 16,
+  "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
+_VAE_BARE = _VAE | {
+  "layers_per_block": 2,
+  "mid_block_add_attention": False,
+  "scaling_factor": 0.36,
+  "use_post_quant_conv": False,
+  "use_quant_conv": False,
+}
+
+
+declare = vae.declare_autoencoder
+RENAMES = {}
+
+CASES = {
+  "vae": (_VAE, (2, 16, 12, 3)),
+  "vae_bare": (_VAE_BARE, (2, 8, 8, 3)),
+}
+PUBLISHED = {
+  "stable-diffusion-v1-5-vae": {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+  },
+}
+
+
+def inputs(case: str) -> dict[str, np.ndarray]:
+  """Pictures `x` and latents `z`, NHWC."""
+  config, shape = CASES[case]
+  halved = 2 ** (len(config["block_out_channels"]) - 1)
+  sides = [side // halved for side in shape[1:3]]
+  z_shape = (shape[0], *sides, config["latent_channels"])
+  return {
+    "x": drawing.normal(f"{case}.x", shape),
+    "z": drawing.normal(f"{case}.z", z_shape),
+  }
+
+
+# --- Ours --------------------------------------------------------------------
+
+
+def call(spec, apply):
+  @jax.jit
+  def run_all(params, x, z):
+    def loss(params):
+      mean, log_variance = apply(params, x, method="encode")
+      out = apply(params, z, method="decode")
+      outputs = {"mean": mean, "log_variance": log_variance, "out": out}
+      return sum(jnp.square(y).mean() for y in outputs.values()), outputs
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  def call(params, **values):
+    gradients, outputs = run_all(params, **values)
+    for name, value in gradients.items():
+      outputs[f"gradient.{name}"] = published_layout(spec[name], value)
+    return outputs
+
+  return call
+
+
+# --- Theirs ------------------------------------------------------------------
+
+
+def build(config: dict):
+  """The publisher's model, whatever its weights."""
+  import diffusers
+
+  return diffusers.AutoencoderKL(**theirs.diffusers_config(config)).eval()
+
+
+def published(model) -> dict:
+  """Its tensors under the names of the published file."""
+  return dict(model.state_dict())
+
+
+def fill(model, values: dict[str, np.ndarray]):
+  """The model with these tensors of the published file."""
+  model.load_state_dict(theirs.tensors(values))
+  return model
+
+
+def run(model, values: dict) -> dict[str, np.ndarray]:
+  posterior = model.encode(values["x"].permute(0, 3, 1, 2)).latent_dist
+  out = model.decode(values["z"].permute(0, 3, 1, 2)).sample
+  outputs = {
+    "mean": theirs.nhwc(posterior.mean),
+    "log_variance": theirs.nhwc(posterior.logvar),
+    "out": theirs.nhwc(out),
+  }
+  loss = (posterior.mean**2).mean() + (posterior.logvar**2).mean()
+  (loss + (out**2).mean()).backward()
+  for name, value in model.named_parameters():
+    outputs[f"gradient.{name}"] = value.grad.numpy()
+  return outputs

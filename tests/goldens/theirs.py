@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the publishers' models are filled and read, by their library.
+
+Needs the extra `parity` (torch, transformers, diffusers) when called. Names are
+those of the files that the libraries write, which differ from what some have in
+memory: transformers 5 renamed modules.
+"""
+
+import tempfile
+
+import numpy as np
+
+
+def tensors(values: dict[str, np.ndarray]) -> dict:
+  """NumPy arrays -> torch tensors of their own memory."""
+  import torch
+
+  return {
+    name: torch.from_numpy(np.array(v, order="C")) for name, v in values.items()
+  }
+
+
+def diffusers_config(config: dict) -> dict:
+  """What a diffusers constructor takes of a published config."""
+  return {k: v for k, v in config.items() if not k.startswith("_")}
+
+
+def saved(model) -> dict:
+  """Returns the tensors of the file that a transformers model is saved to."""
+  import safetensors.torch
+
+  with tempfile.TemporaryDirectory() as folder:
+    model.save_pretrained(folder)
+    return safetensors.torch.load_file(f"{folder}/model.safetensors")
+
+
+def reopened(model, values: dict, **options):
+  """Opens a transformers model anew, with these tensors in its file."""
+  import safetensors.torch
+
+  with tempfile.TemporaryDirectory() as folder:
+    model.save_pretrained(folder)
+    safetensors.torch.save_file(
+      tensors(values), f"{folder}/model.safetensors", metadata={"format": "pt"}
+    )
+    return type(model).from_pretrained(folder, **options).eval()
+
+
+def nhwc(x) -> np.ndarray:
+  """A torch picture (B, C, H, W) -> NumPy (B, H, W, C)."""
+  return x.detach().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def nchw(x):
+  """A torch picture (B, H, W, C) -> (B, C, H, W)."""
+  return x.permute(0, 3, 1, 2)
+
+
+def gradients(model) -> dict[str, np.ndarray]:
+  """What `backward` left at each parameter."""
+  return {
+    f"gradient.{name}": value.grad.numpy()
+    for name, value in model.named_parameters()
+  }
