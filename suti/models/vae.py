@@ -4,8 +4,8 @@
 Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
 models", section 3.1 and appendix G. Attribute paths are the names in the
 published file. How latents are scaled before they are denoised is the config's
-`scaling_factor` and `shift_factor`, applied in `suti/backbone.py`; neither the
-loss nor tiling of large pictures is here.
+`scaling_factor` and `shift_factor`, applied in `suti/codec.py`; large pictures
+go through piece by piece with `vae_tiles.in_tiles`. The loss is not here.
 
 Shape suffixes: B batch, H W height and width, C channels, S positions (H x W
 row by row).
@@ -110,17 +110,26 @@ class Autoencoder(Module):
       mean_BHWC and log_variance_BHWC, the latter within [-30, 20]; each side
       is halved once for every width but the last.
     """
+    return split_moments(self.moments(x_BHWC))
+
+  def moments(self, x_BHWC: jax.Array) -> jax.Array:
+    """Pictures -> mean and log-variance of `encode`, joined and not clipped."""
     x_BHWC = self.encoder(x_BHWC)
     if self.quant_conv is not None:
       x_BHWC = self.quant_conv(x_BHWC)
-    mean_BHWC, log_variance_BHWC = jnp.split(x_BHWC, 2, axis=-1)
-    return mean_BHWC, jnp.clip(log_variance_BHWC, -30.0, 20.0)
+    return x_BHWC
 
   def decode(self, z_BHWC: jax.Array) -> jax.Array:
     """Latents, not scaled -> pictures, about [-1, 1]."""
     if self.post_quant_conv is not None:
       z_BHWC = self.post_quant_conv(z_BHWC)
     return self.decoder(z_BHWC)
+
+
+def split_moments(x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """What `moments` returns -> what `encode` returns."""
+  mean_BHWC, log_variance_BHWC = jnp.split(x_BHWC, 2, axis=-1)
+  return mean_BHWC, jnp.clip(log_variance_BHWC, -30.0, 20.0)
 
 
 class _Encoder(Module):
