@@ -26,6 +26,7 @@ import numpy as np
 from suti.diffusion.schedule import Schedule, make_schedule
 from suti.io.files import read_json
 from suti.io.weights import load
+from suti.models import vae as vae_model
 from suti.models.clip import RENAMES, declare_clip_text
 from suti.models.unet import declare_unet
 from suti.models.vae import declare_autoencoder
@@ -240,7 +241,7 @@ def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
     return depth_to_space(y_BHWC, patch=patch)
 
   return Codec(
-    params=load(spec, folder, dtype=jnp.float32),
+    params=load(spec, folder, renames=vae_model.RENAMES, dtype=jnp.float32),
     encode=encode,
     decode=decode,
     patch=patch * 2 ** (len(config["block_out_channels"]) - 1),

@@ -46,6 +46,14 @@ _IGNORED = {
 }
 _EPS = 1e-6
 
+# Files from before 2023 name the projections of an attention otherwise.
+RENAMES = {
+  r"(\.attentions\.\d+)\.query\.": r"\1.to_q.",
+  r"(\.attentions\.\d+)\.key\.": r"\1.to_k.",
+  r"(\.attentions\.\d+)\.value\.": r"\1.to_v.",
+  r"(\.attentions\.\d+)\.proj_attn\.": r"\1.to_out.0.",
+}
+
 
 def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
   """Declares an autoencoder from its published config.
