@@ -10,6 +10,7 @@ eps, v and x_0 alike. When to guide, and with what weight, is a config's choice.
 Shape legend: `B` batch, `H` `W` `C` picture or latent.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,25 @@ def classifier_free(
     The guided prediction.
   """
   return unconditional_BHWC + scale * (conditional_BHWC - unconditional_BHWC)
+
+
+def classifier_free_of_mean(
+  conditional_BHWC: Array, unconditional_BHWC: Array, scale: float | Array
+) -> Array:
+  """Guides nets whose second half of channels is a variance (DeepFloyd IF).
+
+  Args:
+    conditional_BHWC: prediction with text, twice the picture's channels.
+    unconditional_BHWC: prediction without.
+    scale: weight, as in `classifier_free`.
+
+  Returns:
+    The guided prediction, beside the variance that was said with text.
+  """
+  with_text_BHWC, variance_BHWC = jnp.split(conditional_BHWC, 2, axis=-1)
+  without_BHWC, _ = jnp.split(unconditional_BHWC, 2, axis=-1)
+  guided_BHWC = classifier_free(with_text_BHWC, without_BHWC, scale)
+  return jnp.concatenate([guided_BHWC, variance_BHWC], axis=-1)
 
 
 def two_conditions(
@@ -97,17 +117,20 @@ def guided(
   return denoise_guided
 
 
-def dynamic_threshold(x0_BHWC: Array, percentile: float) -> Array:
+def dynamic_threshold(
+  x0_BHWC: Array, percentile: float, *, max_value: float = math.inf
+) -> Array:
   """Pulls saturated pictures back into [-1, 1] (Imagen's dynamic threshold).
 
   Args:
     x0_BHWC: estimates of clean pictures, meant to be in [-1, 1], float32.
     percentile: of the absolute values of a picture, in percent, (1, 100];
       Imagen's papers and code take 99.5.
+    max_value: what is divided by at most; DeepFloyd IF has 1.5.
 
   Returns:
     Each picture clipped to its own [-s, s] and divided by s, where s is that
-    percentile but at least 1.
+    percentile but at least 1 and at most `max_value`.
   """
   if not 1 < percentile <= 100:
     raise ValueError(
@@ -115,6 +138,7 @@ def dynamic_threshold(x0_BHWC: Array, percentile: float) -> Array:
       " in percent, such as 99.5."
     )
   flat_BX = jnp.abs(x0_BHWC).reshape(len(x0_BHWC), -1)
-  s_B = jnp.maximum(jnp.percentile(flat_BX, percentile, axis=1), 1.0)
+  s_B = jnp.percentile(flat_BX, percentile, axis=1)
+  s_B = jnp.clip(s_B, 1.0, max_value)
   s_B111 = s_B.reshape((-1,) + (1,) * (x0_BHWC.ndim - 1))
   return jnp.clip(x0_BHWC, -s_B111, s_B111) / s_B111

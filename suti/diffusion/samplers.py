@@ -1,69 +1,148 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers: from noise to pictures, each one `lax.scan`.
+"""Sampling: from noise to pictures, one `lax.scan` whatever the sampler.
 
-DDPM (ancestral; Ho et al., arXiv 2006.11239), DDIM (Song et al., arXiv
-2010.02502) and DPM-Solver++(2M) (Lu et al., arXiv 2211.01095). With the clean
-picture that the net stands for called x_0, a step of any of them is linear:
+`sample` runs a plan (`suti.diffusion.plan`). That of a published model comes
+from its own file (`suti.diffusion.published`). Our own three need a schedule
+alone: `ddpm` (Ho et al., arXiv 2006.11239), `ddim` (Song et al., arXiv
+2010.02502) and `dpmpp_2m` (Lu et al., arXiv 2211.01095). Their last step leads
+to a process without noise, so that what comes back is the last x_0.
 
-  x_s = a x_t + b x_0 + c (x_0 of the step before) + d noise
+The noise of a row is drawn from the row's own key: a picture is the same
+whatever else is in its batch. Guidance is part of `denoise`
+(`suti.diffusion.guidance.guided`); decoding is the caller's.
 
-so each sampler is its table of (a, b, c, d), worked out here in float64, and
-one loop runs them all. The last step leads to a process without noise, so that
-what comes back is the last x_0. The noise of a row is drawn from the row's own
-key: a picture is the same whatever else is in its batch. Guidance is part of
-`denoise` (`suti.diffusion.guidance.guided`); decoding is the caller's.
-
-Shape legend: `B` batch, `H` `W` `C` picture or latent, `N` sampling steps.
+Shape legend: `B` batch, `H` `W` `C` picture or latent, `N` net evaluations,
+`S` slots of a plan, `K` terms of its steps.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.diffusion import guidance
-from suti.diffusion.schedule import Schedule, to_x0
+from suti.diffusion.guidance import dynamic_threshold
+from suti.diffusion.plan import Bounds, Plan
+from suti.diffusion.plans.ddim import plan_ddim
+from suti.diffusion.plans.ddpm import plan_ddpm
+from suti.diffusion.plans.dpm_solver import plan_dpm_solver
+from suti.diffusion.plans.steps import strides, timesteps
+from suti.diffusion.schedule import Schedule, read_eps, read_x0
 
 Array = jax.Array
 Denoise = Callable[[Array, Array], Array]  # (x_BHWC, t_B) -> prediction_BHWC
 
-SPACINGS = ("trailing", "leading", "linspace")
 
-
-def timesteps(
-  schedule: Schedule, num_steps: int, *, spacing: str = "trailing"
-) -> np.ndarray:
-  """Chooses the steps to visit, falling (Lin et al., arXiv 2305.08891, tab. 2).
+def sample(
+  denoise: Denoise, plan: Plan, noise_BHWC: Array, key: Array
+) -> Array:
+  """Runs a plan.
 
   Args:
-    schedule: the process the net was trained on.
-    num_steps: how many.
-    spacing: "trailing" starts at the very last step, where pictures are noise
-      alone, which is what the sampler is given; "linspace" takes both ends;
-      "leading" leaves the last out, as older published samplers do.
+    denoise: (x_BHWC, t_B) -> what `plan.prediction` names. With twice the
+      channels of x, the second half is what a plan of learned variance reads;
+      other plans leave it.
+    plan: what to ask, and what to make of it. As an argument of a jitted
+      function, plans of one shape and kind share what is compiled.
+    noise_BHWC: standard normal, float32; see `draw_noise`.
+    key: one key for each row (B,), see `row_keys`; or a single key, from which
+      rows are told apart by their place in the batch. Deterministic plans do
+      not use it.
 
   Returns:
-    int32 (N,), falling, without repetition.
+    Clean pictures or latents, float32.
+
+  Raises:
+    ValueError: the net says no variance and the plan reads one.
   """
-  total = schedule.num_steps
-  if not 1 <= num_steps <= total:
+  return _run(denoise, plan, noise_BHWC, key, keep=False)[0]
+
+
+def sample_path(
+  denoise: Denoise, plan: Plan, noise_BHWC: Array, key: Array
+) -> tuple[Array, Array]:
+  """Runs a plan; returns also what the net saw at each evaluation (N, B, ...).
+
+  Arguments and errors are those of `sample`.
+  """
+  return _run(denoise, plan, noise_BHWC, key, keep=True)
+
+
+def _run(
+  denoise: Denoise, plan: Plan, noise_BHWC: Array, key: Array, *, keep: bool
+) -> tuple[Array, Any]:
+  batch_size, *shape = noise_BHWC.shape
+  keys_B = key if key.ndim else row_keys(key, np.arange(batch_size))
+
+  def step(slots_SBHWC, inputs):
+    index, t, alpha, sigma, update_SK, log_variance_2 = inputs
+    x_BHWC = slots_SBHWC[0]
+    t_B = jnp.full((batch_size,), t)
+    said_BHWC = denoise(x_BHWC, t_B).astype(jnp.float32)
+    said_BHWC, place_BHWC = _split(plan, said_BHWC, shape[-1])
+    read = (plan.prediction, x_BHWC, said_BHWC, alpha, sigma)
+    x0_BHWC = _bound(plan.bounds, read_x0(*read))
+    terms = [*slots_SBHWC, x0_BHWC, read_eps(*read)]
+    if plan.random:
+      fresh_BHWC = _normal(keys_B, index, tuple(shape))
+      if place_BHWC is not None:
+        low, high = log_variance_2
+        upper_BHWC = (place_BHWC + 1) / 2
+        log_BHWC = upper_BHWC * high + (1 - upper_BHWC) * low
+        fresh_BHWC *= jnp.exp(0.5 * log_BHWC)
+      terms.append(fresh_BHWC)
+    # Not a product of matrices, which accelerators round to bfloat16.
+    terms_KBHWC = jnp.stack(terms)
+    update_SK = update_SK[:, : len(terms)]
+    update_SKBHWC = update_SK.reshape(update_SK.shape + (1,) * x_BHWC.ndim)
+    slots_SBHWC = (update_SKBHWC * terms_KBHWC).sum(axis=1)
+    return slots_SBHWC, x_BHWC if keep else None
+
+  num_slots = plan.update_NSK.shape[1]
+  start_BHWC = noise_BHWC.astype(jnp.float32) * plan.noise_scale
+  slots_SBHWC = jnp.zeros((num_slots, *start_BHWC.shape)).at[0].set(start_BHWC)
+  slots_SBHWC, path_NBHWC = jax.lax.scan(
+    step,
+    slots_SBHWC,
+    (
+      jnp.arange(plan.num_evaluations),
+      jnp.asarray(plan.t_N),
+      jnp.asarray(plan.alpha_N),
+      jnp.asarray(plan.sigma_N),
+      jnp.asarray(plan.update_NSK),
+      jax.tree.map(jnp.asarray, plan.log_variance_N2),
+    ),
+  )
+  return slots_SBHWC[0], path_NBHWC
+
+
+def _split(
+  plan: Plan, said_BHWC: Array, channels: int
+) -> tuple[Array, Array | None]:
+  """What the net said of the picture, and of the variance if it is read."""
+  place_BHWC = None
+  if said_BHWC.shape[-1] == 2 * channels:
+    said_BHWC, place_BHWC = jnp.split(said_BHWC, 2, axis=-1)
+  if plan.log_variance_N2 is None:
+    return said_BHWC, None
+  if place_BHWC is None:
     raise ValueError(
-      f"num_steps={num_steps} must be between 1 and {total}, the steps of the"
-      " schedule that the model was trained with."
+      "variance_type='learned_range' of the scheduler config reads a variance"
+      f" from {2 * channels} channels, but the net returns"
+      f" {said_BHWC.shape[-1]}: set variance_type='fixed_small'."
     )
-  if spacing == "trailing":
-    steps_N = np.round(total - np.arange(num_steps) * (total / num_steps)) - 1
-  elif spacing == "leading":
-    steps_N = (np.arange(num_steps) * (total // num_steps))[::-1]
-  elif spacing == "linspace":
-    steps_N = np.round(np.linspace(0, total - 1, num_steps))[::-1]
-  else:
-    raise ValueError(
-      f"spacing={spacing!r} is unknown: it must be one of"
-      f" {', '.join(SPACINGS)}."
+  return said_BHWC, place_BHWC
+
+
+def _bound(bounds: Bounds, x0_BHWC: Array) -> Array:
+  if bounds.percentile is not None:
+    return dynamic_threshold(
+      x0_BHWC, bounds.percentile, max_value=bounds.max_value
     )
-  return steps_N.astype(np.int32)
+  if bounds.clip is not None:
+    return jnp.clip(x0_BHWC, -bounds.clip, bounds.clip)
+  return x0_BHWC
 
 
 def row_keys(key: Array, seeds_B: Array | np.ndarray) -> Array:
@@ -117,17 +196,13 @@ def ddpm(
   percentile: float | None = None,
   clip: bool = True,
 ) -> Array:
-  """Samples by the posterior of each step (arXiv 2006.11239, eqs. 6 and 7).
-
-  Steps that are left out are taken in one stride: alpha_t / alpha_s stands in
-  the place of one step's alpha. The variance is the posterior's own.
+  """Samples by the posterior of each step; see `plans.ddpm`.
 
   Args:
-    denoise: (x_BHWC, t_B) -> what `schedule.prediction` names.
+    denoise: see `sample`, as `noise_BHWC` and `key`.
     schedule: the process.
-    noise_BHWC: standard normal, float32; see `draw_noise`.
-    key: one key for each row (B,), see `row_keys`; or a single key, from which
-      rows are told apart by their place in the batch.
+    noise_BHWC: standard normal, float32.
+    key: for the noise of each step.
     num_steps: net evaluations.
     spacing: see `timesteps`.
     percentile: dynamic threshold of x_0 in percent, such as 99.5; None is off.
@@ -137,22 +212,12 @@ def ddpm(
   Returns:
     Clean pictures or latents, float32.
   """
-  steps_N = timesteps(schedule, num_steps, spacing=spacing)
-  alpha_t, sigma_t, alpha_s, sigma_s = _levels(schedule, steps_N)
-  ratio = alpha_t / alpha_s
-  a = ratio * sigma_s**2 / sigma_t**2
-  b = alpha_s * (1 - ratio**2) / sigma_t**2
-  d = sigma_s * np.sqrt(1 - ratio**2) / sigma_t
-  return _run(
-    denoise,
-    schedule,
-    noise_BHWC,
-    key,
-    steps_N,
-    np.stack([a, b, np.zeros_like(a), d], axis=1),
-    percentile,
-    clip,
+  plan = plan_ddpm(
+    strides(schedule, timesteps(schedule, num_steps, spacing=spacing)),
+    prediction=schedule.prediction,
+    bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
   )
+  return sample(denoise, plan, noise_BHWC, key)
 
 
 def ddim(
@@ -167,7 +232,7 @@ def ddim(
   percentile: float | None = None,
   clip: bool = True,
 ) -> Array:
-  """Samples without noise, or with less of it (arXiv 2010.02502, eq. 12).
+  """Samples without noise, or with less of it; see `plans.ddim`.
 
   The noise direction is taken from the x_0 after clipping, so that x_t stays on
   the line between the two.
@@ -186,22 +251,14 @@ def ddim(
   Returns:
     Clean pictures or latents, float32.
   """
-  steps_N = timesteps(schedule, num_steps, spacing=spacing)
-  alpha_t, sigma_t, alpha_s, sigma_s = _levels(schedule, steps_N)
-  ratio = alpha_t / alpha_s
-  d = eta * sigma_s * np.sqrt(1 - ratio**2) / sigma_t
-  a = np.sqrt(np.maximum(sigma_s**2 - d**2, 0)) / sigma_t
-  b = alpha_s - alpha_t * a
-  return _run(
-    denoise,
-    schedule,
-    noise_BHWC,
-    key,
-    steps_N,
-    np.stack([a, b, np.zeros_like(a), d], axis=1),
-    percentile,
-    clip,
+  plan = plan_ddim(
+    strides(schedule, timesteps(schedule, num_steps, spacing=spacing)),
+    prediction=schedule.prediction,
+    bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
+    eta=eta,
+    follow_bounds=True,
   )
+  return sample(denoise, plan, noise_BHWC, key)
 
 
 def dpmpp_2m(
@@ -215,7 +272,7 @@ def dpmpp_2m(
   percentile: float | None = None,
   clip: bool = True,
 ) -> Array:
-  """Samples by DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2).
+  """Samples by DPM-Solver++(2M); see `plans.dpm_solver`.
 
   Second order from the x_0 of two steps; the first step and the last, which
   leads to no noise at all, are of first order. Deterministic.
@@ -233,75 +290,9 @@ def dpmpp_2m(
   Returns:
     Clean pictures or latents, float32.
   """
-  steps_N = timesteps(schedule, num_steps, spacing=spacing)
-  alpha_t, sigma_t, alpha_s, sigma_s = _levels(schedule, steps_N)
-  with np.errstate(divide="ignore"):
-    # lambda = log(alpha / sigma): -inf where nothing but noise is left, +inf
-    # where there is none, so h of the first or the last step may be inf.
-    h = np.log(alpha_s / sigma_s) - np.log(alpha_t / sigma_t)
-  a = sigma_s / sigma_t
-  weight = -alpha_s * np.expm1(-h)
-  c = np.zeros_like(a)
-  for n in range(1, num_steps):
-    if np.isfinite(h[n]) and np.isfinite(h[n - 1]):
-      c[n] = -weight[n] * h[n] / (2 * h[n - 1])
-  return _run(
-    denoise,
-    schedule,
-    noise_BHWC,
-    key,
-    steps_N,
-    np.stack([a, weight - c, c, np.zeros_like(a)], axis=1),
-    percentile,
-    clip,
+  plan = plan_dpm_solver(
+    strides(schedule, timesteps(schedule, num_steps, spacing=spacing)),
+    prediction=schedule.prediction,
+    bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
   )
-
-
-def _levels(
-  schedule: Schedule, steps_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-  """Alpha and sigma where each step starts and where it leads, float64 (N,)."""
-  alpha_t = schedule.alpha_T[steps_N].astype(np.float64)
-  sigma_t = schedule.sigma_T[steps_N].astype(np.float64)
-  alpha_s = np.append(alpha_t[1:], 1.0)
-  sigma_s = np.append(sigma_t[1:], 0.0)
-  return alpha_t, sigma_t, alpha_s, sigma_s
-
-
-def _run(
-  denoise: Denoise,
-  schedule: Schedule,
-  noise_BHWC: Array,
-  key: Array,
-  steps_N: np.ndarray,
-  table_N4: np.ndarray,
-  percentile: float | None,
-  clip: bool,
-) -> Array:
-  """Runs a table of coefficients (a, b, c, d), one row per step."""
-  batch_size = len(noise_BHWC)
-  random = bool(table_N4[:, 3].any())
-  keys_B = key if key.ndim else row_keys(key, np.arange(batch_size))
-
-  def step(carry, inputs):
-    x_BHWC, last_BHWC = carry
-    index, t, (a, b, c, d) = inputs
-    t_B = jnp.full((batch_size,), t)
-    prediction_BHWC = denoise(x_BHWC, t_B).astype(jnp.float32)
-    x0_BHWC = to_x0(schedule, x_BHWC, prediction_BHWC, t_B)
-    if percentile is not None:
-      x0_BHWC = guidance.dynamic_threshold(x0_BHWC, percentile)
-    elif clip:
-      x0_BHWC = jnp.clip(x0_BHWC, -1.0, 1.0)
-    x_BHWC = a * x_BHWC + b * x0_BHWC + c * last_BHWC
-    if random:
-      x_BHWC += d * _normal(keys_B, index, x_BHWC.shape[1:])
-    return (x_BHWC, x0_BHWC), None
-
-  x_BHWC = noise_BHWC.astype(jnp.float32)
-  columns = tuple(jnp.asarray(table_N4.T, jnp.float32))
-  inputs = (jnp.arange(len(steps_N)), jnp.asarray(steps_N), columns)
-  carry = (x_BHWC, jnp.zeros_like(x_BHWC))
-  (_, x0_BHWC), _ = jax.lax.scan(step, carry, inputs)
-  # The last step is x_0 itself but for rounding, which would leave [-1, 1].
-  return x0_BHWC
+  return sample(denoise, plan, noise_BHWC, key)

@@ -4,8 +4,8 @@
 x_t = alpha_t x_0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1, over T integer
 steps (Ho et al., arXiv 2006.11239; v of Salimans and Ho, arXiv 2202.00512). A
 schedule is read from the `scheduler_config.json` of a published model, of which
-only what fixes the process is used: how to sample from it is a sampler's choice
-(`suti.diffusion.samplers`).
+only what fixes the process is used: how to sample from it is said by the rest
+(`suti.diffusion.published`).
 
 Shape legend: `B` batch, `H` `W` `C` picture or latent, `T` diffusion steps.
 Functions take any rank after `B`.
@@ -53,9 +53,10 @@ def make_schedule(scheduler_config: Mapping[str, Any]) -> Schedule:
 
   Args:
     scheduler_config: the content of `scheduler_config.json`. Used are
-      num_train_timesteps, beta_schedule ("linear", "scaled_linear",
-      "squaredcos_cap_v2" or its other name "cosine"), beta_start, beta_end,
-      prediction_type and rescale_betas_zero_snr, with the publisher's defaults.
+      num_train_timesteps, trained_betas, else beta_schedule ("linear",
+      "scaled_linear", "squaredcos_cap_v2" or its other name "cosine"),
+      beta_start, beta_end; prediction_type and rescale_betas_zero_snr; with the
+      publisher's defaults.
 
   Returns:
     The schedule.
@@ -68,11 +69,7 @@ def make_schedule(scheduler_config: Mapping[str, Any]) -> Schedule:
   name = get("beta_schedule", "linear")
   start, end = get("beta_start", 1e-4), get("beta_end", 0.02)
   prediction = get("prediction_type", "epsilon")
-  if get("trained_betas") is not None:
-    raise ValueError(
-      "trained_betas of the scheduler config is set: only schedules given by"
-      " beta_schedule are supported."
-    )
+  trained = get("trained_betas")
   if prediction not in PREDICTIONS:
     raise ValueError(
       f"prediction_type={prediction!r} of the scheduler config is unknown:"
@@ -83,7 +80,14 @@ def make_schedule(scheduler_config: Mapping[str, Any]) -> Schedule:
       f"num_train_timesteps={num_steps!r} of the scheduler config must be a"
       " whole number above 0."
     )
-  if name == "linear":
+  if trained is not None:
+    betas_T = np.array(trained, np.float64)
+    if betas_T.shape != (num_steps,):
+      raise ValueError(
+        f"trained_betas of the scheduler config has {betas_T.size} values: it"
+        f" must have one for each of the num_train_timesteps={num_steps}."
+      )
+  elif name == "linear":
     betas_T = np.linspace(start, end, num_steps, dtype=np.float64)
   elif name == "scaled_linear":
     betas_T = np.linspace(start**0.5, end**0.5, num_steps) ** 2
@@ -175,11 +179,7 @@ def to_x0(
     The clean pictures that the prediction stands for, float32.
   """
   alpha, sigma = _alpha_sigma(schedule, t_B, x_BHWC)
-  if schedule.prediction == "sample":
-    return prediction_BHWC
-  if schedule.prediction == "v_prediction":
-    return alpha * x_BHWC - sigma * prediction_BHWC
-  return (x_BHWC - sigma * prediction_BHWC) / alpha
+  return read_x0(schedule.prediction, x_BHWC, prediction_BHWC, alpha, sigma)
 
 
 def to_eps(
@@ -187,11 +187,29 @@ def to_eps(
 ) -> Array:
   """Reads the noise out of a prediction; arguments as in `to_x0`."""
   alpha, sigma = _alpha_sigma(schedule, t_B, x_BHWC)
-  if schedule.prediction == "epsilon":
-    return prediction_BHWC
-  if schedule.prediction == "v_prediction":
-    return sigma * x_BHWC + alpha * prediction_BHWC
-  return (x_BHWC - alpha * prediction_BHWC) / sigma
+  return read_eps(schedule.prediction, x_BHWC, prediction_BHWC, alpha, sigma)
+
+
+def read_x0(
+  kind: str, x_BHWC: Array, said_BHWC: Array, alpha: Array, sigma: Array
+) -> Array:
+  """Reads x_0 out of a prediction of this kind, at any alpha and sigma."""
+  if kind == "sample":
+    return said_BHWC
+  if kind == "v_prediction":
+    return alpha * x_BHWC - sigma * said_BHWC
+  return (x_BHWC - sigma * said_BHWC) / alpha
+
+
+def read_eps(
+  kind: str, x_BHWC: Array, said_BHWC: Array, alpha: Array, sigma: Array
+) -> Array:
+  """Reads the noise out of a prediction; arguments as in `read_x0`."""
+  if kind == "epsilon":
+    return said_BHWC
+  if kind == "v_prediction":
+    return sigma * x_BHWC + alpha * said_BHWC
+  return (x_BHWC - alpha * said_BHWC) / sigma
 
 
 def to_v(

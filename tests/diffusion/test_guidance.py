@@ -16,6 +16,12 @@ def test_weights_one_and_zero_give_the_predictions_themselves():
   np.testing.assert_allclose(free(cond, uncond, 15.0), [31.0, -13.0])
 
 
+def test_a_variance_beside_the_prediction_is_not_guided():
+  cond, uncond = jnp.array([[3.0, 1.0]]), jnp.array([[1.0, 9.0]])
+  found = guidance.classifier_free_of_mean(cond, uncond, 15.0)
+  np.testing.assert_allclose(found, [[31.0, 1.0]])
+
+
 def test_two_conditions_with_equal_weights_are_one():
   both, subject, neither = (jnp.array([v]) for v in (4.0, 3.0, 1.0))
   two = guidance.two_conditions(
@@ -62,6 +68,12 @@ def test_dynamic_threshold_works_on_each_picture_by_itself():
   np.testing.assert_allclose(out[0], ramp[0], atol=1e-6)
   expected = np.clip(4 * np.asarray(ramp[0]), -3.2, 3.2) / 3.2
   np.testing.assert_allclose(out[1], expected, atol=1e-5)
+
+
+def test_dynamic_threshold_divides_by_the_largest_value_at_most():
+  x0_BHWC = 4 * jnp.linspace(-1.0, 1.0, 101).reshape(1, 101, 1, 1)
+  found = guidance.dynamic_threshold(x0_BHWC, 80.0, max_value=1.5)
+  np.testing.assert_allclose(found, jnp.clip(x0_BHWC, -1.5, 1.5) / 1.5)
 
 
 def test_a_percentile_given_as_a_share_is_refused():

@@ -65,6 +65,16 @@ def test_cosine_follows_its_curve_until_the_cap():
   )
 
 
+def test_betas_can_be_given_one_by_one():
+  betas = [0.1, 0.2, 0.4]
+  schedule = schedules.make_schedule(
+    {"trained_betas": betas, "num_train_timesteps": 3, "beta_schedule": None}
+  )
+  np.testing.assert_allclose(
+    schedule.alphas_cumprod_T, [0.9, 0.9 * 0.8, 0.9 * 0.8 * 0.6], rtol=1e-6
+  )
+
+
 def test_zero_terminal_snr_keeps_the_first_step_and_empties_the_last():
   plain = schedules.make_schedule(SD15)
   rescaled = schedules.make_schedule(
@@ -121,7 +131,10 @@ def test_snr_is_alpha_over_sigma_squared():
     ({"beta_schedule": "sigmoid"}, "beta_schedule='sigmoid'"),
     ({"prediction_type": "noise"}, "prediction_type='noise'"),
     ({"num_train_timesteps": 0}, "num_train_timesteps=0"),
-    ({"trained_betas": [0.1]}, "trained_betas"),
+    (
+      {"trained_betas": [0.1]},
+      "trained_betas .* has 1 values: .* num_train_timesteps=1000",
+    ),
     ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr needs"),
   ],
 )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keys of a published scheduler config: known, supported, and in range.
+
+Which keys a class has and what it takes where the file does not say, as its
+publisher does; what they mean is `suti.diffusion.published`'s. Those that fix
+the process are checked by `suti.diffusion.schedule`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from suti.diffusion.plan import Bounds
+from suti.diffusion.plans import ddpm, dpm_solver, unipc
+from suti.diffusion.plans.steps import SPACINGS
+
+# What `make_schedule` reads.
+_PROCESS = {
+  "num_train_timesteps": 1000,
+  "beta_start": 1e-4,
+  "beta_end": 0.02,
+  "beta_schedule": "linear",
+  "trained_betas": None,
+  "prediction_type": "epsilon",
+}
+_RESCALE = {"rescale_betas_zero_snr": False}
+_THRESHOLD = {
+  "thresholding": False,
+  "dynamic_thresholding_ratio": 0.995,
+  "sample_max_value": 1.0,
+}
+_CLIP = {"clip_sample": True, "clip_sample_range": 1.0}
+_LEADING = {"timestep_spacing": "leading", "steps_offset": 0}
+_LINSPACE = {"timestep_spacing": "linspace", "steps_offset": 0}
+_RATIOS = {"use_karras_sigmas": False, "final_sigmas_type": "zero"}
+_RANGE = {"sigma_min": None, "sigma_max": None}
+_SOLVER = {"solver_order": 2, "lower_order_final": True}
+# The keys of each class, and what it takes where a file does not say.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+  "DDPMScheduler": (
+    _PROCESS
+    | _RESCALE
+    | _LEADING
+    | _CLIP
+    | _THRESHOLD
+    | {"variance_type": "fixed_small"}
+  ),
+  "DDIMScheduler": (
+    _PROCESS
+    | _RESCALE
+    | _LEADING
+    | _CLIP
+    | _THRESHOLD
+    | {"set_alpha_to_one": True}
+  ),
+  "PNDMScheduler": (
+    _PROCESS | _LEADING | {"set_alpha_to_one": False, "skip_prk_steps": False}
+  ),
+  "EulerDiscreteScheduler": (
+    _PROCESS | _RESCALE | _LINSPACE | _RATIOS | _RANGE
+  ),
+  "EulerAncestralDiscreteScheduler": _PROCESS | _RESCALE | _LINSPACE,
+  "DPMSolverMultistepScheduler": (
+    _PROCESS
+    | _RESCALE
+    | _LINSPACE
+    | _THRESHOLD
+    | _RATIOS
+    | _SOLVER
+    | {
+      "algorithm_type": "dpmsolver++",
+      "solver_type": "midpoint",
+      "euler_at_final": False,
+      "lambda_min_clipped": -np.inf,
+    }
+  ),
+  "UniPCMultistepScheduler": (
+    _PROCESS
+    | _RESCALE
+    | _LINSPACE
+    | _THRESHOLD
+    | _RATIOS
+    | _RANGE
+    | _SOLVER
+    | {"solver_type": "bh2", "predict_x0": True, "disable_corrector": ()}
+  ),
+}
+CLASSES = tuple(_DEFAULTS)
+
+# What the publishers' classes can do and this does not: the values at which it
+# changes nothing.
+_UNSUPPORTED: Mapping[str, tuple] = {
+  "use_exponential_sigmas": (False, None),
+  "use_beta_sigmas": (False, None),
+  "use_lu_lambdas": (False, None),
+  "use_flow_sigmas": (False, None),
+  "use_dynamic_shifting": (False, None),
+  "shift_terminal": (None,),
+  "interpolation_type": ("linear", None),
+  "timestep_type": ("discrete", None),
+  "solver_p": (None,),
+}
+# Read with one of these alone.
+_IDLE = frozenset({"flow_shift", "time_shift_type"})
+
+_CHOICES: Mapping[str, tuple] = {
+  "timestep_spacing": SPACINGS,
+  "final_sigmas_type": ("zero", "sigma_min"),
+  "variance_type": ddpm.VARIANCES,
+  "solver_order": (1, 2, 3),
+  "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
+  # Either solver's name stands for the default of the other, as published: so
+  # one file serves both.
+  "solver_type": (*dpm_solver.SOLVERS, *unipc.SOLVERS, "logrho"),
+}
+
+
+def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Reads what the class that a config names makes of it.
+
+  Args:
+    config: the content of `scheduler_config.json`.
+
+  Returns:
+    Every key of the class, with its defaults where the config is silent.
+
+  Raises:
+    ValueError: the class or a key is unknown, or a value is not supported.
+  """
+  name = config.get("_class_name")
+  if name not in CLASSES:
+    raise ValueError(
+      f"_class_name={name!r} of the scheduler config is unknown: it must be one"
+      f" of {', '.join(CLASSES)}."
+    )
+  defaults = _DEFAULTS[name]
+  known = set(_UNSUPPORTED).union(_IDLE, *_DEFAULTS.values())
+  for key, value in config.items():
+    if key.startswith("_"):
+      continue
+    if key not in known:
+      raise ValueError(
+        f"{key}={value!r} of the scheduler config is unknown: remove it if it"
+        " does not matter."
+      )
+    if value not in _UNSUPPORTED.get(key, (value,)):
+      raise ValueError(
+        f"{key}={value!r} of the scheduler config is not supported: it must be"
+        f" {_UNSUPPORTED[key][0]!r}."
+      )
+    about_pictures = key in ("thresholding", "rescale_betas_zero_snr")
+    if about_pictures and value and key not in defaults:
+      raise ValueError(
+        f"{key}={value!r} of the scheduler config is nothing that {name} does:"
+        f" set it to {False!r}, or take one of"
+        f" {', '.join(c for c in CLASSES if key in _DEFAULTS[c])}."
+      )
+  settings = {key: config.get(key, value) for key, value in defaults.items()}
+  for key, choices in _CHOICES.items():
+    if key in settings and settings[key] not in choices:
+      raise ValueError(
+        f"{key}={settings[key]!r} of the scheduler config is not supported: it"
+        f" must be one of {', '.join(map(str, choices))}."
+      )
+  offset = settings["steps_offset"]
+  if not isinstance(offset, int) or offset < 0:
+    raise ValueError(
+      f"steps_offset={offset!r} of the scheduler config must be a whole number,"
+      " 0 or above."
+    )
+  return settings
+
+
+def read_bounds(settings: Mapping[str, Any]) -> Bounds:
+  """Reads the limits of x_0 from the settings of a class that has any.
+
+  Raises:
+    ValueError: a limit makes no sense.
+  """
+  if settings["thresholding"]:
+    ratio = settings["dynamic_thresholding_ratio"]
+    highest = settings["sample_max_value"]
+    if not 0.01 < ratio <= 1:
+      raise ValueError(
+        f"dynamic_thresholding_ratio={ratio!r} of the scheduler config must be"
+        " above 0.01 and at most 1."
+      )
+    if highest < 1:
+      raise ValueError(
+        f"sample_max_value={highest!r} of the scheduler config must be at least"
+        " 1."
+      )
+    return Bounds(percentile=100 * ratio, max_value=highest)
+  if settings.get("clip_sample"):
+    return Bounds(clip=settings["clip_sample_range"])
+  return Bounds()
