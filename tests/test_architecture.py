@@ -63,6 +63,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.diffusion": (("suti.diffusion",), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
   "suti.io.files": ((), NUMPY),
+  "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (
     ("suti.schema", "suti.io", "suti.nn.param", "suti.images"),
     frozenset(
@@ -82,7 +83,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ),
   ),
   "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
-  "suti.text": ((), frozenset({"numpy", "tokenizers", "transformers"})),
+  "suti.text": (
+    ("suti.io.sentencepiece",),
+    frozenset({"numpy", "tokenizers", "transformers"}),
+  ),
   "suti.backbone": (
     ("suti.diffusion", "suti.io", "suti.models", "suti.nn", "suti.text"),
     JAX,
