@@ -36,8 +36,8 @@ RENAMES = {
   r"^(encoder\.layer\.\d+)\.mlp\.fc2\.": r"\1.output.dense.",
   r"^norm\.": "layernorm.",
 }
-# What torch.hub and timm store as one tensor, three parts along its first dim;
-# the names are those after `RENAMES`.
+# What torch.hub and timm store as one tensor is cut along its first dim, after
+# `RENAMES`, into equal parts of these names.
 SPLITS = {
   r"^(encoder\.layer\.\d+)\.attn\.qkv\.(weight|bias)$": (
     r"\1.attention.attention.query.\2",
