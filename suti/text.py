@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Text in, token ids out: the one importer of `transformers`.
 
-A tokenizer is a folder with `tokenizer.json` (and `tokenizer_config.json`), as
-published beside a text encoder. Nothing here touches a hub, and nothing here
-encodes: the text encoder is a model (`suti.models.clip`).
+A tokenizer is a folder as published beside a text encoder, with one of
+
+  tokenizer.json             any kind
+  vocab.json  merges.txt     CLIP's
+  spiece.model               T5's, the unigram model that sentencepiece writes
+
+and tokenizer_config.json, which says what texts are padded with. Nothing here
+touches a hub, and nothing here encodes: the text encoder is a model
+(`suti.models.clip`, `suti.models.t5`).
+
+Shape suffixes: B texts, L tokens (the encoder's max_position_embeddings, or 77
+for the T5 of DeepFloyd IF).
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,57 +24,81 @@ from typing import Any
 
 import numpy as np
 
+from suti.io.sentencepiece import read_pieces
+
+# Classes that add nothing to their tokenizer.json.
 _PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
+_T5_SPECIALS = ("<pad>", "</s>", "<unk>")
+_EXTRA_IDS = 100  # of T5, after those that spiece.model holds
 
-# ids_BL: B texts, L tokens (the encoder's max_position_embeddings).
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+  """Reads texts with one vocabulary, cut and padded to one length.
+
+  Attributes:
+    with_mask: B texts -> (ids_BL int32, mask_BL bool); False is padding.
+  """
+
+  with_mask: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+  def __call__(self, texts: Sequence[str]) -> np.ndarray:
+    """B texts -> ids_BL, int32."""
+    return self.with_mask(texts)[0]
 
 
-def load_tokenizer(
-  folder: Path | str, *, max_length: int
-) -> Callable[[Sequence[str]], np.ndarray]:
+def load_tokenizer(folder: Path | str, *, max_length: int) -> Tokenizer:
   """Opens a published tokenizer folder.
 
   Args:
-    folder: holds `tokenizer.json`, or a slow tokenizer's files.
+    folder: holds one of the kinds of files above.
     max_length: L, the length to which texts are cut and padded.
 
-  Returns: a function from B texts to ids_BL, int32.
-
   Raises:
-    ValueError: the folder holds no tokenizer.
+    ValueError: the folder holds no tokenizer, or one that cannot be read.
   """
   folder = Path(folder)
-  if not folder.is_dir() or not any(folder.iterdir()):
+  kinds = ("tokenizer.json", "vocab.json", "spiece.model")
+  found = [name for name in kinds if (folder / name).is_file()]
+  if not found:
     raise ValueError(
       f"No tokenizer in {folder}: expected tokenizer.json there, as published "
-      "beside the text encoder."
+      "beside the text encoder, or vocab.json and merges.txt, or spiece.model."
     )
-  if (tokenizer := _open_plain(folder, max_length)) is not None:
-    return lambda texts: np.asarray(
-      [encoded.ids for encoded in tokenizer.encode_batch(list(texts))], np.int32
+  if found == ["vocab.json"] and not (folder / "merges.txt").is_file():
+    raise ValueError(
+      f"{folder} has vocab.json and no merges.txt: fetch both, they are one."
     )
-  # It would say that it misses torch, which we do not.
-  os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-  # Imported here: it takes a second, and most commands read no text.
-  from transformers import AutoTokenizer
+  if found == ["spiece.model"]:
+    backend = _open_sentencepiece(folder / "spiece.model")
+    return _wrap(backend, max_length, "<pad>")
+  if (pad := _plain_padding(folder)) is not None:
+    from tokenizers import Tokenizer as Backend
 
-  tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    backend = Backend.from_file(str(folder / "tokenizer.json"))
+    return _wrap(backend, max_length, pad)
+  return _open_with_transformers(folder, max_length)
 
-  def tokenize(texts: Sequence[str]) -> np.ndarray:
-    batch = tokenizer(
-      list(texts),
-      padding="max_length",
-      truncation=True,
-      max_length=max_length,
-      return_tensors="np",
+
+def _wrap(backend: Any, max_length: int, pad: str) -> Tokenizer:
+  """A tokenizer of the library `tokenizers`, which has all but the lengths."""
+  backend.enable_truncation(max_length)
+  backend.enable_padding(
+    length=max_length, pad_token=pad, pad_id=backend.token_to_id(pad)
+  )
+
+  def with_mask(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    rows = backend.encode_batch(list(texts))
+    return (
+      np.asarray([row.ids for row in rows], np.int32),
+      np.asarray([row.attention_mask for row in rows], bool),
     )
-    return np.asarray(batch["input_ids"], np.int32)
 
-  return tokenize
+  return Tokenizer(with_mask=with_mask)
 
 
-def _open_plain(folder: Path, max_length: int) -> Any:
-  """A tokenizer whose class adds nothing to its tokenizer.json, or None.
+def _plain_padding(folder: Path) -> str | None:
+  """What a tokenizer pads with whose class adds nothing, or None.
 
   Read by `tokenizers` itself, it spares the second that transformers takes.
   """
@@ -75,14 +109,59 @@ def _open_plain(folder: Path, max_length: int) -> Any:
   pad = config.get("pad_token")
   if config.get("tokenizer_class") not in _PLAIN or not isinstance(pad, str):
     return None
-  from tokenizers import Tokenizer
+  return pad
 
-  tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-  tokenizer.enable_truncation(max_length)
-  tokenizer.enable_padding(
-    length=max_length, pad_token=pad, pad_id=tokenizer.token_to_id(pad)
+
+def _open_with_transformers(folder: Path, max_length: int) -> Tokenizer:
+  """Any other kind, whose special tokens may stand in three files."""
+  # It would say that it misses torch, which we do not.
+  os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+  # Imported here: it takes a second, and most commands read no text.
+  from transformers import AutoTokenizer
+
+  tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+  def with_mask(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    batch = tokenizer(
+      list(texts),
+      padding="max_length",
+      truncation=True,
+      max_length=max_length,
+      return_tensors="np",
+    )
+    ids_BL = np.asarray(batch["input_ids"], np.int32)
+    return ids_BL, np.asarray(batch["attention_mask"], bool)
+
+  return Tokenizer(with_mask=with_mask)
+
+
+def _open_sentencepiece(file: Path) -> Any:
+  """T5's tokenizer from its spiece.model.
+
+  transformers can read one only where sentencepiece is installed, too.
+  """
+  from tokenizers import Tokenizer as Backend
+  from tokenizers import models, normalizers, pre_tokenizers, processors
+
+  pieces, charsmap = read_pieces(file)
+  ids = {piece: i for i, (piece, _) in enumerate(pieces)}
+  if absent := [name for name in _T5_SPECIALS if name not in ids]:
+    raise ValueError(
+      f"{file} has no piece {', '.join(absent)}: expected the vocabulary of a "
+      "T5, the only one that is read from a spiece.model."
+    )
+  backend = Backend(models.Unigram(pieces, ids["<unk>"], False))
+  if charsmap:
+    backend.normalizer = normalizers.Precompiled(charsmap)
+  backend.pre_tokenizer = pre_tokenizers.Sequence(
+    [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
   )
-  return tokenizer
+  backend.post_processor = processors.TemplateProcessing(
+    single="$A </s>", special_tokens=[("</s>", ids["</s>"])]
+  )
+  extra = [f"<extra_id_{i}>" for i in reversed(range(_EXTRA_IDS))]
+  backend.add_special_tokens([*_T5_SPECIALS, *extra])
+  return backend
 
 
 def train_tokenizer(

@@ -57,11 +57,13 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ("suti.io",),
     frozenset({"numpy", "jax", "PIL"}),
   ),
+  "suti.pixels": (("suti.io.files",), frozenset({"numpy", "PIL"})),
   "suti.nn": (("suti.nn",), JAX | {"flax"}),
   "suti.models": (("suti.nn", "suti.models"), JAX | {"flax"}),
   "suti.diffusion": (("suti.diffusion",), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
   "suti.io.files": ((), NUMPY),
+  "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (
     ("suti.schema", "suti.io", "suti.nn.param", "suti.images"),
     frozenset(
@@ -81,7 +83,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ),
   ),
   "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
-  "suti.text": ((), frozenset({"numpy", "tokenizers", "transformers"})),
+  "suti.text": (
+    ("suti.io.sentencepiece",),
+    frozenset({"numpy", "tokenizers", "transformers"}),
+  ),
   "suti.backbone": (
     ("suti.diffusion", "suti.io", "suti.models", "suti.nn", "suti.text"),
     JAX,
@@ -95,6 +100,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.io",
       "suti.models",
       "suti.nn",
+      "suti.pixels",
       "suti.progress",
       "suti.schema",
       "suti.stage",

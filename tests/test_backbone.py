@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from suti import backbone
-from suti.evaluation.scores import load_scorer, pixel_reader
+from suti.evaluation.scores import load_scorer
 from suti.io.files import read_json, write_json
 
 
@@ -46,25 +46,6 @@ def test_forgotten_texts_are_encoded_again(tiny_backbone, monkeypatch):
   for text, state_LD in zip(texts, before, strict=True):
     np.testing.assert_array_equal(encode_text([text])[0][0], state_LD)
   np.testing.assert_array_equal(encode_text(texts)[0], before)
-
-
-@pytest.mark.parametrize(
-  "size",
-  [
-    {"crop_size": {"height": 8, "width": 8}, "size": {"shortest_edge": 10}},
-    {"crop_size": 8, "size": 10},
-    {"size": {"height": 8, "width": 8}},
-    {"size": {"shortest_edge": 8}},
-    {"size": 8},
-  ],
-)
-def test_published_ways_to_write_a_size(tmp_path, size):
-  write_json(
-    tmp_path / "preprocessor_config.json",
-    size | {"image_mean": [0.5] * 3, "image_std": [0.5] * 3},
-  )
-  picture = np.zeros((20, 30, 3), np.uint8)
-  assert pixel_reader(tmp_path)([picture]).shape == (1, 8, 8, 3)
 
 
 def test_a_judge_that_is_none_is_one_line(tiny_backbone, tiny_identity):

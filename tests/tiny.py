@@ -96,6 +96,7 @@ CLIP = {
 }
 IDENTITY = VISION | {"model_type": "vit", "qkv_bias": True}
 PREPROCESSING = {
+  "image_processor_type": "CLIPImageProcessor",
   "crop_size": {"height": SIZE_PX, "width": SIZE_PX},
   "size": {"shortest_edge": SIZE_PX},
   "image_mean": [0.5, 0.5, 0.5],

@@ -8,7 +8,7 @@ and real pictures of a subject; CLIP-T is the mean over pictures and prompts.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from suti.backbone import find_model
-from suti.images import square_crop_resize
 from suti.io.files import read_json
 from suti.io.weights import load
 from suti.models import clip as clip_model
 from suti.models import dino
 from suti.nn.param import functional
+from suti.pixels import load_pixel_reader
 from suti.text import load_tokenizer
 
 # B batch, K demonstrations, G generated and R real pictures, D embedding width.
@@ -100,7 +100,7 @@ def load_scorer(
   tokenize = load_tokenizer(folder, max_length=length)
   texts = jax.jit(lambda p, ids: apply_clip(p, ids, method="encode_text"))
   images = jax.jit(lambda p, x: apply_clip(p, x, method="encode_image"))
-  clip_pixels = pixel_reader(folder)
+  clip_pixels = load_pixel_reader(folder)
 
   identity_folder = find_model(identity)
   spec, apply_vit = functional(
@@ -108,7 +108,7 @@ def load_scorer(
   )
   vit_params = load(spec, identity_folder, renames=dino.RENAMES)
   vit = jax.jit(lambda p, x: unit(apply_vit(p, x)[:, 0]))
-  vit_pixels = pixel_reader(identity_folder)
+  vit_pixels = load_pixel_reader(identity_folder)
 
   return Scorer(
     clip_images=lambda batch: _in_rows(
@@ -136,38 +136,6 @@ def _config(folder: Path, field: str) -> dict[str, Any]:
 def unit(x_BD: jax.Array) -> jax.Array:
   """Rows scaled to length one."""
   return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
-
-
-def pixel_reader(
-  folder: Path,
-) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-  """Preprocessing as the folder's `preprocessor_config.json` describes it.
-
-  Returns: uint8 pictures of any size -> normalised float32 (B, H, W, 3).
-  """
-  config = read_json(folder / "preprocessor_config.json")
-  size_px = _side(config)
-  mean = np.asarray(config["image_mean"], np.float32)
-  std = np.asarray(config["image_std"], np.float32)
-
-  def read(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    rows = np.stack([square_crop_resize(x, size_px) for x in pictures])
-    return (rows.astype(np.float32) / 255 - mean) / std
-
-  return read
-
-
-def _side(config: Mapping[str, Any]) -> int:
-  """Side of what an encoder sees; published files write it in four ways."""
-  size = config.get("crop_size") or config.get("size")
-  if isinstance(size, Mapping):
-    size = size.get("height") or size.get("shortest_edge")
-  if not isinstance(size, int):
-    raise ValueError(
-      "preprocessor_config.json has neither crop_size nor size with a height: "
-      "expected a CLIP's or a ViT's."
-    )
-  return size
 
 
 def _in_rows(encode: Callable, batch: Sequence) -> np.ndarray:

@@ -2,11 +2,16 @@
 """CLIP: a text and a vision tower that share one space of embeddings.
 
 Radford et al. 2021, "Learning transferable visual models from natural language
-supervision". Names are those of the published CLIPModel and CLIPTextModel
-files. Preparing images and texts is not done here.
+supervision"; OpenCLIP's models are the same with another activation. Names are
+those of the published CLIPModel files, and of one tower's alone: CLIPTextModel,
+CLIPVisionModel, either with its projection. Preparing images and texts is not
+done here.
+
+What is called an embedding is one vector for a whole text or image, in the
+space that both towers share; states are one vector a token.
 
 Shape suffixes: B batch, H W height and width, C channels, L text tokens, S
-image tokens (the class token first), D width.
+image tokens (the class token first), D width, P width of the shared space.
 """
 
 from collections.abc import Mapping
@@ -21,7 +26,14 @@ from suti.nn.layers import ACTIVATIONS, Conv2d, Embed, LayerNorm, Linear
 from suti.nn.param import NORMAL, Module, ModuleList, param
 
 # Older files store the constant 0, 1, 2, ... beside the parameters.
-RENAMES = {r".*\.position_ids$": ""}
+RENAMES = {r"(^|.*\.)position_ids$": ""}
+# Some files of one tower leave its name out.
+TEXT_RENAMES = RENAMES | {
+  r"^(?=(embeddings|encoder|final_layer_norm)\.)": "text_model."
+}
+VISION_RENAMES = RENAMES | {
+  r"^(?=(embeddings|encoder|pre_layrnorm|post_layernorm)\.)": "vision_model."
+}
 
 _TEXT_DEFAULTS = {
   "vocab_size": 49408,
@@ -30,6 +42,7 @@ _TEXT_DEFAULTS = {
   "num_hidden_layers": 12,
   "num_attention_heads": 8,
   "max_position_embeddings": 77,
+  "projection_dim": 512,
   "hidden_act": "quick_gelu",
   "layer_norm_eps": 1e-5,
   "eos_token_id": 49407,
@@ -42,6 +55,7 @@ _VISION_DEFAULTS = {
   "num_channels": 3,
   "image_size": 224,
   "patch_size": 32,
+  "projection_dim": 512,
   "hidden_act": "quick_gelu",
   "layer_norm_eps": 1e-5,
 }
@@ -65,17 +79,41 @@ def declare_clip(config: Mapping[str, Any]) -> "Clip":
   )
 
 
-def declare_clip_text(config: Mapping[str, Any]) -> "ClipText":
+def declare_clip_text(
+  config: Mapping[str, Any], *, projected: bool | None = None
+) -> "ClipText":
   """Declares a lone text encoder from a published `CLIPTextConfig`.
 
   Args:
     config: as in text_encoder/config.json.
+    projected: whether its file has a projection; None reads `architectures`,
+      which names CLIPTextModelWithProjection then.
 
   Returns:
     A module; `module(ids_BL)` and `text_states` return the hidden states
-    (B, L, D) after the final norm, without a projection.
+    (B, L, D) after the final norm.
   """
-  return ClipText(_complete(config, _TEXT_DEFAULTS))
+  return ClipText(
+    _complete(config, _TEXT_DEFAULTS), _projected(config, projected)
+  )
+
+
+def declare_clip_vision(
+  config: Mapping[str, Any], *, projected: bool | None = None
+) -> "ClipVision":
+  """Declares a lone image encoder from a published `CLIPVisionConfig`.
+
+  Args:
+    config: as in image_encoder/config.json.
+    projected: as for `declare_clip_text`, with CLIPVisionModelWithProjection.
+
+  Returns:
+    A module; `module(x_BHWC)` and `image_states` return the hidden states
+    (B, 1 + S, D) of the last layer.
+  """
+  return ClipVision(
+    _complete(config, _VISION_DEFAULTS), _projected(config, projected)
+  )
 
 
 class Clip(Module):
@@ -96,16 +134,17 @@ class Clip(Module):
 
   def text_states(self, ids_BL: jax.Array) -> jax.Array:
     """Token ids (B, L) -> hidden states (B, L, D) after the final norm."""
-    return self.text_model(ids_BL)
+    return self.text_model(ids_BL)[1]
 
   def encode_text(self, ids_BL: jax.Array) -> jax.Array:
-    """Token ids (B, L), each row with its end token -> unit float32 (B, D)."""
-    pooled_BD = self.text_model.pool(self.text_model(ids_BL), ids_BL)
+    """Token ids (B, L), each row with its end token -> unit float32 (B, P)."""
+    pooled_BD = self.text_model.pool(self.text_states(ids_BL), ids_BL)
     return _unit(self.text_projection(pooled_BD))
 
   def encode_image(self, x_BHWC: jax.Array) -> jax.Array:
-    """Images, normalised as CLIP's are (B, H, W, C) -> unit float32 (B, D)."""
-    return _unit(self.visual_projection(self.vision_model(x_BHWC)))
+    """Images, normalised as CLIP's are (B, H, W, C) -> unit float32 (B, P)."""
+    pooled_BD = self.vision_model.pool(self.vision_model(x_BHWC)[1])
+    return _unit(self.visual_projection(pooled_BD))
 
   def similarity_scale(self) -> jax.Array:
     """What cosines are multiplied by to become logits: exp(logit_scale)."""
@@ -113,16 +152,56 @@ class Clip(Module):
 
 
 class ClipText(Module):
-  """`text_model` alone, as Stable Diffusion's text_encoder/ has it."""
+  """`text_model` and perhaps `text_projection`, as text_encoder/ has them."""
 
-  def __init__(self, config):
+  def __init__(self, config, projected):
     self.text_model = _TextTower(config)
+    self.text_projection = _projection(config) if projected else None
 
   def __call__(self, ids_BL: jax.Array) -> jax.Array:
     """Token ids (B, L) -> hidden states (B, L, D) after the final norm."""
-    return self.text_model(ids_BL)
+    return self.text_model(ids_BL)[1]
 
   text_states = __call__
+
+  def penultimate_states(self, ids_BL: jax.Array) -> jax.Array:
+    """Token ids (B, L) -> states (B, L, D) before the last layer, no norm."""
+    return self.text_model(ids_BL)[0]
+
+  def embed_text(self, ids_BL: jax.Array) -> jax.Array:
+    """Token ids (B, L) -> embedding (B, P), not of unit length."""
+    return self.penultimate_states_and_embedding(ids_BL)[1]
+
+  def penultimate_states_and_embedding(
+    self, ids_BL: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Both of the above in one pass, which is what SDXL is conditioned on."""
+    penultimate_BLD, x_BLD = self.text_model(ids_BL)
+    project = _present(self.text_projection, "text", "CLIPTextModel")
+    return penultimate_BLD, project(self.text_model.pool(x_BLD, ids_BL))
+
+
+class ClipVision(Module):
+  """`vision_model` and perhaps `visual_projection`, as image_encoder/ has."""
+
+  def __init__(self, config, projected):
+    self.vision_model = _VisionTower(config)
+    self.visual_projection = _projection(config) if projected else None
+
+  def __call__(self, x_BHWC: jax.Array) -> jax.Array:
+    """Images (B, H, W, C) -> states (B, 1 + S, D) after the last layer."""
+    return self.vision_model(x_BHWC)[1]
+
+  image_states = __call__
+
+  def penultimate_states(self, x_BHWC: jax.Array) -> jax.Array:
+    """Images -> states (B, 1 + S, D) before the last layer, no norm."""
+    return self.vision_model(x_BHWC)[0]
+
+  def embed_image(self, x_BHWC: jax.Array) -> jax.Array:
+    """Images -> embedding (B, P), not of unit length."""
+    project = _present(self.visual_projection, "image", "CLIPVisionModel")
+    return project(self.vision_model.pool(self.vision_model(x_BHWC)[1]))
 
 
 class _TextTower(Module):
@@ -135,9 +214,10 @@ class _TextTower(Module):
   def __call__(self, ids_BL):
     length = ids_BL.shape[1]
     causal_LL = np.tril(np.ones((length, length), bool))
-    return self.final_layer_norm(
-      self.encoder(self.embeddings(ids_BL), jnp.asarray(causal_LL))
+    penultimate_BLD, x_BLD = self.encoder(
+      self.embeddings(ids_BL), jnp.asarray(causal_LL)
     )
+    return penultimate_BLD, self.final_layer_norm(x_BLD)
 
   def pool(self, x_BLD, ids_BL):
     # Files from before 2023 say eos_token_id 2, which is wrong: their end token
@@ -157,7 +237,9 @@ class _VisionTower(Module):
     self.post_layernorm = _norm(config)
 
   def __call__(self, x_BHWC):
-    x_BSD = self.encoder(self.pre_layrnorm(self.embeddings(x_BHWC)), None)
+    return self.encoder(self.pre_layrnorm(self.embeddings(x_BHWC)), None)
+
+  def pool(self, x_BSD):
     return self.post_layernorm(x_BSD[:, 0])
 
 
@@ -210,9 +292,11 @@ class _Encoder(Module):
     )
 
   def __call__(self, x_BSD, mask):
+    """Returns the states before the last layer, and after it."""
+    before_BSD = x_BSD
     for layer in self.layers:
-      x_BSD = layer(x_BSD, mask)
-    return x_BSD
+      before_BSD, x_BSD = x_BSD, layer(x_BSD, mask)
+    return before_BSD, x_BSD
 
 
 class _Layer(Module):
@@ -259,6 +343,26 @@ class _Mlp(Module):
 
 def _norm(config):
   return LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
+
+
+def _projection(config):
+  return Linear(config["hidden_size"], config["projection_dim"], bias=False)
+
+
+def _projected(config, projected):
+  if projected is not None:
+    return projected
+  names = config.get("architectures") or ()
+  return any(name.endswith("WithProjection") for name in names)
+
+
+def _present(projection, what, architecture):
+  if projection is None:
+    raise ValueError(
+      f"This CLIP {what} encoder has no projection, so no embedding: expected "
+      f"{architecture}WithProjection in the architectures of its config.json."
+    )
+  return projection
 
 
 def _unit(x_BD):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The vision transformer of DINO: an encoder of images.
 
-Caron et al. 2021, "Emerging properties in self-supervised vision transformers",
-with the architecture of Dosovitskiy et al. 2020. Names are those of the files
-of facebook/dino-vits16 and its kin. There is no pooler and no training head.
+Caron et al. 2021, "Emerging properties in self-supervised vision transformers".
+Names are those of the files of facebook/dino-vits16 and its kin; `RENAMES` and
+`SPLITS` lead there from the names of torch.hub and timm. There is no pooler and
+no training head.
 
 Shape suffixes: B batch, H W height and width, C channels, S tokens (the class
 token first, then patches row by row), D width.
@@ -13,15 +14,37 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from suti.nn.attention import attend, merge_heads, split_heads
-from suti.nn.layers import ACTIVATIONS, Conv2d, LayerNorm, Linear
+from suti.models.vit_blocks import Attention, Dense, PatchEmbeddings, embed
+from suti.nn.layers import ACTIVATIONS, LayerNorm
 from suti.nn.param import NORMAL, Module, ModuleList, param
 
-# Published files that carry a pooler were made with one that nothing uses.
-RENAMES = {r"^vit\.": "", r"^pooler\..*": ""}
+RENAMES = {
+  r"^vit\.": "",
+  # Published files that carry a pooler were made with one that nothing uses.
+  r"^pooler\..*": "",
+  # torch.hub and timm.
+  r"^head\..*": "",
+  r"^cls_token$": "embeddings.cls_token",
+  r"^pos_embed$": "embeddings.position_embeddings",
+  r"^patch_embed\.proj\.": "embeddings.patch_embeddings.projection.",
+  r"^blocks\.": "encoder.layer.",
+  r"^(encoder\.layer\.\d+)\.norm1\.": r"\1.layernorm_before.",
+  r"^(encoder\.layer\.\d+)\.norm2\.": r"\1.layernorm_after.",
+  r"^(encoder\.layer\.\d+)\.attn\.proj\.": r"\1.attention.output.dense.",
+  r"^(encoder\.layer\.\d+)\.mlp\.fc1\.": r"\1.intermediate.dense.",
+  r"^(encoder\.layer\.\d+)\.mlp\.fc2\.": r"\1.output.dense.",
+  r"^norm\.": "layernorm.",
+}
+# What torch.hub and timm store as one tensor is cut along its first dim, after
+# `RENAMES`, into equal parts of these names.
+SPLITS = {
+  r"^(encoder\.layer\.\d+)\.attn\.qkv\.(weight|bias)$": (
+    r"\1.attention.attention.query.\2",
+    r"\1.attention.attention.key.\2",
+    r"\1.attention.attention.value.\2",
+  )
+}
 
 
 def declare_dino(config: Mapping[str, Any]) -> "Dino":
@@ -73,46 +96,18 @@ class Dino(Module):
 class _Embeddings(Module):
   def __init__(self, config):
     dim = config["hidden_size"]
-    self.grid = config["image_size"] // config["patch_size"]
+    num_patches = (config["image_size"] // config["patch_size"]) ** 2
     self.cls_token = param((1, 1, dim), init=NORMAL, axes=(None, None, "out"))
     self.position_embeddings = param(
-      (1, 1 + self.grid**2, dim), init=NORMAL, axes=(None, None, "out")
+      (1, 1 + num_patches, dim), init=NORMAL, axes=(None, None, "out")
     )
-    self.patch_embeddings = _PatchEmbeddings(config)
+    self.patch_embeddings = PatchEmbeddings(config)
 
   def __call__(self, x_BHWC):
-    x_BHWD = self.patch_embeddings.projection(x_BHWC)
-    batch, rows, columns, dim = x_BHWD.shape
-    class_B1D = jnp.broadcast_to(self.cls_token[...], (batch, 1, dim))
-    x_BSD = jnp.concatenate(
-      [class_B1D, x_BHWD.reshape(batch, rows * columns, dim)], axis=1
-    )
-    return x_BSD + self._positions(rows, columns)
-
-  def _positions(self, rows, columns):
-    table_1SD = self.position_embeddings[...]
-    if rows == columns == self.grid:
-      return table_1SD
-    patches_HWD = table_1SD[0, 1:].reshape(self.grid, self.grid, -1)
-    patches_HWD = jnp.einsum(
-      "YH,XW,HWD->YXD",
-      jnp.asarray(_bicubic(rows, self.grid), table_1SD.dtype),
-      jnp.asarray(_bicubic(columns, self.grid), table_1SD.dtype),
-      patches_HWD,
-    )
-    patches_1SD = patches_HWD.reshape(1, rows * columns, -1)
-    return jnp.concatenate([table_1SD[:, :1], patches_1SD], axis=1)
-
-
-class _PatchEmbeddings(Module):
-  def __init__(self, config):
-    size = config["patch_size"]
-    self.projection = Conv2d(
-      config["num_channels"],
-      config["hidden_size"],
-      size,
-      stride=size,
-      padding=0,
+    return embed(
+      self.patch_embeddings(x_BHWC),
+      self.cls_token[...],
+      self.position_embeddings[...],
     )
 
 
@@ -130,10 +125,10 @@ class _Layer(Module):
     dim, inner = config["hidden_size"], config["intermediate_size"]
     self.act = config["hidden_act"]
     self.layernorm_before = _norm(config)
-    self.attention = _Attention(config)
+    self.attention = Attention(config)
     self.layernorm_after = _norm(config)
-    self.intermediate = _Dense(dim, inner)
-    self.output = _Dense(inner, dim)
+    self.intermediate = Dense(dim, inner)
+    self.output = Dense(inner, dim)
 
   def __call__(self, x_BSD):
     x_BSD = x_BSD + self.attention(self.layernorm_before(x_BSD))
@@ -143,53 +138,5 @@ class _Layer(Module):
     return x_BSD + self.output.dense(h)
 
 
-class _Attention(Module):
-  def __init__(self, config):
-    dim = config["hidden_size"]
-    self.attention = _QueryKeyValue(config)
-    self.output = _Dense(dim, dim)
-
-  def __call__(self, x_BSD):
-    qkv = self.attention
-    q, k, v = (
-      split_heads(project(x_BSD), qkv.num_heads)
-      for project in (qkv.query, qkv.key, qkv.value)
-    )
-    return self.output.dense(merge_heads(attend(q, k, v)))
-
-
-class _QueryKeyValue(Module):
-  def __init__(self, config):
-    dim, bias = config["hidden_size"], config["qkv_bias"]
-    self.num_heads = config["num_attention_heads"]
-    self.query = Linear(dim, dim, bias=bias)
-    self.key = Linear(dim, dim, bias=bias)
-    self.value = Linear(dim, dim, bias=bias)
-
-
-class _Dense(Module):
-  def __init__(self, d_in, d_out):
-    self.dense = Linear(d_in, d_out)
-
-
 def _norm(config):
   return LayerNorm(config["hidden_size"], eps=config["layer_norm_eps"])
-
-
-def _bicubic(num_out, num_in):
-  """Weights (out, in) of bicubic resizing without antialiasing.
-
-  PyTorch's coefficient of -0.75, which DINO's tables are resized with;
-  `jax.image.resize` has -0.5.
-  """
-  a = -0.75
-  at = (np.arange(num_out) + 0.5) * num_in / num_out - 0.5
-  weights = np.zeros((num_out, num_in))
-  for tap in range(-1, 3):
-    source = np.floor(at).astype(int) + tap
-    d = np.abs(at - source)
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
-    rows = np.arange(num_out)
-    weights[rows, source.clip(0, num_in - 1)] += np.where(d <= 1, near, far)
-  return weights

@@ -21,6 +21,9 @@ def attend(
   k_BLND: jax.Array,
   v_BLND: jax.Array,
   mask: jax.Array | None = None,
+  *,
+  bias: jax.Array | None = None,
+  scale: float | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention (Vaswani et al. 2017, eq. 1).
 
@@ -28,6 +31,8 @@ def attend(
     q_BSND, k_BLND, v_BLND: queries, keys and values of one dtype.
     mask: bool, broadcastable to (B, N, S, L); True attends. A query that may
       attend to nothing gets exactly zero, with zero gradient.
+    bias: floats (1 or B, 1 or N, 1 or S, L), added to the logits.
+    scale: what queries are multiplied by; D**-0.5 if None.
 
   Returns:
     (B, S, N, D), in the dtype of the queries; the softmax is in float32.
@@ -38,16 +43,21 @@ def attend(
   num_blocks = -(-num_queries * num_keys // _MAX_LOGITS)
   while num_queries % num_blocks:
     num_blocks += 1
+  scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
   if num_blocks == 1:
-    return _attend(q_BSND, k_BLND, v_BLND, mask)
+    return _attend(q_BSND, k_BLND, v_BLND, mask, bias, scale)
 
   def block(i):
     size = num_queries // num_blocks
-    q = lax.dynamic_slice_in_dim(q_BSND, i * size, size, axis=1)
-    if mask is None or mask.shape[2] == 1:
-      return _attend(q, k_BLND, v_BLND, mask)
-    rows = lax.dynamic_slice_in_dim(mask, i * size, size, axis=2)
-    return _attend(q, k_BLND, v_BLND, rows)
+
+    def rows(x, axis):
+      if x is None or x.shape[axis] == 1:
+        return x
+      return lax.dynamic_slice_in_dim(x, i * size, size, axis=axis)
+
+    return _attend(
+      rows(q_BSND, 1), k_BLND, v_BLND, rows(mask, 2), rows(bias, 2), scale
+    )
 
   # checkpoint: the backward pass redoes a block's logits, keeping none.
   out = lax.map(jax.checkpoint(block), jnp.arange(num_blocks))
@@ -64,12 +74,14 @@ def merge_heads(x_BSND: jax.Array) -> jax.Array:
   return x_BSND.reshape(*x_BSND.shape[:-2], -1)
 
 
-def _attend(q_BSND, k_BLND, v_BLND, mask):
+def _attend(q_BSND, k_BLND, v_BLND, mask, bias, scale):
   # Scaling the queries costs S * D products, scaling the logits S * L.
-  q_BSND = q_BSND * jnp.asarray(q_BSND.shape[-1] ** -0.5, q_BSND.dtype)
+  q_BSND = q_BSND * jnp.asarray(scale, q_BSND.dtype)
   logits_BNSL = jnp.einsum(
     "BSND,BLND->BNSL", q_BSND, k_BLND, preferred_element_type=jnp.float32
   )
+  if bias is not None:
+    logits_BNSL = logits_BNSL + bias.astype(jnp.float32)
   if mask is not None:
     logits_BNSL = jnp.where(mask, logits_BNSL, jnp.finfo(jnp.float32).min)
   weights_BNSL = jax.nn.softmax(logits_BNSL)

@@ -111,8 +111,10 @@ def run(config: Any, workdir: Path) -> dict:
 def preprocessing(size_px: int) -> dict:
   """The published preprocessor config of an encoder that reads [-1, 1]."""
   return {
+    "image_processor_type": "CLIPImageProcessor",
     "crop_size": {"height": size_px, "width": size_px},
     "size": {"shortest_edge": size_px},
+    "resample": 1,  # Lanczos, as suti.images has it
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
   }

@@ -46,6 +46,16 @@ def reopened(model, values: dict, **options):
     return type(model).from_pretrained(folder, **options).eval()
 
 
+def without_arrays(model) -> dict:
+  """Names and shapes of the file of a transformers model on device "meta".
+
+  Such a model cannot be saved; this is what saving it does to its names.
+  """
+  from transformers.core_model_loading import revert_weight_conversion
+
+  return revert_weight_conversion(model, model.state_dict())
+
+
 def nhwc(x) -> np.ndarray:
   """A torch picture (B, C, H, W) -> NumPy (B, H, W, C)."""
   return x.detach().permute(0, 2, 3, 1).contiguous().numpy()

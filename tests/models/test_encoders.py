@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CLIP and DINO: what their outputs promise, and what they refuse."""
+"""The encoders of texts and images: what they promise, what they refuse.
+
+That they equal the publishers' is in test_goldens.py.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suti.models.clip import declare_clip, declare_clip_text
+from suti.models.clip import (
+  declare_clip,
+  declare_clip_text,
+  declare_clip_vision,
+)
 from suti.models.dino import declare_dino
+from suti.models.dinov2 import declare_dinov2
+from suti.models.t5 import declare_t5
 from suti.nn.param import functional, init
 
 TOWER = {
@@ -23,6 +32,22 @@ TEXT = TOWER | {
 }
 VISION = TOWER | {"image_size": 8, "patch_size": 4}
 CLIP = {"text_config": TEXT, "vision_config": VISION, "projection_dim": 5}
+DINOV2 = VISION | {"image_size": 16, "mlp_ratio": 2}
+REGISTERS = DINOV2 | {
+  "model_type": "dinov2_with_registers",
+  "num_register_tokens": 3,
+}
+T5 = {
+  "vocab_size": 20,
+  "d_model": 8,
+  "d_kv": 4,
+  "d_ff": 12,
+  "num_layers": 2,
+  "num_heads": 2,
+  "feed_forward_proj": "gated-gelu",
+}
+IDS = jnp.array([[1, 2, 3, 19, 0]])
+IMAGES = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
 
 
 def ready(module):
@@ -69,13 +94,42 @@ def test_a_token_sees_none_after_it(clip):
   assert abs(states[:, 3:] - changed[:, 3:]).min(-1).max() > 0
 
 
-def test_a_lone_text_encoder_is_the_tower_of_the_whole(clip):
+def test_a_lone_tower_is_the_tower_of_the_whole(clip):
   params, apply = clip
-  spec, alone = functional(declare_clip_text(TEXT))
-  assert set(spec) == {name for name in params if name.startswith("text_model")}
-  ids = jnp.array([[1, 2, 19]])
-  np.testing.assert_allclose(
-    alone(params, ids), apply(params, ids, method="text_states"), rtol=1e-5
+  width = {"projection_dim": 5}
+  texts, text = functional(declare_clip_text(TEXT | width, projected=True))
+  images, image = functional(
+    declare_clip_vision(VISION | width, projected=True)
+  )
+  assert {*texts, *images, "logit_scale"} == set(params)
+  states = apply(params, IDS, method="text_states")
+  np.testing.assert_allclose(text(params, IDS), states, rtol=1e-5)
+  for lone, given, method, whole in (
+    (text, IDS, "embed_text", "encode_text"),
+    (image, IMAGES, "embed_image", "encode_image"),
+  ):
+    embedding = lone(params, given, method=method)
+    expected = apply(params, given, method=whole)
+    assert abs(jnp.linalg.norm(embedding, axis=-1) - 1).min() > 0.01
+    np.testing.assert_allclose(
+      embedding / jnp.linalg.norm(embedding, axis=-1, keepdims=True),
+      expected,
+      rtol=1e-4,
+      atol=1e-5,
+    )
+
+
+def test_one_pass_gives_what_two_give():
+  config = TEXT | {"architectures": ["CLIPTextModelWithProjection"]}
+  params, apply = ready(declare_clip_text(config))
+  states, embedding = apply(
+    params, IDS, method="penultimate_states_and_embedding"
+  )
+  np.testing.assert_array_equal(
+    states, apply(params, IDS, method="penultimate_states")
+  )
+  np.testing.assert_array_equal(
+    embedding, apply(params, IDS, method="embed_text")
   )
 
 
@@ -85,18 +139,87 @@ def test_logits_start_at_the_published_scale(clip):
   np.testing.assert_allclose(scale, 1 / 0.07, rtol=1e-3)
 
 
-def test_dino_takes_any_size_and_its_own_exactly():
-  params, apply = ready(declare_dino(VISION))
-  images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
-  assert apply(params, images).shape == (2, 1 + 4, 8)
-  assert apply(params, images[:, :, :4]).shape == (2, 1 + 2, 8)
+@pytest.mark.parametrize(
+  "module",
+  [declare_dino(VISION), declare_dinov2(DINOV2), declare_dinov2(REGISTERS)],
+)
+def test_any_size_is_taken_and_the_own_one_exactly(module):
+  params, apply = ready(module)
+  others = 1 + getattr(module, "num_registers", 0)
+  images = jnp.tile(IMAGES, (1, 2, 2, 1))
+  assert apply(params, images).shape == (2, others + 16, 8)
+  assert apply(params, images[:, :, :10]).shape == (2, others + 8, 8)
   # A table that is the same everywhere is the same at every size.
   name = "embeddings.position_embeddings"
   flat = params | {name: jnp.ones_like(params[name])}
-  large = jnp.tile(images[:1, :4, :4], (1, 3, 3, 1))
-  found = apply(flat, large)
+  for tiles in (3, 7):
+    same = jnp.tile(IMAGES[:1, :4, :4], (1, tiles, 1, 1))
+    found = apply(flat, same)[0, others:]
+    np.testing.assert_allclose(
+      found,
+      jnp.broadcast_to(found[0], (tiles, 8)),
+      rtol=1e-4,
+      atol=1e-5,
+    )
+
+
+def test_registers_are_neither_class_nor_patches():
+  params, apply = ready(declare_dinov2(REGISTERS))
+  tokens = apply(params, IMAGES)
+  embedding, patches = apply(params, IMAGES, method="encode")
+  np.testing.assert_array_equal(embedding, tokens[:, 0])
+  np.testing.assert_array_equal(patches, tokens[:, 4:])
+  moved = params | {
+    "embeddings.register_tokens": -params["embeddings.register_tokens"]
+  }
+  assert abs(apply(moved, IMAGES)[:, 1:4] - tokens[:, 1:4]).max() > 0.1
+
+
+def test_padding_does_not_change_a_text():
+  params, apply = ready(declare_t5(T5))
+  short = apply(params, IDS[:, :3])
+  mask = jnp.arange(5)[None] < 3
+  for padding in (0, 7):
+    ids = IDS.at[:, 3:].set(padding)
+    np.testing.assert_allclose(
+      apply(params, ids, mask)[:, :3], short, rtol=1e-5, atol=1e-6
+    )
+  assert abs(apply(params, IDS)[:, :3] - short).max() > 1e-3
+
+
+def test_texts_of_t5_depend_on_the_order_of_tokens():
+  params, apply = ready(declare_t5(T5))
+  there, back = apply(params, IDS), apply(params, IDS[:, ::-1])[:, ::-1]
+  assert abs(there - back).max() > 1e-3
+  # Without biases it is the same set of tokens.
+  name = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+  flat = params | {name: jnp.ones_like(params[name])}
   np.testing.assert_allclose(
-    found[0, 1:], jnp.broadcast_to(found[0, 1], (9, 8)), rtol=1e-4, atol=1e-5
+    apply(flat, IDS),
+    apply(flat, IDS[:, ::-1])[:, ::-1],
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+@pytest.mark.parametrize(
+  ("declare", "config", "given"),
+  [
+    (declare_clip_text, TEXT, IDS),
+    (declare_clip_vision, VISION, IMAGES),
+    (declare_dino, VISION, IMAGES),
+    (declare_dinov2, DINOV2 | {"use_swiglu_ffn": True}, IMAGES),
+    (declare_dinov2, REGISTERS, IMAGES),
+    (declare_t5, T5, IDS),
+  ],
+)
+def test_bfloat16_parameters_compute_in_bfloat16(declare, config, given):
+  params, apply = ready(declare(config))
+  half = {name: value.astype(jnp.bfloat16) for name, value in params.items()}
+  found = apply(half, given)
+  assert found.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    found.astype(jnp.float32), apply(params, given), rtol=0.1, atol=0.1
   )
 
 
@@ -108,6 +231,11 @@ def test_dino_takes_any_size_and_its_own_exactly():
       "hidden_act='sin' of CLIP",
     ),
     (lambda: declare_dino({"hidden_act": "sin"}), "hidden_act='sin' of a ViT"),
+    (lambda: declare_dinov2({"hidden_act": "sin"}), "'sin' of DINOv2 is not"),
+    (
+      lambda: declare_t5({"feed_forward_proj": "gated-sin"}),
+      "feed_forward_proj='gated-sin' of T5 is not .* after 'gated-'",
+    ),
   ],
 )
 def test_configs_that_are_refused(operate, message):
@@ -121,3 +249,22 @@ def test_inputs_that_are_refused(clip):
     apply(params, jnp.ones((1, 8, 9, 3)), method="encode_image")
   with pytest.raises(ValueError, match=r"7 tokens is longer than .* 6"):
     apply(params, jnp.ones((1, 7), int), method="text_states")
+
+
+@pytest.mark.parametrize(
+  ("declare", "given", "method", "what"),
+  [
+    (declare_clip_text, IDS, "embed_text", "text encoder .* CLIPTextModelWith"),
+    (
+      declare_clip_vision,
+      IMAGES,
+      "embed_image",
+      "image .* CLIPVisionModelWith",
+    ),
+  ],
+)
+def test_an_embedding_needs_a_projection(declare, given, method, what):
+  config = TEXT if declare is declare_clip_text else VISION
+  params, apply = ready(declare(config))
+  with pytest.raises(ValueError, match=f"{what}Projection in the arch"):
+    apply(params, given, method=method)

@@ -27,6 +27,32 @@ def test_the_formula(qkv):
   np.testing.assert_allclose(attend(*qkv), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_bias_adds_to_the_logits_of_unscaled_queries(qkv):
+  q, k, v = (np.asarray(t, np.float64) for t in qkv)
+  bias_1NSL = 4 * drawing.draw("bias", (1, 3, 6, 8))
+  logits = np.einsum("bsnd,blnd->bnsl", q, k) + bias_1NSL
+  weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  expected = np.einsum("bnsl,blnd->bsnd", weights, v)
+  found = attend(*qkv, bias=jnp.asarray(bias_1NSL), scale=1.0)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  # Rounded in bfloat16 it is added in float32.
+  half = jnp.asarray(bias_1NSL, jnp.bfloat16)
+  np.testing.assert_array_equal(
+    attend(*qkv, bias=half), attend(*qkv, bias=half.astype(jnp.float32))
+  )
+
+
+def test_a_bias_does_not_bring_a_masked_key_back(qkv):
+  q, k, v = qkv
+  bias = jnp.zeros((1, 1, 1, 8)).at[..., 5:].set(1e9)
+  np.testing.assert_allclose(
+    attend(q, k, v, jnp.arange(8) < 5, bias=bias),
+    attend(q, k[:, :5], v[:, :5]),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
 def test_the_order_of_keys_does_not_matter(qkv):
   q, k, v = qkv
   order = np.random.permutation(8)
@@ -67,10 +93,14 @@ def test_a_query_without_keys_gets_zero_and_no_gradient(qkv):
 @pytest.mark.parametrize("rows", [1, 6])
 def test_long_sequences_go_in_blocks_with_equal_results(qkv, rows, monkeypatch):
   mask = jnp.asarray(np.random.rand(2, 1, rows, 8) < 0.7)
+  bias = jnp.asarray(drawing.draw("bias", (1, 3, rows, 8)))
 
   def value_and_gradients():
-    loss = lambda qkv: jnp.sin(attend(*qkv, mask)).sum()  # noqa: E731
-    return attend(*qkv, mask), jax.grad(loss)(qkv)
+    def loss(qkv, bias):
+      return jnp.sin(attend(*qkv, mask, bias=bias)).sum()
+
+    value = attend(*qkv, mask, bias=bias)
+    return value, jax.grad(loss, argnums=(0, 1))(qkv, bias)
 
   whole = value_and_gradients()
   monkeypatch.setattr(attention, "_MAX_LOGITS", 8 * 2)

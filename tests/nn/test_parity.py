@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suti.models import unet, unet_blocks
+from suti.models import t5, unet, unet_blocks, vit_blocks
 from suti.nn import layers
 from suti.nn.attention import attend
 from suti.nn.param import functional
@@ -129,6 +129,66 @@ def test_attend(torch):
   np.testing.assert_allclose(
     found, expected.transpose(1, 2).numpy(), rtol=1e-5, atol=1e-5
   )
+
+
+def test_attend_with_a_bias(torch):
+  q, k, v = (
+    drawing.draw(n, (2, s, 3, 8)) for n, s in zip("qkv", (5, 7, 7), strict=True)
+  )
+  bias = drawing.draw("bias", (1, 3, 5, 7))
+  expected = torch.nn.functional.scaled_dot_product_attention(
+    *(torch.from_numpy(t).transpose(1, 2) for t in (q, k, v)),
+    attn_mask=torch.from_numpy(bias),
+    scale=1.0,
+  )
+  found = attend(*map(jnp.asarray, (q, k, v)), bias=bias, scale=1.0)
+  np.testing.assert_allclose(
+    found, expected.transpose(1, 2).numpy(), rtol=1e-5, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize(
+  "size", [(37, 37), (16, 16), (14, 32), (40, 9), (1, 90)]
+)
+def test_positions_of_other_grids(antialias, size, torch):
+  table = 4 * drawing.draw("table", (1, 1 + 37 * 37, 6))
+  square = torch.from_numpy(table[:, 1:].reshape(1, 37, 37, 6))
+  expected = torch.nn.functional.interpolate(
+    square.permute(0, 3, 1, 2),
+    size=size,
+    mode="bicubic",
+    align_corners=False,
+    antialias=antialias,
+  ).permute(0, 2, 3, 1)
+  found = vit_blocks.embed(
+    jnp.zeros((1, *size, 6)),
+    jnp.zeros((1, 1, 6)),
+    jnp.asarray(table),
+    antialias=antialias,
+  )
+  np.testing.assert_array_equal(found[:, 0], table[:, 0])
+  np.testing.assert_allclose(
+    found[:, 1:], expected.reshape(1, -1, 6), rtol=1e-5, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ("num_buckets", "max_distance"), [(32, 128), (16, 64), (8, 20), (12, 100)]
+)
+def test_buckets_of_distances(num_buckets, max_distance, torch):
+  transformers = pytest.importorskip("transformers")
+  distance = np.arange(-600, 601)
+  attention = transformers.models.t5.modeling_t5.T5Attention
+  expected = attention._relative_position_bucket(
+    torch.from_numpy(distance),
+    num_buckets=num_buckets,
+    max_distance=max_distance,
+  )
+  found = t5._bucket(
+    distance, num_buckets=num_buckets, max_distance=max_distance
+  )
+  np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("flip", "shift"), [(True, 0), (False, 1)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lone text encoder: CLIPTextModel of transformers."""
+"""A lone text encoder: CLIPTextModel of transformers, or with a projection."""
 
 import jax
 import numpy as np
@@ -8,11 +8,47 @@ from suti.models import clip
 from tests.goldens import theirs
 from tests.goldens.families.clip import TEXT, token_ids
 
-declare = clip.declare_clip_text
-RENAMES = clip.RENAMES
+_TEXT = TEXT | {"hidden_act": "gelu"}
+_PROJECTED = {"architectures": ["CLIPTextModelWithProjection"]}
 
-CASES = {"clip_text": (TEXT | {"hidden_act": "gelu"}, (2, 7))}
-PUBLISHED = {}
+declare = clip.declare_clip_text
+RENAMES = clip.TEXT_RENAMES
+
+CASES = {
+  "clip_text": (_TEXT, (2, 7)),
+  "clip_text_projected": (
+    _TEXT | _PROJECTED | {"eos_token_id": 2, "projection_dim": 12},
+    (2, 9),
+  ),
+}
+_LARGE = {
+  "hidden_size": 768,
+  "intermediate_size": 3072,
+  "num_attention_heads": 12,
+  "eos_token_id": 2,
+}
+PUBLISHED = {
+  "stable-diffusion-v1-5/text_encoder": _LARGE,
+  "stable-diffusion-2-1/text_encoder": {
+    "hidden_act": "gelu",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 23,
+    "eos_token_id": 2,
+  },
+  "stable-diffusion-xl-base-1.0/text_encoder": _LARGE,
+  "stable-diffusion-xl-base-1.0/text_encoder_2": _PROJECTED
+  | {
+    "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_attention_heads": 20,
+    "num_hidden_layers": 32,
+    "projection_dim": 1280,
+    "eos_token_id": 2,
+  },
+}
 
 
 def inputs(case: str) -> dict[str, np.ndarray]:
@@ -24,8 +60,16 @@ def inputs(case: str) -> dict[str, np.ndarray]:
 # --- Ours --------------------------------------------------------------------
 
 
-def call(_, apply):
-  return jax.jit(lambda params, ids: {"states": apply(params, ids)})
+def call(spec, apply):
+  @jax.jit
+  def run_all(params, ids):
+    penultimate = apply(params, ids, method="penultimate_states")
+    outputs = {"states": apply(params, ids), "penultimate": penultimate}
+    if "text_projection.weight" in spec:
+      outputs["embedding"] = apply(params, ids, method="embed_text")
+    return outputs
+
+  return run_all
 
 
 # --- Theirs ------------------------------------------------------------------
@@ -35,8 +79,9 @@ def build(config: dict):
   """The publisher's model, whatever its weights."""
   import transformers
 
+  name = config.get("architectures", ["CLIPTextModel"])[0]
   config = transformers.CLIPTextConfig(**config)
-  return transformers.CLIPTextModel(config).eval()
+  return getattr(transformers, name)(config).eval()
 
 
 def published(model) -> dict:
@@ -45,7 +90,7 @@ def published(model) -> dict:
   transformers 5 does not restore the prefix of a lone text encoder.
   """
   return {
-    name if name.startswith("text_model.") else f"text_model.{name}": value
+    name if name.startswith("text_") else f"text_model.{name}": value
     for name, value in model.state_dict().items()
   }
 
@@ -67,4 +112,11 @@ def run(model, values: dict) -> dict[str, np.ndarray]:
   import torch
 
   with torch.no_grad():
-    return {"states": model(values["ids"].long()).last_hidden_state.numpy()}
+    out = model(values["ids"].long(), output_hidden_states=True)
+  outputs = {
+    "states": out.last_hidden_state.numpy(),
+    "penultimate": out.hidden_states[-2].numpy(),
+  }
+  if "text_embeds" in out:
+    outputs["embedding"] = out.text_embeds.numpy()
+  return outputs

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures as a published encoder was shown them: preprocessor_config.json.
+
+How a picture is resized, cropped and rounded moves the scores of a benchmark,
+so what is returned here equals, bit for bit, what transformers' processors on
+Pillow return: CLIPImageProcessor, ViTImageProcessor (DINO) and
+BitImageProcessor (DINOv2), which transformers 5 calls CLIPImageProcessorPil and
+so on. Published scores of the field were made with these. Others resize
+differently: the processors on torchvision tensors, which transformers 5 takes
+by default, round at other places; torchvision's transforms of Pillow pictures,
+as in DINO's own code, differ in the last bit, and by one pixel in a crop that
+leaves an odd number of them.
+
+Shape suffixes: B batch, H W height and width.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from suti.io.files import read_json
+
+# uint8 RGB pictures of any size -> normalised float32 (B, H, W, 3).
+PixelReader = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+_FILE = "preprocessor_config.json"
+_CLIP = {
+  "do_resize": True,
+  "size": {"shortest_edge": 224},
+  "resample": Image.Resampling.BICUBIC,
+  "do_center_crop": True,
+  "crop_size": {"height": 224, "width": 224},
+  "do_rescale": True,
+  "rescale_factor": 1 / 255,
+  "do_normalize": True,
+  "image_mean": [0.48145466, 0.4578275, 0.40821073],
+  "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+_VIT = _CLIP | {
+  "size": {"height": 224, "width": 224},
+  "resample": Image.Resampling.BILINEAR,
+  "do_center_crop": False,
+  "image_mean": [0.5, 0.5, 0.5],
+  "image_std": [0.5, 0.5, 0.5],
+}
+# What a file of each kind need not say.
+_DEFAULTS = {"CLIP": _CLIP, "Bit": _CLIP, "ViT": _VIT}
+
+
+def load_pixel_reader(folder: Path) -> PixelReader:
+  """Reads how to prepare pictures from a folder's preprocessor_config.json.
+
+  Args:
+    folder: of a published encoder, or feature_extractor/ of a pipeline.
+
+  Raises:
+    ValueError: there is no such file, or it is of a kind that is not known.
+  """
+  file = Path(folder) / _FILE
+  if not file.is_file():
+    raise ValueError(
+      f"{folder} has no {_FILE}: expected the one that was published beside "
+      "the encoder."
+    )
+  return make_pixel_reader(read_json(file))
+
+
+def make_pixel_reader(config: Mapping[str, Any]) -> PixelReader:
+  """Turns a published preprocessor config into a function.
+
+  Args:
+    config: as in preprocessor_config.json. Where old files do not name their
+      kind, one with a crop is taken for CLIP's and one without for a ViT's.
+
+  Returns:
+    A function of uint8 RGB pictures of any size; it raises a ValueError if what
+    it makes of them has more than one size.
+
+  Raises:
+    ValueError: the kind, a size or the filter is not known.
+  """
+  kind = _kind(config)
+  given = {key: value for key, value in config.items() if value is not None}
+  config = _DEFAULTS[kind] | given
+  size = _sides("size", config["size"], shortest=kind != "ViT")
+  crop = _sides("crop_size", config["crop_size"], shortest=False)
+  resample = _filter(config["resample"])
+  table_V3 = _values(config)
+
+  def prepare(image_u8: np.ndarray) -> np.ndarray:
+    if config["do_resize"]:
+      height, width = _resized(size, *image_u8.shape[:2])
+      image = Image.fromarray(image_u8).resize((width, height), resample)
+      image_u8 = np.asarray(image)
+    if config["do_center_crop"]:
+      image_u8 = _center_crop(image_u8, crop["height"], crop["width"])
+    return image_u8
+
+  def read(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    rows = [prepare(image_u8) for image_u8 in pictures]
+    if len(shapes := {f"{x.shape[0]}x{x.shape[1]}" for x in rows}) > 1:
+      raise ValueError(
+        f"{_FILE} keeps the proportions of pictures and crops nothing, which "
+        f"made sizes of {', '.join(sorted(shapes))}: give pictures of one size."
+      )
+    return table_V3[np.stack(rows), np.arange(3)]
+
+  return read
+
+
+def _kind(config):
+  name = config.get("image_processor_type") or config.get(
+    "feature_extractor_type"
+  )
+  if name is None:
+    return "CLIP" if "crop_size" in config else "ViT"
+  kinds = "|".join(_DEFAULTS)
+  match = re.match(rf"({kinds})(ImageProcessor|FeatureExtractor)", name)
+  if match is None:
+    raise ValueError(
+      f"image_processor_type={name!r} of {_FILE} is not one of "
+      f"{', '.join(f'{kind}ImageProcessor' for kind in _DEFAULTS)}."
+    )
+  return match[1]
+
+
+def _sides(field, size, *, shortest):
+  """A size in its long form; files write it in four ways."""
+  if isinstance(size, int):
+    names = ["shortest_edge"] if shortest else ["height", "width"]
+    return dict.fromkeys(names, size)
+  if isinstance(size, Sequence) and len(size) == 2:
+    return {"height": size[0], "width": size[1]}
+  known = ({"height", "width"}, {"shortest_edge"})
+  if not isinstance(size, Mapping) or set(size) not in known:
+    raise ValueError(
+      f"{field}={size!r} of {_FILE} is not known: expected a number, height "
+      "and width, or shortest_edge."
+    )
+  return size
+
+
+def _filter(resample):
+  try:
+    return Image.Resampling(resample)
+  except ValueError as error:
+    raise ValueError(
+      f"resample={resample!r} of {_FILE} is not one of Pillow's filters: "
+      "expected 0 to 5."
+    ) from error
+
+
+def _values(config) -> np.ndarray:
+  """What each of 256 levels becomes in each channel, in the published order."""
+  levels = np.arange(256)
+  if config["do_rescale"]:
+    levels = levels.astype(np.float64) * config["rescale_factor"]
+  table_V3 = np.repeat(levels.astype(np.float32)[:, None], 3, axis=1)
+  if config["do_normalize"]:
+    mean = np.asarray(config["image_mean"], np.float32)
+    std = np.asarray(config["image_std"], np.float32)
+    table_V3 = (table_V3 - mean) / std
+  return table_V3
+
+
+def _resized(size, height: int, width: int) -> tuple[int, int]:
+  if "height" in size:
+    return size["height"], size["width"]
+  # The longer side is cut off, not rounded.
+  side, short = size["shortest_edge"], min(height, width)
+  long = int(side * max(height, width) / short)
+  return (side, long) if height < width else (long, side)
+
+
+def _center_crop(image_u8, height: int, width: int) -> np.ndarray:
+  """Cuts the middle out; what is too small gets a black margin."""
+  cut, margins = [], []
+  for side, wanted in zip(image_u8.shape, (height, width), strict=False):
+    start = max(0, side - wanted) // 2
+    cut.append(slice(start, start + wanted))
+    missing = max(0, wanted - side)
+    before = math.ceil(missing / 2)
+    margins.append((before, missing - before))
+  return np.pad(image_u8[tuple(cut)], [*margins, (0, 0)])
