@@ -18,14 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.models.unet_blocks import (
-  SMALL,
-  Condition,
-  DownBlock,
-  Level,
-  MidBlock,
-  UpBlock,
-)
+from suti.models.unet_blocks import DownBlock, MidBlock, UpBlock
+from suti.models.unet_layers import SMALL, Condition, Level
 from suti.nn.layers import ACTIVATIONS, Conv2d, GroupNorm, Linear
 from suti.nn.param import Module, ModuleList
 

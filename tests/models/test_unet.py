@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from suti.models.unet import declare_unet
-from suti.models.unet_blocks import Condition, Level, MidBlock
+from suti.models.unet_blocks import MidBlock
+from suti.models.unet_layers import Condition, Level
 from suti.nn.layers import Linear
 from suti.nn.param import LECUN, ZEROS, Module, functional, init, without
 from suti.nn.surgery import adapter

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suti.models import unet, unet_blocks
+from suti.models import unet, unet_layers
 from suti.nn import layers
 from suti.nn.attention import attend
 from suti.nn.param import functional
@@ -152,4 +152,4 @@ def test_gated_feed_forward(torch, diffusers):
   from diffusers.models.attention import FeedForward
 
   theirs = FeedForward(12, activation_fn="geglu")
-  assert_equal_to(theirs.eval(), unet_blocks._FeedForward(12), x, torch)
+  assert_equal_to(theirs.eval(), unet_layers._FeedForward(12), x, torch)
