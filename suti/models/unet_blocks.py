@@ -1,29 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
 """Down, mid and up blocks of the U-Net.
 
-Which block has which width is decided in `unet.py`.
+Stable Diffusion's and DeepFloyd IF's differ in two things: what attends (a
+Transformer, or one attention to pixels and text), and what changes the size (a
+convolution, or a ResNet). `Level.simple` says which, IF's blocks being called
+"simple" in the published configs. Which block has which width is decided in
+`unet_config.py`.
 
 Shape suffixes: B batch, H W height and width, C channels.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from suti.models.unet_layers import Condition, Level, ResNet, Transformer
+from suti.models.unet_layers import (
+  AddedAttention,
+  Condition,
+  Level,
+  ResNet,
+  Transformer,
+  double,
+  halve,
+)
 from suti.nn.layers import Conv2d
 from suti.nn.param import Module, ModuleList
 
 
 class DownBlock(Module):
-  """Layers, then half the size: `DownBlock2D` and `CrossAttnDownBlock2D`."""
+  """Layers, then half the size.
+
+  `[CrossAttn]DownBlock2D`, `ResnetDownsampleBlock2D` and
+  `SimpleCrossAttnDownBlock2D`.
+  """
 
   def __init__(self, level: Level, *, d_in: int, downsample: bool):
     widths = [d_in] + [level.dim] * (level.num_layers - 1)
+    self.simple = level.simple
     self.resnets = ModuleList([ResNet(level, d_in=d) for d in widths])
-    self.attentions = _transformers(level, level.num_layers)
-    self.downsamplers = (
-      ModuleList([_Resample(level.dim, stride=2)]) if downsample else None
-    )
+    self.attentions = _attentions(level, level.num_layers)
+    self.downsamplers = _resamplers(level, halve) if downsample else None
 
   def __call__(self, x_BHWC: jax.Array, condition: Condition) -> list:
     """Returns the features after each layer, then the downsampled ones."""
@@ -34,18 +52,19 @@ class DownBlock(Module):
         x_BHWC = self.attentions[i](x_BHWC, condition)
       outputs.append(x_BHWC)
     if self.downsamplers is not None:
-      outputs.append(self.downsamplers[0].conv(x_BHWC))
+      halver = self.downsamplers[0]
+      outputs.append(
+        halver(x_BHWC, condition) if self.simple else halver.conv(x_BHWC)
+      )
     return outputs
 
 
 class MidBlock(Module):
-  """ResNet, attention, ResNet: `UNetMidBlock2DCrossAttn`."""
+  """ResNet, attention, ResNet: `UNetMidBlock2D[Simple]CrossAttn`."""
 
-  def __init__(self, level: Level, *, scale: float):
-    self.resnets = ModuleList(
-      [ResNet(level, d_in=level.dim, scale=scale) for _ in range(2)]
-    )
-    self.attentions = ModuleList([Transformer(level)])
+  def __init__(self, level: Level):
+    self.resnets = ModuleList([ResNet(level, d_in=level.dim) for _ in range(2)])
+    self.attentions = _attentions(level, 1)
 
   def __call__(self, x_BHWC: jax.Array, condition: Condition) -> jax.Array:
     """(B, H, W, C) -> the same."""
@@ -55,22 +74,25 @@ class MidBlock(Module):
 
 
 class UpBlock(Module):
-  """Layers that join skips, then twice the size: `[CrossAttn]UpBlock2D`."""
+  """Layers that join skips, then twice the size.
+
+  `[CrossAttn]UpBlock2D`, `ResnetUpsampleBlock2D` and
+  `SimpleCrossAttnUpBlock2D`.
+  """
 
   def __init__(
     self, level: Level, *, d_in: int, d_skips: list[int], upsample: bool
   ):
     widths = [d_in] + [level.dim] * (len(d_skips) - 1)
+    self.simple = level.simple
     self.resnets = ModuleList(
       [
         ResNet(level, d_in=d + skip)
         for d, skip in zip(widths, d_skips, strict=True)
       ]
     )
-    self.attentions = _transformers(level, len(d_skips))
-    self.upsamplers = (
-      ModuleList([_Resample(level.dim, stride=1)]) if upsample else None
-    )
+    self.attentions = _attentions(level, len(d_skips))
+    self.upsamplers = _resamplers(level, double) if upsample else None
 
   def __call__(
     self, x_BHWC: jax.Array, skips: list[jax.Array], condition: Condition
@@ -81,11 +103,12 @@ class UpBlock(Module):
       x_BHWC = resnet(x_BHWC, condition)
       if self.attentions is not None:
         x_BHWC = self.attentions[i](x_BHWC, condition)
-    if self.upsamplers is not None:
-      _, height, width, _ = skips[-1].shape  # odd sizes were rounded up
-      x_BHWC = x_BHWC.repeat(2, axis=1).repeat(2, axis=2)
-      x_BHWC = self.upsamplers[0].conv(x_BHWC[:, :height, :width])
-    return x_BHWC
+    if self.upsamplers is None:
+      return x_BHWC
+    if self.simple:
+      return self.upsamplers[0](x_BHWC, condition)
+    _, height, width, _ = skips[-1].shape  # odd sizes were rounded up
+    return self.upsamplers[0].conv(double(x_BHWC)[:, :height, :width])
 
 
 class _Resample(Module):
@@ -93,7 +116,15 @@ class _Resample(Module):
     self.conv = Conv2d(dim, dim, 3, stride=stride)
 
 
-def _transformers(level, num):
+def _resamplers(level: Level, resample: Callable) -> Any:
+  if level.simple:
+    return ModuleList([ResNet(level, d_in=level.dim, resample=resample)])
+  stride = 2 if resample is halve else 1
+  return ModuleList([_Resample(level.dim, stride=stride)])
+
+
+def _attentions(level: Level, num: int) -> Any:
   if not level.attends:
     return None
-  return ModuleList([Transformer(level) for _ in range(num)])
+  attention = AddedAttention if level.simple else Transformer
+  return ModuleList([attention(level) for _ in range(num)])
