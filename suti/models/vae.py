@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from suti.models.unet_blocks import Attention, Level, ResNet
+from suti.models.unet_layers import Attention, Level, ResNet
 from suti.nn.layers import ACTIVATIONS, Conv2d, GroupNorm
 from suti.nn.param import Module, ModuleList
 

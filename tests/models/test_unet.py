@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from suti.models.unet import declare_unet
-from suti.models.unet_blocks import Condition, Level, MidBlock
+from suti.models.unet_blocks import MidBlock
+from suti.models.unet_embeddings import Added
+from suti.models.unet_layers import Condition, Level
 from suti.nn.layers import Linear
 from suti.nn.param import LECUN, ZEROS, Module, functional, init, without
 from suti.nn.surgery import adapter
+from tests.goldens.families.unet import CASES
+from tests.goldens.unets import PUBLISHED
 
 TINY = {
   "in_channels": 3,
@@ -23,6 +27,9 @@ TINY = {
   "attention_head_dim": 2,
   "norm_num_groups": 2,
 }
+
+
+SIMPLE_MID = "UNetMidBlock2DSimpleCrossAttn"
 
 
 class Adapter(Module):
@@ -54,10 +61,26 @@ def tiny():
   return bare_spec, jax.jit(bare_apply), spec, jax.jit(apply), params
 
 
-def test_published_sizes():
-  spec, _ = functional(declare_unet({"cross_attention_dim": 768}))
-  assert len(spec) == 686
-  assert sum(p.size for p in spec.values()) == 859_520_964
+@pytest.mark.parametrize(
+  ("model", "size"),
+  [
+    ("stable-diffusion-v1-5", 859_520_964),
+    ("stable-diffusion-2-1", 865_910_724),
+    ("stable-diffusion-xl-base-1.0", 2_567_463_684),
+    ("IF-I-XL-v1.0", 4.3e9),
+    ("IF-I-L-v1.0", 0.9e9),
+    ("IF-I-M-v1.0", 0.4e9),
+    ("IF-II-L-v1.0", 1.2e9),
+    ("IF-II-M-v1.0", 0.45e9),
+  ],
+)
+def test_published_sizes(model, size):
+  spec, _ = functional(declare_unet(PUBLISHED[model]))
+  found = sum(p.size for p in spec.values())
+  if isinstance(size, int):
+    assert found == size
+  else:  # rounded by the publisher, to one digit or two
+    assert found == pytest.approx(size, rel=0.08)
 
 
 def test_adapters_leave_names_intact_and_need_a_context(tiny, inputs):
@@ -79,6 +102,38 @@ def test_adapters_leave_names_intact_and_need_a_context(tiny, inputs):
   np.testing.assert_array_equal(apply(params, *inputs), expected)
   told = apply(params, *inputs, context=jnp.ones((2, 1, 1)))
   assert abs(told - expected).max() > 1e-4
+
+
+def test_adapters_find_their_place_in_the_blocks_of_if():
+  config, _ = CASES["unet_if1"]
+  bare = declare_unet(config)
+  made = adapter(bare, r"attentions", lambda _, b: Adapter(b.dim, LECUN))
+  assert without(functional(made)[0], functional(bare)[0]).keys() == {
+    f"{block}.adapter.out.weight"
+    for block in (
+      "down_blocks.1.attentions.0",
+      "mid_block.attentions.0",
+      "up_blocks.0.attentions.0",
+      "up_blocks.0.attentions.1",
+    )
+  }
+
+
+def test_adapters_in_the_blocks_of_if_need_a_context():
+  module = MidBlock(LEVEL._replace(simple=True))
+  made = adapter(module, r"attentions", lambda _, b: Adapter(b.dim, LECUN))
+  (_, bare_apply), (spec, apply) = functional(module), functional(made)
+  params = init(spec, jax.random.key(0))
+  condition, x_BHWC = mid_block_inputs()
+  expected = jax.jit(bare_apply)(params, x_BHWC, condition)
+  apply = jax.jit(apply)
+  np.testing.assert_array_equal(apply(params, x_BHWC, condition), expected)
+  told = condition._replace(context=jnp.ones((2, 1, 1)))
+  assert abs(apply(params, x_BHWC, told) - expected).max() > 1e-4
+  told = condition._replace(context=jnp.zeros((2, 1, 1)))
+  np.testing.assert_allclose(
+    apply(params, x_BHWC, told), expected, rtol=1e-5, atol=1e-6
+  )
 
 
 def test_zero_adapters_change_nothing(tiny, inputs):
@@ -141,30 +196,63 @@ def test_bfloat16_parameters_compute_in_bfloat16(tiny, inputs):
   assert error < 0.05 * np.abs(exact).max()
 
 
-def test_experts_side_by_side_equal_experts_alone():
-  level = Level(
-    dim=4,
-    num_layers=1,
-    attends=True,
-    num_heads=2,
-    num_transformers=1,
-    text_dim=6,
-    time_dim=8,
-    num_groups=2,
-    eps=1e-5,
-    act="silu",
-    linear_projection=True,
+@pytest.mark.parametrize("case", ["unet_sdxl", "unet_if1", "unet_if2"])
+def test_parameters_alone_decide_the_dtype(case):
+  config, shape = CASES[case]
+  spec, apply = functional(declare_unet(config))
+  width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
+
+  def struct(shape, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+  out = jax.eval_shape(
+    lambda params, x, t, text, added: apply(params, x, t, text, added=added),
+    {name: struct(p.shape, jnp.bfloat16) for name, p in spec.items()},
+    struct(shape),
+    struct((2,), jnp.int32),
+    struct((2, 5, width)),
+    Added(
+      pooled_BD=struct((2, 6)) if case == "unet_sdxl" else None,
+      sizes_BI=struct((2, 6), jnp.int32) if case == "unet_sdxl" else None,
+      class_B=struct((2,), jnp.int32) if case == "unet_if2" else None,
+    ),
   )
-  spec, apply = functional(MidBlock(level, scale=1))
-  keys = jax.random.split(jax.random.key(0), 5)
+  assert out.dtype == jnp.bfloat16
+  assert out.shape == (*shape[:3], config["out_channels"])
+
+
+LEVEL = Level(
+  dim=4,
+  num_layers=1,
+  attends=True,
+  num_heads=2,
+  num_transformers=1,
+  text_dim=6,
+  time_dim=8,
+  num_groups=2,
+  eps=1e-5,
+  act="silu",
+  linear_projection=True,
+)
+
+
+def mid_block_inputs():
+  keys = jax.random.split(jax.random.key(0), 3)
   condition = Condition(
     time_BD=jax.random.normal(keys[0], (2, 8)),
     text_BLD=jax.random.normal(keys[1], (2, 3, 6)),
     text_mask=None,
     context=None,
   )
-  x_EBHWC = jax.random.normal(keys[2], (2, 2, 4, 4, 4))
-  params_E = jax.vmap(lambda key: init(spec, key))(keys[3:])
+  return condition, jax.random.normal(keys[2], (2, 4, 4, 4))
+
+
+def test_experts_side_by_side_equal_experts_alone():
+  spec, apply = functional(MidBlock(LEVEL))
+  condition, _ = mid_block_inputs()
+  keys = jax.random.split(jax.random.key(1), 3)
+  x_EBHWC = jax.random.normal(keys[0], (2, 2, 4, 4, 4))
+  params_E = jax.vmap(lambda key: init(spec, key))(keys[1:])
 
   @jax.jit
   def gradient(params, x):
@@ -184,14 +272,34 @@ def test_experts_side_by_side_equal_experts_alone():
   ("change", "message"),
   [
     (
-      {"addition_embed_type": "text_time", "widths": 3},
-      r"addition_embed_type='text_time', widths=3: known are",
+      {"addition_embed_type": "text_image", "widths": 3},
+      r"addition_embed_type='text_image', widths=3: known are",
     ),
+    (
+      {"addition_embed_type": "text_time", "addition_time_embed_dim": 8},
+      "projection_class_embeddings_input_dim=None",
+    ),
+    ({"encoder_hid_dim_type": "text_proj"}, "encoder_hid_dim=None"),
+    ({"class_embed_type": "projection"}, "class_embed_type='projection'"),
+    ({"cross_attention_norm": "layer_norm"}, "cross_attention_norm="),
+    ({"dual_cross_attention": True}, "dual_cross_attention=True"),
     ({"mid_block_type": None}, "mid_block_type=None"),
     ({"down_block_types": ["DownBlock2D"]}, "down_block_types="),
+    ({"up_block_types": ["UpBlock2D", "KUpBlock2D"]}, "KUpBlock2D"),
     (
-      {"up_block_types": ["UpBlock2D", "SimpleCrossAttnUpBlock2D"]},
-      "SimpleCrossAttnUpBlock2D",
+      {
+        "attention_head_dim": [2, 2],
+        "up_block_types": ["UpBlock2D", "SimpleCrossAttnUpBlock2D"],
+      },
+      r"attention_head_dim=\[2, 2\]",
+    ),
+    (
+      {"attention_head_dim": 3, "mid_block_type": SIMPLE_MID},
+      r"\(the width of a head\) does not divide block_out_channels\[1\]=8",
+    ),
+    (
+      {"addition_embed_type": "text"},
+      "addition_embed_type_num_heads=64 does not divide 6",
     ),
     ({"act_fn": "tanh"}, "act_fn='tanh'"),
     ({"attention_head_dim": 3}, r"does not divide block_out_channels\[1\]=8"),
@@ -201,3 +309,47 @@ def test_experts_side_by_side_equal_experts_alone():
 def test_configs_that_are_not_supported_are_refused(change, message):
   with pytest.raises(ValueError, match=message):
     declare_unet(TINY | change)
+
+
+def test_a_list_of_only_cross_attention_says_nothing_about_the_middle():
+  config = CASES["unet_if2"][0]
+  key = "mid_block.attentions.0.to_k.weight"
+  for only_cross, has_key in ((True, False), ([True, True], True)):
+    change = {"only_cross_attention": only_cross}
+    spec, _ = functional(declare_unet(config | change))
+    assert (key in spec) == has_key
+    assert "down_blocks.1.attentions.0.to_k.weight" not in spec
+
+
+@pytest.mark.parametrize(
+  ("case", "shape", "added", "message"),
+  [
+    (
+      "unet_sd1",
+      (8, 8, 4),
+      Added(class_B=np.zeros(1)),
+      "with nothing, not class_B",
+    ),
+    ("unet_sdxl", (8, 8, 4), None, "with pooled_BD, sizes_BI, not nothing"),
+    ("unet_if2", (8, 8, 6), None, "with class_B, not nothing"),
+    (
+      "unet_sdxl",
+      (8, 8, 4),
+      Added(pooled_BD=np.zeros((1, 6)), sizes_BI=np.zeros((1, 5))),
+      "width 6 and added.sizes_BI with 5 numbers make 26, .* needs 30",
+    ),
+    ("unet_if1", (8, 7, 3), None, "8x7 px: this U-Net needs multiples of 2 px"),
+  ],
+)
+def test_inputs_that_a_net_does_not_take(case, shape, added, message):
+  config, _ = CASES[case]
+  spec, apply = functional(declare_unet(config))
+  width = config.get("encoder_hid_dim") or config["cross_attention_dim"]
+  inputs = (
+    {name: jnp.empty(p.shape) for name, p in spec.items()},
+    jnp.empty((1, *shape)),
+    jnp.zeros(1, int),
+    jnp.empty((1, 5, width)),
+  )
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(lambda *args: apply(*args, added=added), *inputs)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suti.models import t5, unet, unet_blocks, vit_blocks
+from suti.models import t5, unet_embeddings, unet_layers, vit_blocks
 from suti.nn import layers
 from suti.nn.attention import attend
 from suti.nn.param import functional
@@ -31,8 +31,18 @@ def diffusers():
   )
 
 
-def assert_equal_to(theirs, module, x, torch, *, images=False):
-  """Draws both modules' parameters, calls both, compares values and dx."""
+def assert_equal_to(
+  theirs, module, x, torch, *, images=False, told=None, condition=()
+):
+  """Draws both modules' parameters, calls both, compares values and dx.
+
+  Args:
+    theirs, module: the publisher's layer and ours.
+    x: their common input, an image NHWC if `images`.
+    torch: the library.
+    images: whether theirs wants the channels first.
+    told, condition: further arguments, theirs by name and ours in order.
+  """
   spec, apply = functional(module)
   drawn = {
     name: drawing.draw(name, tuple(v.shape))
@@ -49,17 +59,20 @@ def assert_equal_to(theirs, module, x, torch, *, images=False):
     params[name] = jnp.asarray(np.transpose(drawn[name], tuple(order)))
 
   given = torch.from_numpy(x).requires_grad_(x.dtype == np.float32)
-  expected = theirs(given.permute(0, 3, 1, 2) if images else given)
+  told = {k: torch.from_numpy(np.array(v)) for k, v in (told or {}).items()}
+  expected = theirs(given.permute(0, 3, 1, 2) if images else given, **told)
   if images:
     expected = expected.permute(0, 2, 3, 1)
-  found = jax.jit(apply)(params, x)
+  found = jax.jit(apply)(params, x, *condition)
   np.testing.assert_allclose(
     found, expected.detach().numpy(), rtol=1e-5, atol=1e-5
   )
   if x.dtype == np.float32:
     weight = drawing.draw("cotangent", tuple(expected.shape))
     (expected * torch.from_numpy(weight)).sum().backward()
-    dx = jax.jit(jax.grad(lambda x: (apply(params, x) * weight).sum()))(x)
+    dx = jax.jit(
+      jax.grad(lambda x: (apply(params, x, *condition) * weight).sum())
+    )(x)
     np.testing.assert_allclose(dx, given.grad.numpy(), rtol=1e-5, atol=1e-5)
 
 
@@ -201,7 +214,9 @@ def test_time_frequencies(flip, shift, torch, diffusers):
   )
   # float32 angles of up to 999 are known to 6e-5.
   np.testing.assert_allclose(
-    unet.time_frequencies(jnp.asarray(t), 16, flip=flip, shift=shift),
+    unet_embeddings.time_frequencies(
+      jnp.asarray(t), 16, flip=flip, shift=shift
+    ),
     expected.numpy(),
     atol=1e-4,
   )
@@ -212,4 +227,140 @@ def test_gated_feed_forward(torch, diffusers):
   from diffusers.models.attention import FeedForward
 
   theirs = FeedForward(12, activation_fn="geglu")
-  assert_equal_to(theirs.eval(), unet_blocks._FeedForward(12), x, torch)
+  assert_equal_to(theirs.eval(), unet_layers._FeedForward(12), x, torch)
+
+
+# IF's and SDXL's layers.
+LEVEL = unet_layers.Level(
+  dim=16,
+  num_layers=1,
+  attends=True,
+  num_heads=4,
+  num_transformers=0,
+  text_dim=64,
+  time_dim=10,
+  num_groups=4,
+  eps=1e-5,
+  act="gelu",
+  linear_projection=False,
+  simple=True,
+  text_norm=True,
+  scale_shift=True,
+  scale=1.4,
+)
+
+
+def told(mask=None):
+  """Both sides' condition: a time, a text and perhaps a mask."""
+  time_BD = drawing.draw("time", (2, LEVEL.time_dim))
+  text_BLD = drawing.draw("text", (2, 5, LEVEL.text_dim))
+  mask = None if mask is None else mask[:, None, None]
+  return unet_layers.Condition(time_BD, text_BLD, mask, None)
+
+
+@pytest.mark.parametrize("resample", [None, "double", "halve"])
+@pytest.mark.parametrize("skip_time_act", [False, True])
+def test_resnet_that_the_time_scales(resample, skip_time_act, torch, diffusers):
+  from diffusers.models.resnet import ResnetBlock2D
+
+  theirs = ResnetBlock2D(
+    in_channels=8,
+    out_channels=16,
+    temb_channels=10,
+    groups=4,
+    eps=1e-5,
+    non_linearity="gelu",
+    skip_time_act=skip_time_act,
+    time_embedding_norm="scale_shift",
+    output_scale_factor=1.4,
+    up=resample == "double",
+    down=resample == "halve",
+  )
+  module = unet_layers.ResNet(
+    LEVEL._replace(skip_time_act=skip_time_act),
+    d_in=8,
+    resample=resample and getattr(unet_layers, resample),
+  )
+  assert_equal_to(
+    theirs.eval(),
+    module,
+    drawing.draw("x", (2, 6, 8, 8)),
+    torch,
+    images=True,
+    told={"temb": told().time_BD},
+    condition=(told(),),
+  )
+
+
+@pytest.mark.parametrize(
+  ("only_cross", "norm", "masked"),
+  [(False, "group_norm", True), (False, None, False), (True, None, False)],
+)
+def test_attention_with_added_keys(only_cross, norm, masked, torch, diffusers):
+  from diffusers.models.attention_processor import (
+    Attention,
+    AttnAddedKVProcessor,
+  )
+
+  theirs = Attention(
+    query_dim=16,
+    cross_attention_dim=16,
+    heads=4,
+    dim_head=4,
+    added_kv_proj_dim=64,
+    norm_num_groups=4,
+    bias=True,
+    upcast_softmax=True,
+    only_cross_attention=only_cross,
+    cross_attention_norm=norm,
+    processor=AttnAddedKVProcessor(),
+  )
+  condition = told(np.arange(5) < np.array([[5], [2]]) if masked else None)
+  arguments = {"encoder_hidden_states": condition.text_BLD}
+  if masked:  # what the publisher's U-Net makes of a mask
+    bias = np.where(condition.text_mask, 0, -10_000).astype(np.float32)
+    arguments["attention_mask"] = bias[:, 0]
+  module = unet_layers.AddedAttention(
+    LEVEL._replace(only_cross=only_cross, text_norm=norm is not None)
+  )
+  assert_equal_to(
+    theirs.eval(),
+    module,
+    drawing.draw("x", (2, 3, 4, 16)),
+    torch,
+    images=True,
+    told=arguments,
+    condition=(condition,),
+  )
+
+
+def test_text_pooled_by_attention(torch, diffusers):
+  from diffusers.models.embeddings import TextTimeEmbedding
+
+  assert_equal_to(
+    TextTimeEmbedding(12, 20, num_heads=3),
+    unet_embeddings.TextEmbedding(12, 20, num_heads=3),
+    drawing.draw("x", (2, 5, 12)),
+    torch,
+  )
+
+
+def test_sizes_beside_a_pooled_text(torch, diffusers):
+  from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+
+  class Theirs(TimestepEmbedding):
+    def forward(self, pooled, sizes):
+      freqs = Timesteps(4, True, 0)(sizes.flatten()).reshape(len(pooled), -1)
+      return super().forward(torch.cat([pooled, freqs], dim=-1))
+
+  sizes = np.array([[64, 48, 0], [0, 1, 7]], np.int32)
+  assert_equal_to(
+    Theirs(6 + 3 * 4, 20),
+    unet_embeddings.SizeEmbedding(
+      6 + 3 * 4, 20, size_dim=4, flip=True, shift=0
+    ),
+    drawing.draw("pooled", (2, 6)),
+    torch,
+    told={"sizes": sizes},
+    condition=(sizes,),
+  )
