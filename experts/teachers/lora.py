@@ -20,7 +20,7 @@ def declare(backbone: Backbone, config):
 TEACHER = Teacher(
   paper="https://arxiv.org/abs/2106.09685",
   declare=declare,
-  trainable=r"\.lora\.",
+  trainable=r"\.lora_[AB]\.",
   fit=denoising_fit,
   propose=guided_propose,
 )
