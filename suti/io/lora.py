@@ -137,18 +137,19 @@ def save_lora(
       and what is written says so.
     path: a .safetensors file, or a folder for the publisher's own file names.
     layout: "diffusers", for `load_lora_weights`; "peft", for
-      `PeftModel.from_pretrained`: a folder with the update of one part.
+      `PeftModel.from_pretrained`: a folder with the update of a U-Net.
   """
   path = Path(path)
   if layout not in ("diffusers", "peft"):
     raise ValueError(f"layout={layout!r} of LoRA: use 'diffusers' or 'peft'.")
   if layout == "peft":
-    if len(updates) != 1 or path.suffix == ".safetensors":
+    # Names inside a text encoder differ between versions of transformers.
+    if set(updates) != {"unet"} or path.suffix == ".safetensors":
       raise ValueError(
-        f"{path}: PEFT's layout is a folder for one model, and this LoRA is of "
-        f"{' and '.join(updates)}: give a folder for each, or use 'diffusers'."
+        f"{path}: PEFT's layout is a folder for a U-Net alone, and this LoRA "
+        f"is of {' and '.join(updates)}: use the layout 'diffusers'."
       )
-    (update,) = updates.values()
+    update = updates["unet"]
     config = {"peft_type": "LORA", "bias": "none"} | make_config(_ranks(update))
     with replacing_folder(path) as folder:
       _write(folder / _PEFT, _published(update, "base_model.model."), {})

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoRA files between diffusers, PEFT and us, both ways, with new weights."""
+
+import numpy as np
+import pytest
+
+from suti.io.lora import load_lora, save_lora
+from tests.goldens import loras
+from tests.io.test_lora import LAYOUTS, SPECS, outputs
+
+pytestmark = [
+  pytest.mark.parity,
+  # Not our code: what torch and its friends warn about when imported.
+  pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _publishers():
+  for name in ("torch", "diffusers", "transformers", "peft", "accelerate"):
+    pytest.importorskip(name, reason=f"{name} is not installed: [parity]")
+
+
+def assert_equal(found, expected):
+  for part, value in expected.items():
+    np.testing.assert_allclose(
+      found[part], value, rtol=1e-4, atol=1e-4, err_msg=part
+    )
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_they_write_does_the_same_here(layout, tmp_path):
+  loras.write(layout, tmp_path, seed="new")
+  expected = loras.run(loras.opened(layout, tmp_path))
+  updates = load_lora(tmp_path, SPECS)
+  assert_equal(outputs(updates, merged=True), expected)
+  assert_equal(outputs(updates, merged=False), expected)
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0])
+def test_strengths_are_theirs(scale, tmp_path):
+  loras.write("diffusers", tmp_path, seed="new")
+  pipe = loras.opened("diffusers", tmp_path)
+  pipe.fuse_lora(lora_scale=scale)
+  pipe.unload_lora_weights()
+  updates = load_lora(tmp_path, SPECS)
+  assert_equal(outputs(updates, merged=True, scale=scale), loras.run(pipe))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_we_write_does_the_same_there(layout, tmp_path):
+  updates = load_lora(loras.FOLDER / layout, SPECS)
+  expected = outputs(updates, merged=True)
+  save_lora(updates, tmp_path / "diffusers")
+  pipe = loras.make_pipeline()
+  pipe.load_lora_weights(tmp_path / "diffusers")
+  assert_equal(loras.run(pipe), expected)
+
+  pipe = loras.make_pipeline()
+  save_lora({"unet": updates["unet"]}, tmp_path / "peft", layout="peft")
+  assert_equal(
+    loras.run(loras.opened("peft", tmp_path / "peft")),
+    {"unet": expected["unet"]},
+  )
+
+
+def test_one_model_opens_ours_without_a_pipeline(tmp_path):
+  updates = load_lora(loras.FOLDER / "diffusers", SPECS)
+  save_lora({"unet": updates["unet"]}, tmp_path / "expert.safetensors")
+  pipe = loras.make_pipeline()
+  pipe.unet.load_lora_adapter(tmp_path / "expert.safetensors", prefix="unet")
+  expected = outputs(updates, merged=True)
+  assert_equal(loras.run(pipe), {"unet": expected["unet"]})
