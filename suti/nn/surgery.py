@@ -111,27 +111,30 @@ def scaled(update: Mapping[str, jax.Array], scale: float) -> Params:
 
 
 def adapter(
-  module: Module, pattern: str, make: Callable[[str, Module], Module]
+  module: Module,
+  pattern: str,
+  make: Callable[[str, Module], Module],
+  *,
+  place: str = "adapter",
 ) -> Module:
   r"""Puts new modules into blocks that have a place for them.
 
   Args:
     module: a declared module.
     pattern: regular expression, searched for in the attribute paths of blocks
-      with an `adapter` slot, e.g. `r"up_blocks\.[12]\."`.
+      with such a slot, e.g. `r"up_blocks\.[12]\."`.
     make: `(path, block) -> Module`, called once per block. What it returns is
-      called as `adapter(x_BSD, context)` and its output is added; a U-Net's
-      block has the ints `dim`, `num_heads` and `head_dim`.
+      called by the block, which says with what, and its output is added; a
+      U-Net's block has the ints `dim`, `num_heads` and `head_dim`.
+    place: name of the slot.
 
   Returns:
-    A copy, in which block `path` also has the parameters `path.adapter.*`.
+    A copy, in which block `path` also has the parameters `path.PLACE.*`.
   """
   module = copy(module)
-  blocks = {
-    p: m for p, m in modules(module) if getattr(m, "adapter", m) is None
-  }
-  for path in _matching(blocks, pattern, "block with a place for an adapter"):
-    blocks[path].adapter = make(path, blocks[path])
+  blocks = {p: m for p, m in modules(module) if getattr(m, place, m) is None}
+  for path in _matching(blocks, pattern, f"block with a place for an {place}"):
+    setattr(blocks[path], place, make(path, blocks[path]))
   return module
 
 
