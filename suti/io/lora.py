@@ -80,10 +80,11 @@ def load_lora(
   file = _find(path)
   tensors, header = _read(file)
   configs = _read_configs(file, header)
+  names = _split_names(file, tensors)
   places = {part: layer_names(spec) for part, spec in specs.items()}
   found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
   misfits: dict[str, str] = {}
-  for name, (layer, half) in _split_names(file, tensors).items():
+  for name, (layer, half) in names.items():
     if place := find_layer(layer, places):
       found.setdefault(place, {})[half] = tensors[name]
     else:
@@ -115,7 +116,7 @@ def load_lora(
     updates[part][layer + _B] = jnp.asarray(up_RO * np.float32(scale))
   if misfits:
     (name, reason), *_ = misfits.items()
-    total = len({layer for layer, _ in _split_names(file, tensors).values()})
+    total = len({layer for layer, _ in names.values()})
     raise ValueError(
       f"{file} is a LoRA of another model: {len(misfits)} of its {total} "
       f"layers do not fit, e.g. {name!r} {reason}. {_guess(tensors, specs)}"
@@ -242,6 +243,8 @@ def _split_names(file, names) -> dict[str, tuple[str, str]]:
   Raises:
     ValueError: some tensors are of no plain LoRA.
   """
+  if not names:
+    raise ValueError(f"{file} has no tensors: fetch or make it again.")
   split = {name: found for name in names if (found := split_name(name))}
   if strange := [name for name in names if name not in split]:
     kinds = [k for mark, k in _OTHER_KINDS.items() if mark in strange[0]]

@@ -420,6 +420,8 @@ def test_files_that_cannot_be_read(tmp_path):
   assert "Pickles (.bin, .pt, .ckpt) can run code" in refusal(pickled)
   path = write(tmp_path / "adapter_model.safetensors", pair())
   assert "has no adapter_config.json" in refusal(path)
+  path = write(tmp_path / "x.safetensors", {})
+  assert refusal(path) == "FILE has no tensors: fetch or make it again."
   path = write(tmp_path / "x.safetensors", {"unet.conv_in.weight": DOWN})
   assert refusal(path) == (
     "FILE holds no LoRA, its names are like 'unet.conv_in.weight': the layouts "
