@@ -4,7 +4,8 @@
 LoRA (arXiv 2106.09685) on the projections of all attention layers, of rank
 `config.finetune.rank`. Loss and sampling are those of full fine-tuning. Mapped
 over experts, the base's convolutions stay one convolution, so that hundreds of
-experts fit where one fully fine-tuned one does.
+experts fit where one fully fine-tuned one does. `experts.export` writes each as
+a file that other tools open.
 """
 
 from experts.teacher import Teacher, denoising_fit, guided_propose
@@ -20,7 +21,7 @@ def declare(backbone: Backbone, config):
 TEACHER = Teacher(
   paper="https://arxiv.org/abs/2106.09685",
   declare=declare,
-  trainable=r"\.lora\.",
+  trainable=r"\.lora_[AB]\.",
   fit=denoising_fit,
   propose=guided_propose,
 )

@@ -209,12 +209,18 @@ class TransformerBlock(Module):
     else:
       x_BSD = x_BSD + self.attn1(h_BSD, h_BSD)
     x_BSD = _adapt(self.adapter, x_BSD, condition.context)
-    x_BSD = x_BSD + self.attn2(self.norm2(x_BSD), text_BLD, text_mask)
+    x_BSD = x_BSD + self.attn2(
+      self.norm2(x_BSD), text_BLD, text_mask, condition.context
+    )
     return x_BSD + self.ff(self.norm3(x_BSD))
 
 
 class Attention(Module):
-  """Multi-head attention of `x_BSD` to `context_BLD`."""
+  """Multi-head attention of `x_BSD` to `context_BLD`.
+
+  Surgery may set `decoupled`: a module called as `decoupled(q_BSND, context)`
+  whose output is added before `to_out`.
+  """
 
   def __init__(
     self,
@@ -229,18 +235,23 @@ class Attention(Module):
     self.to_k = Linear(d_context or dim, dim, bias=bias)
     self.to_v = Linear(d_context or dim, dim, bias=bias)
     self.to_out = ModuleList([Linear(dim, dim)])
+    self.decoupled = slot()
 
   def __call__(
     self,
     x_BSD: jax.Array,
     context_BLD: jax.Array,
     mask: jax.Array | None = None,
+    context: Any = None,
   ) -> jax.Array:
     """(B, S, D) -> the same; `mask` as in `attend`."""
     q_BSND = split_heads(self.to_q(x_BSD), self.num_heads)
     k_BLND = split_heads(self.to_k(context_BLD), self.num_heads)
     v_BLND = split_heads(self.to_v(context_BLD), self.num_heads)
-    return self.to_out[0](merge_heads(attend(q_BSND, k_BLND, v_BLND, mask)))
+    out_BSND = attend(q_BSND, k_BLND, v_BLND, mask)
+    if self.decoupled is not None and context is not None:
+      out_BSND = out_BSND + self.decoupled(q_BSND, context)
+    return self.to_out[0](merge_heads(out_BSND))
 
 
 class AddedAttention(Module):

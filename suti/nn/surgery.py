@@ -4,60 +4,137 @@
 Surgery works on descriptions, where it is assignment: no array exists yet, the
 original is not changed, and every name that was there stays as it was.
 
-Shape suffixes: B batch, S image tokens, D width.
+An update of low rank (Hu et al. 2021, "LoRA: low-rank adaptation of large
+language models") runs beside its layer (`lora`, `lora_at`) or is added into the
+layer's weights (`merge`). Its factors have the published names `lora_A` and
+`lora_B`, and no scale of their own: alpha is the rank. Files are the business
+of `suti.io.lora`.
+
+Shape suffixes: B batch, S image tokens, D width, I O in and out, R rank.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from suti.nn.layers import Linear
-from suti.nn.param import ZEROS, Module, copy, modules, normal
+import jax
+import jax.numpy as jnp
+
+from suti.nn.layers import Conv2d, Linear
+from suti.nn.param import ZEROS, Module, Params, copy, modules, normal
+
+_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def lora(module: Module, pattern: str, *, rank: int) -> Module:
-  r"""Gives linear layers a trainable update of low rank (Hu et al. 2021).
+  r"""Gives layers a trainable update of low rank.
 
   Args:
     module: a declared module.
     pattern: regular expression, searched for in the attribute paths of linear
-      layers, e.g. `r"attn[12]\.to_(q|k|v|out\.0)$"`.
-    rank: of the update, at least 1.
+      layers and convolutions, e.g. `r"attn[12]\.to_(q|k|v|out\.0)$"`.
+    rank: of the updates, at least 1.
 
   Returns:
-    A copy, in which layer `path` also has `path.lora.down.weight` and
-    `path.lora.up.weight`; the second starts at zero.
+    A copy, in which layer `path` also has `path.lora_A.weight`, of the layer's
+    own kernel size, and `path.lora_B.weight`, which starts at zero.
   """
   if rank < 1:
     raise ValueError(f"rank={rank} of LoRA: use at least 1.")
+  paths = _matching(_layers(module), pattern, "linear layer or convolution")
+  return lora_at(module, dict.fromkeys(paths, rank))
+
+
+def lora_at(module: Module, ranks: Mapping[str, int]) -> Module:
+  """The same, with a rank for each layer: `lora_at(unet, ranks(params))`.
+
+  Args:
+    module: a declared module.
+    ranks: `{attribute path of a linear layer or convolution: rank}`.
+
+  Returns:
+    A copy, as `lora`.
+  """
   module = copy(module)
-  linears = {p: m for p, m in modules(module) if type(m) is Linear}
-  for path in _matching(linears, pattern, "linear layer"):
-    _assign(module, path, _LoraLinear(linears[path], rank))
+  layers = _layers(module)
+  for path, rank in ranks.items():
+    layer = layers[path]
+    kind = _LoraLinear if type(layer) is Linear else _LoraConv2d
+    _assign(module, path, kind(layer, rank))
   return module
 
 
+def ranks(params: Mapping[str, jax.Array]) -> dict[str, int]:
+  """`{path: rank}` of the updates of low rank among some parameters."""
+  return {
+    name.removesuffix(_A): x.shape[-1]
+    for name, x in params.items()
+    if name.endswith(_A)
+  }
+
+
+def merge(
+  params: Mapping[str, jax.Array],
+  update: Mapping[str, jax.Array],
+  *,
+  scale: float = 1.0,
+) -> Params:
+  """Adds updates of low rank into the weights that they are for.
+
+  Args:
+    params: of the model, `{name: array}`.
+    update: `path.lora_A.weight` and `path.lora_B.weight` of some layers.
+    scale: strength of the update. Merging once more with `-scale` takes it out,
+      but for rounding.
+
+  Returns:
+    `params` with other weights in these layers, of the dtype they had.
+  """
+  merged = dict(params)
+  for path in ranks(update):
+    name = f"{path}.weight"
+    down_IR = update[path + _A].astype(jnp.float32)  # kernel dims in front
+    up_RO = update[path + _B].astype(jnp.float32)
+    change = down_IR @ up_RO.reshape(up_RO.shape[-2:])
+    weight = params[name]
+    merged[name] = (
+      weight.astype(jnp.float32) + jnp.float32(scale) * change
+    ).astype(weight.dtype)
+  return merged
+
+
+def scaled(update: Mapping[str, jax.Array], scale: float) -> Params:
+  """The updates of low rank with another strength, to run beside layers."""
+  return {
+    name: x * jnp.asarray(scale, x.dtype) if name.endswith(_B) else x
+    for name, x in update.items()
+  }
+
+
 def adapter(
-  module: Module, pattern: str, make: Callable[[str, Module], Module]
+  module: Module,
+  pattern: str,
+  make: Callable[[str, Module], Module],
+  *,
+  place: str = "adapter",
 ) -> Module:
   r"""Puts new modules into blocks that have a place for them.
 
   Args:
     module: a declared module.
     pattern: regular expression, searched for in the attribute paths of blocks
-      with an `adapter` slot, e.g. `r"up_blocks\.[12]\."`.
+      with such a slot, e.g. `r"up_blocks\.[12]\."`.
     make: `(path, block) -> Module`, called once per block. What it returns is
-      called as `adapter(x_BSD, context)` and its output is added; a U-Net's
-      block has the ints `dim`, `num_heads` and `head_dim`.
+      called by the block, which says with what, and its output is added; a
+      U-Net's block has the ints `dim`, `num_heads` and `head_dim`.
+    place: name of the slot.
 
   Returns:
-    A copy, in which block `path` also has the parameters `path.adapter.*`.
+    A copy, in which block `path` also has the parameters `path.PLACE.*`.
   """
   module = copy(module)
-  blocks = {
-    p: m for p, m in modules(module) if getattr(m, "adapter", m) is None
-  }
-  for path in _matching(blocks, pattern, "block with a place for an adapter"):
-    blocks[path].adapter = make(path, blocks[path])
+  blocks = {p: m for p, m in modules(module) if getattr(m, place, m) is None}
+  for path in _matching(blocks, pattern, f"block with a place for an {place}"):
+    setattr(blocks[path], place, make(path, blocks[path]))
   return module
 
 
@@ -67,23 +144,46 @@ class _LoraLinear(Linear):
   def __init__(self, base, rank):
     self.d_in, self.d_out = base.d_in, base.d_out
     self.weight, self.bias = base.weight, base.bias
-    self.lora = _LowRank(base, rank)
+    axis_in, axis_out = base.weight.get_metadata("spec").axes
+    self.lora_A = Linear(
+      base.d_in, rank, bias=False, init=normal(1 / rank), axes=(axis_in, None)
+    )
+    self.lora_B = Linear(
+      rank, base.d_out, bias=False, init=ZEROS, axes=(None, axis_out)
+    )
 
   def __call__(self, x):
     y = super().__call__(x)
-    return y + self.lora.up(self.lora.down(x)).astype(y.dtype)
+    return y + self.lora_B(self.lora_A(x)).astype(y.dtype)
 
 
-class _LowRank(Module):
+class _LoraConv2d(Conv2d):
+  """The same of a convolution: first its own kernel size, then 1x1."""
+
   def __init__(self, base, rank):
-    axis_in, axis_out = base.weight.get_metadata("spec").axes
-    down = normal(1 / rank)
-    self.down = Linear(
-      base.d_in, rank, bias=False, init=down, axes=(axis_in, None)
+    self.kernel_size, self.stride = base.kernel_size, base.stride
+    self.padding = base.padding
+    self.weight, self.bias = base.weight, base.bias
+    *_, d_in, d_out = base.weight.get_metadata("spec").shape
+    self.lora_A = Conv2d(
+      d_in,
+      rank,
+      base.kernel_size,
+      stride=base.stride,
+      padding=base.padding,
+      bias=False,
+      init=normal(1 / rank),
     )
-    self.up = Linear(
-      rank, base.d_out, bias=False, init=ZEROS, axes=(None, axis_out)
-    )
+    self.lora_B = Conv2d(rank, d_out, 1, bias=False, init=ZEROS)
+
+  def __call__(self, x_BHWC):
+    y_BHWC = super().__call__(x_BHWC)
+    return y_BHWC + self.lora_B(self.lora_A(x_BHWC)).astype(y_BHWC.dtype)
+
+
+def _layers(module):
+  """What an update can stand beside; not what has one already."""
+  return {p: m for p, m in modules(module) if type(m) in (Linear, Conv2d)}
 
 
 def _matching(candidates, pattern, what):

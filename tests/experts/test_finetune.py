@@ -118,7 +118,7 @@ def test_mapped_one_by_one_they_are_the_same(loops, filled):
   moved = [
     np.abs(x[0] - np.asarray(base[name])).max()
     for name, x in mapped["params"].items()
-    if name.endswith("up.weight")
+    if name.endswith("lora_B.weight")
   ]
   assert min(moved) > 1e-6
 

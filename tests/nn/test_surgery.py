@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suti.nn.layers import Linear
+from suti.nn.layers import Conv2d, Linear
 from suti.nn.param import (
   ZEROS,
   Module,
@@ -17,7 +17,7 @@ from suti.nn.param import (
   split,
   without,
 )
-from suti.nn.surgery import adapter, lora
+from suti.nn.surgery import adapter, lora, lora_at, merge, ranks, scaled
 
 
 class Block(Module):
@@ -60,34 +60,75 @@ def test_lora_keeps_names_and_starts_as_the_base():
   spec, apply = functional(lora(Net(), r"to_(q|out\.0)$", rank=2))
   added = without(spec, base)
   assert added.keys() == {
-    f"blocks.{i}.{layer}.lora.{part}.weight"
+    f"blocks.{i}.{layer}.lora_{part}.weight"
     for i in range(2)
     for layer in ("to_q", "to_out.0")
-    for part in ("down", "up")
+    for part in "AB"
   }
   assert {k: v for k, v in spec.items() if k in base} == base
   params = init(spec, jax.random.key(0))
   np.testing.assert_array_equal(apply(params, X), base_apply(params, X))
 
 
-def test_lora_adds_the_product_of_its_factors():
-  spec, apply = functional(lora(Net(), r"blocks\.0\.to_q", rank=2))
-  params = init(spec, jax.random.key(0))
-  up = "blocks.0.to_q.lora.up.weight"
-  params[up] = jax.random.normal(jax.random.key(1), (2, 4))
-  merged = params | {
-    "blocks.0.to_q.weight": params["blocks.0.to_q.weight"]
-    + params["blocks.0.to_q.lora.down.weight"] @ params[up]
+def drawn(spec, key=0):
+  """Parameters without a zero among them."""
+  return {
+    name: jax.random.normal(jax.random.fold_in(jax.random.key(key), i), p.shape)
+    for i, (name, p) in enumerate(spec.items())
   }
-  _, base_apply = functional(Net())
+
+
+class Pictures(Module):
+  """Every kind of layer that can have an update, with its own padding."""
+
+  def __init__(self):
+    self.conv_in = Conv2d(3, 4, 3)
+    self.downsampler = Conv2d(4, 6, 3, stride=2)
+    self.patches = Conv2d(6, 6, 2, stride=2, padding=0, bias=False)
+    self.proj = Conv2d(6, 4, 1)
+    self.out = Linear(4, 5)
+
+  def __call__(self, x_BHWC):
+    x_BHWC = self.downsampler(jnp.tanh(self.conv_in(x_BHWC)))
+    return self.out(self.proj(self.patches(x_BHWC)))
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.4])
+def test_an_update_beside_its_layers_is_the_update_merged_into_them(scale):
+  x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+  base, base_apply = functional(Pictures())
+  widths = {path: 1 + i for i, path in enumerate(PATHS)}
+  spec, apply = functional(lora_at(Pictures(), widths))
+  params = drawn(spec)
+  update = without(params, base)
+  assert ranks(update) == widths
+  beside = apply(params | scaled(update, scale), x)
+  merged = merge(without(params, update), update, scale=scale)
+  assert merged.keys() == base.keys()
   np.testing.assert_allclose(
-    apply(params, X), base_apply(merged, X), rtol=1e-5, atol=1e-6
+    beside, base_apply(merged, x), rtol=1e-5, atol=1e-4
   )
+  assert float(jnp.abs(beside - base_apply(params, x)).max()) > 0.1
+  back = merge(merged, update, scale=-scale)
+  for name in base:
+    np.testing.assert_allclose(back[name], params[name], rtol=0, atol=1e-5)
+
+
+PATHS = ("conv_in", "downsampler", "patches", "proj", "out")
+
+
+def test_a_merged_weight_keeps_its_dtype():
+  spec, _ = functional(lora(Net(), "to_q", rank=2))
+  params = drawn(spec)
+  update, frozen = split(params, "lora_")
+  frozen = {k: v.astype(jnp.bfloat16) for k, v in frozen.items()}
+  merged = merge(frozen, update)
+  assert {v.dtype for v in merged.values()} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_lora_in_float32_on_a_base_in_bfloat16():
   spec, apply = functional(lora(Net(), "to_q", rank=2))
-  trained, frozen = split(init(spec, jax.random.key(0)), r"\.lora\.")
+  trained, frozen = split(init(spec, jax.random.key(0)), r"\.lora_")
   frozen = {k: v.astype(jnp.bfloat16) for k, v in frozen.items()}
   gradients = jax.grad(
     lambda p: apply(frozen | p, X).astype(jnp.float32).sum()
@@ -129,8 +170,8 @@ def test_make_is_told_where_and_the_original_stays():
   both = lora(changed, r"blocks\.0\.to_q$", rank=1)
   names = set(functional(both)[0]) - set(functional(net)[0])
   assert names == {
-    "blocks.0.to_q.lora.down.weight",
-    "blocks.0.to_q.lora.up.weight",
+    "blocks.0.to_q.lora_A.weight",
+    "blocks.0.to_q.lora_B.weight",
     "blocks.1.adapter.out.weight",
   }
 
@@ -140,7 +181,7 @@ def test_make_is_told_where_and_the_original_stays():
   [
     (
       lambda net: lora(net, "to_k", rank=1),
-      "'to_k' matches no linear layer; one is 'blocks.0.to_out.0'",
+      "no linear layer or convolution; one is 'blocks.0.to_out.0'",
     ),
     (lambda net: lora(net, "to_q", rank=0), "rank=0 of LoRA"),
     (
