@@ -75,15 +75,15 @@ def _run(
   batch_size, *shape = noise_BHWC.shape
   keys_B = key if key.ndim else row_keys(key, np.arange(batch_size))
 
-  def step(slots_SBHWC, inputs):
+  def step(slots, inputs):
     index, t, alpha, sigma, update_SK, log_variance_2 = inputs
-    x_BHWC = slots_SBHWC[0]
+    x_BHWC = slots[0]
     t_B = jnp.full((batch_size,), t)
     said_BHWC = denoise(x_BHWC, t_B).astype(jnp.float32)
     said_BHWC, place_BHWC = _split(plan, said_BHWC, shape[-1])
     read = (plan.prediction, x_BHWC, said_BHWC, alpha, sigma)
     x0_BHWC = _bound(plan.bounds, read_x0(*read))
-    terms = [*slots_SBHWC, x0_BHWC, read_eps(*read)]
+    terms = [*slots, x0_BHWC, read_eps(*read)]
     if plan.random:
       fresh_BHWC = _normal(keys_B, index, tuple(shape))
       if place_BHWC is not None:
@@ -92,19 +92,24 @@ def _run(
         log_BHWC = upper_BHWC * high + (1 - upper_BHWC) * low
         fresh_BHWC *= jnp.exp(0.5 * log_BHWC)
       terms.append(fresh_BHWC)
-    # Not a product of matrices, which accelerators round to bfloat16.
-    terms_KBHWC = jnp.stack(terms)
-    update_SK = update_SK[:, : len(terms)]
-    update_SKBHWC = update_SK.reshape(update_SK.shape + (1,) * x_BHWC.ndim)
-    slots_SBHWC = (update_SKBHWC * terms_KBHWC).sum(axis=1)
-    return slots_SBHWC, x_BHWC if keep else None
+    # Sums, which XLA makes one pass over the pictures: accelerators round a
+    # product of matrices to bfloat16, and a CPU takes 17 ms for a reduction of
+    # 8 latents of 64 x 64 x 4 where this takes 0.1.
+    slots = tuple(
+      sum(
+        (update_K[k] * term for k, term in enumerate(terms)),
+        start=jnp.zeros_like(x_BHWC),
+      )
+      for update_K in update_SK
+    )
+    return slots, x_BHWC if keep else None
 
-  num_slots = plan.update_NSK.shape[1]
   start_BHWC = noise_BHWC.astype(jnp.float32) * plan.noise_scale
-  slots_SBHWC = jnp.zeros((num_slots, *start_BHWC.shape)).at[0].set(start_BHWC)
-  slots_SBHWC, path_NBHWC = jax.lax.scan(
+  num_slots = plan.update_NSK.shape[1]
+  slots = (start_BHWC, *[jnp.zeros_like(start_BHWC)] * (num_slots - 1))
+  slots, path_NBHWC = jax.lax.scan(
     step,
-    slots_SBHWC,
+    slots,
     (
       jnp.arange(plan.num_evaluations),
       jnp.asarray(plan.t_N),
@@ -114,7 +119,7 @@ def _run(
       jax.tree.map(jnp.asarray, plan.log_variance_N2),
     ),
   )
-  return slots_SBHWC[0], path_NBHWC
+  return slots[0], path_NBHWC
 
 
 def _split(
