@@ -23,42 +23,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.codec import Codec, open_codec
 from suti.diffusion.schedule import Schedule, make_schedule
 from suti.io.files import read_json
-from suti.io.weights import load
-from suti.models import vae as vae_model
-from suti.models.clip import RENAMES, declare_clip_text
-from suti.models.unet import declare_unet
-from suti.models.vae import declare_autoencoder
-from suti.nn.param import functional
-from suti.text import load_tokenizer
+from suti.published import open_model
+from suti.text_encoders import open_text_encoders
 
 # B batch, H W C image or latent, L text tokens, D width.
 
 Params = dict[str, jax.Array]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-_TEXT_ROWS = 16  # texts encoded at once: one compiled program for any number
-_TEXTS_KEPT = 8192
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Codec:
-  """Between images and what a U-Net denoises.
-
-  Attributes:
-    params: the autoencoder's arrays; none in a model of pixels.
-    encode: (params, image_pm1_BHWC) -> x_BHWC.
-    decode: (params, x_BHWC) -> images, about [-1, 1].
-    patch: pixels a side that one position of x stands for.
-    bounded: whether x lies in [-1, 1], as pixels do.
-  """
-
-  params: Params
-  encode: Callable[[Params, jax.Array], jax.Array]
-  decode: Callable[[Params, jax.Array], jax.Array]
-  patch: int
-  bounded: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,22 +94,6 @@ class Backbone:
     return side, side, int(self.unet_config["in_channels"])
 
 
-def space_to_depth(x_BHWC: jax.Array, *, patch: int) -> jax.Array:
-  """(B, H, W, C) -> (B, H/patch, W/patch, patch*patch*C); loses nothing."""
-  b, h, w, c = x_BHWC.shape
-  x = x_BHWC.reshape(b, h // patch, patch, w // patch, patch, c)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(b, h // patch, w // patch, patch * patch * c)
-
-
-def depth_to_space(x_BHWC: jax.Array, *, patch: int) -> jax.Array:
-  """The inverse of `space_to_depth`."""
-  b, h, w, c = x_BHWC.shape
-  x = x_BHWC.reshape(b, h, w, patch, patch, c // (patch * patch))
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(b, h * patch, w * patch, c // (patch * patch))
-
-
 def find_model(name_or_dir: str | Path) -> Path:
   """The folder of a shipped model's name, or the folder itself.
 
@@ -169,6 +128,37 @@ def load_backbone(
     ValueError: no such folder, a part is missing, or weights do not fit.
   """
   folder = find_model(name_or_dir)
+  check_parts(folder)
+  unet = open_model(
+    folder / "unet",
+    expected=("UNet2DConditionModel",),
+    dtype=dtype,
+    weights=weights,
+  )
+  codec = open_codec(folder, patch=patch_size(folder))
+  _check_trainable(folder, unet.config, codec)
+  encode = open_text_encoders(folder)
+  return Backbone(
+    name=str(name_or_dir),
+    folder=folder,
+    unet=unet.module,
+    unet_config=unet.config,
+    params=unet.params,
+    schedule=make_schedule(
+      read_json(folder / "scheduler" / "scheduler_config.json")
+    ),
+    size_px=int(unet.config["sample_size"]) * codec.patch,
+    codec=codec,
+    encode_text=lambda texts: encode(texts)[:2],
+  )
+
+
+def check_parts(folder: Path) -> None:
+  """Sees that a folder has the parts of a text-to-image model.
+
+  Raises:
+    ValueError: one is missing.
+  """
   for part in (
     "unet/config.json",
     "scheduler/scheduler_config.json",
@@ -179,118 +169,32 @@ def load_backbone(
         f"{folder} has no {part}: expected a folder in the diffusers layout, "
         "with unet/, text_encoder/, tokenizer/ and scheduler/."
       )
+
+
+def patch_size(folder: Path) -> int:
+  """Side of the pixel patches that a model works on; 1 in published ones."""
   index = folder / "model_index.json"
-  patch = read_json(index).get("patch_size", 1) if index.is_file() else 1
-  config = read_json(folder / "unet" / "config.json")
-  unet = declare_unet(config)
-  spec, _ = functional(unet)
-  vae = folder / "vae"
-  codec = open_autoencoder(vae, patch=patch) if vae.is_dir() else _pixels(patch)
-  return Backbone(
-    name=str(name_or_dir),
-    folder=folder,
-    unet=unet,
-    unet_config=config,
-    params=load(spec, folder / "unet", dtype=dtype) if weights else {},
-    schedule=make_schedule(
-      read_json(folder / "scheduler" / "scheduler_config.json")
-    ),
-    size_px=int(config["sample_size"]) * codec.patch,
-    codec=codec,
-    encode_text=text_encoder(folder),
-  )
+  return int(read_json(index).get("patch_size", 1)) if index.is_file() else 1
 
 
-def _pixels(patch: int) -> Codec:
-  """For models of pixels, or of patches of them."""
-  return Codec(
-    params={},
-    encode=lambda _, image: space_to_depth(image, patch=patch),
-    decode=lambda _, x: depth_to_space(x, patch=patch),
-    patch=patch,
-    bounded=True,
-  )
+def _check_trainable(folder, config, codec):
+  """Refuses what the stages do not tell a net, or would not understand of it.
 
-
-def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
-  """Opens the autoencoder of a latent model.
-
-  Latents are the posterior's mean, shifted and scaled as the config says.
-
-  Args:
-    folder: in the published layout, `vae/` of a backbone.
-    patch: side of the pixel patches that it works on.
-
-  Raises:
-    ValueError: its config or weights do not fit.
+  `suti.text_to_image` draws with all of them.
   """
-  config = read_json(folder / "config.json")
-  spec, apply = functional(declare_autoencoder(config))
-  scale = config.get("scaling_factor", 0.18215)  # the publisher's defaults
-  shift = config.get("shift_factor") or 0.0
-
-  @jax.jit
-  def encode(params, image_pm1_BHWC):
-    x_BHWC = space_to_depth(image_pm1_BHWC, patch=patch)
-    mean_BHWC, _ = apply(params, x_BHWC, method="encode")
-    return (mean_BHWC - shift) * scale
-
-  @jax.jit
-  def decode(params, x_BHWC):
-    y_BHWC = apply(params, x_BHWC / scale + shift, method="decode")
-    return depth_to_space(y_BHWC, patch=patch)
-
-  return Codec(
-    params=load(spec, folder, renames=vae_model.RENAMES, dtype=jnp.float32),
-    encode=encode,
-    decode=decode,
-    patch=patch * 2 ** (len(config["block_out_channels"]) - 1),
-    bounded=False,
-  )
-
-
-def text_encoder(
-  folder: Path,
-) -> Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]:
-  """Opens the frozen text encoder of a backbone's folder.
-
-  Texts come again, prompts over subjects and demonstrations over steps: the
-  last few thousand are remembered.
-
-  Args:
-    folder: holds `text_encoder/` and `tokenizer/`.
-
-  Returns: texts -> (text_BLD float32, text_mask_BL bool). The mask is all true:
-    CLIP's encoders are attended to padding included, as they were trained.
-  """
-  config = read_json(folder / "text_encoder" / "config.json")
-  if (kind := config.get("model_type", "clip_text_model")) != "clip_text_model":
+  problems = [
+    f"{key}={config[key]!r}"
+    for key in ("addition_embed_type", "class_embed_type", "num_class_embeds")
+    if config.get(key)
+  ]
+  problems += [
+    f"{key}={config[key]!r}"
+    for key in ("in_channels", "out_channels")
+    if config.get(key, 4) != codec.channels
+  ]
+  if problems:
     raise ValueError(
-      f"{folder / 'text_encoder'} is a {kind}: expected a clip_text_model, the "
-      "only kind of text encoder that can be read yet."
+      f"{folder / 'unet'} has {', '.join(problems)}: the stages train nets of "
+      f"text and {codec.channels} channels alone, such as Stable Diffusion 1 "
+      "and 2."
     )
-  length = int(config.get("max_position_embeddings", 77))
-  spec, apply = functional(declare_clip_text(config))
-  params = load(
-    spec, folder / "text_encoder", renames=RENAMES, dtype=jnp.float32
-  )
-  encode = jax.jit(lambda params, ids_BL: apply(params, ids_BL))
-  tokenize = load_tokenizer(folder / "tokenizer", max_length=length)
-  known: dict[str, np.ndarray] = {}  # the oldest first
-
-  def encode_text(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    # Threads of a loader share `known`: what this call needs, it holds.
-    states = {t: found for t in texts if (found := known.get(t)) is not None}
-    new = [text for text in dict.fromkeys(texts) if text not in states]
-    for start in range(0, len(new), _TEXT_ROWS):
-      rows = new[start : start + _TEXT_ROWS]
-      padded = rows + [""] * (_TEXT_ROWS - len(rows))
-      states_BLD = np.asarray(encode(params, tokenize(padded)))
-      states.update(zip(rows, states_BLD, strict=False))
-    known.update((text, states[text]) for text in new)
-    for text in list(known)[: max(0, len(known) - _TEXTS_KEPT)]:
-      known.pop(text, None)
-    text_BLD = np.stack([states[text] for text in texts])
-    return text_BLD, np.ones(text_BLD.shape[:2], bool)
-
-  return encode_text

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from suti import backbone
+from suti import backbone, text_encoders
 from suti.evaluation.scores import load_scorer
 from suti.io.files import read_json, write_json
 
@@ -33,16 +33,16 @@ def test_a_text_encoder_of_another_kind_is_named(tiny_backbone, tmp_path):
   folder = tmp_path / "base"
   shutil.copytree(tiny_backbone, folder)
   config = folder / "text_encoder" / "config.json"
-  write_json(config, read_json(config) | {"model_type": "t5"})
-  with pytest.raises(ValueError, match="is a t5: expected a clip_text_model"):
+  write_json(config, read_json(config) | {"model_type": "gpt2"})
+  with pytest.raises(ValueError, match="is a gpt2: expected CLIPTextModel or"):
     backbone.load_backbone(folder)
 
 
 def test_forgotten_texts_are_encoded_again(tiny_backbone, monkeypatch):
   texts = ["a dog", "a cat", "a red dog", "a dog"]
-  before, _ = backbone.text_encoder(tiny_backbone)(texts)
-  monkeypatch.setattr(backbone, "_TEXTS_KEPT", 1)
-  encode_text = backbone.text_encoder(tiny_backbone)
+  before, *_ = text_encoders.open_text_encoders(tiny_backbone)(texts)
+  monkeypatch.setattr(text_encoders, "_KEPT", 1)
+  encode_text = text_encoders.open_text_encoders(tiny_backbone)
   for text, state_LD in zip(texts, before, strict=True):
     np.testing.assert_array_equal(encode_text([text])[0][0], state_LD)
   np.testing.assert_array_equal(encode_text(texts)[0], before)

@@ -32,7 +32,7 @@ from suti.nn.surgery import adapter
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.
 
-SITES = r"transformer_blocks\.\d+$"  # all of them
+SITES = r"(transformer_blocks|attentions)\.\d+$"  # all of them; IF's have none
 
 
 class DemonstrationAttention(Module):

@@ -2,9 +2,9 @@
 """The vision transformer of DINO: an encoder of images.
 
 Caron et al. 2021, "Emerging properties in self-supervised vision transformers".
-Names are those of the files of facebook/dino-vits16 and its kin; `RENAMES` and
-`SPLITS` lead there from the names of torch.hub and timm. There is no pooler and
-no training head.
+Names are those of the files of facebook/dino-vits16 and its kin; `RENAMES`
+leads there from the names of torch.hub and timm. There is no pooler and no
+training head.
 
 Shape suffixes: B batch, H W height and width, C channels, S tokens (the class
 token first, then patches row by row), D width.
@@ -35,15 +35,9 @@ RENAMES = {
   r"^(encoder\.layer\.\d+)\.mlp\.fc1\.": r"\1.intermediate.dense.",
   r"^(encoder\.layer\.\d+)\.mlp\.fc2\.": r"\1.output.dense.",
   r"^norm\.": "layernorm.",
-}
-# What torch.hub and timm store as one tensor is cut along its first dim, after
-# `RENAMES`, into equal parts of these names.
-SPLITS = {
-  r"^(encoder\.layer\.\d+)\.attn\.qkv\.(weight|bias)$": (
-    r"\1.attention.attention.query.\2",
-    r"\1.attention.attention.key.\2",
-    r"\1.attention.attention.value.\2",
-  )
+  r"\.attn\.qkv\.": tuple(
+    f".attention.attention.{name}." for name in ("query", "key", "value")
+  ),
 }
 
 

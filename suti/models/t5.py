@@ -21,9 +21,9 @@ from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Embed, Linear, RMSNorm
 from suti.nn.param import Module, ModuleList
 
-# The same table as `shared` once more, and what follows the encoder.
+# `shared` once more or in its place, and what follows the encoder.
 RENAMES = {
-  r"^encoder\.embed_tokens\.weight$": "",
+  r"^encoder\.embed_tokens\.": "shared.",
   r"^decoder\..*": "",
   r"^lm_head\..*": "",
 }

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from suti import stage
-from suti.backbone import depth_to_space, space_to_depth
+from suti.codec import depth_to_space, space_to_depth
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import write_json
 from suti.io.weights import save

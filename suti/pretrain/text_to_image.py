@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from suti import stage
-from suti.backbone import Codec, find_model, open_autoencoder
+from suti.backbone import find_model
+from suti.codec import Codec, open_autoencoder
 from suti.diffusion.guidance import classifier_free
 from suti.diffusion.objective import denoising_loss
 from suti.diffusion.samplers import ddim, draw_noise, row_keys

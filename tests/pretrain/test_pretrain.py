@@ -9,7 +9,8 @@ import pytest
 from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
 from configs.pretrain import text_to_image as base_config
-from suti.backbone import depth_to_space, load_backbone, space_to_depth
+from suti.backbone import load_backbone
+from suti.codec import depth_to_space, space_to_depth
 from suti.io.files import read_json
 from suti.io.weights import load
 from suti.log import read_log

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Between pictures and what a U-Net denoises: pixels, their patches, latents.
+
+Latents are the posterior's mean, shifted and scaled as the autoencoder's config
+says (Rombach et al. 2022, appendix G). Pictures with a side above `WHOLE_PX` go
+through the autoencoder in tiles, so that memory does not grow with their size.
+
+Shape legend: `B` batch, `H` `W` `C` picture or latent.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from suti.models.vae import split_moments
+from suti.models.vae_tiles import in_tiles
+from suti.published import open_model
+
+Params = dict[str, jax.Array]
+
+# A decoder keeps a dozen maps of 128 channels at the picture's full size: at
+# 1536 px each is 1.2 GB a picture in float32.
+WHOLE_PX = 1536
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codec:
+  """Between images and what a U-Net denoises.
+
+  Attributes:
+    params: the autoencoder's arrays; none in a model of pixels.
+    encode: (params, image_pm1_BHWC) -> x_BHWC.
+    decode: (params, x_BHWC) -> images, about [-1, 1].
+    patch: pixels a side that one position of x stands for.
+    channels: of x.
+    bounded: whether x lies in [-1, 1], as pixels do.
+  """
+
+  params: Params
+  encode: Callable[[Params, jax.Array], jax.Array]
+  decode: Callable[[Params, jax.Array], jax.Array]
+  patch: int
+  channels: int
+  bounded: bool
+
+
+def open_codec(folder: Path, *, patch: int = 1) -> Codec:
+  """The codec of a backbone's folder: its `vae/`, or none where it has none."""
+  vae = folder / "vae"
+  return open_autoencoder(vae, patch=patch) if vae.is_dir() else pixels(patch)
+
+
+def pixels(patch: int) -> Codec:
+  """For models of pixels, or of patches of them."""
+  return Codec(
+    params={},
+    encode=lambda _, image: space_to_depth(image, patch=patch),
+    decode=lambda _, x: depth_to_space(x, patch=patch),
+    patch=patch,
+    channels=3 * patch**2,
+    bounded=True,
+  )
+
+
+def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
+  """Opens the autoencoder of a latent model.
+
+  Args:
+    folder: in the published layout, `vae/` of a backbone.
+    patch: side of the pixel patches that it works on.
+
+  Raises:
+    ValueError: its config or weights do not fit.
+  """
+  model = open_model(folder, expected=("AutoencoderKL",), dtype=jnp.float32)
+  config: dict[str, Any] = dict(model.config)
+  scale = config.get("scaling_factor", 0.18215)  # the publisher's defaults
+  shift = config.get("shift_factor") or 0.0
+  factor = 2 ** (len(config["block_out_channels"]) - 1)
+  # Its own size is what it was trained on: the best size of a tile.
+  tile = int(config.get("sample_size") or 512)
+  tile_z = tile // factor
+  whole = WHOLE_PX // patch
+
+  @jax.jit
+  def encode(params, image_pm1_BHWC):
+    x_BHWC = space_to_depth(image_pm1_BHWC, patch=patch)
+    moments = partial(model.apply, params, method="moments")
+    if max(x_BHWC.shape[1:3]) > whole:
+      z_BHWC = in_tiles(moments, x_BHWC, size=tile, size_out=tile_z)
+    else:
+      z_BHWC = moments(x_BHWC)
+    return (split_moments(z_BHWC)[0] - shift) * scale
+
+  @jax.jit
+  def decode(params, x_BHWC):
+    z_BHWC = x_BHWC / scale + shift
+    to_image = partial(model.apply, params, method="decode")
+    if max(z_BHWC.shape[1:3]) * factor > whole:
+      y_BHWC = in_tiles(to_image, z_BHWC, size=tile_z, size_out=tile)
+    else:
+      y_BHWC = to_image(z_BHWC)
+    return depth_to_space(y_BHWC, patch=patch)
+
+  return Codec(
+    params=model.params,
+    encode=encode,
+    decode=decode,
+    patch=patch * factor,
+    channels=int(config.get("latent_channels", 4)),
+    bounded=False,
+  )
+
+
+def space_to_depth(x_BHWC: jax.Array, *, patch: int) -> jax.Array:
+  """(B, H, W, C) -> (B, H/patch, W/patch, patch*patch*C); loses nothing."""
+  b, h, w, c = x_BHWC.shape
+  x = x_BHWC.reshape(b, h // patch, patch, w // patch, patch, c)
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def depth_to_space(x_BHWC: jax.Array, *, patch: int) -> jax.Array:
+  """The inverse of `space_to_depth`."""
+  b, h, w, c = x_BHWC.shape
+  x = x_BHWC.reshape(b, h, w, patch, patch, c // (patch * patch))
+  x = x.transpose(0, 1, 3, 2, 4, 5)
+  return x.reshape(b, h * patch, w * patch, c // (patch * patch))

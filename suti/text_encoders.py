@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts -> what a published text-to-image model is told of them.
+
+  text_encoder/  tokenizer/                 CLIP: Stable Diffusion 1 and 2
+  ... and text_encoder_2/  tokenizer_2/     two CLIPs: SDXL
+  text_encoder/ holding a T5                DeepFloyd IF
+
+The encoders are frozen: each text is encoded once and remembered.
+
+Shape legend: `B` texts, `L` tokens, `D` width, `P` width of an embedding.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.published import Change, Model, open_model
+from suti.text import load_tokenizer
+
+_CLIPS = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_KEPT = 8192
+# What IF was trained with; T5 itself has no limit.
+_T5_LENGTH = 77
+
+
+class Text(NamedTuple):
+  """What a model is told of some texts.
+
+  Attributes:
+    states_BLD: of the tokens, float32.
+    mask_BL: which tokens are attended to, bool. All of them, padding included,
+      in all published models: they were trained so.
+    pooled_BP: of the whole text, float32; SDXL's alone, else None.
+  """
+
+  states_BLD: np.ndarray
+  mask_BL: np.ndarray
+  pooled_BP: np.ndarray | None = None
+
+
+EncodeText = Callable[[Sequence[str]], Text]
+
+
+def open_text_encoders(
+  folder: Path,
+  *,
+  dtype: Any = jnp.float32,
+  rows: int = 16,
+  change: Change | None = None,
+) -> EncodeText:
+  """Opens the text encoders of a backbone's folder.
+
+  Texts come again, prompts over subjects and demonstrations over steps: the
+  last few thousand are remembered.
+
+  Args:
+    folder: in the published layout.
+    dtype: of the encoders' arrays.
+    rows: texts encoded at once; one compiled program serves any number.
+    change: of the encoders' arrays, such as a LoRA's merging.
+
+  Returns: texts -> `Text`.
+
+  Raises:
+    ValueError: an encoder or a tokenizer is missing, of another kind, or its
+      weights do not fit.
+  """
+  options: dict[str, Any] = {"dtype": dtype, "change": change}
+  first = open_model(
+    folder / "text_encoder", expected=(*_CLIPS, "T5EncoderModel"), **options
+  )
+  if first.kind == "T5EncoderModel":
+    return _remembering(_t5(first, folder), rows)
+  if not (folder / "text_encoder_2").is_dir():
+    return _remembering(_clip(first, folder), rows)
+  second = open_model(folder / "text_encoder_2", expected=_CLIPS[1:], **options)
+  return _remembering(_two_clips(first, second, folder), rows)
+
+
+def _clip(model: Model, folder: Path) -> EncodeText:
+  tokenize = _clip_tokenizer(model, folder / "tokenizer")
+  encode = jax.jit(lambda params, ids: model.apply(params, ids))
+
+  def encode_text(texts: Sequence[str]) -> Text:
+    return _text(encode(model.params, tokenize(texts)))
+
+  return encode_text
+
+
+def _two_clips(first: Model, second: Model, folder: Path) -> EncodeText:
+  """States before each last layer, side by side (SDXL, section 2.1)."""
+  tokenizers = (
+    _clip_tokenizer(first, folder / "tokenizer"),
+    _clip_tokenizer(second, folder / "tokenizer_2"),
+  )
+
+  @jax.jit
+  def encode(params, ids):
+    states_BLD = first.apply(params[0], ids[0], method="penultimate_states")
+    more_BLD, pooled_BP = second.apply(
+      params[1], ids[1], method="penultimate_states_and_embedding"
+    )
+    return jnp.concatenate([states_BLD, more_BLD], axis=-1), pooled_BP
+
+  def encode_text(texts: Sequence[str]) -> Text:
+    ids = [tokenize(texts) for tokenize in tokenizers]
+    return _text(*encode((first.params, second.params), ids))
+
+  return encode_text
+
+
+def _t5(model: Model, folder: Path) -> EncodeText:
+  tokenizer = load_tokenizer(folder / "tokenizer", max_length=_T5_LENGTH)
+  encode = jax.jit(lambda params, ids, mask: model.apply(params, ids, mask))
+
+  def encode_text(texts: Sequence[str]) -> Text:
+    # As IF's captions were prepared, but for what is cut out of web pages.
+    ids_BL, mask_BL = tokenizer.with_mask([x.lower().strip() for x in texts])
+    return _text(encode(model.params, ids_BL, mask_BL))
+
+  return encode_text
+
+
+def _clip_tokenizer(model, folder):
+  length = int(model.config.get("max_position_embeddings", 77))
+  return load_tokenizer(folder, max_length=length)
+
+
+def _text(states_BLD, pooled_BP=None) -> Text:
+  states_BLD = np.asarray(states_BLD, np.float32)
+  return Text(
+    states_BLD,
+    np.ones(states_BLD.shape[:2], bool),
+    None if pooled_BP is None else np.asarray(pooled_BP, np.float32),
+  )
+
+
+def _remembering(encode: EncodeText, num_rows: int) -> EncodeText:
+  """Encodes in batches of one size, and each text once."""
+  known: dict[str, Text] = {}  # rows; the oldest first
+
+  def encode_text(texts: Sequence[str]) -> Text:
+    # Threads of a loader share `known`: what this call needs, it holds.
+    rows = {t: found for t in texts if (found := known.get(t)) is not None}
+    new = [text for text in dict.fromkeys(texts) if text not in rows]
+    for start in range(0, len(new), num_rows):
+      part = new[start : start + num_rows]
+      encoded = encode(part + [""] * (num_rows - len(part)))
+      for i, text in enumerate(part):
+        rows[text] = Text(*(None if x is None else x[i] for x in encoded))
+    known.update((text, rows[text]) for text in new)
+    for text in list(known)[: max(0, len(known) - _KEPT)]:
+      known.pop(text, None)
+    columns = zip(*(rows[text] for text in texts), strict=True)
+    return Text(*(None if c[0] is None else np.stack(c) for c in columns))
+
+  return encode_text
