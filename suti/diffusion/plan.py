@@ -41,16 +41,19 @@ class Bounds:
   max_value: float = math.inf
 
 
+_PER_EVALUATION = (
+  "index_N",
+  "t_N",
+  "alpha_N",
+  "sigma_N",
+  "update_NSK",
+  "log_variance_N2",
+)
+
+
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=(
-    "t_N",
-    "alpha_N",
-    "sigma_N",
-    "update_NSK",
-    "noise_scale",
-    "log_variance_N2",
-  ),
+  data_fields=(*_PER_EVALUATION, "noise_scale"),
   meta_fields=("prediction", "bounds", "random"),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +64,7 @@ class Plan:
   the same shape and kind does not compile again.
 
   Attributes:
+    index_N: which evaluation it is, which fresh noise is drawn by; int32.
     t_N: the step each evaluation names to the net; int32, or float32 where the
       sampler asks between two steps.
     alpha_N: signal in what the net sees there, float32.
@@ -74,6 +78,7 @@ class Plan:
     random: whether any step adds noise.
   """
 
+  index_N: Array
   t_N: Array
   alpha_N: Array
   sigma_N: Array
@@ -88,6 +93,32 @@ class Plan:
   def num_evaluations(self) -> int:
     """How often the net is asked, which is more than `num_steps` for PNDM."""
     return self.t_N.shape[0]
+
+  def pieces(self, max_pieces: int = 20) -> "list[Plan]":
+    """The plan in turns of one length, which share what is compiled.
+
+    Args:
+      max_pieces: how many there may be; as many as divide the evaluations.
+
+    Returns:
+      Plans that follow one another; see `suti.diffusion.samplers.advance`.
+    """
+    total = self.num_evaluations
+    num = max(n for n in range(1, max_pieces + 1) if total % n == 0)
+    if num == 1 and total > max_pieces:
+      num = total  # a prime number: one by one
+    size = total // num
+    return [
+      dataclasses.replace(
+        self,
+        **{
+          name: value[start : start + size]
+          for name in _PER_EVALUATION
+          if (value := getattr(self, name)) is not None
+        },
+      )
+      for start in range(0, total, size)
+    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,6 +180,7 @@ def make_plan(
   assert np.isfinite(update_NSK).all(), "a step of the plan is not finite"
   whole = np.all(steps.t_N == np.round(steps.t_N))
   return Plan(
+    index_N=np.arange(len(steps.t_N), dtype=np.int32),
     t_N=steps.t_N.astype(np.int32 if whole else np.float32),
     alpha_N=steps.alpha_N.astype(np.float32),
     sigma_N=steps.sigma_N.astype(np.float32),

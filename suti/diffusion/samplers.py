@@ -32,6 +32,7 @@ from suti.diffusion.schedule import Schedule, read_eps, read_x0
 
 Array = jax.Array
 Denoise = Callable[[Array, Array], Array]  # (x_BHWC, t_B) -> prediction_BHWC
+Slots = tuple[Array, ...]  # what a sampler remembers, each (B, H, W, C) float32
 
 
 def sample(
@@ -56,7 +57,7 @@ def sample(
   Raises:
     ValueError: the net says no variance and the plan reads one.
   """
-  return _run(denoise, plan, noise_BHWC, key, keep=False)[0]
+  return advance(denoise, plan, start(plan, noise_BHWC), key)[0]
 
 
 def sample_path(
@@ -66,13 +67,43 @@ def sample_path(
 
   Arguments and errors are those of `sample`.
   """
-  return _run(denoise, plan, noise_BHWC, key, keep=True)
+  slots, path_NBHWC = _run(
+    denoise, plan, start(plan, noise_BHWC), key, keep=True
+  )
+  return slots[0], path_NBHWC
+
+
+def start(plan: Plan, noise_BHWC: Array) -> Slots:
+  """What a plan's first evaluation finds.
+
+  Args:
+    plan: as in `sample`.
+    noise_BHWC: standard normal, float32.
+  """
+  start_BHWC = noise_BHWC.astype(jnp.float32) * plan.noise_scale
+  num_slots = plan.update_NSK.shape[1]
+  return (start_BHWC, *[jnp.zeros_like(start_BHWC)] * (num_slots - 1))
+
+
+def advance(denoise: Denoise, plan: Plan, slots: Slots, key: Array) -> Slots:
+  """Runs a piece of a plan, so that something can be said between pieces.
+
+  Args:
+    denoise: as in `sample`.
+    plan: one of `Plan.pieces`, in their order.
+    slots: of `start`, or of the piece before.
+    key: as in `sample`.
+
+  Returns:
+    New slots; after the last piece the first is what `sample` returns.
+  """
+  return _run(denoise, plan, slots, key, keep=False)[0]
 
 
 def _run(
-  denoise: Denoise, plan: Plan, noise_BHWC: Array, key: Array, *, keep: bool
-) -> tuple[Array, Any]:
-  batch_size, *shape = noise_BHWC.shape
+  denoise: Denoise, plan: Plan, slots: Slots, key: Array, *, keep: bool
+) -> tuple[Slots, Any]:
+  batch_size, *shape = slots[0].shape
   keys_B = key if key.ndim else row_keys(key, np.arange(batch_size))
 
   def step(slots, inputs):
@@ -96,22 +127,16 @@ def _run(
     # product of matrices to bfloat16, and a CPU takes 17 ms for a reduction of
     # 8 latents of 64 x 64 x 4 where this takes 0.1.
     slots = tuple(
-      sum(
-        (update_K[k] * term for k, term in enumerate(terms)),
-        start=jnp.zeros_like(x_BHWC),
-      )
+      sum(update_K[k] * term for k, term in enumerate(terms))
       for update_K in update_SK
     )
     return slots, x_BHWC if keep else None
 
-  start_BHWC = noise_BHWC.astype(jnp.float32) * plan.noise_scale
-  num_slots = plan.update_NSK.shape[1]
-  slots = (start_BHWC, *[jnp.zeros_like(start_BHWC)] * (num_slots - 1))
-  slots, path_NBHWC = jax.lax.scan(
+  return jax.lax.scan(
     step,
     slots,
     (
-      jnp.arange(plan.num_evaluations),
+      jnp.asarray(plan.index_N),
       jnp.asarray(plan.t_N),
       jnp.asarray(plan.alpha_N),
       jnp.asarray(plan.sigma_N),
@@ -119,7 +144,6 @@ def _run(
       jax.tree.map(jnp.asarray, plan.log_variance_N2),
     ),
   )
-  return slots[0], path_NBHWC
 
 
 def _split(
