@@ -19,6 +19,8 @@ from apprentice.model import declare, save_apprentice
 from configs import quickstart
 from suti import cli, options
 from suti.backbone import PRETRAINED, load_backbone
+from suti.cli import subject
+from suti.cli.run import benchmark_config
 from suti.io import files
 from suti.io.files import write_json
 from suti.nn.param import init
@@ -102,7 +104,7 @@ def test_help_is_asked_for_in_each_usual_way(capsys, argv):
   assert capsys.readouterr().out.startswith("usage: suti COMMAND")
 
 
-@pytest.mark.parametrize("command", ["run", "generate"])
+@pytest.mark.parametrize("command", ["run", "generate", "convert"])
 def test_each_command_has_help(capsys, command):
   assert start(command, "--help") == 0
   assert f"usage: suti {command}" in capsys.readouterr().out
@@ -113,7 +115,7 @@ def test_an_unknown_command(capsys):
     "Error: no command 'runn'. Did you mean 'run'?"
   )
   assert error_of(capsys, "fly") == (
-    "Error: no command 'fly'. There are run and generate."
+    "Error: no command 'fly'. There are run, generate, convert."
   )
 
 
@@ -191,7 +193,7 @@ def test_a_name_that_a_late_stage_misses_is_found_first(
 
 def test_the_benchmark_runs_on_held_out_subjects_with_the_benchmarks_prompts():
   config = quickstart.get_config()
-  benchmark = cli.benchmark_config(config)
+  benchmark = benchmark_config(config)
   options.check(benchmark)
   assert benchmark.mine.source == "heldout"
   assert benchmark.mine.split == "test" != config.mine.split
@@ -238,7 +240,7 @@ def test_generate_writes_a_sheet_and_each_picture(
   assert (one != two).any()
   # Three demonstrations in a row, two pictures in another.
   height, width, _ = read(out).shape
-  assert width > 3 * cli.CELL_PX and height > 2 * cli.CELL_PX
+  assert width > 3 * subject.CELL_PX and height > 2 * subject.CELL_PX
   captured = capsys.readouterr()
   assert captured.out.strip() == (
     f"Wrote {out} and {out.with_name('dog-0.png')} to dog-1.png."
@@ -259,8 +261,8 @@ def test_generate_depends_on_the_seed_and_on_nothing_else(
 
 def test_generate_takes_files_in_the_place_of_a_folder(photos):
   files = [str(photos / "c.webp"), str(photos / "a.png")]
-  assert [str(path) for path in cli.find_pictures(files)] == files
-  assert [p.name for p in cli.find_pictures([str(photos)])] == [
+  assert [str(path) for path in subject.find_pictures(files)] == files
+  assert [p.name for p in subject.find_pictures([str(photos)])] == [
     "a.png",
     "b.jpg",
     "c.webp",
@@ -278,11 +280,11 @@ def test_generate_says_so_where_a_model_knows_the_world_alone(
   write_json(second / "apprentice.json", {"base": str(first)})
   write_json(tmp_path / "other/apprentice.json", {"base": str(tiny_backbone)})
   for name in ("world_base", first, second):
-    assert cli.knows_world_alone(str(name)), name
-  assert not cli.knows_world_alone(str(tmp_path / "other"))
+    assert subject.knows_world_alone(str(name)), name
+  assert not subject.knows_world_alone(str(tmp_path / "other"))
   readme = (PRETRAINED.parent.parent / "README.md").read_text()
   assert "## Real photographs" in readme, "the note points there"
-  assert "'Real photographs'" in cli.NOTE
+  assert "'Real photographs'" in subject.NOTE
 
 
 def test_mistakes_in_generate(capsys, tmp_path, model, photos):

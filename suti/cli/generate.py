@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`suti generate`: pictures of a text, and of a subject if one is given.
+
+with --subject      by an apprentice, without fine-tuning (`subject.py`)
+without             by a published text-to-image model (`text_only.py`)
+"""
+
+from collections.abc import Sequence
+
+from suti.cli.parser import Parser
+
+# What only one of the two ways understands.
+_TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
+
+
+def generate(argv: Sequence[str]) -> None:
+  """Reads the arguments and chooses the way.
+
+  Raises:
+    ValueError: arguments that do not go together.
+  """
+  args = _parser().parse_args(list(argv))
+  if args.subject:
+    for name in _TEXT_ONLY:
+      if getattr(args, name):
+        raise ValueError(
+          f"--{name} goes with a text alone: leave it out, or leave out "
+          "--subject."
+        )
+    from suti.cli.subject import draw_subject
+
+    draw_subject(args)
+    return
+  if not args.model:
+    raise ValueError(
+      "--subject or --model is missing: give pictures of a subject, or a "
+      "text-to-image model to draw the text alone."
+    )
+  from suti.cli.text_only import draw_text
+
+  draw_text(args)
+
+
+def _parser() -> Parser:
+  parser = Parser(
+    prog="suti generate",
+    allow_abbrev=False,
+    description="Draws a subject, given as pictures, in a new scene; without "
+    "--subject draws a text alone, with a published text-to-image model.",
+  )
+  add = parser.add_argument
+  add(
+    "--prompt",
+    required=True,
+    metavar="TEXT",
+    help='what to draw; name the subject: "a dog wearing a red hat"',
+  )
+  add(
+    "--out",
+    required=True,
+    metavar="FILE.png",
+    help="the picture; where there are several, a contact sheet, with the "
+    "pictures beside it as FILE-0.png ...",
+  )
+  add(
+    "--subject",
+    nargs="+",
+    metavar="DIR_OR_FILE",
+    help="pictures of one subject, 1 to 10: a folder of them, or files "
+    "(JPEG, PNG, WebP, ...)",
+  )
+  add(
+    "--model",
+    metavar="NAME_OR_DIR",
+    help="with --subject an apprentice: a shipped name, or "
+    "WORKDIR/apprentice/train/model (world_apprentice); without, a "
+    "text-to-image model: a folder in the diffusers layout, or ORG/NAME on "
+    "the Hugging Face hub",
+  )
+  add("--num", type=int, metavar="N", help="how many pictures (4; of a text 1)")
+  add("--seed", type=int, default=0, metavar="N", help="of the first (0)")
+  add("--steps", type=int, metavar="N", help="of the sampler (the model's)")
+  add(
+    "--guidance",
+    type=float,
+    metavar="W",
+    help="how strongly text and pictures are followed (the model's)",
+  )
+  text = parser.add_argument_group("of a text alone")
+  add = text.add_argument
+  add("--negative", metavar="TEXT", help="what not to draw")
+  add("--size", metavar="WxH", help="in px, such as 768x512 (the model's)")
+  add(
+    "--sampler",
+    metavar="NAME",
+    help="ddim, ddpm, dpmpp_2m, euler, euler_ancestral, pndm or unipc (the "
+    "model's)",
+  )
+  add(
+    "--lora",
+    nargs="+",
+    metavar="FILE",
+    help="experts to draw with: LoRA files of this project, of PEFT or of "
+    "diffusers; FILE:0.8 for less of one",
+  )
+  add(
+    "--enlarge",
+    nargs="+",
+    metavar="NAME_OR_DIR",
+    help="models of a cascade that enlarge the picture, such as DeepFloyd's "
+    "IF-II",
+  )
+  add(
+    "--dtype",
+    metavar="TYPE",
+    help="float32 or bfloat16 (bfloat16, on a CPU float32)",
+  )
+  return parser

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How commands read their arguments, and check where they write."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+  """An argument parser whose mistakes are one line."""
+
+  def error(self, message: str) -> NoReturn:
+    """Prints the line and exits with 2."""
+    print(f"Error: {message} (see {self.prog} --help)", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_out(name: str) -> Path:
+  """The contact sheet's path, before anything is computed."""
+  out = Path(name)
+  if out.suffix.lower() != ".png":
+    raise ValueError(
+      f"--out={name}: expected the name of a PNG file; call it "
+      f"{out.with_suffix('.png')}."
+    )
+  if out.is_dir():
+    raise ValueError(f"--out={name} is a folder: give the name of a file.")
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f"--out={name}: its folder cannot be made ({error.strerror}): give "
+      "another place."
+    ) from error
+  return out

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`suti run`: the eight stages in a row, and the report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+USAGE = """\
+usage: suti run --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
+
+Runs the eight stages in a row and writes DIR/report/index.html. What is
+finished in DIR is not done again; a run that was killed goes on where it was.
+
+  --config FILE[:ARG]      a file with get_config(ARG): configs/quickstart.py
+  --workdir DIR            where all stages read and write
+  --config.FIELD=VALUE     another value for one field of the config
+"""
+
+# What `suti run` shows before each step: the eight stages of the README.
+# `experts.prompts` belongs to the first, the benchmark's experts to the last.
+STEPS = (
+  ("1/8 mine", "experts.mine"),
+  ("1/8 prompts", "experts.prompts"),
+  ("2/8 finetune", "experts.finetune"),
+  ("3/8 sample", "experts.sample"),
+  ("4/8 filter", "experts.filter"),
+  ("5/8 pack", "experts.pack"),
+  ("6/8 train", "apprentice.train"),
+)
+BENCHMARK = (
+  ("benchmark: subjects", "experts.mine"),
+  ("benchmark: prompts", "experts.prompts"),
+)
+BENCHMARK_EXPERTS = (
+  ("benchmark: experts", "experts.finetune"),
+  ("benchmark: their pictures", "experts.sample"),
+)
+JUDGEMENT = (
+  ("7/8 sample", "apprentice.sample"),
+  ("8/8 evaluate", "apprentice.evaluate"),
+  ("report", "suti.evaluation.report"),
+)
+
+
+def run(argv: Sequence[str]) -> None:
+  """`suti run`: all stages in one process, each compiled program made once."""
+  if any(arg in ("-h", "--help", "-help") for arg in argv):
+    print(USAGE, end="")
+    return
+  from suti import options, stage
+  from suti.io import files
+
+  config, workdir = stage.parse(argv)
+  options.check(config)
+  stage.use_compilation_cache()
+  started = time.monotonic()
+  with files.lock(workdir):
+    files.clean_parts(workdir)
+    _look_ahead(config)
+    # Without a step of training nothing is to be learned from experts.
+    for title, name in STEPS if config.train.num_steps else STEPS[-1:]:
+      _start(title, name, config, workdir)
+    benchmark = benchmark_config(config)
+    experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
+    for title, name in (*BENCHMARK, *experts):
+      _start(title, name, benchmark, workdir / "benchmark")
+    for title, name in JUDGEMENT:
+      _start(title, name, config, workdir)
+  minutes = (time.monotonic() - started) / 60
+  page = workdir / "report" / "index.html"
+  print(f"\nDone in {minutes:.1f} min. The report: {page}")
+
+
+def benchmark_config(config: Any) -> Any:
+  """The config with which stages 1 to 3 run on the benchmark's subjects.
+
+  Held-out subjects with DreamBench's prompts, the first few of which get an
+  expert, so that the apprentice can be compared with what it learned from.
+
+  Args:
+    config: the whole config; its section `benchmark` says how many.
+
+  Returns: a locked copy with other values.
+  """
+  benchmark = config.benchmark
+  copy = config.copy_and_resolve_references().unlock()
+  copy.mine.update(
+    source="heldout" if benchmark.source == "world" else benchmark.source,
+    path=benchmark.path,
+    split="test",
+    num_pages=benchmark.num_subjects,
+    min_images=min(config.mine.min_images, benchmark.images_each),
+    max_images=benchmark.images_each,
+    # The subjects are given: none is refused for how alike its pictures are.
+    similarity_low=-1.0,
+    similarity_high=1.0,
+  )
+  copy.prompts.update(
+    source="dreambench", num_per_cluster=benchmark.num_prompts
+  )
+  copy.finetune.num_clusters = benchmark.num_expert_subjects or None
+  copy.sample.images_per_prompt = config.apprentice_sample.images_per_prompt
+  return copy.lock()
+
+
+def _look_ahead(config: Any) -> None:
+  """Opens nothing, but sees that all that is named is there.
+
+  Raises:
+    ValueError: a model, examples, a teacher or a method that a later stage
+      would miss.
+  """
+  import apprentice.data
+  import apprentice.method
+  import experts.teacher
+  from suti.backbone import find_model
+
+  for name in (config.backbone, config.clip, config.identity):
+    find_model(name)
+  find_model(config.train.init)
+  for folder in config.train.examples:
+    apprentice.data.open_folder(folder)
+  experts.teacher.find(config.finetune.teacher)
+  apprentice.method.find(config.train.method)
+
+
+def _start(title: str, name: str, config: Any, workdir: Path) -> None:
+  """Runs one stage."""
+  import importlib
+
+  print(f"\n[{title}]", flush=True)
+  importlib.import_module(name).run(config, workdir)
