@@ -26,7 +26,11 @@ from suti.backbone import check_parts, patch_size
 from suti.codec import Codec, open_codec
 from suti.diffusion import samplers
 from suti.diffusion.cascade import augment, upscale
-from suti.diffusion.guidance import classifier_free_of_mean, guided
+from suti.diffusion.guidance import (
+  classifier_free,
+  classifier_free_of_mean,
+  guided,
+)
 from suti.diffusion.plan import Plan
 from suti.diffusion.published import from_config
 from suti.diffusion.schedule import make_schedule
@@ -127,7 +131,10 @@ def open_stage(
     and bool(read_json(index).get("force_zeros_for_empty_prompt", False)),
     steps=50 if latent or enlarges else 100,
     guidance=5.0 if is_xl else 7.5 if latent else 4.0 if enlarges else 7.0,
-    advance=_make_sampler(unet.apply),
+    advance=_make_sampler(
+      unet.apply,
+      says_variance=config.get("out_channels", 4) == 2 * codec.channels,
+    ),
   )
 
 
@@ -247,8 +254,9 @@ def choose_sampler(
   return dict(scheduler) | {"_class_name": SAMPLERS[name]}
 
 
-def _make_sampler(apply):
+def _make_sampler(apply, *, says_variance):
   """The steps of a plan, compiled: weights and the plan are arguments."""
+  guide = classifier_free_of_mean if says_variance else classifier_free
 
   @jax.jit
   def advance(params, plan, slots, keys_B, conditions, guidance):
@@ -265,9 +273,7 @@ def _make_sampler(apply):
       )
 
     def combine(*said):
-      if len(said) == 1:
-        return said[0]
-      return classifier_free_of_mean(*said, guidance)
+      return said[0] if len(said) == 1 else guide(*said, guidance)
 
     return samplers.advance(
       guided(denoise, *conditions, combine=combine), plan, slots, keys_B

@@ -120,7 +120,7 @@ def write_backbone(
   _write_model(
     folder / "text_encoder", TEXT, declare_clip_text(TEXT), seed=seed + 1
   )
-  _write_tokenizer(folder / "tokenizer")
+  write_tokenizer(folder / "tokenizer")
   write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
   write_json(
     folder / "model_index.json",
@@ -146,7 +146,7 @@ def write_latent_backbone(folder: pathlib.Path) -> pathlib.Path:
 def write_clip(folder: pathlib.Path, *, seed: int = 2) -> pathlib.Path:
   """Writes a CLIP with both towers and its tokenizer; returns the folder."""
   _write_model(folder, CLIP, declare_clip(CLIP), seed=seed)
-  _write_tokenizer(folder)
+  write_tokenizer(folder)
   write_json(folder / "preprocessor_config.json", PREPROCESSING)
   return folder
 
@@ -167,7 +167,8 @@ def _write_model(
   save(params, spec, folder / f"{name}.safetensors", dtype=jnp.float32)
 
 
-def _write_tokenizer(folder: pathlib.Path) -> None:
+def write_tokenizer(folder: pathlib.Path) -> None:
+  """Writes a tokenizer that knows the words of the tests' prompts."""
   train_tokenizer(
     [_WORDS] * 3, folder, vocab_size=_VOCABULARY, max_length=_LENGTH
   )
