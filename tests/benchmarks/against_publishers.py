@@ -51,7 +51,7 @@ TASKS = {
     "encode",
     (1, 512, 512, 3),
   ),
-  "clip_l14": ("clip", "clip-vit-large-patch14", "both", (8, 224, 224, 3)),
+  "clip_l14": ("clip", "clip-vit-large-patch14", "both", (4, 224, 224, 3)),
   "dino_s16": ("dino", "dino-vits16", "image", (16, 224, 224, 3)),
   "t5_small": ("t5", T5_SMALL, "text", (8, 77)),
 }
@@ -194,7 +194,7 @@ def _their_sample(model, given):
   import diffusers
   import torch
 
-  scheduler = diffusers.DDIMScheduler(**_SCHEDULER)
+  scheduler = diffusers.DDIMScheduler.from_config(_SCHEDULER)
   scheduler.set_timesteps(SAMPLE_STEPS)
   text = torch.cat([given["text"], given["null"]])
   x = given["x"]
@@ -278,9 +278,25 @@ def _our_train(apply):
 
 
 def _our_sample(apply):
-  from suti.diffusion.samplers import from_config, sample  # noqa: F401
+  import jax
 
-  raise NotImplementedError
+  from suti.diffusion.guidance import classifier_free, guided
+  from suti.diffusion.published import from_config
+  from suti.diffusion.samplers import sample
+
+  plan = from_config(_SCHEDULER, num_steps=SAMPLE_STEPS)
+
+  def draw(params, v):
+    denoise = guided(
+      lambda x, t, text: apply(params, x, t, text),
+      v["text"],
+      v["null"],
+      combine=lambda told, not_told: classifier_free(told, not_told, GUIDANCE),
+    )
+    # DDIM takes no noise on the way: the key is not used.
+    return sample(denoise, plan, v["x"], jax.random.key(0))
+
+  return draw
 
 
 def _our_decode(apply):
@@ -312,6 +328,7 @@ def _our_text(apply):
 
 SIDES = {"theirs": theirs, "ours": ours}
 _SCHEDULER = {
+  "_class_name": "DDIMScheduler",
   "num_train_timesteps": 1000,
   "beta_start": 0.00085,
   "beta_end": 0.012,

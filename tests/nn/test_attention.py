@@ -91,7 +91,10 @@ def test_a_query_without_keys_gets_zero_and_no_gradient(qkv):
 
 
 @pytest.mark.parametrize("rows", [1, 6])
-def test_long_sequences_go_in_blocks_with_equal_results(qkv, rows, monkeypatch):
+@pytest.mark.parametrize("place", ["cpu", "elsewhere"])
+def test_long_sequences_go_in_blocks_with_equal_results(
+  qkv, rows, place, monkeypatch
+):
   mask = jnp.asarray(np.random.rand(2, 1, rows, 8) < 0.7)
   bias = jnp.asarray(drawing.draw("bias", (1, 3, rows, 8)))
 
@@ -103,7 +106,10 @@ def test_long_sequences_go_in_blocks_with_equal_results(qkv, rows, monkeypatch):
     return value, jax.grad(loss, argnums=(0, 1))(qkv, bias)
 
   whole = value_and_gradients()
-  monkeypatch.setattr(attention, "_MAX_LOGITS", 8 * 2)
+  monkeypatch.setattr(attention, "_MAX_LOGITS", 0)
+  monkeypatch.setattr(attention, "_BLOCK_LOGITS", 8 * 2)
+  if place == "elsewhere":
+    monkeypatch.setattr(attention, "_head_by_head", attention._block_by_block)
   assert "scan" in str(jax.make_jaxpr(attend)(*qkv, mask))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
