@@ -39,6 +39,7 @@ setup(
     "etils>=1.13",
     "flax>=0.12.8",
     "grain>=0.2.15",
+    "huggingface_hub>=2.4",
     # tensorflow-datasets 4.9.10 imports it and leaves it to etils, which no
     # longer installs it as of 1.15.
     "importlib_resources>=6.0",
@@ -64,6 +65,13 @@ setup(
       "pytest-xdist>=3.8",
       "ruff>=0.14",
     ],
-    "parity": ["torch>=2.8", "diffusers>=0.35"],
+    # `pip install torch==2.13.0` first: it takes a build for CPUs where there
+    # is one, and spares the gigabytes of the newest for GPUs.
+    "parity": [
+      "accelerate>=1.15",
+      "diffusers>=0.42",
+      "peft>=0.21",
+      "torch>=2.13.0",
+    ],
   },
 )

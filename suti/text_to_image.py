@@ -273,7 +273,8 @@ def _make_sampler(apply, *, says_variance):
       )
 
     def combine(*said):
-      return said[0] if len(said) == 1 else guide(*said, guidance)
+      told, untold = said if len(said) == 2 else (said[0], None)
+      return told if untold is None else guide(told, untold, guidance)
 
     return samplers.advance(
       guided(denoise, *conditions, combine=combine), plan, slots, keys_B

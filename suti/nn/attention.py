@@ -47,13 +47,21 @@ def attend(
   q_BSND = q_BSND * jnp.asarray(scale, q_BSND.dtype)
   if mask is not None:
     mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-  args = (*(x.swapaxes(1, 2) for x in (q_BSND, k_BLND, v_BLND)), mask, bias)
+  q_BNSD, k_BNLD, v_BNLD = (
+    x.swapaxes(1, 2) for x in (q_BSND, k_BLND, v_BLND)
+  )
   batch, num_queries, num_heads, _ = q_BSND.shape
   if batch * num_heads * num_queries * k_BLND.shape[1] <= _MAX_LOGITS:
-    out_BNSD = _attend(*args)
+    out_BNSD = _attend(q_BNSD, k_BNLD, v_BNLD, mask, bias)
   else:
     out_BNSD = lax.platform_dependent(
-      *args, cpu=_head_by_head, default=_block_by_block
+      q_BNSD,
+      k_BNLD,
+      v_BNLD,
+      mask,
+      bias,
+      cpu=_head_by_head,
+      default=_block_by_block,
     )
   return out_BNSD.swapaxes(1, 2)
 
