@@ -230,6 +230,8 @@ def draw(
     slots = stage.advance(
       stage.unet.params, piece, slots, keys_B, conditions, guidance
     )
+    if watch:  # which should see what is done, not what was ordered
+      jax.block_until_ready(slots)
   return stage.codec.decode(stage.codec.params, slots[0])
 
 
