@@ -86,4 +86,4 @@ def tiny_identity(tmp_path_factory) -> pathlib.Path:
   """A random tiny identity encoder in the published layout."""
   from tests import tiny
 
-  return tiny.write_identity(tmp_path_factory.mktemp("identity"))
+  return tiny.write_encoder(tmp_path_factory.mktemp("identity"))

@@ -92,6 +92,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.hub": (("suti.backbone", "suti.io"), frozenset({"huggingface_hub"})),
   "suti.published": (("suti.io", "suti.models", "suti.nn"), JAX),
   "suti.codec": (("suti.models", "suti.published"), JAX),
+  "suti.image_prompt": (
+    ("suti.io", "suti.models", "suti.nn", "suti.pixels", "suti.published"),
+    JAX,
+  ),
   "suti.text_encoders": (("suti.published", "suti.text"), JAX),
   "suti.backbone": (
     (
@@ -124,10 +128,9 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.evaluation",
       "suti.images",
       "suti.io",
-      "suti.models",
-      "suti.nn",
       "suti.pixels",
       "suti.progress",
+      "suti.published",
       "suti.schema",
       "suti.stage",
       "suti.text",

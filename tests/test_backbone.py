@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from suti import backbone, text_encoders
-from suti.evaluation.scores import load_scorer
 from suti.io.files import read_json, write_json
 
 
@@ -46,8 +45,3 @@ def test_forgotten_texts_are_encoded_again(tiny_backbone, monkeypatch):
   for text, state_LD in zip(texts, before, strict=True):
     np.testing.assert_array_equal(encode_text([text])[0][0], state_LD)
   np.testing.assert_array_equal(encode_text(texts)[0], before)
-
-
-def test_a_judge_that_is_none_is_one_line(tiny_backbone, tiny_identity):
-  with pytest.raises(ValueError, match=r"config\.clip=.* has no config\.json"):
-    load_scorer(clip=tiny_backbone, identity=tiny_identity)

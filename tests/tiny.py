@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from suti.io.files import write_json
 from suti.io.weights import save
-from suti.models.clip import declare_clip, declare_clip_text
-from suti.models.dino import declare_dino
+from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional, init
+from suti.published import FAMILIES, kind_of
 from suti.text import train_tokenizer
 
 SIZE_PX = 16
@@ -143,18 +143,21 @@ def write_latent_backbone(folder: pathlib.Path) -> pathlib.Path:
   return folder
 
 
-def write_clip(folder: pathlib.Path, *, seed: int = 2) -> pathlib.Path:
+def write_clip(
+  folder: pathlib.Path, *, config=CLIP, pixels=PREPROCESSING, seed: int = 2
+) -> pathlib.Path:
   """Writes a CLIP with both towers and its tokenizer; returns the folder."""
-  _write_model(folder, CLIP, declare_clip(CLIP), seed=seed)
   write_tokenizer(folder)
-  write_json(folder / "preprocessor_config.json", PREPROCESSING)
-  return folder
+  return write_encoder(folder, config, pixels=pixels, seed=seed)
 
 
-def write_identity(folder: pathlib.Path, *, seed: int = 3) -> pathlib.Path:
-  """Writes an encoder with the DINO ViT architecture; returns the folder."""
-  _write_model(folder, IDENTITY, declare_dino(IDENTITY), seed=seed)
-  write_json(folder / "preprocessor_config.json", PREPROCESSING)
+def write_encoder(
+  folder: pathlib.Path, config=IDENTITY, *, pixels=PREPROCESSING, seed: int = 3
+) -> pathlib.Path:
+  """Writes an encoder of pictures, of any family; returns the folder."""
+  module = FAMILIES[kind_of(config)].declare(config)
+  _write_model(folder, config, module, seed=seed)
+  write_json(folder / "preprocessor_config.json", pixels)
   return folder
 
 

@@ -10,24 +10,21 @@ and real pictures of a subject; CLIP-T is the mean over pictures and prompts.
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from suti.backbone import find_model
-from suti.io.files import read_json
-from suti.io.weights import load
-from suti.models import clip as clip_model
-from suti.models import dino
-from suti.nn.param import functional
-from suti.pixels import load_pixel_reader
+from suti.pixels import PixelReader, load_pixel_reader
+from suti.published import Model, open_model
 from suti.text import load_tokenizer
 
 # B batch, K demonstrations, G generated and R real pictures, D embedding width.
 
 _ROWS = 64  # pictures or texts at once: one compiled program for any number
+# Either kind of DINO; all have the class token first.
+_IDENTITY = ("ViTModel", "Dinov2Model", "Dinov2WithRegistersModel")
 
 Embed = Callable[[Sequence], np.ndarray]
 
@@ -85,52 +82,49 @@ def load_scorer(
 ) -> Scorer:
   """Opens the judges.
 
+  DreamBooth (section 4.1) judges by CLIP and by DINO ViT-S/16, some later
+  papers by DINOv2: numbers compare where the judges are the same.
+
   Args:
-    clip: a shipped name or a folder in the layout of a published CLIPModel.
-    identity: the same for a DINO ViT.
+    clip: a shipped name, or the folder of a published CLIPModel, its tokenizer
+      and its preprocessor_config.json.
+    identity: the same for a DINO or a DINOv2, of which the class token counts.
 
   Raises:
-    ValueError: no such folder, or weights that do not fit.
+    ValueError: no such folder, a model of another kind, or one that lacks
+      something.
   """
-  folder = find_model(clip)
-  config = _config(folder, "clip")
-  spec, apply_clip = functional(clip_model.declare_clip(config))
-  clip_params = load(spec, folder, renames=clip_model.RENAMES)
-  length = int(config["text_config"]["max_position_embeddings"])
-  tokenize = load_tokenizer(folder, max_length=length)
-  texts = jax.jit(lambda p, ids: apply_clip(p, ids, method="encode_text"))
-  images = jax.jit(lambda p, x: apply_clip(p, x, method="encode_image"))
-  clip_pixels = load_pixel_reader(folder)
+  judge, clip_pixels = _open("clip", clip, expected=("CLIPModel",))
+  positions = judge.spec["text_model.embeddings.position_embedding.weight"]
+  tokenize = load_tokenizer(find_model(clip), max_length=positions.shape[0])
+  texts = jax.jit(lambda p, ids: judge.apply(p, ids, method="encode_text"))
+  images = jax.jit(lambda p, x: judge.apply(p, x, method="encode_image"))
 
-  identity_folder = find_model(identity)
-  spec, apply_vit = functional(
-    dino.declare_dino(_config(identity_folder, "identity"))
-  )
-  vit_params = load(spec, identity_folder, renames=dino.RENAMES)
-  vit = jax.jit(lambda p, x: unit(apply_vit(p, x)[:, 0]))
-  vit_pixels = load_pixel_reader(identity_folder)
+  vit, vit_pixels = _open("identity", identity, expected=_IDENTITY)
+  class_token = jax.jit(lambda p, x: unit(vit.apply(p, x)[:, 0]))
 
   return Scorer(
     clip_images=lambda batch: _in_rows(
-      lambda rows: images(clip_params, clip_pixels(rows)), batch
+      lambda rows: images(judge.params, clip_pixels(rows)), batch
     ),
     clip_texts=lambda batch: _in_rows(
-      lambda rows: texts(clip_params, tokenize(rows)), batch
+      lambda rows: texts(judge.params, tokenize(rows)), batch
     ),
     identity=lambda batch: _in_rows(
-      lambda rows: vit(vit_params, vit_pixels(rows)), batch
+      lambda rows: class_token(vit.params, vit_pixels(rows)), batch
     ),
   )
 
 
-def _config(folder: Path, field: str) -> dict[str, Any]:
-  for name in ("config.json", "preprocessor_config.json"):
-    if not (folder / name).is_file():
-      raise ValueError(
-        f"config.{field}={folder} has no {name}: give a model in the "
-        "transformers layout."
-      )
-  return read_json(folder / "config.json")
+def _open(
+  field: str, name_or_dir: str | Path, *, expected: Sequence[str]
+) -> tuple[Model, PixelReader]:
+  """A judge, and how it is shown pictures."""
+  folder = find_model(name_or_dir)
+  try:
+    return open_model(folder, expected=expected), load_pixel_reader(folder)
+  except ValueError as error:
+    raise ValueError(f"config.{field}: {error}") from error
 
 
 def unit(x_BD: jax.Array) -> jax.Array:

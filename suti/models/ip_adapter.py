@@ -44,7 +44,8 @@ class ImagePrompt(NamedTuple):
 
   Attributes:
     keys_values: (k_BLD, v_BLD) for each cross-attention, in published order.
-    scale: weight of the pictures; 0 is the U-Net without them.
+    scale: weight of the pictures, one for all or (B,); 0 is the U-Net without
+      them.
   """
 
   keys_values: tuple[tuple[jax.Array, jax.Array], ...]
@@ -135,6 +136,16 @@ class IpAdapter(Module):
     )
 
   @property
+  def reads_states(self) -> bool:
+    """Whether pictures are given as CLIP's states and not its embeddings."""
+    return not isinstance(self.image_proj, _Projection)
+
+  @property
+  def d_in(self) -> int:
+    """Width of either."""
+    return self.image_proj.d_in
+
+  @property
   def layers(self) -> list[Any]:
     """Those that make keys and values, in published order."""
     return [x for x in self.ip_adapter if isinstance(x, _KeysValues)]
@@ -189,8 +200,8 @@ class _Decoupled(Module):
       split_heads(x_BLD, num_heads).astype(q_BSND.dtype)
       for x_BLD in prompt.keys_values[self.place]
     )
-    scale = jnp.asarray(prompt.scale, q_BSND.dtype)
-    return scale * attend(q_BSND, k_BLND, v_BLND)
+    scale_B111 = jnp.asarray(prompt.scale, q_BSND.dtype).reshape(-1, 1, 1, 1)
+    return scale_B111 * attend(q_BSND, k_BLND, v_BLND)
 
 
 class _Projection(Module):
@@ -198,6 +209,7 @@ class _Projection(Module):
 
   def __init__(self, shapes):
     (d_out,) = shapes["norm.weight"]
+    self.d_in = shapes["proj.weight"][1]
     self.proj = Linear(*shapes["proj.weight"][::-1])
     self.norm = LayerNorm(d_out)
 
@@ -211,6 +223,7 @@ class _StateProjection(Module):
 
   def __init__(self, shapes):
     first, second = shapes["proj.0.weight"], shapes["proj.2.weight"]
+    self.d_in = first[1]
     self.proj: Any = ModuleList(
       [
         Linear(*first[::-1]),
@@ -238,6 +251,7 @@ class _Resampler(Module):
     depth = 1 + max(
       int(name.split(".")[1]) for name in shapes if name.startswith("layers.")
     )
+    self.d_in = shapes["proj_in.weight"][1]
     self.latents = param(
       (1, num, dim), init=normal(dim**-0.5), axes=(None, None, "out")
     )

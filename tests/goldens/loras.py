@@ -15,26 +15,14 @@ import re
 import numpy as np
 import safetensors.numpy
 
-from tests.goldens import drawing, theirs
+from tests.goldens import drawing, theirs, unets
 from tests.goldens.families import clip_text
 from tests.goldens.families import unet as unet_family
 from tests.goldens.families.clip import TEXT, token_ids
 
 FOLDER = pathlib.Path(__file__).parent / "loras"
 
-UNET = {
-  "act_fn": "silu",
-  "attention_head_dim": 2,
-  "block_out_channels": [8, 12],
-  "cross_attention_dim": 16,
-  "down_block_types": ["CrossAttnDownBlock2D"] * 2,
-  "in_channels": 4,
-  "layers_per_block": 1,
-  "norm_num_groups": 4,
-  "out_channels": 4,
-  "sample_size": 8,
-  "up_block_types": ["CrossAttnUpBlock2D"] * 2,
-}
+UNET = unets.TINY
 # Layers of every kind: (rank, alpha) of each pattern, the first that fits.
 LAYERS = {
   r"mid_block\..*attn2\.to_(q|k|v|out\.0)": (3, 1.5),

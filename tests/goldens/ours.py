@@ -13,14 +13,17 @@ A family is one file there, with
 """
 
 import pathlib
+from collections.abc import Mapping
 from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from suti.io.layout import inverse, order, published_shape
 from suti.io.weights import load
-from suti.nn.param import functional
+from suti.nn.param import Param, Params, functional
+from tests.goldens import drawing
 
 
 def run(
@@ -51,9 +54,16 @@ def run(
   return {name: np.asarray(value) for name, value in outputs.items()}
 
 
-def published_layout(p, value) -> np.ndarray:
+def published_layout(p: Param, value) -> np.ndarray:
   """Transposes an array of ours to how it is published."""
-  if p.torch is None:
-    return np.asarray(value)
-  theirs, ours = (side.split() for side in p.torch.split("->"))
-  return np.transpose(value, [ours.index(letter) for letter in theirs])
+  return np.transpose(value, inverse(order(p)))
+
+
+def drawn(spec: Mapping[str, Param]) -> Params:
+  """A model's parameters, drawn from their published names."""
+  return {
+    name: jnp.asarray(
+      np.transpose(drawing.draw(name, published_shape(p)), order(p))
+    )
+    for name, p in spec.items()
+  }

@@ -3,7 +3,23 @@
 
 Of IF no copies but those of I-XL and II-L could be read. The others are told
 from them by their widths, which agree with the published numbers of parameters.
+
+And a tiny one, for goldens of what goes beside a U-Net.
 """
+
+TINY = {
+  "act_fn": "silu",
+  "attention_head_dim": 2,
+  "block_out_channels": [8, 12],
+  "cross_attention_dim": 16,
+  "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+  "in_channels": 4,
+  "layers_per_block": 1,
+  "norm_num_groups": 4,
+  "out_channels": 4,
+  "sample_size": 8,
+  "up_block_types": ["CrossAttnUpBlock2D"] * 2,
+}
 
 _SD1 = {
   "_class_name": "UNet2DConditionModel",

@@ -22,8 +22,9 @@ from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import Param, functional
 from suti.nn.surgery import lora_at, merge, ranks, scaled
-from tests.goldens import drawing, loras
+from tests.goldens import loras
 from tests.goldens.families.clip import TEXT
+from tests.goldens.ours import drawn
 
 MODELS = {
   "unet": declare_unet(loras.UNET),
@@ -36,16 +37,7 @@ FILE = "pytorch_lora_weights.safetensors"
 
 @functools.cache
 def base(part):
-  """Parameters drawn from their published names, in our layout."""
-  params = {}
-  for name, p in SPECS[part].items():
-    if p.torch is None:
-      params[name] = jnp.asarray(drawing.draw(name, p.shape))
-      continue
-    # (..., I, O) of ours is (O, I, ...) of theirs.
-    x = drawing.draw(name, (*p.shape[:-3:-1], *p.shape[:-2]))
-    params[name] = jnp.asarray(np.moveaxis(x, (0, 1), (-1, -2)))
-  return params
+  return drawn(SPECS[part])
 
 
 @functools.cache
@@ -260,7 +252,12 @@ def real_spec(model):
 
 
 @pytest.mark.parametrize(
-  "model", ["stable-diffusion-v1-5", "stable-diffusion-2-1"]
+  "model",
+  [
+    "stable-diffusion-v1-5",
+    "stable-diffusion-2-1",
+    "stable-diffusion-xl-base-1.0",
+  ],
 )
 def test_real_models_have_no_two_layers_of_one_name(model):
   spec = real_spec(model)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from suti.io.layout import published_shape
 from suti.io.matching import rename
 from suti.io.weights import load, save
 from suti.models import clip, dino, dinov2, t5
 from suti.nn.param import functional, init
-from tests.goldens import drawing, ours
+from tests.goldens import drawing
 from tests.goldens.families import dino as dino_family
 from tests.models.test_goldens import index
 
@@ -105,11 +106,7 @@ def test_names_of_torch_hub_become_the_published_ones(model):
 def test_torch_hub_and_hugging_face_layouts_are_one_model(tmp_path):
   config, _ = dino_family.CASES["dino"]
   spec, _ = functional(dino.declare_dino(config))
-  shapes = {
-    name: ours.published_layout(p, np.empty(p.shape)).shape
-    for name, p in spec.items()
-  }
-  weights = drawing.weights(shapes)
+  weights = drawing.weights({n: published_shape(p) for n, p in spec.items()})
   hub = {
     theirs: np.concatenate([weights[name] for name in names])
     for theirs, names in hub_names(config)

@@ -12,8 +12,9 @@ from suti.io.weights import load, save
 from suti.models.ip_adapter import ImagePrompt, declare_ip_adapter, decouple
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, init
-from tests.goldens import drawing
+from tests.goldens import drawing, unets
 from tests.goldens.families import ip_adapter as family
+from tests.goldens.ours import drawn
 from tests.models.test_goldens import GOLDENS
 
 CASE = "ip_adapter"
@@ -73,12 +74,7 @@ def test_the_order_of_the_pictures_does_not_matter_and_each_counts(ours):
 def test_tokens_are_the_publishers_to_the_last_digits(case):
   spec, apply = functional(family.declare(family.CASES[case][0]))
   stored = GOLDENS / f"{case}.safetensors"
-  drawn = drawing.weights(family.shapes(family.CASES[case][0]))
-  params = {
-    name: jnp.asarray(np.transpose(x) if spec[name].torch else x)
-    for name, x in drawn.items()
-  }
-  tokens = apply(params, family.inputs(case)["images"], method="tokens")
+  tokens = apply(drawn(spec), family.inputs(case)["images"], method="tokens")
   expected = safetensors.numpy.load_file(stored)["tokens"]
   np.testing.assert_allclose(tokens, expected, rtol=1e-5, atol=1e-5)
 
@@ -87,9 +83,9 @@ def test_tokens_are_the_publishers_to_the_last_digits(case):
 def test_a_file_is_declared_from_its_shapes_and_written_as_it_was(
   case, tmp_path
 ):
-  drawn = drawing.weights(family.shapes(family.CASES[case][0]))
+  tensors = drawing.weights(family.shapes(family.CASES[case][0]))
   safetensors.numpy.save_file(
-    drawn, tmp_path / "a.safetensors", metadata={"format": "pt"}
+    tensors, tmp_path / "a.safetensors", metadata={"format": "pt"}
   )
   with safetensors.safe_open(tmp_path / "a.safetensors", "np") as file:
     names = list(file.keys())
@@ -102,17 +98,22 @@ def test_a_file_is_declared_from_its_shapes_and_written_as_it_was(
 
 
 def test_a_real_model_takes_its_own_file_and_no_other():
-  unet = declare_unet({"cross_attention_dim": 768})
-  published = family.PUBLISHED
-  for name in ("ip-adapter_sd15", "ip-adapter-plus_sd15"):
-    decouple(unet, family.declare(published[name]))
-  with pytest.raises(ValueError) as caught:
-    decouple(unet, family.declare(published["ip-adapter_sdxl"]))
-  assert str(caught.value) == (
-    "This IP-Adapter is for a U-Net of 70 cross-attentions, 640 to 1280 wide, "
-    "and the model has 16, 320 to 1280 wide: use the file for this model's "
-    "family."
-  )
+  sd15 = "16 cross-attentions, 320 to 1280 wide", "16, 320 to 1280 wide"
+  sdxl = "70 cross-attentions, 640 to 1280 wide", "70, 640 to 1280 wide"
+  for model, own, other, theirs, its in (
+    ("stable-diffusion-v1-5", "sd15", "sdxl", sdxl[0], sd15[1]),
+    ("stable-diffusion-xl-base-1.0", "sdxl", "sd15", sd15[0], sdxl[1]),
+  ):
+    unet = declare_unet(unets.PUBLISHED[model])
+    for name, config in family.PUBLISHED.items():
+      if own in name:
+        decouple(unet, family.declare(config))
+    with pytest.raises(ValueError) as caught:
+      decouple(unet, family.declare(family.PUBLISHED[f"ip-adapter_{other}"]))
+    assert str(caught.value) == (
+      f"This IP-Adapter is for a U-Net of {theirs}, and the model has {its}: "
+      "use the file for this model's family."
+    )
 
 
 @pytest.mark.parametrize(

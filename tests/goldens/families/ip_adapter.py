@@ -7,27 +7,16 @@ They have no config: here a config is what their shapes follow from.
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from suti.io.layout import published_shape
 from suti.models import ip_adapter
 from suti.models.unet import declare_unet
 from suti.nn.param import functional
-from tests.goldens import drawing, theirs
-from tests.goldens.ours import published_layout
+from tests.goldens import drawing, theirs, unets
+from tests.goldens.ours import drawn
 
-UNET = {
-  "act_fn": "silu",
-  "attention_head_dim": 2,
-  "block_out_channels": [8, 12],
-  "cross_attention_dim": 16,
-  "down_block_types": ["CrossAttnDownBlock2D"] * 2,
-  "in_channels": 4,
-  "layers_per_block": 1,
-  "norm_num_groups": 4,
-  "out_channels": 4,
-  "up_block_types": ["CrossAttnUpBlock2D"] * 2,
-}
+UNET = unets.TINY
 # Widths of the cross-attentions: on the way down, on the way up, the middle.
 _TINY = {"text": 16, "widths": [8, 12, 12, 12, 8, 8, 12]}
 _SD15 = {
@@ -132,16 +121,10 @@ def inputs(case: str) -> dict[str, np.ndarray]:
 
 def call(spec, apply):
   module = ip_adapter.declare_ip_adapter(
-    {
-      name: published_layout(p, np.empty(p.shape, np.bool_)).shape
-      for name, p in spec.items()
-    }
+    {name: published_shape(p) for name, p in spec.items()}
   )
   unet_spec, unet = functional(ip_adapter.decouple(declare_unet(UNET), module))
-  unet_params = {}
-  for name, p in unet_spec.items():
-    shape = published_layout(p, np.empty(p.shape, np.bool_)).shape
-    unet_params[name] = _our_layout(p, drawing.draw(name, shape))
+  unet_params = drawn(unet_spec)
 
   @jax.jit
   def run_all(params, images, x, t, text, scale):
@@ -152,13 +135,6 @@ def call(spec, apply):
     }
 
   return run_all
-
-
-def _our_layout(p, value):
-  if p.torch is None:
-    return jnp.asarray(value)
-  published, our = (side.split() for side in p.torch.split("->"))
-  return jnp.asarray(np.transpose(value, [published.index(d) for d in our]))
 
 
 # --- Theirs ------------------------------------------------------------------
