@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.backbone import check_parts, patch_size
+from suti.backbone import check_parts, own_size
 from suti.codec import Codec, open_codec
 from suti.diffusion import samplers
 from suti.diffusion.cascade import augment, upscale
@@ -30,7 +30,8 @@ from suti.diffusion.guidance import classifier_free_of_mean, guided
 from suti.diffusion.plan import Plan
 from suti.diffusion.published import from_config
 from suti.diffusion.schedule import make_schedule
-from suti.io.files import read_json
+from suti.io.files import read_object
+from suti.model_index import read_index
 from suti.models.unet_embeddings import Added
 from suti.published import Change, Model, open_model
 from suti.text_encoders import EncodeText, Text
@@ -96,7 +97,8 @@ def open_stage(
       inpainting.
   """
   check_parts(folder)
-  codec = open_codec(folder, patch=patch_size(folder))
+  index = read_index(folder)
+  codec = open_codec(folder, patch=index.get("patch_size", 1))
   unet = open_model(
     folder / "unet",
     expected=("UNet2DConditionModel",),
@@ -113,7 +115,6 @@ def open_stage(
       f"of {codec.channels}: nets of inpainting, editing or depth cannot be "
       "drawn with by text alone; give a text-to-image model."
     )
-  index = folder / "model_index.json"
   is_xl = config.get("addition_embed_type") == "text_time"
   latent = not codec.bounded
   return Stage(
@@ -121,10 +122,9 @@ def open_stage(
     unet=unet,
     codec=codec,
     scheduler=_read_scheduler(folder, latent=latent),
-    noising=read_json(noising) if enlarges else None,
-    size_px=int(config["sample_size"]) * codec.patch,
-    zero_null=index.is_file()
-    and bool(read_json(index).get("force_zeros_for_empty_prompt", False)),
+    noising=read_object(noising) if enlarges else None,
+    size_px=own_size(unet, codec),
+    zero_null=index.get("force_zeros_for_empty_prompt", is_xl),
     steps=50 if latent or enlarges else 100,
     guidance=5.0 if is_xl else 7.5 if latent else 4.0 if enlarges else 7.0,
     advance=_make_sampler(unet.apply),
@@ -133,14 +133,12 @@ def open_stage(
 
 def _read_scheduler(folder, *, latent):
   """The published file, with what its publisher's pipeline corrects in it."""
-  config = read_json(folder / "scheduler" / "scheduler_config.json")
+  config = read_object(folder / "scheduler" / "scheduler_config.json")
   if latent:
     config.setdefault("clip_sample", False)  # latents have no range
-  index = folder / "model_index.json"
-  if index.is_file():
-    kind = read_json(index).get("_class_name")
-    if kind == "StableDiffusionPipeline" and "steps_offset" in config:
-      config["steps_offset"] = 1
+  kind = read_index(folder).get("_class_name")
+  if kind == "StableDiffusionPipeline" and "steps_offset" in config:
+    config["steps_offset"] = 1
   return config
 
 

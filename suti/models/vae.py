@@ -39,9 +39,9 @@ _DEFAULTS = {
 # Say nothing about the function that we compute: how latents are scaled, and
 # how large the pictures were in training, is the caller's matter.
 _ASIDE = {
-  "sample_size": 32,
+  "sample_size": 512,
   "scaling_factor": 0.18215,
-  "shift_factor": None,
+  "shift_factor": -1.0,  # any number
   "latents_mean": None,
   "latents_std": None,
   "force_upcast": True,
@@ -77,7 +77,8 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
     if key not in _DEFAULTS and key not in _ASIDE
   ]
   config = _DEFAULTS | config
-  check_kinds(config, _DEFAULTS | _ASIDE, what="an autoencoder")
+  given = {k: v for k, v in config.items() if v is not None or k in _DEFAULTS}
+  check_kinds(given, _DEFAULTS | _ASIDE, what="an autoencoder")
   num_levels = len(config["block_out_channels"])
   problems += [
     f"{key}={config[key]!r}"
