@@ -26,6 +26,7 @@ from suti.io.files import (
 from suti.io.published_files import leads_out
 from suti.io.weights import rewrite
 from suti.model_index import (
+  ASIDE,
   FILE,
   PIPELINES,
   complete_index,
@@ -47,8 +48,6 @@ _TEXTS = re.compile(r".*\.(json|txt|model|md)|LICEN[CS]E.*", re.IGNORECASE)
 _WEIGHTS_INDEX = re.compile(r".*\.index(\.[^.]+)?\.json")
 _MAX_TEXT_BYTES = 64 << 20  # a large tokenizer.json has 20 MB
 
-# What published pipelines have beside the model: judges, watermarks.
-ASIDE = ("feature_extractor", "safety_checker", "watermarker")
 TEXTS, LEFT_OUT = "texts", "left out"
 
 

@@ -19,6 +19,8 @@ from suti.io.files import read_object
 from suti.values import check_kinds
 
 FILE = "model_index.json"
+# What published pipelines have beside the model: judges and watermarks.
+ASIDE = ("feature_extractor", "safety_checker", "watermarker")
 _KINDS = {
   "_class_name": "",
   "patch_size": 1,

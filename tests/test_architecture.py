@@ -91,7 +91,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   # Folders of published models, opened: one model, its texts, its pictures,
   # then all of a text-to-image model.
   "suti.hub": (
-    ("suti.backbone", "suti.convert", "suti.model_index"),
+    ("suti.backbone", "suti.io", "suti.model_index"),
     frozenset({"huggingface_hub"}),
   ),
   "suti.model_index": (("suti.io", "suti.values"), frozenset()),
