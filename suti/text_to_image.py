@@ -33,7 +33,7 @@ from suti.diffusion.schedule import make_schedule
 from suti.io.files import read_object
 from suti.model_index import read_index
 from suti.models.unet_embeddings import Added
-from suti.published import Change, Model, open_model
+from suti.published import Change, Model, open_model, read_config
 from suti.text_encoders import EncodeText, Text
 
 SAMPLERS = {
@@ -124,11 +124,21 @@ def open_stage(
     scheduler=_read_scheduler(folder, latent=latent),
     noising=read_object(noising) if enlarges else None,
     size_px=own_size(unet, codec),
-    zero_null=index.get("force_zeros_for_empty_prompt", is_xl),
+    zero_null=null_is_zeros(folder),
     steps=50 if latent or enlarges else 100,
     guidance=5.0 if is_xl else 7.5 if latent else 4.0 if enlarges else 7.0,
     advance=_make_sampler(unet.apply),
   )
+
+
+def null_is_zeros(folder: Path) -> bool:
+  """Whether a model's null text is zeros and not an empty text, as SDXL's is.
+
+  Said without opening the model, so that texts can be encoded before it comes.
+  """
+  kind = read_config(folder / "unet").get("addition_embed_type")
+  default = kind == "text_time"  # the publisher's
+  return read_index(folder).get("force_zeros_for_empty_prompt", default)
 
 
 def _read_scheduler(folder, *, latent):
@@ -204,6 +214,7 @@ def draw(
     ValueError: an argument does not fit the model.
   """
   size = _check(stage, size=size, small=small_pm1 is not None)
+  _check_text(stage, text)
   plan = from_config(
     choose_sampler(stage.scheduler, sampler), num_steps=steps or stage.steps
   )
@@ -221,6 +232,8 @@ def draw(
     slots = stage.advance(
       stage.unet.params, piece, slots, keys_B, conditions, guidance
     )
+    if watch:  # which should see what is done, not what was ordered
+      jax.block_until_ready(slots)
   return stage.codec.decode(stage.codec.params, slots[0])
 
 
@@ -290,6 +303,27 @@ def _check(stage, *, size, small):
       f"multiples of {patch}."
     )
   return height, width
+
+
+def _check_text(stage, text):
+  """Sees that the text encoders are those of the net."""
+  config, spec = stage.unet.config, stage.unet.spec
+  asked = [config.get("encoder_hid_dim") or config["cross_attention_dim"]]
+  given = [text.states_BLD.shape[-1]]
+  if config.get("addition_embed_type") == "text_time":
+    numbers = 6 * config["addition_time_embed_dim"]
+    asked.append(spec["add_embedding.linear_1.weight"].shape[0] - numbers)
+    given.append(0 if text.pooled_BP is None else text.pooled_BP.shape[-1])
+  if asked != given:
+    raise ValueError(
+      f"{stage.folder} does not go with these text encoders: its unet/ takes "
+      f"texts {_and(asked)} wide, they give {_and(given)}. Give the parts of "
+      "one model."
+    )
+
+
+def _and(widths):
+  return " and ".join(map(str, widths))
 
 
 def _condition(stage, text, *, size):

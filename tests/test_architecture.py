@@ -66,7 +66,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.io.files": ((), NUMPY),
   "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (
-    ("suti.schema", "suti.io", "suti.nn.param", "suti.images"),
+    ("suti.schema", "suti.io", "suti.nn.param", "suti.images", "suti.values"),
     frozenset(
       {
         "jax",
@@ -85,7 +85,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   ),
   "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
   "suti.text": (
-    ("suti.io.sentencepiece",),
+    ("suti.io.files", "suti.io.sentencepiece"),
     frozenset({"numpy", "tokenizers", "transformers"}),
   ),
   # Folders of published models, opened: one model, its texts, its pictures,
