@@ -13,6 +13,7 @@ from pathlib import Path
 import safetensors
 
 from experts.wave_files import read_experts
+from suti.io.files import check_new_folder, replacing_folder
 from suti.io.lora import save_lora
 
 
@@ -27,8 +28,8 @@ def export_experts(
 
   Args:
     folder: experts/finetune of a workdir.
-    out: folder for what is written: CLUSTER.safetensors in the layout
-      "diffusers", a folder CLUSTER in the layout "peft".
+    out: new folder, which appears when all is written: CLUSTER.safetensors in
+      the layout "diffusers", a folder CLUSTER in the layout "peft".
     layout: as in `suti.io.lora.save_lora`.
     clusters: keys of the experts to write; None is all that are fine.
 
@@ -36,30 +37,34 @@ def export_experts(
     What was written, in the order of the waves.
 
   Raises:
-    ValueError: there is no such expert, or it is no LoRA.
+    ValueError: there is no such expert, it is no LoRA, or `out` is there.
   """
-  written = {}
-  for record in sorted(Path(folder).glob("wave-*.json")):
-    weights = record.with_suffix(".safetensors")
-    experts = read_experts(record.parent, record.stem)
-    for row, expert in enumerate(experts):
-      wanted = clusters is None or expert.cluster in clusters
-      if not wanted or expert.status != "ok":
-        continue
-      name = expert.cluster + (".safetensors" if layout == "diffusers" else "")
-      update = _read_row(weights, row, teacher=expert.teacher)
-      save_lora({"unet": update}, Path(out) / name, layout=layout)
-      written[expert.cluster] = Path(out) / name
-  if absent := sorted(set(clusters or ()) - written.keys()):
-    raise ValueError(
-      f"{folder} has no finished expert of cluster {absent[0]!r}: give keys of "
-      "its wave-*.json whose status is 'ok'."
-    )
-  if not written:
+  check_new_folder(Path(out), outside=Path(folder))
+  found = {
+    expert.cluster: (record.with_suffix(".safetensors"), row, expert.teacher)
+    for record in sorted(Path(folder).glob("wave-*.json"))
+    for row, expert in enumerate(read_experts(record.parent, record.stem))
+    if expert.status == "ok"
+  }
+  if not found:
     raise ValueError(
       f"{folder} has no finished expert: run experts.finetune first."
     )
-  return list(written.values())
+  if absent := sorted(set(clusters or ()) - found.keys()):
+    raise ValueError(
+      f"{folder} has no finished expert of cluster {absent[0]!r}: there are "
+      f"{', '.join(list(found)[:5])}{' and more' if len(found) > 5 else ''}."
+    )
+  names = []
+  with replacing_folder(out) as place:
+    for cluster, (weights, row, teacher) in found.items():
+      if clusters is None or cluster in clusters:
+        update = _read_row(weights, row, teacher=teacher)
+        names.append(
+          cluster + (".safetensors" if layout == "diffusers" else "")
+        )
+        save_lora({"unet": update}, place / names[-1], layout=layout)
+  return [Path(out) / name for name in names]
 
 
 def _read_row(file, row, *, teacher):
@@ -69,11 +74,17 @@ def _read_row(file, row, *, teacher):
       f"{file} is gone: with config.finetune.keep_weights=False weights are "
       "deleted once sampled."
     )
-  with safetensors.safe_open(file, framework="np") as opened:
-    names = list(opened.keys())
-    if others := [name for name in names if ".lora_" not in name]:
-      raise ValueError(
-        f"The experts in {file} are of teacher '{teacher}' and no LoRA: they "
-        f"change {others[0]!r} itself. Use config.finetune.teacher='lora'."
-      )
-    return {name: opened.get_slice(name)[row] for name in names}
+  try:
+    with safetensors.safe_open(file, framework="np") as opened:
+      names = list(opened.keys())
+      if others := [name for name in names if ".lora_" not in name]:
+        raise ValueError(
+          f"The experts in {file} are of teacher '{teacher}' and no LoRA: they "
+          f"change {others[0]!r} itself. Use config.finetune.teacher='lora'."
+        )
+      return {name: opened.get_slice(name)[row] for name in names}
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f"{file} is not a whole safetensors file ({error}): delete it and its "
+      ".json, and run experts.finetune again."
+    ) from error

@@ -25,9 +25,11 @@ import numpy as np
 
 from suti.codec import Codec, open_codec
 from suti.diffusion.schedule import Schedule, make_schedule
-from suti.io.files import read_json
-from suti.published import open_model
+from suti.io.files import read_object
+from suti.model_index import read_index
+from suti.published import Model, explain_without_config, open_model
 from suti.text_encoders import open_text_encoders
+from suti.values import check_kinds
 
 # B batch, H W C image or latent, L text tokens, D width.
 
@@ -98,13 +100,16 @@ def find_model(name_or_dir: str | Path) -> Path:
   """The folder of a shipped model's name, or the folder itself.
 
   Raises:
-    ValueError: there is no such folder; names the shipped ones.
+    ValueError: there is no such folder; names the shipped ones, or what lies
+      there.
   """
   shipped = sorted(p.name for p in PRETRAINED.glob("*") if p.is_dir())
   if str(name_or_dir) in shipped:
     return PRETRAINED / str(name_or_dir)
   if Path(name_or_dir).is_dir():
     return Path(name_or_dir)
+  if Path(name_or_dir).is_file():
+    raise ValueError(explain_without_config(Path(name_or_dir)))
   raise ValueError(
     f"No model '{name_or_dir}': it is neither a folder nor one of the shipped "
     f"models {', '.join(shipped) or '(none)'}."
@@ -135,7 +140,7 @@ def load_backbone(
     dtype=dtype,
     weights=weights,
   )
-  codec = open_codec(folder, patch=patch_size(folder))
+  codec = open_codec(folder, patch=read_index(folder).get("patch_size", 1))
   _check_trainable(folder, unet.config, codec)
   encode = open_text_encoders(folder)
   return Backbone(
@@ -145,9 +150,9 @@ def load_backbone(
     unet_config=unet.config,
     params=unet.params,
     schedule=make_schedule(
-      read_json(folder / "scheduler" / "scheduler_config.json")
+      read_object(folder / "scheduler" / "scheduler_config.json")
     ),
-    size_px=int(unet.config["sample_size"]) * codec.patch,
+    size_px=own_size(unet, codec),
     codec=codec,
     encode_text=lambda texts: encode(texts)[:2],
   )
@@ -171,10 +176,18 @@ def check_parts(folder: Path) -> None:
       )
 
 
-def patch_size(folder: Path) -> int:
-  """Side of the pixel patches that a model works on; 1 in published ones."""
-  index = folder / "model_index.json"
-  return int(read_json(index).get("patch_size", 1)) if index.is_file() else 1
+def own_size(unet: Model, codec: Codec) -> int:
+  """Side in px of the pictures that a U-Net was trained on.
+
+  Raises:
+    ValueError: its config does not say.
+  """
+  check_kinds(
+    {"sample_size": unet.config.get("sample_size")},
+    {"sample_size": 64},
+    what="a U-Net",
+  )
+  return unet.config["sample_size"] * codec.patch
 
 
 def _check_trainable(folder, config, codec):

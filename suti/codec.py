@@ -81,10 +81,10 @@ def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
   config: dict[str, Any] = dict(model.config)
   scale = config.get("scaling_factor", 0.18215)  # the publisher's defaults
   shift = config.get("shift_factor") or 0.0
-  factor = 2 ** (len(config["block_out_channels"]) - 1)
+  factor = 2 ** (len(config.get("block_out_channels", (64,))) - 1)
   # Its own size is what it was trained on: the best size of a tile.
-  tile = int(config.get("sample_size") or 512)
-  tile_z = tile // factor
+  tile_z = max(1, (config.get("sample_size") or 512) // factor)
+  tile = tile_z * factor
   whole = WHOLE_PX // patch
 
   @jax.jit

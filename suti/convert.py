@@ -2,36 +2,53 @@
 """Published folders -> the same, checked, under today's names, in shards.
 
 A folder of this project is a published folder, so nothing is translated: every
-part is opened as it would be to draw with, which finds what is missing, of the
-wrong shape or not a number, and written anew. Old names of tensors become the
-current ones, several variants become one, pickles are refused. The result opens
-here and in diffusers or transformers alike. Experts and LoRA files are
-`suti.io.lora`'s matter.
+part is declared from its config and its tensors are held against that, which
+finds what is missing, of the wrong shape or not a number. Tensors go from file
+to file one by one. Old names become the current ones, several variants become
+one, pickles are refused. The result opens here and in diffusers or transformers
+alike. Experts and LoRA files are `suti.io.lora`'s matter.
 """
 
 import dataclasses
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
-from suti.io.files import read_json, replacing_folder, write_json
-from suti.io.weights import save
-from suti.published import FAMILIES, kind_of, open_model, read_config
+from suti.io.files import (
+  check_new_folder,
+  replacing_folder,
+  write_json,
+)
+from suti.io.published_files import leads_out
+from suti.io.weights import rewrite
+from suti.model_index import (
+  ASIDE,
+  FILE,
+  PIPELINES,
+  complete_index,
+  named_parts,
+  read_index,
+  without_parts,
+)
+from suti.progress import progress
+from suti.published import (
+  FAMILIES,
+  explain_without_config,
+  kind_of,
+  open_model,
+  read_config,
+)
 
-# What is copied beside weights: configs, tokenizers, model cards' licences.
-_TEXTS = (".json", ".txt", ".model")
+# What is copied beside weights: configs, tokenizers, cards and licences.
+_TEXTS = re.compile(r".*\.(json|txt|model|md)|LICEN[CS]E.*", re.IGNORECASE)
+_WEIGHTS_INDEX = re.compile(r".*\.index(\.[^.]+)?\.json")
 _MAX_TEXT_BYTES = 64 << 20  # a large tokenizer.json has 20 MB
 
-# The published pipelines, by what their folders hold.
-_PIPELINES = {
-  ("CLIPTextModel",): "StableDiffusionPipeline",
-  ("CLIPTextModel", "CLIPTextModelWithProjection"): "StableDiffusionXLPipeline",
-  ("T5EncoderModel",): "IFPipeline",
-}
-_LIBRARIES = {"UNet2DConditionModel": "diffusers", "AutoencoderKL": "diffusers"}
+TEXTS, LEFT_OUT = "texts", "left out"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,10 +57,10 @@ class Part:
 
   Attributes:
     name: its folder; empty if the model is the whole folder.
-    kind: its class.
+    kind: its class; or `TEXTS`, which were copied, or `LEFT_OUT`.
     num_parameters: how many numbers it has.
-    num_files: of weights; 0 where it was left out.
-    num_bytes: of weights.
+    num_files: of weights, or of texts.
+    num_bytes: of these files.
   """
 
   name: str
@@ -60,163 +77,170 @@ def convert(
   dtype: Any = None,
   max_shard_bytes: int = 5 * 10**9,
   complete: bool = False,
-  tell: Callable[[str], None] = lambda name: None,
 ) -> list[Part]:
-  """Checks a published folder and writes it anew.
+  """Checks a published folder and writes it anew, showing where it is.
 
   Args:
     source: one model, or a text-to-image model of several parts.
     out: the new folder; appears when all of it is written.
     dtype: of the weights; None keeps each tensor's own.
     max_shard_bytes: largest file of weights, tensors being whole.
-    complete: also refuse what diffusers could not open.
-    tell: called with the name of each part before it is read.
+    complete: also make it a folder that diffusers opens as a whole.
 
   Returns:
     The parts, also those that were left out.
 
   Raises:
-    ValueError: no model is there, a part does not fit its config, or `out` is
-      not empty.
+    ValueError: no model is there, a part is missing or does not fit its config,
+      diffusers cannot open it, or `out` cannot be a new folder.
   """
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise ValueError(f"{out} is already there: give the name of a new folder.")
-  if (source / "unet").is_dir() or (source / "model_index.json").is_file():
-    names = sorted(p.name for p in source.iterdir() if _is_part(p))
-  else:
-    names = [""]
-  if complete:
-    _check_pipeline(source)
+  check_new_folder(out, outside=source)
+  if (source / "apprentice.json").is_file():
+    raise ValueError(
+      f"{source} is an apprentice, whose layers for demonstrations exist "
+      "nowhere else: use it as it is, by `suti generate --subject`."
+    )
+  options = {"dtype": dtype, "max_shard_bytes": max_shard_bytes, "home": source}
+  if not ((source / "unet").is_dir() or (source / FILE).is_file()):
+    with replacing_folder(out) as place:
+      return [_convert_model(source, place, name="", **options)]
+  index = read_index(source)
+  kinds = _kinds_of_parts(source, index)
+  index = _new_index(source, index, kinds, complete=complete)
   parts = []
   with replacing_folder(out) as place:
-    for name in names:
-      tell(name or source.name)
-      parts.append(
-        _convert_part(
-          source / name if name else source,
-          place / name if name else place,
-          name=name,
-          dtype=dtype,
-          max_shard_bytes=max_shard_bytes,
-        )
-      )
-    if names != [""]:
-      kept = {part.name: part for part in parts if part.kind != _LEFT_OUT}
-      write_json(place / "model_index.json", _index(source, kept))
+    if (copied := _copy_texts(source, place, home=source)).num_files:
+      parts.append(copied)
+    for name, kind in kinds.items():
+      folder = source / name
+      if kind == LEFT_OUT:
+        parts.append(Part(name=name, kind=LEFT_OUT))
+      elif kind == TEXTS:
+        parts.append(_copy_texts(folder, place / name, home=source))
+      else:
+        parts.append(_convert_model(folder, place / name, name=name, **options))
+    write_json(place / FILE, index)
   return parts
 
 
-_LEFT_OUT = "left out"
+def _kinds_of_parts(source: Path, index: Mapping[str, Any]) -> dict[str, str]:
+  """The class of each part, or that it is `TEXTS` or `LEFT_OUT`.
+
+  Where model_index.json names parts, all others are left out.
+
+  Raises:
+    ValueError: a part that it names is not there, or not supported.
+  """
+  folders = sorted(p for p in source.iterdir() if p.is_dir())
+  folders = [folder for folder in folders if not folder.name.startswith(".")]
+  named = named_parts(index)
+  there = {folder.name for folder in folders}
+  if absent := [n for n in named if n not in there and n not in ASIDE]:
+    raise ValueError(
+      f"{source} has no folder {absent[0]!r}, which its {FILE} names as a "
+      "part: fetch the rest of the model."
+    )
+  return {
+    folder.name: _kind_of_part(folder)
+    if not named or folder.name in named
+    else LEFT_OUT
+    for folder in folders
+  }
 
 
-def _is_part(path: Path) -> bool:
-  return path.is_dir() and not path.name.startswith(".")
+def _kind_of_part(folder: Path) -> str:
+  aside = folder.name in ASIDE
+  if not (folder / "config.json").is_file():
+    if any(folder.glob("*.safetensors")) and not aside:
+      raise ValueError(explain_without_config(folder))
+    return TEXTS
+  kind = kind_of(read_config(folder))
+  if kind not in FAMILIES and aside:
+    return LEFT_OUT
+  return open_model(folder, weights=False).kind
 
 
-def _convert_part(source, out, *, name, dtype, max_shard_bytes) -> Part:
-  """Writes a model's weights, or copies the texts of what has none."""
-  config_file = source / "config.json"
-  if name and not config_file.is_file():
-    return Part(name=name, kind=_copy_texts(source, out) and "texts")
-  config = read_config(source)
-  kind = kind_of(config)
-  if name and kind not in FAMILIES:
-    return Part(name=name, kind=_LEFT_OUT)
-  model = open_model(source, dtype=dtype)
-  _copy_texts(source, out)
-  stem = FAMILIES[kind].stem
-  save(
-    model.params,
-    model.spec,
-    out / f"{stem}.safetensors",
-    max_shard_bytes=max_shard_bytes,
-  )
-  if dtype is not None and "torch_dtype" in config:
-    config["torch_dtype"] = jnp.dtype(dtype).name
-    write_json(out / "config.json", config)
+def _new_index(source, index, kinds, *, complete) -> dict[str, Any]:
+  """What is said of the parts that are kept.
+
+  Raises:
+    ValueError: it must be complete, and diffusers has no such pipeline.
+  """
+  if named_parts(index):
+    return without_parts(index, {n for n, k in kinds.items() if k != LEFT_OUT})
+  models = {n: k for n, k in kinds.items() if k in FAMILIES}
+  full = complete_index(source, index, models)
+  patch = index.get("patch_size", 1)
+  if complete and (patch != 1 or full["_class_name"] not in PIPELINES):
+    what = (
+      f"is of {', '.join(models.values()) or 'no models'}"
+      if patch == 1
+      else f"works on patches of {patch} px (patch_size of its {FILE})"
+    )
+    raise ValueError(
+      f"{source} {what}, for which diffusers has no pipeline: convert its "
+      "unet/ alone, or leave --to out."
+    )
+  # An index of ours names no parts, and is left as it is.
+  return full if complete or not index else dict(index)
+
+
+def _convert_model(folder, out, *, name, home, dtype, max_shard_bytes) -> Part:
+  """Writes a model's weights, and copies the texts beside them."""
+  model = open_model(folder, weights=False)
+  family = FAMILIES[model.kind]
+  _copy_texts(folder, out, home=home)
+  with progress(len(model.spec), name or folder.name) as bar:
+    rewrite(
+      model.spec,
+      folder,
+      out / f"{family.stem}.safetensors",
+      dtype=dtype,
+      renames=family.renames,
+      max_shard_bytes=max_shard_bytes,
+      tell=lambda _: bar.update(),
+    )
+  if dtype is not None:
+    stated = {"torch_dtype", "dtype"} & model.config.keys()
+    new = dict.fromkeys(stated, jnp.dtype(dtype).name)
+    write_json(out / "config.json", {**model.config, **new})
   files = list(out.glob("*.safetensors"))
   return Part(
     name=name,
-    kind=kind,
+    kind=model.kind,
     num_parameters=sum(p.size for p in model.spec.values()),
     num_files=len(files),
     num_bytes=sum(file.stat().st_size for file in files),
   )
 
 
-def _copy_texts(source: Path, out: Path) -> bool:
-  """Copies small text files; weights' indexes are written with the weights."""
-  out.mkdir(parents=True, exist_ok=True)
-  for file in sorted(source.iterdir()):
-    if (
-      file.is_file()
-      and file.suffix in _TEXTS
-      and not file.name.endswith(".safetensors.index.json")
-      and not file.name.endswith(".bin.index.json")
-      and file.stat().st_size <= _MAX_TEXT_BYTES
-    ):
-      shutil.copyfile(file, out / file.name)
-  return True
+def _copy_texts(folder: Path, out: Path, *, home: Path) -> Part:
+  """Copies texts; weights' indexes are written with the weights.
 
-
-def _index(source: Path, parts: dict[str, Part]) -> dict[str, Any]:
-  """The published model_index.json without what was left out.
-
-  A folder that has none gets one, so that diffusers can open it whole.
+  Raises:
+    ValueError: one is a link to a place outside of `home`.
   """
-  path = source / "model_index.json"
-  if path.is_file():
-    index = read_json(path)
-    return {
-      name: [None, None] if _names_part(value) and name not in parts else value
-      for name, value in index.items()
-    }
-  index: dict[str, Any] = {"_class_name": _pipeline(source, parts)}
-  for name, part in parts.items():
-    if part.num_files:
-      library = _LIBRARIES.get(part.kind, "transformers")
-      index[name] = [library, part.kind]
-    elif (config := _texts_config(source / name)) is not None:
-      index[name] = config
-  return index
-
-
-def _names_part(value: Any) -> bool:
-  return isinstance(value, list) and len(value) == 2
-
-
-def _pipeline(source: Path, parts: dict[str, Part]) -> str:
-  encoders = tuple(
-    parts[name].kind
-    for name in ("text_encoder", "text_encoder_2")
-    if name in parts
+  files = [
+    file
+    for file in sorted(folder.iterdir())
+    if file.is_file()
+    and file.name != FILE
+    and _TEXTS.fullmatch(file.name)
+    and not _WEIGHTS_INDEX.fullmatch(file.name)
+    and file.stat().st_size <= _MAX_TEXT_BYTES
+  ]
+  for file in files:
+    # What is copied may be published: nothing of another place may slip in.
+    if leads_out(file, home=home):
+      raise ValueError(
+        f"{file} is a link that leads out of {home}: put the file itself there "
+        "if it belongs to the model."
+      )
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, out / file.name)
+  return Part(
+    name="" if folder == home else folder.name,
+    kind=TEXTS if files else LEFT_OUT,
+    num_files=len(files),
+    num_bytes=sum(file.stat().st_size for file in files),
   )
-  return _PIPELINES.get(encoders, "DiffusionPipeline")
-
-
-def _texts_config(folder: Path) -> Sequence[str] | None:
-  """[library, class] of a scheduler or a tokenizer, as its own config says."""
-  for name, key, library in (
-    ("scheduler_config.json", "_class_name", "diffusers"),
-    ("tokenizer_config.json", "tokenizer_class", "transformers"),
-  ):
-    if (folder / name).is_file():
-      return [library, str(read_json(folder / name).get(key))]
-  return None
-
-
-def _check_pipeline(source: Path) -> None:
-  """Refuses what is ours alone."""
-  index = source / "model_index.json"
-  patch = int(read_json(index).get("patch_size", 1)) if index.is_file() else 1
-  if patch != 1:
-    raise ValueError(
-      f"{source} works on patches of {patch} px (patch_size of its "
-      "model_index.json), for which diffusers has no pipeline: convert its "
-      "unet/ alone."
-    )
-  if (source / "apprentice.json").is_file():
-    raise ValueError(
-      f"{source} is an apprentice: its layers for demonstrations exist nowhere "
-      "else. Draw with `suti generate --subject`."
-    )

@@ -2,17 +2,31 @@
 """A model's name on the Hugging Face hub -> a folder on this machine.
 
 Only what is read is fetched: configs, tokenizers and safetensors of the parts
-that `model_index.json` names, without the variants that lie beside them. The
-hub's own cache keeps them. What a folder holds is `suti.backbone`'s matter.
+that `model_index.json` names, of the plain variant where there is one. The
+hub's own cache keeps them, and serves them without a network. What a folder
+holds is `suti.backbone`'s matter.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from suti.io.files import is_disk_full
+from suti.model_index import ASIDE, named_parts, read_index
+
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
-# A file's variant stands between its name and its ending.
-_VARIANTS = ("*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.msgpack", "*.onnx*")
+_PART = re.compile(r"[\w-]+")
 _TEXTS = ("*.json", "*.txt", "*.model")
+_CARDS = ("README.md", "LICENSE*")
+# Under the names that the publishers' libraries give: others are copies for
+# other programs.
+_WEIGHTS = ("model*.safetensors", "diffusion_pytorch_model*.safetensors")
+# A variant stands between two dots of a file's name.
+_VARIANTS = (
+  "*.*.safetensors",
+  "*.*.safetensors.index.json",
+  "*.safetensors.index.*.json",
+)
 
 
 def find_or_fetch(name_or_dir: str | Path) -> Path:
@@ -30,7 +44,7 @@ def find_or_fetch(name_or_dir: str | Path) -> Path:
   from suti.backbone import find_model
 
   name = str(name_or_dir)
-  if Path(name).is_dir() or not _ID.fullmatch(name):
+  if Path(name).exists() or not _ID.fullmatch(name):
     return find_model(name)
   return fetch(name)
 
@@ -44,57 +58,80 @@ def fetch(name: str) -> Path:
   Raises:
     ValueError: see `find_or_fetch`; safetensors are missing from it.
   """
+  folder = _snapshot(name, ["config.json", "model_index.json"])
+  named = [n for n in named_parts(read_index(folder)) if _PART.fullmatch(n)]
+  parts = [f"{part}/" for part in named if part not in ASIDE] or [""]
+  # A model of one part has its files at the top, and nothing else there.
+  others = [] if named else ["*/*"]
+  patterns = [
+    "model_index.json",
+    *_CARDS,
+    *(part + end for part in parts for end in (*_TEXTS, *_WEIGHTS)),
+  ]
+  folder = _snapshot(name, patterns, without=[*_VARIANTS, *others])
+  if lacking := _without_weights(folder, parts):
+    # There may be variants alone, or other names.
+    more = [f"{part}*.safetensors*" for part in lacking]
+    folder = _snapshot(name, more, without=others)
+  if lacking := _without_weights(folder, parts):
+    raise ValueError(
+      f"'{name}' has no .safetensors"
+      + (f" of its {lacking[0]}" if lacking[0] else "")
+      + " on the hub: pickles can run code when opened and are refused; look "
+      "for a repository or a revision that has safetensors."
+    )
+  return folder
+
+
+def _without_weights(folder: Path, parts: Sequence[str]) -> list[str]:
+  """The models among some parts of which no weights are there."""
+  return [
+    part
+    for part in parts
+    if (folder / part / "config.json").is_file() or not part
+    if not any((folder / part).glob("*.safetensors"))
+  ]
+
+
+def _snapshot(
+  name: str, patterns: Sequence[str], *, without: Sequence[str] = ()
+) -> Path:
+  """Fetches the files of some patterns; the folder has those of before, too."""
   # Imported here: no other command needs it.
   import huggingface_hub
   from huggingface_hub import errors
 
   repo, _, revision = name.partition("@")
-  where = {"repo_id": repo, "revision": revision or None}
-
-  def snapshot(patterns):
-    return Path(
-      huggingface_hub.snapshot_download(
-        **where, allow_patterns=patterns, ignore_patterns=list(_VARIANTS)
-      )
-    )
-
   try:
-    folder = snapshot(["config.json", "model_index.json"])
-    parts = _parts(folder)
-    patterns = [f"{part}{end}" for part in parts for end in _TEXTS]
-    patterns += [f"{part}*.safetensors" for part in parts]
-    folder = snapshot([*patterns, "model_index.json"])
-  except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
-    raise ValueError(
-      f"The hub has no public repository '{name}': check its name (and "
-      "HF_TOKEN, if it is not public), or give a folder."
-    ) from None
-  except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as e:
-    reason = " ".join(str(e).split())[:120] or type(e).__name__
-    raise ValueError(
-      f"'{name}' is no folder here, and the hub cannot be reached ({reason}): "
-      "give a folder, or try again with a network."
-    ) from None
-  if not any(folder.rglob("*.safetensors")):
-    raise ValueError(
-      f"'{name}' has no .safetensors on the hub: pickles can run code when "
-      "opened and are refused; look for a repository that has safetensors."
+    folder = huggingface_hub.snapshot_download(
+      repo,
+      revision=revision or None,
+      allow_patterns=list(patterns),
+      ignore_patterns=list(without),
     )
-  return folder
-
-
-def _parts(folder: Path) -> list[str]:
-  """Prefixes of the paths that belong to the model."""
-  from suti.io.files import read_json
-
-  index = folder / "model_index.json"
-  if not index.is_file():
-    return [""]
-  return [
-    f"{name}/"
-    for name, value in read_json(index).items()
-    if isinstance(value, list)
-    and value[:1] != [None]
-    # Judges and watermarks of the published pipelines: not part of the model.
-    and name not in ("safety_checker", "watermarker", "feature_extractor")
-  ]
+  except errors.GatedRepoError:
+    raise ValueError(
+      f"'{name}' is open only to those who accept its terms: do so at "
+      f"https://huggingface.co/{repo}, then log in with `hf auth login` or set "
+      "HF_TOKEN."
+    ) from None
+  except errors.RevisionNotFoundError:
+    raise ValueError(
+      f"'{repo}' has no revision '{revision or 'main'}' on the hub: give one "
+      "of its branches, tags or commits."
+    ) from None
+  except (errors.RepositoryNotFoundError, errors.HFValidationError):
+    raise ValueError(
+      f"The hub has no public repository '{repo}', and there is no such folder "
+      "here: check the name, or log in if it is private."
+    ) from None
+  # Its clients raise errors of their own for all that can fail in a network.
+  except Exception as error:
+    if is_disk_full(error):
+      raise
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    raise ValueError(
+      f"'{name}' is no folder here, and cannot be fetched from the hub "
+      f"({reason}): give a folder, or try again with a network."
+    ) from error
+  return Path(folder)

@@ -15,10 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from suti.io.files import read_json
+from suti.io.families import recognise
+from suti.io.files import read_object
+from suti.io.published_files import read_headers
 from suti.io.weights import load
 from suti.models import clip, dino, dinov2, t5, unet, vae
 from suti.nn.param import Module, Param, functional
+from suti.values import check_kinds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ _BY_TYPE = {
   "dinov2": "Dinov2Model",
   "dinov2_with_registers": "Dinov2WithRegistersModel",
 }
+# What tells the class, and its kind.
+_NAMES = {"_class_name": "", "architectures": ("",), "model_type": ""}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +134,10 @@ def open_model(
       f"{folder} is {_article(kind)}: expected {' or '.join(known)}."
     )
   family = FAMILIES[kind]
-  module = family.declare(config)
+  try:
+    module = family.declare(config)
+  except ValueError as error:
+    raise ValueError(f"{folder / 'config.json'}: {error}") from error
   spec, apply = functional(module)
   params = {}
   if weights:
@@ -149,18 +157,45 @@ def read_config(folder: Path) -> dict[str, Any]:
   """The config.json of a model's folder.
 
   Raises:
-    ValueError: there is none, or it is no JSON object.
+    ValueError: there is none, or it is none of a model.
   """
   path = Path(folder) / "config.json"
   if not path.is_file():
-    raise ValueError(
-      f"{folder} has no config.json: expected a published model's folder, with "
-      "config.json beside its .safetensors."
-    )
-  config = read_json(path)
-  if not isinstance(config, dict):
-    raise ValueError(f"{path} is no JSON object: fetch or make it again.")
+    raise ValueError(explain_without_config(Path(folder)))
+  config = read_object(path)
+  given = {key: value for key, value in config.items() if value}
+  check_kinds(given, _NAMES, what=str(path))
   return config
+
+
+def explain_without_config(path: Path) -> str:
+  """Says what lies where a published model was expected.
+
+  Args:
+    path: a folder without config.json, or a file.
+
+  Returns:
+    One line: what the weights there are, if there are any, and what to do.
+
+  Raises:
+    ValueError: these weights are pickles, or damaged.
+  """
+  expected = (
+    "expected a published model's folder, with config.json beside its "
+    ".safetensors"
+  )
+  if path.is_dir() and not any(path.glob("*.safetensors")):
+    return f"{path} has no config.json: {expected}."
+  tensors = read_headers(path)
+  shapes = {name: tensor.shape for name, tensor in tensors.items()}
+  family = recognise(shapes) or f"{len(shapes)} tensors of an unknown model"
+  remedy = "put the config.json that was published with it beside it"
+  if family.startswith("a LoRA"):
+    remedy = "draw with it by `suti generate --model BASE --lora FILE`"
+  elif family.startswith("an original checkpoint"):
+    remedy = "give the same model in the layout of diffusers, a folder"
+  where = "has no config.json and" if path.is_dir() else "is a file and"
+  return f"{path} {where} holds {family}: {remedy} ({expected})."
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
@@ -169,10 +204,10 @@ def kind_of(config: Mapping[str, Any]) -> str:
   for name in names:
     if name in FAMILIES:
       return name
-  model_type = str(config.get("model_type") or "")
+  model_type = config.get("model_type") or ""
   if model_type in _BY_TYPE:
     return _BY_TYPE[model_type]
-  return next((str(n) for n in names if n), model_type)
+  return next(filter(None, names), model_type)
 
 
 def _article(kind: str) -> str:

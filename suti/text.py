@@ -16,7 +16,6 @@ for the T5 of DeepFloyd IF).
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from suti.io.files import read_object
 from suti.io.sentencepiece import read_pieces
 
 # Classes that add nothing to their tokenizer.json.
@@ -72,12 +72,29 @@ def load_tokenizer(folder: Path | str, *, max_length: int) -> Tokenizer:
   if found == ["spiece.model"]:
     backend = _open_sentencepiece(folder / "spiece.model")
     return _wrap(backend, max_length, "<pad>")
-  if (pad := _plain_padding(folder)) is not None:
+  pad = _plain_padding(folder)
+  # The libraries raise whatever occurs to them for a file that is damaged.
+  try:
+    if pad is None:
+      return _open_with_transformers(folder, max_length)
     from tokenizers import Tokenizer as Backend
 
     backend = Backend.from_file(str(folder / "tokenizer.json"))
-    return _wrap(backend, max_length, pad)
-  return _open_with_transformers(folder, max_length)
+  except Exception as error:
+    raise ValueError(
+      f"The tokenizer in {folder} cannot be read ({_first_line(error)}): fetch "
+      "it again, all of its files."
+    ) from error
+  if backend.token_to_id(pad) is None:
+    raise ValueError(
+      f"{folder / 'tokenizer.json'} has no token {pad!r}, with which its "
+      "tokenizer_config.json pads: fetch both again."
+    )
+  return _wrap(backend, max_length, pad)
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def _wrap(backend: Any, max_length: int, pad: str) -> Tokenizer:
@@ -105,7 +122,7 @@ def _plain_padding(folder: Path) -> str | None:
   file = folder / "tokenizer_config.json"
   if not (file.is_file() and (folder / "tokenizer.json").is_file()):
     return None
-  config = json.loads(file.read_bytes())
+  config = read_object(file)
   pad = config.get("pad_token")
   if config.get("tokenizer_class") not in _PLAIN or not isinstance(pad, str):
     return None
@@ -119,7 +136,12 @@ def _open_with_transformers(folder: Path, max_length: int) -> Tokenizer:
   # Imported here: it takes a second, and most commands read no text.
   from transformers import AutoTokenizer
 
-  tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+  # Code that a folder brings with it is never run.
+  tokenizer = AutoTokenizer.from_pretrained(
+    folder, local_files_only=True, trust_remote_code=False
+  )
+  if tokenizer.pad_token is None:
+    raise ValueError("it has no token to pad with")
 
   def with_mask(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     batch = tokenizer(

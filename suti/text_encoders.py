@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from suti.published import Change, Model, open_model
-from suti.text import load_tokenizer
+from suti.text import Tokenizer, load_tokenizer
 
 _CLIPS = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _KEPT = 8192
@@ -114,7 +114,7 @@ def _two_clips(first: Model, second: Model, folder: Path) -> EncodeText:
 
 
 def _t5(model: Model, folder: Path) -> EncodeText:
-  tokenizer = load_tokenizer(folder / "tokenizer", max_length=_T5_LENGTH)
+  tokenizer = _tokenizer(model, folder / "tokenizer", length=_T5_LENGTH)
   encode = jax.jit(lambda params, ids, mask: model.apply(params, ids, mask))
 
   def encode_text(texts: Sequence[str]) -> Text:
@@ -125,9 +125,33 @@ def _t5(model: Model, folder: Path) -> EncodeText:
   return encode_text
 
 
-def _clip_tokenizer(model, folder):
+def _clip_tokenizer(model: Model, folder: Path) -> Tokenizer:
   length = int(model.config.get("max_position_embeddings", 77))
-  return load_tokenizer(folder, max_length=length)
+  return _tokenizer(model, folder, length=length)
+
+
+def _tokenizer(model: Model, folder: Path, *, length: int) -> Tokenizer:
+  """A tokenizer whose ids a text encoder has a vector for.
+
+  Others would silently be given the vector of its last one.
+  """
+  tokenizer = load_tokenizer(folder, max_length=length)
+  (num,) = {
+    p.shape[0]
+    for name, p in model.spec.items()
+    if name in ("shared.weight", "text_model.embeddings.token_embedding.weight")
+  }
+
+  def with_mask(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    ids_BL, mask_BL = tokenizer.with_mask(texts)
+    if ids_BL.max() >= num:
+      raise ValueError(
+        f"The tokenizer in {folder} has more than the {num} tokens of the text "
+        "encoder: they are of different models, fetch them again."
+      )
+    return ids_BL, mask_BL
+
+  return Tokenizer(with_mask=with_mask)
 
 
 def _text(states_BLD, pooled_BP=None) -> Text:
@@ -151,11 +175,10 @@ def _remembering(encode: EncodeText, num_rows: int) -> EncodeText:
       part = new[start : start + num_rows]
       encoded = encode(part + [""] * (num_rows - len(part)))
       for i, text in enumerate(part):
-        rows[text] = Text(*(None if x is None else x[i] for x in encoded))
+        rows[text] = jax.tree.map(lambda x, i=i: x[i], encoded)
     known.update((text, rows[text]) for text in new)
     for text in list(known)[: max(0, len(known) - _KEPT)]:
       known.pop(text, None)
-    columns = zip(*(rows[text] for text in texts), strict=True)
-    return Text(*(None if c[0] is None else np.stack(c) for c in columns))
+    return jax.tree.map(lambda *x: np.stack(x), *(rows[t] for t in texts))
 
   return encode_text

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.backbone import check_parts, patch_size
+from suti.backbone import check_parts, own_size
 from suti.codec import Codec, open_codec
 from suti.diffusion import samplers
 from suti.diffusion.cascade import augment, upscale
@@ -34,9 +34,10 @@ from suti.diffusion.guidance import (
 from suti.diffusion.plan import Plan
 from suti.diffusion.published import from_config
 from suti.diffusion.schedule import make_schedule
-from suti.io.files import read_json
+from suti.io.files import read_object
+from suti.model_index import read_index
 from suti.models.unet_embeddings import Added
-from suti.published import Change, Model, open_model
+from suti.published import Change, Model, open_model, read_config
 from suti.text_encoders import EncodeText, Text
 
 SAMPLERS = {
@@ -100,7 +101,8 @@ def open_stage(
       inpainting.
   """
   check_parts(folder)
-  codec = open_codec(folder, patch=patch_size(folder))
+  index = read_index(folder)
+  codec = open_codec(folder, patch=index.get("patch_size", 1))
   unet = open_model(
     folder / "unet",
     expected=("UNet2DConditionModel",),
@@ -117,7 +119,6 @@ def open_stage(
       f"of {codec.channels}: nets of inpainting, editing or depth cannot be "
       "drawn with by text alone; give a text-to-image model."
     )
-  index = folder / "model_index.json"
   is_xl = config.get("addition_embed_type") == "text_time"
   latent = not codec.bounded
   return Stage(
@@ -125,10 +126,9 @@ def open_stage(
     unet=unet,
     codec=codec,
     scheduler=_read_scheduler(folder, latent=latent),
-    noising=read_json(noising) if enlarges else None,
-    size_px=int(config["sample_size"]) * codec.patch,
-    zero_null=index.is_file()
-    and bool(read_json(index).get("force_zeros_for_empty_prompt", False)),
+    noising=read_object(noising) if enlarges else None,
+    size_px=own_size(unet, codec),
+    zero_null=null_is_zeros(folder),
     steps=50 if latent or enlarges else 100,
     guidance=5.0 if is_xl else 7.5 if latent else 4.0 if enlarges else 7.0,
     advance=_make_sampler(
@@ -138,16 +138,24 @@ def open_stage(
   )
 
 
+def null_is_zeros(folder: Path) -> bool:
+  """Whether a model's null text is zeros and not an empty text, as SDXL's is.
+
+  Said without opening the model, so that texts can be encoded before it comes.
+  """
+  kind = read_config(folder / "unet").get("addition_embed_type")
+  default = kind == "text_time"  # the publisher's
+  return read_index(folder).get("force_zeros_for_empty_prompt", default)
+
+
 def _read_scheduler(folder, *, latent):
   """The published file, with what its publisher's pipeline corrects in it."""
-  config = read_json(folder / "scheduler" / "scheduler_config.json")
+  config = read_object(folder / "scheduler" / "scheduler_config.json")
   if latent:
     config.setdefault("clip_sample", False)  # latents have no range
-  index = folder / "model_index.json"
-  if index.is_file():
-    kind = read_json(index).get("_class_name")
-    if kind == "StableDiffusionPipeline" and "steps_offset" in config:
-      config["steps_offset"] = 1
+  kind = read_index(folder).get("_class_name")
+  if kind == "StableDiffusionPipeline" and "steps_offset" in config:
+    config["steps_offset"] = 1
   return config
 
 
@@ -213,6 +221,7 @@ def draw(
     ValueError: an argument does not fit the model.
   """
   size = _check(stage, size=size, small=small_pm1 is not None)
+  _check_text(stage, text)
   plan = from_config(
     choose_sampler(stage.scheduler, sampler), num_steps=steps or stage.steps
   )
@@ -301,6 +310,27 @@ def _check(stage, *, size, small):
       f"multiples of {patch}."
     )
   return height, width
+
+
+def _check_text(stage, text):
+  """Sees that the text encoders are those of the net."""
+  config, spec = stage.unet.config, stage.unet.spec
+  asked = [config.get("encoder_hid_dim") or config["cross_attention_dim"]]
+  given = [text.states_BLD.shape[-1]]
+  if config.get("addition_embed_type") == "text_time":
+    numbers = 6 * config["addition_time_embed_dim"]
+    asked.append(spec["add_embedding.linear_1.weight"].shape[0] - numbers)
+    given.append(0 if text.pooled_BP is None else text.pooled_BP.shape[-1])
+  if asked != given:
+    raise ValueError(
+      f"{stage.folder} does not go with these text encoders: its unet/ takes "
+      f"texts {_and(asked)} wide, they give {_and(given)}. Give the parts of "
+      "one model."
+    )
+
+
+def _and(widths):
+  return " and ".join(map(str, widths))
 
 
 def _condition(stage, text, *, size):

@@ -53,19 +53,20 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     frozenset({"absl", "ml_collections"}),
   ),
   "suti.progress": ((), frozenset()),
+  "suti.values": ((), frozenset()),
   "suti.images": (
     ("suti.io",),
     frozenset({"numpy", "jax", "PIL"}),
   ),
   "suti.pixels": (("suti.io.files",), frozenset({"numpy", "PIL"})),
   "suti.nn": (("suti.nn",), JAX | {"flax"}),
-  "suti.models": (("suti.nn", "suti.models"), JAX | {"flax"}),
-  "suti.diffusion": (("suti.diffusion",), JAX),
+  "suti.models": (("suti.nn", "suti.models", "suti.values"), JAX | {"flax"}),
+  "suti.diffusion": (("suti.diffusion", "suti.values"), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
   "suti.io.files": ((), NUMPY),
   "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (
-    ("suti.schema", "suti.io", "suti.nn.param", "suti.images"),
+    ("suti.schema", "suti.io", "suti.nn.param", "suti.images", "suti.values"),
     frozenset(
       {
         "jax",
@@ -84,13 +85,20 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   ),
   "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
   "suti.text": (
-    ("suti.io.sentencepiece",),
+    ("suti.io.files", "suti.io.sentencepiece"),
     frozenset({"numpy", "tokenizers", "transformers"}),
   ),
   # Folders of published models, opened: one model, its texts, its pictures,
   # then all of a text-to-image model.
-  "suti.hub": (("suti.backbone", "suti.io"), frozenset({"huggingface_hub"})),
-  "suti.published": (("suti.io", "suti.models", "suti.nn"), JAX),
+  "suti.hub": (
+    ("suti.backbone", "suti.io", "suti.model_index"),
+    frozenset({"huggingface_hub"}),
+  ),
+  "suti.model_index": (("suti.io", "suti.values"), frozenset()),
+  "suti.published": (
+    ("suti.io", "suti.models", "suti.nn", "suti.values"),
+    JAX,
+  ),
   "suti.codec": (("suti.models", "suti.published"), JAX),
   "suti.image_prompt": (
     ("suti.io", "suti.models", "suti.nn", "suti.pixels", "suti.published"),
@@ -102,8 +110,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.codec",
       "suti.diffusion",
       "suti.io",
+      "suti.model_index",
       "suti.published",
       "suti.text_encoders",
+      "suti.values",
     ),
     JAX,
   ),
@@ -114,13 +124,17 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.diffusion",
       "suti.images",
       "suti.io",
+      "suti.model_index",
       "suti.models",
       "suti.published",
       "suti.text_encoders",
     ),
     JAX,
   ),
-  "suti.convert": (("suti.io", "suti.published"), JAX),
+  "suti.convert": (
+    ("suti.io", "suti.model_index", "suti.progress", "suti.published"),
+    JAX,
+  ),
   # The encoders that judge are models like the backbone.
   "suti.evaluation": (
     (

@@ -7,61 +7,84 @@ from typing import Any
 
 from suti.cli.parser import Parser
 
+MAX_GB = 5.0  # of a file, as publishers have it
+_THOUSANDS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
 
 def convert(argv: Sequence[str]) -> None:
   """Writes the folder and says what is in it.
 
   Raises:
-    ValueError: there is no model, it does not fit its config, or OUT exists.
+    ValueError: there is no model, it does not fit its config, OUT exists, or
+      arguments do not go together.
   """
   args = _parser().parse_args(list(argv))
-  out = Path(args.out)
   if args.to not in (None, "diffusers", "peft"):
     raise ValueError(f"--to={args.to}: use diffusers or peft.")
-  if args.max_gb <= 0:
-    raise ValueError(f"--max-gb={args.max_gb} must be above 0.")
-  source = Path(args.source)
+  source, out = Path(args.source), Path(args.out)
   if source.is_dir() and any(source.glob("wave-*.json")):
     _export_experts(source, out, args)
-    return
-  if args.to == "peft":
-    raise ValueError(
-      "--to=peft is for experts: give WORKDIR/experts/finetune of a run."
-    )
+  else:
+    _convert_model(out, args)
+
+
+def _convert_model(out: Path, args) -> None:
+  for name, value in (("peft", args.to == "peft"), ("expert", args.expert)):
+    if value:
+      raise ValueError(
+        f"--{'to=' if name == 'peft' else ''}{name} is for experts: give "
+        "WORKDIR/experts/finetune of a run."
+      )
+  max_gb = MAX_GB if args.max_gb is None else args.max_gb
+  if not 0 < max_gb < float("inf"):
+    raise ValueError(f"--max-gb={max_gb}: give a number above 0.")
+  dtype = _dtype(args.dtype)
   from suti.hub import find_or_fetch
 
   folder = find_or_fetch(args.source)
   from suti.convert import convert as write
-  from suti.progress import progress
 
-  with progress(None, label="convert") as bar:
-    parts = write(
-      folder,
-      out,
-      dtype=_dtype(args.dtype),
-      max_shard_bytes=int(args.max_gb * 1e9),
-      complete=args.to == "diffusers",
-      tell=lambda name: bar.update(note=name),
-    )
-  for part in parts:
-    print(_line(part))
-  total = sum(part.num_bytes for part in parts)
-  print(f"Wrote {out}: {total / 1e9:.2f} GB of weights, all checked.")
-
-
-def _line(part) -> str:
-  name = part.name or part.kind
-  if not part.num_files:
-    return f"  {name:22} {part.kind}"
-  files = "1 file" if part.num_files == 1 else f"{part.num_files} files"
-  return (
-    f"  {name:22} {part.kind}, {part.num_parameters / 1e6:,.1f}M parameters, "
-    f"{part.num_bytes / 1e9:.2f} GB in {files}"
+  parts = write(
+    folder,
+    out,
+    dtype=dtype,
+    max_shard_bytes=int(max_gb * 1e9),
+    complete=args.to == "diffusers",
   )
+  for part in parts:
+    print(f"  {part.name or '.':22} {_describe(part)}")
+  total = sum(part.num_bytes for part in parts if part.num_parameters)
+  print(f"Wrote {out}: {short(total, ' ')}B of weights, every tensor checked.")
+
+
+def _describe(part) -> str:
+  files = "1 file" if part.num_files == 1 else f"{part.num_files} files"
+  if not part.num_files:
+    return part.kind
+  if not part.num_parameters:
+    return f"{files} of text"
+  return (
+    f"{part.kind}, {short(part.num_parameters)} parameters, "
+    f"{short(part.num_bytes, ' ')}B in {files}"
+  )
+
+
+def short(number: float, space: str = "") -> str:
+  """859500000 -> "860M"; with a space, 3438000000 -> "3.44 G"."""
+  for thousands, letter in _THOUSANDS:
+    if number >= thousands:
+      return f"{number / thousands:.3g}{space}{letter}"
+  return f"{number}{space}"
 
 
 def _export_experts(folder: Path, out: Path, args) -> None:
   """Experts of a run, each as a LoRA of its own."""
+  for name in ("dtype", "max_gb"):
+    if getattr(args, name) is not None:
+      raise ValueError(
+        f"--{name.replace('_', '-')} is for whole models: leave it out, "
+        "experts are small and keep their dtype."
+      )
   from experts.export import export_experts
 
   files = export_experts(
@@ -70,8 +93,8 @@ def _export_experts(folder: Path, out: Path, args) -> None:
     layout=args.to or "diffusers",
     clusters=args.expert or None,
   )
-  more = f" to {files[-1].name}" if files[1:] else ""
-  print(f"Wrote {files[0]}{more}: {len(files)} experts as LoRA.")
+  many = f" to {files[-1].name}: {len(files)} experts" if files[1:] else ": one"
+  print(f"Wrote {files[0]}{many} as LoRA.")
 
 
 def _dtype(name: str | None) -> Any:
@@ -91,40 +114,41 @@ def _parser() -> Parser:
   parser = Parser(
     prog="suti convert",
     allow_abbrev=False,
-    description="Checks a published model and writes it anew: tensors under "
-    "today's names, one variant, whole files of safetensors. Takes experts out "
-    "of a run as LoRA.",
+    description="Checks a published model, tensor by tensor, and writes it "
+    "anew: tensors under today's names, one variant, whole files of "
+    "safetensors. Or takes experts out of a run, each as a LoRA.",
   )
   add = parser.add_argument
   add(
     "source",
     metavar="PATH_OR_REPO",
-    help="a folder in the layout of diffusers or transformers, ORG/NAME on the "
-    "Hugging Face hub, or WORKDIR/experts/finetune",
+    help="a folder in the layout of diffusers or transformers, ORG/NAME or "
+    "ORG/NAME@REVISION on the Hugging Face hub, or WORKDIR/experts/finetune",
   )
   add("out", metavar="OUT", help="a new folder")
   add(
     "--to",
     metavar="LAYOUT",
-    help="diffusers: refuse what its pipelines cannot open; experts become "
-    "files for load_lora_weights. peft: experts become folders for PeftModel",
+    help="diffusers: a model becomes a folder for DiffusionPipeline, or is "
+    "refused; experts become files for load_lora_weights, as without --to. "
+    "peft: experts become folders for PeftModel",
   )
   add(
     "--dtype",
     metavar="TYPE",
-    help="float32, bfloat16 or float16 (each tensor's own)",
+    help="float32, bfloat16 or float16 (default: each tensor's own)",
   )
   add(
     "--max-gb",
     type=float,
-    default=5.0,
     metavar="GB",
-    help="largest file of weights (5)",
+    help=f"largest file of weights (default: {MAX_GB:g})",
   )
   add(
     "--expert",
     nargs="+",
     metavar="CLUSTER",
-    help="the experts to take out (all)",
+    help="which experts to take out, by the names of their clusters "
+    "(default: all)",
   )
   return parser

@@ -6,13 +6,15 @@ net of the cascade. The largest of them is what must fit into memory.
 """
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from suti.cli.parser import check_out
 
-MAX_NUM = 64  # pictures at once; more are more calls
+NUM = 1  # pictures
+MAX_NUM = 64  # on one contact sheet
 CELL_PX = 256  # side of a picture on the contact sheet
 
 
@@ -23,64 +25,113 @@ def draw_text(args: argparse.Namespace) -> None:
     ValueError: an argument is wrong, or does not fit the model.
   """
   out = check_out(args.out)
-  num = 1 if args.num is None else args.num
-  if not 1 <= num <= MAX_NUM:
-    raise ValueError(f"--num={num} must be between 1 and {MAX_NUM}.")
+  _check(args)
   size = None if args.size is None else read_size(args.size)
   loras = [read_lora(text) for text in args.lora or ()]
   from suti import stage
   from suti.hub import find_or_fetch
 
   folders = [find_or_fetch(x) for x in (args.model, *(args.enlarge or ()))]
+  for folder in folders:
+    if (folder / "apprentice.json").is_file():
+      raise ValueError(
+        f"--model={folder} is an apprentice, which draws the subject of some "
+        "pictures: give them as --subject, or give a text-to-image model."
+      )
   stage.use_compilation_cache()
-  pictures = _draw(args, folders, loras, num=num, size=size)
-  _write(out, pictures, args.prompt)
+  _write(out, _draw(args, folders, loras, size=size), args.prompt)
 
 
-def _draw(args, folders: Sequence[Path], loras, *, num: int, size) -> Any:
+def _check(args: argparse.Namespace) -> None:
+  """Finds, before anything is read, what no model understands."""
+  if not args.prompt.strip():
+    raise ValueError(
+      "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+    )
+  for name, low, high in (
+    ("num", 1, MAX_NUM),
+    ("steps", 1, 1000),
+    ("seed", 0, 2**32 - MAX_NUM),
+    ("guidance", 0, 1000),
+  ):
+    value = getattr(args, name)
+    # Not a number is not between any two.
+    if value is not None and not low <= value <= high:
+      raise ValueError(f"--{name}={value} must be between {low} and {high}.")
+
+
+def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
   """The pictures, uint8."""
   import numpy as np
 
   from suti import text_to_image
+  from suti.backbone import check_parts
   from suti.images import to_u8
-  from suti.progress import progress
   from suti.text_encoders import open_text_encoders
 
   dtype = choose_dtype(args.dtype)
-  change = _change(folders[0], loras)
-  text = null = None
-  x_BHWC = None
-  for number, folder in enumerate(folders):
-    first = number == 0
-    net = text_to_image.open_stage(
-      folder, dtype=dtype, change=change if first else None
-    )
-    if text is None:
-      text, null = text_to_image.encode_prompts(
-        open_text_encoders(folder, dtype=dtype, rows=2, change=change),
-        [args.prompt],
-        negative=args.negative,
-        zero_null=net.zero_null,
+  if args.sampler:
+    text_to_image.choose_sampler({}, args.sampler)
+  first, *others = folders
+  change = _change(first, loras)
+  check_parts(first)
+  text, null = text_to_image.encode_prompts(
+    open_text_encoders(first, dtype=dtype, rows=2, change=change),
+    [args.prompt],
+    negative=args.negative,
+    zero_null=text_to_image.null_is_zeros(first),
+  )
+  net = text_to_image.open_stage(first, dtype=dtype, change=change)
+  options: dict[str, Any] = {"steps": args.steps, "sampler": args.sampler}
+  num = args.num or NUM
+
+  def draw(net, verb: str, small, **more) -> list[Any]:
+    # One by one: memory does not grow with their number, and a picture is the
+    # same whatever is drawn beside it.
+    pictures = []
+    for i, small_pm1 in enumerate(small):
+      which = f" {i + 1} of {num}" if num > 1 else ""
+      picture_pm1 = text_to_image.draw(
+        net,
+        text,
+        null,
+        seeds=[args.seed + i],
+        small_pm1=small_pm1,
+        watch=_watch(f"{net.folder.name}: {verb}{which}"),
+        **options,
+        **more,
       )
-      text, null = (
-        type(x)(*(None if y is None else np.repeat(y, num, axis=0) for y in x))
-        for x in (text, null)
-      )
-    label = f"{folder.name}: {'drawing' if first else 'enlarging'}"
-    x_BHWC = text_to_image.draw(
-      net,
-      text,
-      null,
-      seeds=range(args.seed, args.seed + num),
-      size=size if first else None,
-      steps=args.steps,
-      guidance=args.guidance if first else None,
-      sampler=args.sampler,
-      small_pm1=x_BHWC,
-      watch=lambda pieces, label=label: progress(pieces, label=label),
-    )
+      pictures.append(np.asarray(picture_pm1))
+    return pictures
+
+  pictures = draw(
+    net, "drawing", [None] * num, size=size, guidance=args.guidance
+  )
+  for folder in others:
     del net  # its weights go before the next net's come
-  return np.asarray(to_u8(x_BHWC))
+    net = text_to_image.open_stage(folder, dtype=dtype)
+    pictures = draw(net, "enlarging", pictures)
+  pictures_BHWC = np.concatenate(pictures)
+  if not np.isfinite(pictures_BHWC).all():
+    raise ValueError(
+      f"{folders[-1]} drew values that are NaN or infinite in "
+      f"{np.dtype(dtype).name}: try --dtype float32, or another sampler."
+    )
+  return to_u8(pictures_BHWC)
+
+
+def _watch(label: str) -> Callable:
+  """Shows how many pieces of a picture are done."""
+  from suti.progress import progress
+
+  def watch(pieces):
+    with progress(len(pieces), label) as bar:
+      bar.update(0)  # seen while the first piece is compiled
+      for piece in pieces:
+        yield piece
+        bar.update()
+
+  return watch
 
 
 def _change(folder: Path, loras) -> Callable | None:
@@ -163,10 +214,10 @@ def read_lora(text: str) -> tuple[Path, float]:
     return Path(text), 1.0
   name, _, number = text.rpartition(":")
   try:
-    scale = float(number) if name else 1.0
+    scale = float(number)
   except ValueError:
-    name = ""
-  if not name or not Path(name).exists():
+    scale = math.nan
+  if not name or not Path(name).exists() or not math.isfinite(scale):
     raise ValueError(
       f"--lora={text}: there is no such file; give a .safetensors file, or "
       "FILE:0.8 for a part of its strength."

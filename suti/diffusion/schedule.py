@@ -20,9 +20,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.values import check_kinds
+
 Array = jax.Array
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+# What fixes the process, and the publisher's values of it.
+_DEFAULTS = {
+  "num_train_timesteps": 1000,
+  "beta_schedule": "linear",
+  "beta_start": 1e-4,
+  "beta_end": 0.02,
+  "prediction_type": "epsilon",
+  "trained_betas": None,
+  "rescale_betas_zero_snr": False,
+}
+_MOST_STEPS = 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,25 +78,27 @@ def make_schedule(scheduler_config: Mapping[str, Any]) -> Schedule:
   Raises:
     ValueError: a field holds something unknown.
   """
-  get = scheduler_config.get
-  num_steps = get("num_train_timesteps", 1000)
-  name = get("beta_schedule", "linear")
-  start, end = get("beta_start", 1e-4), get("beta_end", 0.02)
-  prediction = get("prediction_type", "epsilon")
-  trained = get("trained_betas")
+  config = {**_DEFAULTS, **scheduler_config}
+  # Where betas are given one by one, their schedule has no name.
+  kinds = _DEFAULTS | {"beta_schedule": None}
+  check_kinds(config, kinds, what="the scheduler config")
+  num_steps, name = config["num_train_timesteps"], config["beta_schedule"]
+  start, end = config["beta_start"], config["beta_end"]
+  prediction, trained = config["prediction_type"], config["trained_betas"]
   if prediction not in PREDICTIONS:
     raise ValueError(
       f"prediction_type={prediction!r} of the scheduler config is unknown:"
       f" it must be one of {', '.join(PREDICTIONS)}."
     )
-  if not isinstance(num_steps, int) or num_steps < 1:
+  if num_steps > _MOST_STEPS:
     raise ValueError(
-      f"num_train_timesteps={num_steps!r} of the scheduler config must be a"
-      " whole number above 0."
+      f"num_train_timesteps={num_steps} of the scheduler config must be at most"
+      f" {_MOST_STEPS}."
     )
   if trained is not None:
+    check_kinds(config, {"trained_betas": (0.0,)}, what="the scheduler config")
     betas_T = np.array(trained, np.float64)
-    if betas_T.shape != (num_steps,):
+    if len(betas_T) != num_steps:
       raise ValueError(
         f"trained_betas of the scheduler config has {betas_T.size} values: it"
         f" must have one for each of the num_train_timesteps={num_steps}."
@@ -98,8 +114,14 @@ def make_schedule(scheduler_config: Mapping[str, Any]) -> Schedule:
       f"beta_schedule={name!r} of the scheduler config is unknown: it must be"
       " linear, scaled_linear or squaredcos_cap_v2 (cosine)."
     )
+  if not (betas_T.min() > 0 and betas_T.max() < 1):
+    raise ValueError(
+      f"The noise of the scheduler config goes from {betas_T.min():.3g} to"
+      f" {betas_T.max():.3g} a step: correct its beta_start and beta_end, which"
+      " must lie between 0 and 1."
+    )
   alpha_T = np.sqrt(np.cumprod(1.0 - betas_T))
-  if get("rescale_betas_zero_snr", False):
+  if config["rescale_betas_zero_snr"]:
     if prediction == "epsilon":
       raise ValueError(
         "rescale_betas_zero_snr needs prediction_type v_prediction or sample:"

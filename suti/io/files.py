@@ -10,6 +10,7 @@ which `suti.log` owns. Nothing here knows what is in a file.
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -132,6 +133,48 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
     raise
 
 
+def check_new_folder(path: Path, *, outside: Path) -> None:
+  """Sees that a folder can be written where there is nothing yet.
+
+  What killed runs left half-written of it is removed.
+
+  Args:
+    path: the folder to write.
+    outside: a folder in which it may not lie.
+
+  Raises:
+    ValueError: something is there, or it cannot be made there.
+  """
+  if path.is_symlink() or (
+    path.exists() and (not path.is_dir() or any(path.iterdir()))
+  ):
+    raise ValueError(f"{path} is already there: give the name of a new folder.")
+  if path.resolve().is_relative_to(outside.resolve()):
+    raise ValueError(
+      f"{path} lies inside of {outside}, which is read: give another place."
+    )
+  above = next(p for p in path.absolute().parents if p.exists())
+  if not above.is_dir() or not os.access(above, os.W_OK):
+    raise ValueError(
+      f"{path} cannot be made in {above}, which is no folder or not yours to "
+      "write: give another place."
+    )
+  for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    process = part.name.removesuffix(".part").rpartition(".")[2]
+    if process.isdigit() and not _is_alive(int(process)):
+      shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  except OSError:  # another user's
+    return True
+  return True
+
+
 def clean_parts(folder: str | os.PathLike) -> None:
   """Removes what killed runs left half-written under `folder`.
 
@@ -161,9 +204,16 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes a value as indented JSON, whole or not at all.
 
-  NaN and infinity are refused: other readers of JSON do not know them.
+  Raises:
+    ValueError: there is a NaN or an infinity in it, which other readers of JSON
+      do not know; or the disk is full.
   """
-  text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+  try:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+  except ValueError as error:
+    raise ValueError(
+      f"{path} would hold a NaN or an infinity, which is not JSON: {error}."
+    ) from error
   write_atomic(path, (text + "\n").encode())
 
 
@@ -176,11 +226,28 @@ def read_json(path: str | os.PathLike) -> Any:
   path = Path(path)
   try:
     return json.loads(path.read_bytes())
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+  except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
     raise ValueError(
-      f"{path} is not a JSON file ({error}): delete it and run the command"
-      " that writes it again."
+      f"{path} is not a JSON file ({error}): fetch it again, or delete it and"
+      " run the command that writes it."
     ) from error
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads a JSON file that holds an object, as all published configs do.
+
+  Raises:
+    ValueError: there is no such file, or it holds something else.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise ValueError(f"{path} is not there: fetch or make it.")
+  value = read_json(path)
+  if not isinstance(value, dict):
+    raise ValueError(
+      f"{path} holds no JSON object, as a config does: fetch or make it again."
+    )
+  return value
 
 
 def fingerprint(folder: str | os.PathLike) -> str:

@@ -32,7 +32,7 @@ import safetensors
 import safetensors.numpy
 
 from suti.io.files import (
-  read_json,
+  read_object,
   replacing_folder,
   write_atomic,
   write_json,
@@ -91,6 +91,7 @@ def load_lora(
       misfits[layer] = "is not one of its layers"
   updates: dict[str, Update] = {}
   for (part, layer), halves in found.items():
+    _check_halves(file, f"{part}.{layer}", halves)
     if absent := {"A", "B"} - halves.keys():
       raise ValueError(
         f"{file} has half of a pair: there is no lora_{min(absent)} of "
@@ -109,7 +110,7 @@ def load_lora(
       configs.get(part, configs.get("", {})),
       layer,
       rank=down_IR.shape[-1],
-      alpha=float(halves["alpha"]) if "alpha" in halves else None,
+      alpha=halves["alpha"].item() if "alpha" in halves else None,
     )
     updates.setdefault(part, {})
     updates[part][layer + _A] = jnp.asarray(down_IR)
@@ -212,7 +213,7 @@ def _read_configs(file, header) -> dict[str, dict[str, Any]]:
         f"{file.parent} has no {_PEFT_CONFIG}, which says how strong the LoRA "
         "is: put it beside the weights."
       )
-    found[""] = read_json(config)
+    found[""] = read_object(config)
   elif _HEADER in header:
     try:
       fields = json.loads(header[_HEADER])
@@ -220,6 +221,11 @@ def _read_configs(file, header) -> dict[str, dict[str, Any]]:
       raise ValueError(
         f"The header of {file} is not JSON ({error}): fetch or make it again."
       ) from error
+    if not isinstance(fields, dict):
+      raise ValueError(
+        f"The header of {file} holds no fields of a LoRA: fetch or make it "
+        "again."
+      )
     for name, value in fields.items():
       part, _, field = name.rpartition(".")
       found.setdefault(part, {})[field] = value
@@ -260,6 +266,21 @@ def _split_names(file, names) -> dict[str, tuple[str, str]]:
       "tool that made it."
     )
   return split
+
+
+def _check_halves(file, layer, halves) -> None:
+  """Sees that the tensors of a layer can be what their names say.
+
+  Raises:
+    ValueError: one of them cannot.
+  """
+  for half, x in halves.items():
+    usual = x.size == 1 if half == "alpha" else x.ndim in (2, 4) and x.size
+    if not (usual and np.isfinite(x).all()):
+      what = "has NaN or infinite values" if usual else f"is {x.shape}"
+      raise ValueError(
+        f"{file} is damaged: {layer}, {half}, {what}. Fetch or make it again."
+      )
 
 
 def _guess(tensors, specs) -> str:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from suti.values import check_kinds
+
 _UNDERSTOOD = {"alpha_pattern", "lora_alpha", "r", "rank_pattern", "use_rslora"}
 # They say nothing about what the tensors mean.
 _HARMLESS = {
@@ -37,7 +39,8 @@ def check_config(config: Mapping[str, Any], where: Any) -> None:
   """Refuses what is no plain LoRA: all other fields must be off.
 
   Raises:
-    ValueError: names the fields; `where` is the file.
+    ValueError: names the fields, or the first value that makes no sense;
+      `where` is the file.
   """
   refused = [
     f"{field}={value!r}"
@@ -54,6 +57,20 @@ def check_config(config: Mapping[str, Any], where: Any) -> None:
       f"{where} is not a plain LoRA: {', '.join(refused)} is not supported. "
       "Merge it into its base with the tool that made it."
     )
+  alphas = config.get("alpha_pattern") or {}
+  if not isinstance(alphas, Mapping):
+    alphas = {"alpha_pattern": alphas}
+  if (alpha := config.get("lora_alpha")) is not None:
+    alphas = {"lora_alpha": alpha, **alphas}
+  check_kinds(alphas, dict.fromkeys(alphas, -1.0), what=str(where))
+  for pattern in alphas:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(
+        f"alpha_pattern of {where} has {pattern!r}, which is no pattern "
+        f"({error}): correct it, or fetch the file again."
+      ) from error
 
 
 def strength(
@@ -75,7 +92,8 @@ def strength(
     # The end of a layer's name is enough, and the first pattern decides.
     patterns = (config.get("alpha_pattern") or {}).items()
     fitting = (a for p, a in patterns if re.match(rf"(.*\.)?({p})$", layer))
-    alpha = float(next(fitting, config.get("lora_alpha", rank)))
+    alpha = next(fitting, config.get("lora_alpha"))
+    alpha = rank if alpha is None else alpha
   return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 

@@ -271,21 +271,26 @@ def _inside(index: Path, name: str) -> Path:
   path = index.parent / name
   if path.suffix != ".safetensors":
     raise ValueError(f"{index} names {name!r}. {_WHY_NOT_PICKLES}")
-  home = index.parent.resolve()
-  # The hub's cache keeps files in blobs/ and links to them from snapshots/.
-  homes = [home] + [
-    p.parent / "blobs" for p in home.parents if p.name == "snapshots"
-  ]
   if (
     ".." in PurePosixPath(name).parts
     or PurePosixPath(name).is_absolute()
-    or not any(path.resolve().is_relative_to(home) for home in homes)
+    or leads_out(path, home=index.parent)
   ):
     raise ValueError(
       f"{index} names {name!r}, which leads out of its folder, and is refused: "
       "fetch the model from a source that you trust."
     )
   return path
+
+
+def leads_out(path: Path, *, home: Path) -> bool:
+  """Whether a path, links followed, lies outside of a model's folder."""
+  home = home.resolve()
+  # The hub's cache keeps files in blobs/ and links to them from snapshots/.
+  homes = [home] + [
+    p.parent / "blobs" for p in home.parents if p.name == "snapshots"
+  ]
+  return not any(path.resolve().is_relative_to(place) for place in homes)
 
 
 def _read_header(file: Path) -> dict[str, Stored]:

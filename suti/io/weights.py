@@ -71,11 +71,7 @@ def load(
       those of the model; or a value is NaN or infinite. All that is wrong is
       counted.
   """
-  stored = read_headers(path, variant=variant)
-  sources = match(stored, renames or {})
-  if problem := misfit(spec, sources, stored):
-    raise ValueError(f"{path} does not hold this model: {problem}")
-  maps = {file: _map(file) for file in {s.file for s in stored.values()}}
+  sources, maps = _open(spec, path, renames=renames, variant=variant)
 
   def sharding_of(name: str) -> Sharding | None:
     return shardings[name] if isinstance(shardings, Mapping) else shardings
@@ -125,15 +121,119 @@ def save(
     ValueError: a parameter is unknown, or has values that are NaN or infinite
       in `dtype`; the disk is full.
   """
-  path = Path(path)
-  if path.suffix != ".safetensors":
-    raise ValueError(f"{path} is not named as a .safetensors file: rename it.")
   if unknown := [name for name in params if name not in spec]:
     raise ValueError(
       f"{len(unknown)} parameters are not of the model, e.g. {unknown[0]!r}."
     )
   dtypes = {name: np.dtype(dtype or v.dtype) for name, v in params.items()}
-  num_bytes = {n: spec[n].size * dtypes[n].itemsize for n in params}
+
+  def read(name: str) -> np.ndarray:
+    axes, value = inverse(order(spec[name])), _on_host(params[name])
+    values, num_bad = transpose(value, axes, dtype=dtypes[name])
+    if num_bad:
+      raise ValueError(
+        f"{num_bad} values of {name!r} are NaN, infinite or too large for "
+        f"{dtypes[name]}: nothing is written; choose a wider dtype, or "
+        "weights from before the training failed."
+      )
+    return values
+
+  _save(path, spec, dtypes, read, max_shard_bytes=max_shard_bytes)
+
+
+def rewrite(
+  spec: Mapping[str, Param],
+  source: str | os.PathLike,
+  path: str | os.PathLike,
+  *,
+  dtype: Any = None,
+  renames: Renames | None = None,
+  max_shard_bytes: int | None = None,
+  tell: Callable[[str], None] = lambda name: None,
+) -> None:
+  """Checks a published model as `load` does, and writes it as `save` does.
+
+  Tensors go one by one from file to file, through the host alone.
+
+  Args:
+    spec: `{name: Param}`, as `functional` describes a declared module.
+    source: as `path` of `load`.
+    path: the .safetensors file to write; not one of the source's.
+    dtype: to convert to; None keeps each tensor's own.
+    renames: from the names in the source to the model's; see `matching`.
+    max_shard_bytes: as in `save`.
+    tell: called with each name once it is written.
+
+  Raises:
+    ValueError: as `load` and `save` do; nothing is written then.
+  """
+  sources, maps = _open(spec, source, renames=renames)
+  dtypes = {
+    name: np.dtype(dtype or FLOATS[sources[name][0].dtype]) for name in spec
+  }
+
+  def read(name: str) -> np.ndarray:
+    first, problems = sources[name][0], _unlike(sources[name], maps)
+    tensor = _view(first, maps).reshape(published_shape(spec[name]))
+    axes = range(tensor.ndim)
+    values, num_bad = transpose(tensor, axes, dtype=dtypes[name])
+    if num_bad:
+      problems.append(
+        f"{num_bad} values of {first.name!r} are NaN, infinite or too large "
+        f"for {dtypes[name]}"
+      )
+    if problems:
+      raise ValueError(
+        f"{first.file} cannot be taken over: {problems[0]}; fetch or make it "
+        "again, or choose a wider dtype."
+      )
+    for stored in sources[name]:
+      _forget(stored, maps)
+    return values
+
+  _save(path, spec, dtypes, read, max_shard_bytes=max_shard_bytes, tell=tell)
+
+
+def _open(
+  spec: Mapping[str, Param],
+  path: str | os.PathLike,
+  *,
+  renames: Renames | None,
+  variant: str | None = None,
+) -> tuple[dict[str, list[Stored]], dict[Path, mmap.mmap]]:
+  """What each parameter is read from, and the maps of all files.
+
+  Raises:
+    ValueError: the files cannot be read, or do not hold the model.
+  """
+  stored = read_headers(path, variant=variant)
+  sources = match(stored, renames or {})
+  if problem := misfit(spec, sources, stored):
+    raise ValueError(f"{path} does not hold this model: {problem}")
+  return sources, {f: _map(f) for f in {s.file for s in stored.values()}}
+
+
+def _save(
+  path: str | os.PathLike,
+  spec: Mapping[str, Param],
+  dtypes: Mapping[str, np.dtype],
+  read: Callable[[str], np.ndarray],
+  *,
+  max_shard_bytes: int | None,
+  tell: Callable[[str], None] = lambda name: None,
+) -> None:
+  """Writes the parameters that have a dtype, as `read` hands them out.
+
+  Args:
+    read: name -> the values in the published layout and of this dtype, or an
+      error.
+    path, spec, max_shard_bytes, tell: as of `save` and `rewrite`.
+    dtypes: of each parameter that is written.
+  """
+  path = Path(path)
+  if path.suffix != ".safetensors":
+    raise ValueError(f"{path} is not named as a .safetensors file: rename it.")
+  num_bytes = {n: spec[n].size * dtypes[n].itemsize for n in dtypes}
   shards = _shards(num_bytes, max_shard_bytes or math.inf)
   files = [path]
   if len(shards) > 1:
@@ -145,7 +245,7 @@ def save(
   with contextlib.ExitStack() as stack:
     parts = [stack.enter_context(replacing(file)) for file in files]
     for part, names in zip(parts, shards, strict=True):
-      _write(part, {name: params[name] for name in names}, spec, dtypes)
+      _write(part, names, spec, dtypes, read, tell)
   if len(shards) > 1:
     index = path.with_name(f"{path.name}.index.json")
     weight_map = {
@@ -174,12 +274,7 @@ def _read(
   dtype: Any,
 ) -> tuple[dict[_Bounds, np.ndarray], list[str]]:
   """Reads the wanted pieces of a parameter, and says what is wrong with it."""
-  first, *others = sources
-  problems = [
-    f"{first.name!r} and {other.name!r} are one parameter, but differ"
-    for other in others
-    if not _equal(_view(first, maps), _view(other, maps))
-  ]
+  first, problems = sources[0], _unlike(sources, maps)
   tensor = _view(first, maps).reshape(published_shape(p))
   if dtype is None:
     dtype = jax.dtypes.canonicalize_dtype(tensor.dtype)
@@ -193,6 +288,18 @@ def _read(
   for source in sources:
     _forget(source, maps)
   return pieces, problems
+
+
+def _unlike(
+  sources: Sequence[Stored], maps: Mapping[Path, mmap.mmap]
+) -> list[str]:
+  """What is wrong where several tensors are one parameter."""
+  first, *others = sources
+  return [
+    f"{first.name!r} and {other.name!r} are one parameter, but differ"
+    for other in others
+    if not _equal(_view(first, maps), _view(other, maps))
+  ]
 
 
 def _view(source: Stored, maps: Mapping[Path, mmap.mmap]) -> np.ndarray:
@@ -270,15 +377,10 @@ def _shards(num_bytes: Mapping[str, int], limit: float) -> list[list[str]]:
   return shards
 
 
-def _write(
-  file: Path,
-  params: Mapping[str, jax.Array],
-  spec: Mapping[str, Param],
-  dtypes: Mapping[str, np.dtype],
-) -> None:
+def _write(file, names, spec, dtypes, read, tell) -> None:
   """Writes one file, as the safetensors library lays it out."""
   codes = list(FLOATS)  # wider dtypes first, so that all lie aligned
-  names = sorted(params, key=lambda n: (codes.index(_CODES[dtypes[n]]), n))
+  names = sorted(names, key=lambda n: (codes.index(_CODES[dtypes[n]]), n))
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
   end = 0
   for name in names:
@@ -291,20 +393,11 @@ def _write(
   text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
   text += b" " * (-len(text) % 8)
 
-  def read(name: str) -> tuple[np.ndarray, int]:
-    axes = inverse(order(spec[name]))
-    return transpose(_on_host(params[name]), axes, dtype=dtypes[name])
-
   with file.open("wb") as stream:
     stream.write(len(text).to_bytes(8, "little") + text)
-    for name, (values, num_bad) in _ahead(read, names):
-      if num_bad:
-        raise ValueError(
-          f"{num_bad} values of {name!r} are NaN, infinite or too large for "
-          f"{dtypes[name]}: nothing is written; choose a wider dtype, or "
-          "weights from before the training failed."
-        )
+    for name, values in _ahead(read, names):
       stream.write(values.reshape(-1).view(np.uint8).data)
+      tell(name)
 
 
 def _on_host(value: jax.Array | np.ndarray) -> np.ndarray:

@@ -21,9 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.models.encoder_config import complete
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Conv2d, Embed, LayerNorm, Linear
 from suti.nn.param import NORMAL, Module, ModuleList, param
+from suti.values import check_kinds, shorten
 
 # Older files store the constant 0, 1, 2, ... beside the parameters.
 RENAMES = {r"(^|.*\.)position_ids$": ""}
@@ -59,6 +61,13 @@ _VISION_DEFAULTS = {
   "hidden_act": "quick_gelu",
   "layer_norm_eps": 1e-5,
 }
+# Of both towers.
+_DEFAULTS = {
+  "text_config": None,
+  "vision_config": None,
+  "projection_dim": 512,
+  "logit_scale_init_value": 2.6592,
+}
 
 
 def declare_clip(config: Mapping[str, Any]) -> "Clip":
@@ -71,11 +80,13 @@ def declare_clip(config: Mapping[str, Any]) -> "Clip":
   Returns:
     A module with the methods `text_states`, `encode_text` and `encode_image`.
   """
+  both = {**_DEFAULTS, **config}
+  check_kinds(both, _DEFAULTS, what="CLIP")
   return Clip(
-    _complete(config.get("text_config"), _TEXT_DEFAULTS),
-    _complete(config.get("vision_config"), _VISION_DEFAULTS),
-    config.get("projection_dim", 512),
-    config.get("logit_scale_init_value", 2.6592),
+    _tower(both["text_config"], _TEXT_DEFAULTS),
+    _tower(both["vision_config"], _VISION_DEFAULTS),
+    both["projection_dim"],
+    both["logit_scale_init_value"],
   )
 
 
@@ -94,7 +105,8 @@ def declare_clip_text(
     (B, L, D) after the final norm.
   """
   return ClipText(
-    _complete(config, _TEXT_DEFAULTS), _projected(config, projected)
+    complete(config, _TEXT_DEFAULTS, what="CLIP"),
+    _projected(config, projected),
   )
 
 
@@ -112,7 +124,8 @@ def declare_clip_vision(
     (B, 1 + S, D) of the last layer.
   """
   return ClipVision(
-    _complete(config, _VISION_DEFAULTS), _projected(config, projected)
+    complete(config, _VISION_DEFAULTS, what="CLIP"),
+    _projected(config, projected),
   )
 
 
@@ -370,11 +383,9 @@ def _unit(x_BD):
   return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
 
 
-def _complete(config, defaults):
-  config = defaults | dict(config or {})
-  if config["hidden_act"] not in ACTIVATIONS:
+def _tower(config, defaults):
+  if not isinstance(config, Mapping | None):
     raise ValueError(
-      f"hidden_act={config['hidden_act']!r} of CLIP is not one of "
-      f"{', '.join(ACTIVATIONS)}."
+      f"{shorten(config)} is no config of a tower of CLIP: fetch it again."
     )
-  return config
+  return complete(config or {}, defaults, what="CLIP")

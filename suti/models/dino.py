@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from suti.models.encoder_config import complete
 from suti.models.vit_blocks import Attention, Dense, PatchEmbeddings, embed
 from suti.nn.layers import ACTIVATIONS, LayerNorm
 from suti.nn.param import NORMAL, Module, ModuleList, param
@@ -40,6 +41,19 @@ RENAMES = {
   ),
 }
 
+_DEFAULTS = {
+  "hidden_size": 768,
+  "num_hidden_layers": 12,
+  "num_attention_heads": 12,
+  "intermediate_size": 3072,
+  "hidden_act": "gelu",
+  "layer_norm_eps": 1e-12,
+  "image_size": 224,
+  "patch_size": 16,
+  "num_channels": 3,
+  "qkv_bias": True,
+}
+
 
 def declare_dino(config: Mapping[str, Any]) -> "Dino":
   """Declares a ViT encoder from its published `ViTConfig`.
@@ -51,24 +65,7 @@ def declare_dino(config: Mapping[str, Any]) -> "Dino":
     A module; `module(x_BHWC)` takes normalised float images of any size not
     smaller than a patch and returns (B, 1 + S, D) after the final norm.
   """
-  config = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
-    "qkv_bias": True,
-  } | dict(config)
-  if config["hidden_act"] not in ACTIVATIONS:
-    raise ValueError(
-      f"hidden_act={config['hidden_act']!r} of a ViT is not one of "
-      f"{', '.join(ACTIVATIONS)}."
-    )
-  return Dino(config)
+  return Dino(complete(config, _DEFAULTS, what="a ViT"))
 
 
 class Dino(Module):

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from suti.models.encoder_config import complete
 from suti.models.vit_blocks import Attention, PatchEmbeddings, embed
 from suti.nn.layers import ACTIVATIONS, LayerNorm, Linear
 from suti.nn.param import NORMAL, ONES, ZEROS, Module, ModuleList, param
@@ -54,12 +55,8 @@ def declare_dinov2(config: Mapping[str, Any]) -> "Dinov2":
     size not smaller than a patch.
   """
   registers = config.get("model_type") == "dinov2_with_registers"
-  config = (_REGISTERS_DEFAULTS if registers else _DEFAULTS) | dict(config)
-  if config["hidden_act"] not in ACTIVATIONS:
-    raise ValueError(
-      f"hidden_act={config['hidden_act']!r} of DINOv2 is not one of "
-      f"{', '.join(ACTIVATIONS)}."
-    )
+  defaults = _REGISTERS_DEFAULTS if registers else _DEFAULTS
+  config = complete(config, defaults, what="DINOv2")
   # The publisher smooths positions in the models with registers alone.
   return Dinov2(config, antialias=registers)
 

@@ -20,6 +20,7 @@ import numpy as np
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Embed, Linear, RMSNorm
 from suti.nn.param import Module, ModuleList
+from suti.values import check_kinds
 
 # `shared` once more or in its place, and what follows the encoder.
 RENAMES = {
@@ -52,6 +53,7 @@ def declare_t5(config: Mapping[str, Any]) -> "T5Encoder":
   Returns:
     A module; `module(ids_BL, mask_BL)` returns hidden states (B, L, D).
   """
+  check_kinds(config, _DEFAULTS, what="T5")
   config = _DEFAULTS | dict(config)
   kind = config["feed_forward_proj"]
   gated, act = kind.startswith("gated-"), kind.removeprefix("gated-")

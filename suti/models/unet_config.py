@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from suti.models.unet_layers import Level
 from suti.nn.layers import ACTIVATIONS
+from suti.values import check_kinds
 
 _DEFAULTS = {
   "in_channels": 4,
@@ -22,7 +23,7 @@ _DEFAULTS = {
   "only_cross_attention": False,
   "block_out_channels": (320, 640, 1280, 1280),
   "layers_per_block": 2,
-  "mid_block_scale_factor": 1,
+  "mid_block_scale_factor": 1.0,
   "act_fn": "silu",
   "norm_num_groups": 32,
   "norm_eps": 1e-5,
@@ -71,6 +72,21 @@ _CHOICES = {
   "conv_out_kernel": (3,),
   "attention_type": ("default",),
 }
+# Without a value where there is no such layer.
+_SIZES = (
+  "encoder_hid_dim",
+  "addition_time_embed_dim",
+  "projection_class_embeddings_input_dim",
+  "time_embedding_dim",
+)
+# One value, or one for each level.
+_PER_LEVEL = (
+  "only_cross_attention",
+  "layers_per_block",
+  "cross_attention_dim",
+  "transformer_layers_per_block",
+  "attention_head_dim",
+)
 # Say nothing about the function that we compute: the softmax is in float32
 # anyway, and there is no dropout.
 _IGNORED = {"sample_size", "dropout", "upcast_attention"}
@@ -117,6 +133,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if not key.startswith("_") and key not in _IGNORED
   }
   config = _DEFAULTS | given
+  sizes = dict.fromkeys((k for k in _SIZES if config[k] is not None), 1)
+  check_kinds(config, _DEFAULTS | sizes, what="a U-Net", per_level=_PER_LEVEL)
   num_levels = len(config["block_out_channels"])
   wrong = {
     key
@@ -126,6 +144,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   }
   for key, known in (("down_block_types", _DOWN), ("up_block_types", _UP)):
     if len(config[key]) != num_levels or not set(config[key]) <= set(known):
+      wrong.add(key)
+  for key in _PER_LEVEL:
+    if not isinstance(config[key], int) and len(config[key]) != num_levels:
       wrong.add(key)
   # There the publisher reads a list of head widths in two orders.
   if not isinstance(config["attention_head_dim"], int) and any(
@@ -148,7 +169,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(
       f"This U-Net config is not supported in {problems}: known are the keys "
       "and blocks of Stable Diffusion 1, 2 and XL and of DeepFloyd IF, "
-      f"{num_levels} widths needing as many down and up blocks."
+      f"{num_levels} widths needing as many down and up blocks, and lists as "
+      "many entries."
     )
   if not config["time_embedding_dim"]:
     config["time_embedding_dim"] = 4 * config["block_out_channels"][0]

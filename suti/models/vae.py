@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from suti.models.unet_layers import Attention, Level, ResNet
 from suti.nn.layers import ACTIVATIONS, Conv2d, GroupNorm
 from suti.nn.param import Module, ModuleList
+from suti.values import check_kinds
 
 _DEFAULTS = {
   "in_channels": 3,
@@ -35,14 +36,15 @@ _DEFAULTS = {
   "use_post_quant_conv": True,
   "mid_block_add_attention": True,
 }
-# Say nothing about the function that we compute.
-_IGNORED = {
-  "sample_size",
-  "scaling_factor",
-  "shift_factor",
-  "latents_mean",
-  "latents_std",
-  "force_upcast",
+# Say nothing about the function that we compute: how latents are scaled, and
+# how large the pictures were in training, is the caller's matter.
+_ASIDE = {
+  "sample_size": 512,
+  "scaling_factor": 0.18215,
+  "shift_factor": -1.0,  # any number
+  "latents_mean": None,
+  "latents_std": None,
+  "force_upcast": True,
 }
 _EPS = 1e-6
 
@@ -72,9 +74,11 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
   problems = [
     f"{key}={value!r}"
     for key, value in config.items()
-    if key not in _DEFAULTS and key not in _IGNORED
+    if key not in _DEFAULTS and key not in _ASIDE
   ]
   config = _DEFAULTS | config
+  given = {k: v for k, v in config.items() if v is not None or k in _DEFAULTS}
+  check_kinds(given, _DEFAULTS | _ASIDE, what="an autoencoder")
   num_levels = len(config["block_out_channels"])
   problems += [
     f"{key}={config[key]!r}"

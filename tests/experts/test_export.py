@@ -61,8 +61,31 @@ def test_those_that_are_asked_for(tmp_path):
   assert export_experts(folder, out, clusters=["0c"]) == [
     out / "0c.safetensors"
   ]
-  with pytest.raises(ValueError, match="no finished expert of cluster '0d'"):
-    export_experts(folder, out, clusters=["0c", "0d"])
+  match = "no finished expert of cluster '0d': there are 0a, 0b, 0c"
+  with pytest.raises(ValueError, match=match):
+    export_experts(folder, tmp_path / "more", clusters=["0c", "0d"])
+  assert not (tmp_path / "more").exists()
+
+
+def test_what_is_there_is_not_written_over(tmp_path):
+  write(tmp_path / "finetune")
+  folder, out = tmp_path / "finetune", tmp_path / "out"
+  export_experts(folder, out)
+  with pytest.raises(ValueError, match="out is already there: give the name"):
+    export_experts(folder, out)
+  with pytest.raises(ValueError, match=r"lies inside of .*finetune, which is"):
+    export_experts(folder, folder / "out")
+
+
+def test_an_export_that_stops_half_way_leaves_nothing(tmp_path):
+  write(tmp_path / "finetune")
+  second = tmp_path / "finetune" / "wave-00001.safetensors"
+  second.write_bytes(second.read_bytes()[:-1])
+  with pytest.raises(
+    ValueError, match=r"wave-00001\.safetensors is not a whole"
+  ):
+    export_experts(tmp_path / "finetune", tmp_path / "out")
+  assert [path.name for path in tmp_path.iterdir()] == ["finetune"]
 
 
 def test_quarantined_experts_are_left_out(tmp_path):
@@ -71,7 +94,7 @@ def test_quarantined_experts_are_left_out(tmp_path):
   assert [path.stem for path in export_experts(folder, out)] == ["0a", "0c"]
   write(folder, failed=KEYS)
   with pytest.raises(ValueError, match="has no finished expert: run"):
-    export_experts(folder, out)
+    export_experts(folder, tmp_path / "none")
 
 
 def test_what_cannot_be_exported(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 from suti.diffusion.plan import Bounds
 from suti.diffusion.plans import ddpm, dpm_solver, unipc
 from suti.diffusion.plans.steps import SPACINGS
+from suti.values import check_kinds
 
 # What `make_schedule` reads.
 _PROCESS = {
@@ -157,18 +158,15 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         f" {', '.join(c for c in CLASSES if key in _DEFAULTS[c])}."
       )
   settings = {key: config.get(key, value) for key, value in defaults.items()}
+  own = {k: v for k, v in defaults.items() if k not in _PROCESS}
+  own |= {k: 1.0 for k in _RANGE if settings.get(k) is not None}
+  check_kinds(settings, own, what="the scheduler config")
   for key, choices in _CHOICES.items():
     if key in settings and settings[key] not in choices:
       raise ValueError(
         f"{key}={settings[key]!r} of the scheduler config is not supported: it"
         f" must be one of {', '.join(map(str, choices))}."
       )
-  offset = settings["steps_offset"]
-  if not isinstance(offset, int) or offset < 0:
-    raise ValueError(
-      f"steps_offset={offset!r} of the scheduler config must be a whole number,"
-      " 0 or above."
-    )
   return settings
 
 
