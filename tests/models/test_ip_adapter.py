@@ -48,8 +48,10 @@ def ours():
 
 def test_without_weight_or_without_a_picture_it_is_the_base(ours):
   keys_values = ours["adapter"](ours["params"], ours["images"])
-  for prompt in (ImagePrompt(keys_values, 0.0), None):
-    np.testing.assert_array_equal(ours["unet"](prompt), ours["base"])
+  np.testing.assert_array_equal(ours["unet"](None), ours["base"])
+  # Another program, which may round otherwise.
+  none = ours["unet"](ImagePrompt(keys_values, 0.0))
+  np.testing.assert_allclose(none, ours["base"], atol=1e-6)
   other = ours["unet"](ImagePrompt(keys_values, 1.0))
   assert np.abs(other - ours["base"]).max() > 1e-3
 
