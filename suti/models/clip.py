@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.models.config import complete_encoder
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Conv2d, Embed, LayerNorm, Linear
 from suti.nn.param import NORMAL, Module, ModuleList, param
@@ -72,8 +73,8 @@ def declare_clip(config: Mapping[str, Any]) -> "Clip":
     A module with the methods `text_states`, `encode_text` and `encode_image`.
   """
   return Clip(
-    _complete(config.get("text_config"), _TEXT_DEFAULTS),
-    _complete(config.get("vision_config"), _VISION_DEFAULTS),
+    complete_encoder(config.get("text_config"), _TEXT_DEFAULTS, of="CLIP"),
+    complete_encoder(config.get("vision_config"), _VISION_DEFAULTS, of="CLIP"),
     config.get("projection_dim", 512),
     config.get("logit_scale_init_value", 2.6592),
   )
@@ -94,7 +95,8 @@ def declare_clip_text(
     (B, L, D) after the final norm.
   """
   return ClipText(
-    _complete(config, _TEXT_DEFAULTS), _projected(config, projected)
+    complete_encoder(config, _TEXT_DEFAULTS, of="CLIP"),
+    _projected(config, projected),
   )
 
 
@@ -112,7 +114,8 @@ def declare_clip_vision(
     (B, 1 + S, D) of the last layer.
   """
   return ClipVision(
-    _complete(config, _VISION_DEFAULTS), _projected(config, projected)
+    complete_encoder(config, _VISION_DEFAULTS, of="CLIP"),
+    _projected(config, projected),
   )
 
 
@@ -368,13 +371,3 @@ def _present(projection, what, architecture):
 def _unit(x_BD):
   x_BD = x_BD.astype(jnp.float32)
   return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
-
-
-def _complete(config, defaults):
-  config = defaults | dict(config or {})
-  if config["hidden_act"] not in ACTIVATIONS:
-    raise ValueError(
-      f"hidden_act={config['hidden_act']!r} of CLIP is not one of "
-      f"{', '.join(ACTIVATIONS)}."
-    )
-  return config

@@ -15,9 +15,16 @@ from typing import Any
 
 import jax
 
-from suti.models.vit_blocks import Attention, Dense, PatchEmbeddings, embed
+from suti.models.config import complete_encoder
+from suti.models.vit_blocks import (
+  Attention,
+  Dense,
+  Encoder,
+  PatchEmbeddings,
+  embed,
+)
 from suti.nn.layers import ACTIVATIONS, LayerNorm
-from suti.nn.param import NORMAL, Module, ModuleList, param
+from suti.nn.param import NORMAL, Module, param
 
 RENAMES = {
   r"^vit\.": "",
@@ -40,6 +47,19 @@ RENAMES = {
   ),
 }
 
+_DEFAULTS = {
+  "hidden_size": 768,
+  "num_hidden_layers": 12,
+  "num_attention_heads": 12,
+  "intermediate_size": 3072,
+  "hidden_act": "gelu",
+  "layer_norm_eps": 1e-12,
+  "image_size": 224,
+  "patch_size": 16,
+  "num_channels": 3,
+  "qkv_bias": True,
+}
+
 
 def declare_dino(config: Mapping[str, Any]) -> "Dino":
   """Declares a ViT encoder from its published `ViTConfig`.
@@ -51,24 +71,7 @@ def declare_dino(config: Mapping[str, Any]) -> "Dino":
     A module; `module(x_BHWC)` takes normalised float images of any size not
     smaller than a patch and returns (B, 1 + S, D) after the final norm.
   """
-  config = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
-    "qkv_bias": True,
-  } | dict(config)
-  if config["hidden_act"] not in ACTIVATIONS:
-    raise ValueError(
-      f"hidden_act={config['hidden_act']!r} of a ViT is not one of "
-      f"{', '.join(ACTIVATIONS)}."
-    )
-  return Dino(config)
+  return Dino(complete_encoder(config, _DEFAULTS, of="a ViT"))
 
 
 class Dino(Module):
@@ -76,15 +79,14 @@ class Dino(Module):
 
   def __init__(self, config):
     self.embeddings = _Embeddings(config)
-    self.encoder = _Encoder(config)
+    self.encoder = Encoder(
+      [_Layer(config) for _ in range(config["num_hidden_layers"])]
+    )
     self.layernorm = _norm(config)
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     """Images (B, H, W, C) -> tokens (B, 1 + S, D), the class token first."""
-    x_BSD = self.embeddings(x_BHWC)
-    for layer in self.encoder.layer:
-      x_BSD = layer(x_BSD)
-    return self.layernorm(x_BSD)
+    return self.layernorm(self.encoder(self.embeddings(x_BHWC)))
 
 
 class _Embeddings(Module):
@@ -102,13 +104,6 @@ class _Embeddings(Module):
       self.patch_embeddings(x_BHWC),
       self.cls_token[...],
       self.position_embeddings[...],
-    )
-
-
-class _Encoder(Module):
-  def __init__(self, config):
-    self.layer = ModuleList(
-      [_Layer(config) for _ in range(config["num_hidden_layers"])]
     )
 
 

@@ -17,9 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from suti.models.vit_blocks import Attention, PatchEmbeddings, embed
+from suti.models.config import complete_encoder
+from suti.models.vit_blocks import Attention, Encoder, PatchEmbeddings, embed
 from suti.nn.layers import ACTIVATIONS, LayerNorm, Linear
-from suti.nn.param import NORMAL, ONES, ZEROS, Module, ModuleList, param
+from suti.nn.param import NORMAL, ONES, ZEROS, Module, param
 
 # Files of models with a head keep the encoder under this name.
 RENAMES = {r"^dinov2(_with_registers)?\.": "", r"^classifier\..*": ""}
@@ -54,12 +55,8 @@ def declare_dinov2(config: Mapping[str, Any]) -> "Dinov2":
     size not smaller than a patch.
   """
   registers = config.get("model_type") == "dinov2_with_registers"
-  config = (_REGISTERS_DEFAULTS if registers else _DEFAULTS) | dict(config)
-  if config["hidden_act"] not in ACTIVATIONS:
-    raise ValueError(
-      f"hidden_act={config['hidden_act']!r} of DINOv2 is not one of "
-      f"{', '.join(ACTIVATIONS)}."
-    )
+  defaults = _REGISTERS_DEFAULTS if registers else _DEFAULTS
+  config = complete_encoder(config, defaults, of="DINOv2")
   # The publisher smooths positions in the models with registers alone.
   return Dinov2(config, antialias=registers)
 
@@ -70,15 +67,14 @@ class Dinov2(Module):
   def __init__(self, config, *, antialias):
     self.num_registers = config["num_register_tokens"]
     self.embeddings = _Embeddings(config, antialias)
-    self.encoder = _Encoder(config)
+    self.encoder = Encoder(
+      [_Layer(config) for _ in range(config["num_hidden_layers"])]
+    )
     self.layernorm = _norm(config)
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     """Images (B, H, W, C) -> tokens (B, 1 + R + S, D) after the final norm."""
-    x_BTD = self.embeddings(x_BHWC)
-    for layer in self.encoder.layer:
-      x_BTD = layer(x_BTD)
-    return self.layernorm(x_BTD)
+    return self.layernorm(self.encoder(self.embeddings(x_BHWC)))
 
   def encode(self, x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Images (B, H, W, C) -> class embeddings (B, D), patches (B, S, D)."""
@@ -123,13 +119,6 @@ class _Embeddings(Module):
     )
     # They come after positions are added, and have none.
     return jnp.concatenate([x_BTD[:, :1], registers_BRD, x_BTD[:, 1:]], axis=1)
-
-
-class _Encoder(Module):
-  def __init__(self, config):
-    self.layer = ModuleList(
-      [_Layer(config) for _ in range(config["num_hidden_layers"])]
-    )
 
 
 class _Layer(Module):

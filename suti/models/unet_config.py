@@ -7,6 +7,7 @@ Keys, defaults and peculiarities are those of `UNet2DConditionModel`.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from suti.models.config import complete_diffusers, describe
 from suti.models.unet_layers import Level
 from suti.nn.layers import ACTIVATIONS
 
@@ -111,19 +112,10 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     ValueError: it has a key or a value that is not supported; all such are
       named at once.
   """
-  given = {
-    key: value
-    for key, value in config.items()
-    if not key.startswith("_") and key not in _IGNORED
-  }
-  config = _DEFAULTS | given
+  config, wrong = complete_diffusers(
+    config, _DEFAULTS, choices=_CHOICES, ignored=_IGNORED
+  )
   num_levels = len(config["block_out_channels"])
-  wrong = {
-    key
-    for key, value in config.items()
-    if (key not in _DEFAULTS and key not in _CHOICES)
-    or (key in _CHOICES and value not in _CHOICES[key])
-  }
   for key, known in (("down_block_types", _DOWN), ("up_block_types", _UP)):
     if len(config[key]) != num_levels or not set(config[key]) <= set(known):
       wrong.add(key)
@@ -144,11 +136,10 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
       if not config[key]
     }
   if wrong:
-    problems = ", ".join(f"{k}={v!r}" for k, v in config.items() if k in wrong)
     raise ValueError(
-      f"This U-Net config is not supported in {problems}: known are the keys "
-      "and blocks of Stable Diffusion 1, 2 and XL and of DeepFloyd IF, "
-      f"{num_levels} widths needing as many down and up blocks."
+      f"This U-Net config is not supported in {describe(config, wrong)}: known "
+      "are the keys and blocks of Stable Diffusion 1, 2 and XL and of "
+      f"DeepFloyd IF, {num_levels} widths needing as many down and up blocks."
     )
   if not config["time_embedding_dim"]:
     config["time_embedding_dim"] = 4 * config["block_out_channels"][0]

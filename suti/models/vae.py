@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from suti.models.config import complete_diffusers, describe
 from suti.models.unet_layers import Attention, Level, ResNet
 from suti.nn.layers import ACTIVATIONS, Conv2d, GroupNorm
 from suti.nn.param import Module, ModuleList
@@ -68,24 +69,21 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
     ValueError: the config has a key or a value that is not supported; all such
       are named at once.
   """
-  config = {k: v for k, v in config.items() if not k.startswith("_")}
-  problems = [
-    f"{key}={value!r}"
-    for key, value in config.items()
-    if key not in _DEFAULTS and key not in _IGNORED
-  ]
-  config = _DEFAULTS | config
+  config, wrong = complete_diffusers(
+    config,
+    _DEFAULTS,
+    choices={"act_fn": tuple(ACTIVATIONS)},
+    ignored=_IGNORED,
+  )
   num_levels = len(config["block_out_channels"])
-  problems += [
-    f"{key}={config[key]!r}"
+  wrong |= {
+    key
     for key in ("down_block_types", "up_block_types")
     if tuple(config[key]) != _DEFAULTS[key] * num_levels
-  ]
-  if config["act_fn"] not in ACTIVATIONS:
-    problems.append(f"act_fn={config['act_fn']!r}")
-  if problems:
+  }
+  if wrong:
     raise ValueError(
-      f"This autoencoder config is not supported in {', '.join(problems)}: "
+      f"This autoencoder config is not supported in {describe(config, wrong)}: "
       f"known are the keys of AutoencoderKL, {num_levels} widths needing as "
       "many DownEncoderBlock2D and UpDecoderBlock2D."
     )
