@@ -60,19 +60,6 @@ def sample(
   return advance(denoise, plan, start(plan, noise_BHWC), key)[0]
 
 
-def sample_path(
-  denoise: Denoise, plan: Plan, noise_BHWC: Array, key: Array
-) -> tuple[Array, Array]:
-  """Runs a plan; returns also what the net saw at each evaluation (N, B, ...).
-
-  Arguments and errors are those of `sample`.
-  """
-  slots, path_NBHWC = _run(
-    denoise, plan, start(plan, noise_BHWC), key, keep=True
-  )
-  return slots[0], path_NBHWC
-
-
 def start(plan: Plan, noise_BHWC: Array) -> Slots:
   """What a plan's first evaluation finds.
 
@@ -97,12 +84,6 @@ def advance(denoise: Denoise, plan: Plan, slots: Slots, key: Array) -> Slots:
   Returns:
     New slots; after the last piece the first is what `sample` returns.
   """
-  return _run(denoise, plan, slots, key, keep=False)[0]
-
-
-def _run(
-  denoise: Denoise, plan: Plan, slots: Slots, key: Array, *, keep: bool
-) -> tuple[Slots, Any]:
   batch_size, *shape = slots[0].shape
   keys_B = key if key.ndim else row_keys(key, np.arange(batch_size))
 
@@ -123,21 +104,18 @@ def _run(
         log_BHWC = upper_BHWC * high + (1 - upper_BHWC) * low
         fresh_BHWC *= jnp.exp(0.5 * log_BHWC)
       terms.append(fresh_BHWC)
-    slots = tuple(_mix(update_K, terms) for update_K in update_SK)
-    return slots, x_BHWC if keep else None
+    return tuple(_mix(update_K, terms) for update_K in update_SK), None
 
-  return jax.lax.scan(
-    step,
-    slots,
-    (
-      jnp.asarray(plan.index_N),
-      jnp.asarray(plan.t_N),
-      jnp.asarray(plan.alpha_N),
-      jnp.asarray(plan.sigma_N),
-      jnp.asarray(plan.update_NSK),
-      jax.tree.map(jnp.asarray, plan.log_variance_N2),
-    ),
+  evaluations = (
+    plan.index_N,
+    plan.t_N,
+    plan.alpha_N,
+    plan.sigma_N,
+    plan.update_NSK,
+    plan.log_variance_N2,
   )
+  done: Any = jax.lax.scan(step, slots, jax.tree.map(jnp.asarray, evaluations))
+  return done[0]
 
 
 def _mix(update_K: Array, terms: list[Array]) -> Array:

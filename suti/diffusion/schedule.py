@@ -186,36 +186,20 @@ def _alpha_sigma(
   )
 
 
-def to_x0(
-  schedule: Schedule, x_BHWC: Array, prediction_BHWC: Array, t_B: Array
-) -> Array:
-  """Reads the clean picture out of a prediction.
-
-  Args:
-    schedule: the process; says what the prediction is.
-    x_BHWC: noisy pictures, float32.
-    prediction_BHWC: what the net said of them, float32.
-    t_B: steps, int32 in [0, T).
-
-  Returns:
-    The clean pictures that the prediction stands for, float32.
-  """
-  alpha, sigma = _alpha_sigma(schedule, t_B, x_BHWC)
-  return read_x0(schedule.prediction, x_BHWC, prediction_BHWC, alpha, sigma)
-
-
-def to_eps(
-  schedule: Schedule, x_BHWC: Array, prediction_BHWC: Array, t_B: Array
-) -> Array:
-  """Reads the noise out of a prediction; arguments as in `to_x0`."""
-  alpha, sigma = _alpha_sigma(schedule, t_B, x_BHWC)
-  return read_eps(schedule.prediction, x_BHWC, prediction_BHWC, alpha, sigma)
-
-
 def read_x0(
   kind: str, x_BHWC: Array, said_BHWC: Array, alpha: Array, sigma: Array
 ) -> Array:
-  """Reads x_0 out of a prediction of this kind, at any alpha and sigma."""
+  """Reads the clean picture out of what a net says.
+
+  Args:
+    kind: what the net says, see `PREDICTIONS`.
+    x_BHWC: noisy pictures, float32.
+    said_BHWC: what it said of them, float32.
+    alpha, sigma: how much of x_BHWC is picture and how much is noise.
+
+  Returns:
+    The clean pictures that this stands for, float32.
+  """
   if kind == "sample":
     return said_BHWC
   if kind == "v_prediction":
@@ -232,18 +216,6 @@ def read_eps(
   if kind == "v_prediction":
     return sigma * x_BHWC + alpha * said_BHWC
   return (x_BHWC - alpha * said_BHWC) / sigma
-
-
-def to_v(
-  schedule: Schedule, x_BHWC: Array, prediction_BHWC: Array, t_B: Array
-) -> Array:
-  """Reads v = alpha eps - sigma x_0 out of a prediction; as in `to_x0`."""
-  if schedule.prediction == "v_prediction":
-    return prediction_BHWC
-  alpha, sigma = _alpha_sigma(schedule, t_B, x_BHWC)
-  eps_BHWC = to_eps(schedule, x_BHWC, prediction_BHWC, t_B)
-  x0_BHWC = to_x0(schedule, x_BHWC, prediction_BHWC, t_B)
-  return alpha * eps_BHWC - sigma * x0_BHWC
 
 
 def target(

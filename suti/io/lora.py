@@ -28,7 +28,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from suti.io.files import (
@@ -39,6 +38,7 @@ from suti.io.files import (
 )
 from suti.io.lora_config import check_config, make_config, strength
 from suti.io.lora_names import find_layer, layer_names, split_name
+from suti.io.published_files import WHY_NOT_PICKLES, opened
 
 Update = dict[str, jax.Array]
 
@@ -182,26 +182,17 @@ def _find(path) -> Path:
   if not path.is_file():
     raise ValueError(f"There is no LoRA at {path}: give a .safetensors file.")
   if path.suffix != ".safetensors":
-    raise ValueError(
-      f"{path} is not a .safetensors file. Pickles (.bin, .pt, .ckpt) can run "
-      "code when opened and are refused: convert it to safetensors first."
-    )
+    raise ValueError(f"{path} is not a .safetensors file. {WHY_NOT_PICKLES}")
   return path
 
 
 def _read(file) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  try:
-    with safetensors.safe_open(file, framework="np") as opened:
-      tensors = {
-        name: opened.get_tensor(name).astype(np.float32)
-        for name in opened.keys()  # noqa: SIM118 (not a dict)
-      }
-      return tensors, opened.metadata() or {}
-  except (safetensors.SafetensorError, OSError) as error:
-    raise ValueError(
-      f"{file} is not a whole safetensors file ({error}): fetch or make it "
-      "again."
-    ) from error
+  with opened(file) as stored:
+    tensors = {
+      name: stored.get_tensor(name).astype(np.float32)
+      for name in stored.keys()  # noqa: SIM118 (not a dict)
+    }
+    return tensors, stored.metadata() or {}
 
 
 def _read_configs(file, header) -> dict[str, dict[str, Any]]:

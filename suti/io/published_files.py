@@ -13,13 +13,15 @@ a file claims is not trusted: nothing outside of the model's folder is opened,
 and no pickle.
 """
 
+import contextlib
 import dataclasses
 import glob
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -35,7 +37,7 @@ FLOATS = {
 # Names that the hub's libraries give to the weights of a folder.
 _USUAL = ("diffusion_pytorch_model", "model")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_WHY_NOT_PICKLES = (
+WHY_NOT_PICKLES = (
   "Pickles (.bin, .pt, .ckpt) can run code when opened and are refused: fetch "
   "a revision of the model that has .safetensors files, or convert them with "
   "the publisher's own tools if you trust where they come from."
@@ -138,7 +140,7 @@ def _find(path: Path, variant: str | None) -> list[Path]:
     return files
   for file in files:
     if file.suffix != ".safetensors":
-      raise ValueError(f"{file} is not a .safetensors file. {_WHY_NOT_PICKLES}")
+      raise ValueError(f"{file} is not a .safetensors file. {WHY_NOT_PICKLES}")
   return files
 
 
@@ -224,8 +226,7 @@ def _no_weights(folder: Path) -> str:
   pickles = sorted(f.name for f in folder.iterdir() if f.suffix in _PICKLES)
   if pickles:
     return (
-      f"{folder} has no .safetensors file, only {pickles[0]}. "
-      f"{_WHY_NOT_PICKLES}"
+      f"{folder} has no .safetensors file, only {pickles[0]}. {WHY_NOT_PICKLES}"
     )
   below = sorted({f.parent.name for f in folder.glob("*/*.safetensors")})
   hint = f"there are in its {', '.join(below)}; " if below else ""
@@ -270,7 +271,7 @@ def _inside(index: Path, name: str) -> Path:
   """The path of a file that an index names, if it is its own to name."""
   path = index.parent / name
   if path.suffix != ".safetensors":
-    raise ValueError(f"{index} names {name!r}. {_WHY_NOT_PICKLES}")
+    raise ValueError(f"{index} names {name!r}. {WHY_NOT_PICKLES}")
   if (
     ".." in PurePosixPath(name).parts
     or PurePosixPath(name).is_absolute()
@@ -293,20 +294,29 @@ def leads_out(path: Path, *, home: Path) -> bool:
   return not any(path.resolve().is_relative_to(place) for place in homes)
 
 
-def _read_header(file: Path) -> dict[str, Stored]:
-  """What is in a file, in the order of its bytes."""
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Any]:
+  """A file as the safetensors library opens it, for NumPy.
+
+  Raises:
+    ValueError: it is cut short, or no such file.
+  """
   try:
-    # Their reader refuses what is cut short, overlaps, or is no header.
-    with safetensors.safe_open(file, framework="np"):
-      pass
-    with file.open("rb") as stream:
-      size = int.from_bytes(stream.read(8), "little")
-      header = json.loads(stream.read(size))
+    with safetensors.safe_open(file, framework="np") as tensors:
+      yield tensors
   except (safetensors.SafetensorError, OSError) as error:
     raise ValueError(
       f"{file} is not a whole safetensors file ({_what_is(file) or error}): "
       "fetch or make it again."
     ) from error
+
+
+def _read_header(file: Path) -> dict[str, Stored]:
+  """What is in a file, in the order of its bytes."""
+  # Their reader refuses what is cut short, overlaps, or is no header.
+  with opened(file), file.open("rb") as stream:
+    size = int.from_bytes(stream.read(8), "little")
+    header = json.loads(stream.read(size))
   header.pop("__metadata__", None)
   tensors = [
     Stored(

@@ -16,9 +16,15 @@ from typing import Any
 import jax
 
 from suti.models.encoder_config import complete
-from suti.models.vit_blocks import Attention, Dense, PatchEmbeddings, embed
+from suti.models.vit_blocks import (
+  Attention,
+  Dense,
+  Encoder,
+  PatchEmbeddings,
+  embed,
+)
 from suti.nn.layers import ACTIVATIONS, LayerNorm
-from suti.nn.param import NORMAL, Module, ModuleList, param
+from suti.nn.param import NORMAL, Module, param
 
 RENAMES = {
   r"^vit\.": "",
@@ -73,15 +79,14 @@ class Dino(Module):
 
   def __init__(self, config):
     self.embeddings = _Embeddings(config)
-    self.encoder = _Encoder(config)
+    self.encoder = Encoder(
+      [_Layer(config) for _ in range(config["num_hidden_layers"])]
+    )
     self.layernorm = _norm(config)
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     """Images (B, H, W, C) -> tokens (B, 1 + S, D), the class token first."""
-    x_BSD = self.embeddings(x_BHWC)
-    for layer in self.encoder.layer:
-      x_BSD = layer(x_BSD)
-    return self.layernorm(x_BSD)
+    return self.layernorm(self.encoder(self.embeddings(x_BHWC)))
 
 
 class _Embeddings(Module):
@@ -99,13 +104,6 @@ class _Embeddings(Module):
       self.patch_embeddings(x_BHWC),
       self.cls_token[...],
       self.position_embeddings[...],
-    )
-
-
-class _Encoder(Module):
-  def __init__(self, config):
-    self.layer = ModuleList(
-      [_Layer(config) for _ in range(config["num_hidden_layers"])]
     )
 
 

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from suti.models.encoder_config import complete
-from suti.models.vit_blocks import Attention, PatchEmbeddings, embed
+from suti.models.vit_blocks import Attention, Encoder, PatchEmbeddings, embed
 from suti.nn.layers import ACTIVATIONS, LayerNorm, Linear
-from suti.nn.param import NORMAL, ONES, ZEROS, Module, ModuleList, param
+from suti.nn.param import NORMAL, ONES, ZEROS, Module, param
 
 # Files of models with a head keep the encoder under this name.
 RENAMES = {r"^dinov2(_with_registers)?\.": "", r"^classifier\..*": ""}
@@ -67,15 +67,14 @@ class Dinov2(Module):
   def __init__(self, config, *, antialias):
     self.num_registers = config["num_register_tokens"]
     self.embeddings = _Embeddings(config, antialias)
-    self.encoder = _Encoder(config)
+    self.encoder = Encoder(
+      [_Layer(config) for _ in range(config["num_hidden_layers"])]
+    )
     self.layernorm = _norm(config)
 
   def __call__(self, x_BHWC: jax.Array) -> jax.Array:
     """Images (B, H, W, C) -> tokens (B, 1 + R + S, D) after the final norm."""
-    x_BTD = self.embeddings(x_BHWC)
-    for layer in self.encoder.layer:
-      x_BTD = layer(x_BTD)
-    return self.layernorm(x_BTD)
+    return self.layernorm(self.encoder(self.embeddings(x_BHWC)))
 
   def encode(self, x_BHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Images (B, H, W, C) -> class embeddings (B, D), patches (B, S, D)."""
@@ -120,13 +119,6 @@ class _Embeddings(Module):
     )
     # They come after positions are added, and have none.
     return jnp.concatenate([x_BTD[:, :1], registers_BRD, x_BTD[:, 1:]], axis=1)
-
-
-class _Encoder(Module):
-  def __init__(self, config):
-    self.layer = ModuleList(
-      [_Layer(config) for _ in range(config["num_hidden_layers"])]
-    )
 
 
 class _Layer(Module):

@@ -7,13 +7,28 @@ Hugging Face files. CLIP's towers have other names and stand in `clip`.
 Shape suffixes: B batch, H W height and width, C channels, S tokens, D width.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import Conv2d, Linear
-from suti.nn.param import Module
+from suti.nn.param import Module, ModuleList
+
+
+class Encoder(Module):
+  """`layer.N`, one after the other."""
+
+  def __init__(self, layers: list[Module]):
+    self.layer: Any = ModuleList(layers)
+
+  def __call__(self, x_BSD: jax.Array) -> jax.Array:
+    """Tokens -> tokens."""
+    for layer in self.layer:
+      x_BSD = layer(x_BSD)
+    return x_BSD
 
 
 class PatchEmbeddings(Module):

@@ -3,11 +3,10 @@
 
 Experts need nothing of each other, so finetuning spreads them over all axes.
 Training spreads its batch over all axes too, and its parameters over `fsdp`
-(`suti.parallel.rules`). This is the one place that makes a mesh, and starts the
-hosts of a pod. Axis types are Auto: the compiler places what we do not.
+(`suti.parallel.rules`). This is the one place that makes a mesh. Axis types are
+Auto: the compiler places what we do not.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,17 +16,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("expert", "data", "fsdp")
-
-
-def start_hosts() -> None:
-  """Joins the hosts of a pod into one computation; nothing on a single host.
-
-  To be called before any device is used. Cloud TPU pods say who their hosts
-  are; elsewhere JAX_COORDINATOR_ADDRESS does, with JAX's other variables.
-  """
-  hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-  if len(hosts) > 1 or "JAX_COORDINATOR_ADDRESS" in os.environ:
-    jax.distributed.initialize()
 
 
 def make_mesh(

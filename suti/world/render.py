@@ -31,11 +31,6 @@ from suti.world.strokes import fract, mix, step
 _BATCH_CPU, _BATCH_ACCELERATOR = 8, 256
 
 
-def _dot(a, b):
-  """A small matrix product in full precision on every device."""
-  return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
 def _close(view, count):
   """Fills gaps one sample wide, where a grazing ray ran out of steps.
 

@@ -25,7 +25,7 @@ def _runner(kind: str, variance: str):
     t_B111 = t_B.astype(jnp.float32).reshape(-1, 1, 1, 1)
     return cases.say(config, x_BHWC, t_B111, library=jnp, axis=-1)
 
-  return jax.jit(functools.partial(samplers.sample_path, denoise))
+  return jax.jit(functools.partial(samplers.advance, denoise))
 
 
 def plan(case: str) -> Plan:
@@ -47,5 +47,11 @@ def run(case: str, monkeypatch) -> np.ndarray:
   runner = _runner(
     config.get("prediction_type", "epsilon"), config.get("variance_type", "")
   )
-  x_BHWC, path_NBHWC = runner(plan(case), start_BHWC, fresh_NBHWC)
-  return np.concatenate([path_NBHWC, x_BHWC[None]])
+  whole = plan(case)
+  slots = samplers.start(whole, start_BHWC)
+  path = [slots[0]]
+  # One evaluation at a time: whatever their number, it is one program.
+  for piece in whole.pieces(whole.num_evaluations):
+    slots = runner(piece, slots, fresh_NBHWC)
+    path.append(slots[0])
+  return np.stack(path)

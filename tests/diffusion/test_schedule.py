@@ -95,7 +95,7 @@ def test_variance_is_preserved_and_constants_are_float32():
 
 
 @pytest.mark.parametrize("prediction", schedules.PREDICTIONS)
-def test_every_prediction_gives_back_picture_noise_and_v(prediction):
+def test_every_prediction_gives_back_picture_and_noise(prediction):
   schedule = schedules.make_schedule(COSINE | {"prediction_type": prediction})
   keys = jax.random.split(jax.random.key(0))
   x0_BHWC = jax.random.uniform(keys[0], (5, 3, 2, 4), minval=-1.0)
@@ -105,15 +105,21 @@ def test_every_prediction_gives_back_picture_noise_and_v(prediction):
   said = schedules.target(schedule, x0_BHWC, noise_BHWC, t_B)
   alpha = jnp.asarray(schedule.alpha_T)[t_B][:, None, None, None]
   sigma = jnp.asarray(schedule.sigma_T)[t_B][:, None, None, None]
-  for convert, truth in (
-    (schedules.to_x0, x0_BHWC),
-    (schedules.to_eps, noise_BHWC),
-    (schedules.to_v, alpha * noise_BHWC - sigma * x0_BHWC),
+  for read, truth in (
+    (schedules.read_x0, x0_BHWC),
+    (schedules.read_eps, noise_BHWC),
   ):
     # Steps with next to no noise or no signal amplify rounding by 1 / sigma.
     np.testing.assert_allclose(
-      convert(schedule, x_BHWC, said, t_B), truth, atol=2e-4
+      read(prediction, x_BHWC, said, alpha, sigma), truth, atol=2e-4
     )
+  # What a net of this kind must have said.
+  expected = {
+    "epsilon": noise_BHWC,
+    "v_prediction": alpha * noise_BHWC - sigma * x0_BHWC,
+    "sample": x0_BHWC,
+  }
+  np.testing.assert_allclose(said, expected[prediction], atol=1e-6)
 
 
 def test_snr_is_alpha_over_sigma_squared():

@@ -25,6 +25,42 @@ def diffusers_config(config: dict) -> dict:
   return {k: v for k, v in config.items() if not k.startswith("_")}
 
 
+def states(model) -> dict:
+  """The tensors of a diffusers model, under the names of its file."""
+  return dict(model.state_dict())
+
+
+def filled(model, values: dict[str, np.ndarray]):
+  """A diffusers model with these tensors of its file."""
+  model.load_state_dict(tensors(values))
+  return model
+
+
+def tower_states(model, tower: str) -> dict:
+  """The same of a lone tower of CLIP.
+
+  transformers 5 does not restore the prefix that published files have, but for
+  a tower with its projection.
+  """
+  known = (f"{tower}.", "text_projection.", "visual_projection.")
+  return {
+    name if name.startswith(known) else f"{tower}.{name}": value
+    for name, value in model.state_dict().items()
+  }
+
+
+def tower_filled(model, values: dict[str, np.ndarray], tower: str):
+  """A lone tower of CLIP with these tensors of its file."""
+  own = model.state_dict().keys()
+  return filled(
+    model,
+    {
+      n if n in own else n.removeprefix(f"{tower}."): v
+      for n, v in values.items()
+    },
+  )
+
+
 def saved(model) -> dict:
   """Returns the tensors of the file that a transformers model is saved to."""
   import safetensors.torch

@@ -11,21 +11,10 @@ import safetensors.numpy
 from suti.io.lora import load_lora, save_lora
 from suti.io.lora_names import layer_names
 from suti.nn.param import Param
-from tests.goldens import loras
+from tests.goldens import loras, theirs, unets
 from tests.io.test_lora import LAYOUTS, SPECS, outputs
 
-SDXL = {
-  "addition_embed_type": "text_time",
-  "addition_time_embed_dim": 256,
-  "attention_head_dim": [5, 10, 20],
-  "block_out_channels": [320, 640, 1280],
-  "cross_attention_dim": 2048,
-  "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
-  "projection_class_embeddings_input_dim": 2816,
-  "transformer_layers_per_block": [1, 2, 10],
-  "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
-  "use_linear_projection": True,
-}
+SDXL = unets.PUBLISHED["stable-diffusion-xl-base-1.0"]
 
 pytestmark = [
   pytest.mark.parity,
@@ -98,7 +87,7 @@ def test_sdxls_layers_have_the_numbers_that_they_read(tmp_path):
   from diffusers.utils import convert_unet_state_dict_to_peft
 
   with torch.device("meta"):
-    unet = diffusers.UNet2DConditionModel(**SDXL)
+    unet = diffusers.UNet2DConditionModel(**theirs.diffusers_config(SDXL))
   layers = {
     name: module.weight.ndim
     for name, module in unet.named_modules()
@@ -112,7 +101,7 @@ def test_sdxls_layers_have_the_numbers_that_they_read(tmp_path):
   }
   names = layer_names(spec)
   assert set(names.values()) == set(layers)
-  theirs = re.compile(
+  numbered = re.compile(
     r"(input|output)_blocks|middle_block|time_embed_|label|out_"
   )
   order = list(layers)
@@ -122,7 +111,7 @@ def test_sdxls_layers_have_the_numbers_that_they_read(tmp_path):
     )
     for name, layer in names.items()
     for half in ("down", "up")
-    if theirs.match(name)
+    if numbered.match(name)
   }
   safetensors.numpy.save_file(tensors, tmp_path / "x.safetensors")
   states, _ = diffusers.StableDiffusionXLPipeline.lora_state_dict(

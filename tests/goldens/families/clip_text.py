@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lone text encoder: CLIPTextModel of transformers, or with a projection."""
 
+from functools import partial
+
 import jax
 import numpy as np
 
@@ -84,27 +86,8 @@ def build(config: dict):
   return getattr(transformers, name)(config).eval()
 
 
-def published(model) -> dict:
-  """Its tensors under the names of the published file.
-
-  transformers 5 does not restore the prefix of a lone text encoder.
-  """
-  return {
-    name if name.startswith("text_") else f"text_model.{name}": value
-    for name, value in model.state_dict().items()
-  }
-
-
-def fill(model, values: dict[str, np.ndarray]):
-  """The model with these tensors of the published file."""
-  own = set(model.state_dict())
-  model.load_state_dict(
-    {
-      name if name in own else name.removeprefix("text_model."): value
-      for name, value in theirs.tensors(values).items()
-    }
-  )
-  return model
+published = partial(theirs.tower_states, tower="text_model")
+fill = partial(theirs.tower_filled, tower="text_model")
 
 
 def run(model, values: dict) -> dict[str, np.ndarray]:

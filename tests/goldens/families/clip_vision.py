@@ -4,6 +4,8 @@
 The one with a projection is what IP-Adapter sees its image prompt with.
 """
 
+from functools import partial
+
 import jax
 import numpy as np
 
@@ -80,27 +82,8 @@ def build(config: dict):
   return getattr(transformers, name)(config).eval()
 
 
-def published(model) -> dict:
-  """Its tensors under the names of the published file.
-
-  transformers 5 does not restore the prefix of a lone image encoder.
-  """
-  return {
-    name if name.startswith("vis") else f"vision_model.{name}": value
-    for name, value in model.state_dict().items()
-  }
-
-
-def fill(model, values: dict[str, np.ndarray]):
-  """The model with these tensors of the published file."""
-  own = set(model.state_dict())
-  model.load_state_dict(
-    {
-      name if name in own else name.removeprefix("vision_model."): value
-      for name, value in theirs.tensors(values).items()
-    }
-  )
-  return model
+published = partial(theirs.tower_states, tower="vision_model")
+fill = partial(theirs.tower_filled, tower="vision_model")
 
 
 def run(model, values: dict) -> dict[str, np.ndarray]:

@@ -130,15 +130,8 @@ def build(config: dict):
   return diffusers.AutoencoderKL(**theirs.diffusers_config(config)).eval()
 
 
-def published(model) -> dict:
-  """Its tensors under the names of the published file."""
-  return dict(model.state_dict())
-
-
-def fill(model, values: dict[str, np.ndarray]):
-  """The model with these tensors of the published file."""
-  model.load_state_dict(theirs.tensors(values))
-  return model
+published = theirs.states
+fill = theirs.filled
 
 
 def run(model, values: dict) -> dict[str, np.ndarray]:
