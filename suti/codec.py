@@ -79,6 +79,12 @@ def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
   """
   model = open_model(folder, expected=("AutoencoderKL",), dtype=jnp.float32)
   config: dict[str, Any] = dict(model.config)
+  seen = {config.get(key, 3) for key in ("in_channels", "out_channels")}
+  if seen != {3 * patch**2}:
+    raise ValueError(
+      f"{folder} works on pictures of {max(seen)} channels, and patches of "
+      f"{patch} px have {3 * patch**2}: correct patch_size in model_index.json."
+    )
   scale = config.get("scaling_factor", 0.18215)  # the publisher's defaults
   shift = config.get("shift_factor") or 0.0
   factor = 2 ** (len(config.get("block_out_channels", (64,))) - 1)

@@ -126,7 +126,8 @@ def convert(
 def _kinds_of_parts(source: Path, index: Mapping[str, Any]) -> dict[str, str]:
   """The class of each part, or that it is `TEXTS` or `LEFT_OUT`.
 
-  Where model_index.json names parts, all others are left out.
+  Where model_index.json names parts, all others are left out; where it does
+  not, what goes beside a model is.
 
   Raises:
     ValueError: a part that it names is not there, or not supported.
@@ -140,10 +141,9 @@ def _kinds_of_parts(source: Path, index: Mapping[str, Any]) -> dict[str, str]:
       f"{source} has no folder {absent[0]!r}, which its {FILE} names as a "
       "part: fetch the rest of the model."
     )
+  wanted = named or there.difference(ASIDE)
   return {
-    folder.name: _kind_of_part(folder)
-    if not named or folder.name in named
-    else LEFT_OUT
+    folder.name: _kind_of_part(folder) if folder.name in wanted else LEFT_OUT
     for folder in folders
   }
 

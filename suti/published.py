@@ -163,8 +163,11 @@ def read_config(folder: Path) -> dict[str, Any]:
   if not path.is_file():
     raise ValueError(explain_without_config(Path(folder)))
   config = read_object(path)
-  given = {key: value for key, value in config.items() if value}
-  check_kinds(given, _NAMES, what=str(path))
+  check_kinds(
+    {key: value for key, value in config.items() if value is not None},
+    _NAMES,
+    what=str(path),
+  )
   return config
 
 

@@ -223,6 +223,12 @@ def guard(start: Callable[[], Any]) -> int:
         " again, it goes on from what was written."
       )
       return 2
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+      _say(
+        "Error: the memory is full: make less at once, such as smaller pictures"
+        " or batches, or use a narrower dtype."
+      )
+      return 2
     if isinstance(error, PermissionError) and error.filename:
       _say(
         f"Error: no permission to write or read {error.filename}: change its"

@@ -40,7 +40,7 @@ def check_kinds(
   for key, default in defaults.items():
     if key not in config or default is None:
       continue
-    words, fits = _kind(default)
+    words, fits = _kind(default, _MOST_LAYERS if "layers" in key else _MOST)
     value = config[key]
     if key in per_level and isinstance(value, list | tuple):
       # An empty list fits no number of levels.
@@ -62,14 +62,20 @@ def shorten(value: Any) -> str:
   return reprlib.repr(value)
 
 
-def _kind(default: Any) -> tuple[str, Callable[[Any], bool]]:
+# Of sizes and counts: what a 32-bit number holds. Layers are declared one by
+# one: with so many, somebody would wait for hours.
+_MOST, _MOST_LAYERS = 2**31 - 1, 1000
+
+
+def _kind(default: Any, most: int) -> tuple[str, Callable[[Any], bool]]:
   """What a default's kind is called, and whether a value is of it."""
   if isinstance(default, bool):
     return "true or false", lambda x: isinstance(x, bool)
   if isinstance(default, int):
-    words = "a whole number above 0" if default else "a whole number from 0"
     low = min(default, 1)
-    return words, lambda x: _is(x, int) and low <= x <= _MOST
+    words = f"a whole number from {low}"
+    words += f" to {most}" if most < _MOST else ""
+    return words, lambda x: _is(x, int) and low <= x <= most
   if isinstance(default, float) and default < 0:
     return "a number", lambda x: _is(x, int, float) and x == x
   if isinstance(default, float):
@@ -77,7 +83,7 @@ def _kind(default: Any) -> tuple[str, Callable[[Any], bool]]:
   if isinstance(default, str):
     return "a text", lambda x: isinstance(x, str)
   assert isinstance(default, tuple), default
-  words, fits = _kind(default[0] if default else 0)
+  words, fits = _kind(default[0] if default else 0, most)
   return (
     f"a list, of which each is {words}",
     lambda x: (
@@ -86,9 +92,6 @@ def _kind(default: Any) -> tuple[str, Callable[[Any], bool]]:
       and all(map(fits, x))
     ),
   )
-
-
-_MOST = 2**31 - 1  # of sizes and counts: what a 32-bit number holds
 
 
 def _is(value: Any, *kinds: type) -> bool:

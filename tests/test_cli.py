@@ -17,27 +17,14 @@ from PIL import Image
 
 from apprentice.model import declare, save_apprentice
 from configs import quickstart
-from suti import cli, options
+from suti import options
 from suti.backbone import PRETRAINED, load_backbone
 from suti.cli import subject
 from suti.cli.run import benchmark_config
 from suti.io import files
 from suti.io.files import write_json
 from suti.nn.param import init
-
-
-def start(*argv: str) -> int:
-  with pytest.raises(SystemExit) as caught:
-    cli.main(argv)
-  return caught.value.code or 0
-
-
-def error_of(capsys, *argv: str) -> str:
-  """The one line on stderr of a command that ends with exit code 2."""
-  assert start(*argv) == 2
-  lines = capsys.readouterr().err.strip().splitlines()
-  assert len(lines) == 1, lines
-  return lines[0]
+from tests.commands import error_of, start
 
 
 @pytest.fixture(scope="module")

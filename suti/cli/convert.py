@@ -39,6 +39,12 @@ def _convert_model(out: Path, args) -> None:
   if not 0 < max_gb < float("inf"):
     raise ValueError(f"--max-gb={max_gb}: give a number above 0.")
   dtype = _dtype(args.dtype)
+  experts = Path(args.source) / "experts" / "finetune"
+  if experts.is_dir():
+    raise ValueError(
+      f"{args.source} is the workdir of a run: give {experts} to take out its "
+      "experts."
+    )
   from suti.hub import find_or_fetch
 
   folder = find_or_fetch(args.source)

@@ -15,6 +15,7 @@ from suti.cli.parser import check_out
 
 NUM = 1  # pictures
 MAX_NUM = 64  # on one contact sheet
+MAX_PX = 8192  # of a side; what is larger is a mistake, and takes all memory
 CELL_PX = 256  # side of a picture on the contact sheet
 
 
@@ -201,7 +202,10 @@ def read_size(text: str) -> tuple[int, int]:
     raise ValueError(
       f"--size={text}: give width and height in px, such as 768x512."
     )
-  return int(height), int(width)
+  size = int(height), int(width)
+  if not 0 < min(size) <= max(size) <= MAX_PX:
+    raise ValueError(f"--size={text}: give sides of 1 to {MAX_PX} px.")
+  return size
 
 
 def read_lora(text: str) -> tuple[Path, float]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from suti.values import check_kinds
+from suti.values import check_kinds, shorten
 
 _UNDERSTOOD = {"alpha_pattern", "lora_alpha", "r", "rank_pattern", "use_rslora"}
 # They say nothing about what the tensors mean.
@@ -59,7 +59,10 @@ def check_config(config: Mapping[str, Any], where: Any) -> None:
     )
   alphas = config.get("alpha_pattern") or {}
   if not isinstance(alphas, Mapping):
-    alphas = {"alpha_pattern": alphas}
+    raise ValueError(
+      f"alpha_pattern={shorten(alphas)} of {where} gives no alpha for a layer: "
+      "correct it, or fetch the file again."
+    )
   if (alpha := config.get("lora_alpha")) is not None:
     alphas = {"lora_alpha": alpha, **alphas}
   check_kinds(alphas, dict.fromkeys(alphas, -1.0), what=str(where))

@@ -77,7 +77,11 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
     if key not in _DEFAULTS and key not in _ASIDE
   ]
   config = _DEFAULTS | config
-  given = {k: v for k, v in config.items() if v is not None or k in _DEFAULTS}
+  given = {
+    key: value
+    for key, value in config.items()
+    if value is not None or key not in ("sample_size", "shift_factor")
+  }
   check_kinds(given, _DEFAULTS | _ASIDE, what="an autoencoder")
   num_levels = len(config["block_out_channels"])
   problems += [
