@@ -47,9 +47,7 @@ def attend(
   q_BSND = q_BSND * jnp.asarray(scale, q_BSND.dtype)
   if mask is not None:
     mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-  q_BNSD, k_BNLD, v_BNLD = (
-    x.swapaxes(1, 2) for x in (q_BSND, k_BLND, v_BLND)
-  )
+  q_BNSD, k_BNLD, v_BNLD = (x.swapaxes(1, 2) for x in (q_BSND, k_BLND, v_BLND))
   batch, num_queries, num_heads, _ = q_BSND.shape
   if batch * num_heads * num_queries * k_BLND.shape[1] <= _MAX_LOGITS:
     out_BNSD = _attend(q_BNSD, k_BNLD, v_BNLD, mask, bias)
