@@ -110,6 +110,7 @@ def test_gradients_and_vmap_over_parameters(net):
   params_E = jax.vmap(lambda key: init(spec, key))(keys)
   x_EBD = jax.random.normal(jax.random.key(2), (3, 2, 3))
 
+  @jax.jit
   def step(params, x):
     return jax.grad(lambda p: jnp.square(apply(p, x)).sum())(params)
 

@@ -12,10 +12,7 @@ from configs.pretrain import text_to_image as base_config
 from suti.backbone import load_backbone
 from suti.codec import depth_to_space, space_to_depth
 from suti.io.files import read_json
-from suti.io.weights import load
 from suti.log import read_log
-from suti.models.vae import declare_autoencoder
-from suti.nn.param import functional
 from suti.pretrain import (
   autoencoder,
   clip,
@@ -27,6 +24,7 @@ from suti.pretrain import (
 )
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
+from suti.published import open_model
 
 
 @pytest.fixture
@@ -229,9 +227,8 @@ def test_base_is_written_as_a_backbone(latent_model):
 
 def test_latents_are_the_autoencoders_shifted_and_scaled(latent_model):
   backbone = load_backbone(latent_model)
-  config = read_json(latent_model / "vae" / "config.json")
-  spec, apply = functional(declare_autoencoder(config))
-  params = load(spec, latent_model / "vae", dtype=jnp.float32)
+  vae = open_model(latent_model / "vae")
+  config, params, apply = vae.config, vae.params, vae.apply
   image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
   mean, _ = apply(params, space_to_depth(image, patch=4), method="encode")
   expected = (mean - config["shift_factor"]) * config["scaling_factor"]
