@@ -193,7 +193,7 @@ def _unknown_field(
   return f"--{field}: {path} has no such field. {remedy}"
 
 
-def guard(start: Callable[[], Any]) -> int:
+def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
   """Runs a command and turns what the user can mend into one line.
 
   A ValueError that one of our own files raised is a mistake of the user's by
@@ -202,6 +202,7 @@ def guard(start: Callable[[], Any]) -> int:
 
   Args:
     start: the command, without arguments.
+    resumes: whether it goes on where it was stopped.
 
   Returns:
     The exit code: 0, 2 for a mistake, 130 for Ctrl-C.
@@ -209,7 +210,8 @@ def guard(start: Callable[[], Any]) -> int:
   try:
     start()
   except KeyboardInterrupt:
-    _say("Stopped. Start the same command again and it goes on from here.")
+    again = " Start the same command again and it goes on from here."
+    _say("Stopped." + (again if resumes else " Nothing was written."))
     return 130
   except Exception as error:
     if os.environ.get("SUTI_TRACEBACK"):

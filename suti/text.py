@@ -73,13 +73,15 @@ def load_tokenizer(folder: Path | str, *, max_length: int) -> Tokenizer:
     backend = _open_sentencepiece(folder / "spiece.model")
     return _wrap(backend, max_length, "<pad>")
   pad = _plain_padding(folder)
-  # The libraries raise whatever occurs to them for a file that is damaged.
   try:
     if pad is None:
       return _open_with_transformers(folder, max_length)
     from tokenizers import Tokenizer as Backend
 
     backend = Backend.from_file(str(folder / "tokenizer.json"))
+  except ImportError:
+    raise
+  # The libraries raise whatever occurs to them for a file that is damaged.
   except Exception as error:
     raise ValueError(
       f"The tokenizer in {folder} cannot be read ({_first_line(error)}): fetch "

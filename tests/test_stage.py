@@ -205,6 +205,16 @@ def test_a_full_disk_is_one_line(start, config_path, tmp_path):
     assert "disk is full" in err[0] and "goes on" in err[0]
 
 
+def test_a_full_memory_is_one_line(start, config_path, tmp_path):
+  for error in (
+    MemoryError(),
+    RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 48 bytes."),
+  ):
+    code, err = start(raising(error), *good(config_path, tmp_path))
+    assert (code, len(err)) == (2, 1)
+    assert "memory is full: make less at once" in err[0]
+
+
 def test_a_forbidden_folder_is_one_line(start, config_path, tmp_path):
   error = PermissionError(errno.EACCES, "Permission denied", "/some/where")
   code, err = start(raising(error), *good(config_path, tmp_path))

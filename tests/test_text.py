@@ -297,3 +297,53 @@ def test_no_tokenizer_is_one_line(tmp_path):
     ValueError, match=r"vocab\.json and no merges\.txt: fetch"
   ):
     load_tokenizer(tmp_path, max_length=8)
+
+
+@pytest.mark.parametrize("by", ["tokenizers", "transformers"])
+@pytest.mark.parametrize(
+  "content", ["{", "{}", "[]", '{"model": {"type": "X"}}']
+)
+def test_a_damaged_tokenizer_is_one_line(tmp_path, by, content):
+  (tmp_path / "tokenizer.json").write_text(content)
+  config = read_json(PRETRAINED / "world_clip" / "tokenizer_config.json")
+  if by == "transformers":
+    config["tokenizer_class"] = "CLIPTokenizer"
+  write_json(tmp_path / "tokenizer_config.json", config)
+  with pytest.raises(ValueError) as error:
+    load_tokenizer(tmp_path, max_length=8)
+  text = str(error.value)
+  assert text.startswith(f"The tokenizer in {tmp_path} cannot be read (")
+  assert text.endswith("): fetch it again, all of its files.")
+  assert "\n" not in text
+
+
+def test_a_tokenizer_that_cannot_pad_is_one_line(tmp_path):
+  folder = PRETRAINED / "world_clip"
+  (tmp_path / "tokenizer.json").write_bytes(
+    (folder / "tokenizer.json").read_bytes()
+  )
+  file = tmp_path / "tokenizer_config.json"
+  config = read_json(folder / "tokenizer_config.json")
+  write_json(file, config | {"pad_token": "<none>"})
+  with pytest.raises(ValueError, match="has no token '<none>', with which its"):
+    load_tokenizer(tmp_path, max_length=8)
+  write_json(file, {"tokenizer_class": "PreTrainedTokenizerFast"})
+  with pytest.raises(ValueError, match="it has no token to pad with"):
+    load_tokenizer(tmp_path, max_length=8)
+
+
+def test_code_in_a_folder_is_not_run(tmp_path):
+  write_json(
+    tmp_path / "tokenizer_config.json",
+    {
+      "tokenizer_class": "Evil",
+      "auto_map": {"AutoTokenizer": ["evil.Evil", None]},
+    },
+  )
+  (tmp_path / "tokenizer.json").write_text("{}")
+  (tmp_path / "evil.py").write_text(
+    f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n"
+  )
+  with pytest.raises(ValueError, match=r"cannot be read"):
+    load_tokenizer(tmp_path, max_length=8)
+  assert not (tmp_path / "ran").exists()

@@ -49,4 +49,5 @@ def main(argv: Sequence[str] | None = None) -> None:
   from suti import stage
 
   module = importlib.import_module(f"suti.cli.{command}")
-  sys.exit(stage.guard(lambda: getattr(module, command)(rest)))
+  start = getattr(module, command)
+  sys.exit(stage.guard(lambda: start(rest), resumes=command == "run"))

@@ -7,6 +7,17 @@ from typing import Any
 
 from suti.cli.parser import Parser
 
+_DESCRIPTION = """\
+Checks a published model, tensor by tensor, and writes it anew: tensors under
+their current names, one variant, safetensors alone. Or takes experts out of a
+run, each as a LoRA that other tools open.
+"""
+_EXAMPLES = """\
+examples:
+  suti convert stable-diffusion-v1-5/stable-diffusion-v1-5 models/sd15
+  suti convert models/mine models/for_diffusers --to diffusers --dtype float16
+  suti convert runs/lora/experts/finetune experts --expert 0a1b2c3d4e5f
+"""
 MAX_GB = 5.0  # of a file, as publishers have it
 _THOUSANDS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -120,9 +131,8 @@ def _parser() -> Parser:
   parser = Parser(
     prog="suti convert",
     allow_abbrev=False,
-    description="Checks a published model, tensor by tensor, and writes it "
-    "anew: tensors under today's names, one variant, whole files of "
-    "safetensors. Or takes experts out of a run, each as a LoRA.",
+    description=_DESCRIPTION,
+    epilog=_EXAMPLES,
   )
   add = parser.add_argument
   add(

@@ -9,6 +9,19 @@ from collections.abc import Sequence
 
 from suti.cli.parser import Parser
 
+_DESCRIPTION = """\
+Draws a subject, given as pictures, in a new scene; without --subject draws a
+text alone, with a published text-to-image model.
+"""
+_EXAMPLES = """\
+examples:
+  suti generate --subject my_dog/ --prompt "a dog in the snow" --out dog.png
+  suti generate --model stabilityai/stable-diffusion-xl-base-1.0 \\
+    --prompt "a lighthouse in a storm" --out lighthouse.png
+  suti generate --model models/sd15 --lora expert.safetensors:0.8 \\
+    --prompt "a dog on a beach" --num 4 --out dogs.png
+"""
+
 # What only one of the two ways understands.
 _TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
 
@@ -45,8 +58,8 @@ def _parser() -> Parser:
   parser = Parser(
     prog="suti generate",
     allow_abbrev=False,
-    description="Draws a subject, given as pictures, in a new scene; without "
-    "--subject draws a text alone, with a published text-to-image model.",
+    description=_DESCRIPTION,
+    epilog=_EXAMPLES,
   )
   add = parser.add_argument
   add(
@@ -59,8 +72,8 @@ def _parser() -> Parser:
     "--out",
     required=True,
     metavar="FILE.png",
-    help="the picture; where there are several, a contact sheet, with the "
-    "pictures beside it as FILE-0.png ...",
+    help="the picture; where there are several, a contact sheet of them, and "
+    "the pictures beside it as FILE-0.png ...",
   )
   add(
     "--subject",
@@ -73,35 +86,55 @@ def _parser() -> Parser:
     "--model",
     metavar="NAME_OR_DIR",
     help="with --subject an apprentice: a shipped name, or "
-    "WORKDIR/apprentice/train/model (world_apprentice); without, a "
-    "text-to-image model: a folder in the diffusers layout, or ORG/NAME on "
-    "the Hugging Face hub",
+    "WORKDIR/apprentice/train/model (default: world_apprentice); without, a "
+    "text-to-image model: a folder in the layout of diffusers, or ORG/NAME or "
+    "ORG/NAME@REVISION on the Hugging Face hub",
   )
-  add("--num", type=int, metavar="N", help="how many pictures (4; of a text 1)")
-  add("--seed", type=int, default=0, metavar="N", help="of the first (0)")
-  add("--steps", type=int, metavar="N", help="of the sampler (the model's)")
+  add(
+    "--num",
+    type=int,
+    metavar="N",
+    help="how many pictures (default: 4 of a subject, 1 of a text)",
+  )
+  add(
+    "--seed",
+    type=int,
+    default=0,
+    metavar="N",
+    help="of the first picture; each next one has the next (default: 0)",
+  )
+  add(
+    "--steps",
+    type=int,
+    metavar="N",
+    help="of the sampler (default: the model's)",
+  )
   add(
     "--guidance",
     type=float,
     metavar="W",
-    help="how strongly text and pictures are followed (the model's)",
+    help="weight of guidance, how strongly text and pictures are followed; 1 "
+    "is none (default: the model's)",
   )
-  text = parser.add_argument_group("of a text alone")
-  add = text.add_argument
+  add = parser.add_argument_group("of a text alone").add_argument
   add("--negative", metavar="TEXT", help="what not to draw")
-  add("--size", metavar="WxH", help="in px, such as 768x512 (the model's)")
+  add(
+    "--size",
+    metavar="WxH",
+    help="in px, such as 768x512 (default: the model's)",
+  )
   add(
     "--sampler",
     metavar="NAME",
-    help="ddim, ddpm, dpmpp_2m, euler, euler_ancestral, pndm or unipc (the "
-    "model's)",
+    help="ddim, ddpm, dpmpp_2m, euler, euler_ancestral, pndm or unipc "
+    "(default: the model's)",
   )
   add(
     "--lora",
     nargs="+",
     metavar="FILE",
-    help="experts to draw with: LoRA files of this project, of PEFT or of "
-    "diffusers; FILE:0.8 for less of one",
+    help="experts to draw with: LoRA files of this project, of PEFT, of "
+    "diffusers or of kohya; FILE:0.8 for a part of one's strength",
   )
   add(
     "--enlarge",
@@ -113,6 +146,6 @@ def _parser() -> Parser:
   add(
     "--dtype",
     metavar="TYPE",
-    help="float32 or bfloat16 (bfloat16, on a CPU float32)",
+    help="float32 or bfloat16 (default: bfloat16, on a CPU float32)",
   )
   return parser

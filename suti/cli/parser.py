@@ -4,11 +4,18 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-  """An argument parser whose mistakes are one line."""
+  """An argument parser whose mistakes are one line.
+
+  Description and examples are printed as they are written.
+  """
+
+  def __init__(self, **options: Any):
+    style = argparse.RawDescriptionHelpFormatter
+    super().__init__(formatter_class=style, **options)
 
   def error(self, message: str) -> NoReturn:
     """Prints the line and exits with 2."""

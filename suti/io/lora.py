@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from suti.io.families import recognise
 from suti.io.files import (
   read_object,
   replacing_folder,
@@ -234,27 +235,29 @@ def _write(file, tensors, header) -> None:
 # --- Names -------------------------------------------------------------------
 
 
-def _split_names(file, names) -> dict[str, tuple[str, str]]:
+def _split_names(file, tensors) -> dict[str, tuple[str, str]]:
   """`{tensor: (layer, half)}`.
 
   Raises:
     ValueError: some tensors are of no plain LoRA.
   """
-  if not names:
+  if not tensors:
     raise ValueError(f"{file} has no tensors: fetch or make it again.")
-  split = {name: found for name in names if (found := split_name(name))}
-  if strange := [name for name in names if name not in split]:
+  split = {name: found for name in tensors if (found := split_name(name))}
+  if strange := [name for name in tensors if name not in split]:
     kinds = [k for mark, k in _OTHER_KINDS.items() if mark in strange[0]]
     example = repr(strange[0]) + (f" ({kinds[0]})" if kinds else "")
-    if not split and not kinds:
+    family = recognise({n: x.shape for n, x in tensors.items()})
+    if not split and (family or not kinds):
+      what = f"but {family}" if family else f"its names are like {example}"
       raise ValueError(
-        f"{file} holds no LoRA, its names are like {example}: the layouts of "
-        "PEFT, diffusers and kohya are read."
+        f"{file} holds no LoRA, {what}: the layouts of PEFT, diffusers and "
+        "kohya are read."
       )
     raise ValueError(
-      f"{file} is not a plain LoRA: {len(strange)} of its {len(names)} tensors "
-      f"are something else, e.g. {example}. Merge it into its base with the "
-      "tool that made it."
+      f"{file} is not a plain LoRA: {len(strange)} of its {len(tensors)} "
+      f"tensors are something else, e.g. {example}. Merge it into its base "
+      "with the tool that made it."
     )
   return split
 

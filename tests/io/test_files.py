@@ -123,17 +123,50 @@ def test_json_round_trip(tmp_path):
   files.write_json(tmp_path / "a.json", value)
   assert files.read_json(tmp_path / "a.json") == value
   assert "ü" in (tmp_path / "a.json").read_text(encoding="utf-8")
-  with pytest.raises(ValueError):
+  with pytest.raises(ValueError, match=r"b\.json would hold a NaN or an infin"):
     files.write_json(tmp_path / "b.json", {"loss": float("nan")})
   assert names(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe"])
+@pytest.mark.parametrize(
+  "content", [b"", b'{"a": ', b"\xff\xfe", b"[" * 100_000]
+)
 def test_damaged_json_is_named(tmp_path, content):
   path = tmp_path / "done.json"
   path.write_bytes(content)
   with pytest.raises(ValueError, match=r"done\.json is not a JSON file"):
     files.read_json(path)
+
+
+def test_an_object_is_read_or_named(tmp_path):
+  path = tmp_path / "config.json"
+  with pytest.raises(ValueError, match=r"config\.json is not there: fetch or"):
+    files.read_object(path)
+  for content in ("[]", "3", "null", '"x"'):
+    path.write_text(content)
+    with pytest.raises(ValueError, match="holds no JSON object, as a config"):
+      files.read_object(path)
+  path.write_text('{"a": 1}')
+  assert files.read_object(path) == {"a": 1}
+
+
+def test_a_new_folder_is_where_nothing_is(tmp_path):
+  """What is written there, and what stopped runs leave: tests/test_convert."""
+  source = tmp_path / "source"
+  source.mkdir()
+  files.check_new_folder(tmp_path / "a" / "b", outside=source)
+  files.check_new_folder(tmp_path / "source-2", outside=source)
+  assert names(tmp_path) == ["source"], "nothing is made yet"
+  (source / "file").write_text("")
+  for path, text in (
+    (source, "is already there"),
+    (source / "new", "lies inside of"),
+    (source / "file", "is already there"),
+    (source / "file" / "new", "cannot be made in"),
+  ):
+    with pytest.raises(ValueError, match=text):
+      outside = tmp_path / "x" if "made" in text else source
+      files.check_new_folder(path, outside=outside)
 
 
 _HOLD = """

@@ -17,6 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from suti.io.lora import load_lora, save_lora
+from suti.io.lora_config import check_config, strength
 from suti.io.lora_names import find_layer, layer_names, split_name
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
@@ -446,3 +447,24 @@ def test_what_cannot_be_written(tmp_path):
   with pytest.raises(ValueError, match=r"is of text_encoder and unet: use"):
     save_lora(updates, tmp_path / "x", layout="peft")
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("fields", "text"),
+  [
+    ({"lora_alpha": "4"}, "lora_alpha='4' of .* must be a number"),
+    ({"alpha_pattern": [3]}, "alpha_pattern=.* gives no alpha for a layer"),
+    ({"alpha_pattern": {"to_q": None}}, "to_q=None of .* must be a number"),
+    ({"alpha_pattern": {"(": 4}}, r"has '\(', which is no pattern"),
+  ],
+)
+def test_a_config_that_makes_no_sense_is_one_line(fields, text):
+  with pytest.raises(ValueError, match=text) as error:
+    check_config(fields, "lora.safetensors")
+  assert "lora.safetensors" in str(error.value)
+
+
+def test_an_alpha_may_be_left_open():
+  fields = {"lora_alpha": None, "alpha_pattern": None}
+  check_config(fields, "lora.safetensors")
+  assert strength(fields, "a.to_q", rank=4, alpha=None) == 1
