@@ -158,7 +158,7 @@ def test_a_folder_without_an_index_gets_one(published, tmp_path):
   assert not [part for part in again if part.kind == LEFT_OUT]
 
 
-@pytest.mark.parametrize("write", [tiny.write_clip, tiny.write_identity])
+@pytest.mark.parametrize("write", [tiny.write_clip, tiny.write_encoder])
 def test_a_lone_model(write, tmp_path):
   source = write(tmp_path / "source")
   (part,) = convert(source, tmp_path / "out")
@@ -168,7 +168,7 @@ def test_a_lone_model(write, tmp_path):
 
 
 def test_torch_hubs_names_become_the_published_ones(tmp_path):
-  plain = tiny.write_identity(tmp_path / "plain")
+  plain = tiny.write_encoder(tmp_path / "plain")
   source = copy(plain, tmp_path / "source")
   file = source / "model.safetensors"
   old = tensors(file)

@@ -194,7 +194,8 @@ def test_pieces_are_the_whole_with_every_sampler(sd, sampler):
   whole = text_to_image.draw(stage, text, null, **options)
   pieces = text_to_image.draw(stage, text, null, **options, watch=watch)
   assert len(seen) > 1 and len(set(seen)) == 1
-  np.testing.assert_allclose(pieces, whole, atol=1e-5)
+  # Two programs, which may round otherwise; other noise would be off by 0.1.
+  np.testing.assert_allclose(pieces, whole, atol=1e-4)
 
 
 def test_weights_guidance_and_plans_are_arguments_of_one_program(sd):
