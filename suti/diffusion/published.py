@@ -26,6 +26,7 @@ from suti.diffusion.plans.pndm import plan_pndm
 from suti.diffusion.plans.settings import read_bounds, read_settings
 from suti.diffusion.plans.steps import (
   CLEAN,
+  check_num_steps,
   karras,
   levels,
   ratio_strides,
@@ -65,6 +66,7 @@ def from_config(
       " and 0 with all others."
     )
   schedule = make_schedule(scheduler_config)
+  check_num_steps(schedule, num_steps)
   return _PLANNERS[name](schedule, settings | {"eta": eta}, num_steps)
 
 

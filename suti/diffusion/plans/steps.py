@@ -54,11 +54,7 @@ def timesteps(
   """
   trained = schedule.num_steps
   total = trained if total is None else total
-  if not 1 <= num_steps <= trained:
-    raise ValueError(
-      f"num_steps={num_steps} must be between 1 and {trained}, the steps of the"
-      " schedule that the model was trained with."
-    )
+  check_num_steps(schedule, num_steps)
   count = num_steps + spare
   if spacing == "trailing":
     # Not total - n * stride: halves round as the publishers' do. Cut, as this
@@ -82,6 +78,15 @@ def timesteps(
   if spacing == "linspace" and not whole:
     return steps_N
   return steps_N.astype(np.int32)
+
+
+def check_num_steps(schedule: Schedule, num_steps: int) -> None:
+  """Sees that there are steps, and not more than a net was trained on."""
+  if not 1 <= num_steps <= schedule.num_steps:
+    raise ValueError(
+      f"num_steps={num_steps} must be between 1 and {schedule.num_steps}, the"
+      " steps of the schedule that the model was trained with."
+    )
 
 
 def levels(
@@ -155,7 +160,17 @@ def _split(ratio_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def karras(highest: float, lowest: float, num_steps: int) -> np.ndarray:
-  """Falling ratios of noise, denser where there is little (eq. 5, rho = 7)."""
+  """Falling ratios of noise, denser where there is little (eq. 5, rho = 7).
+
+  Raises:
+    ValueError: they would not fall, as a config's limits are given.
+  """
+  if not highest > lowest > 0:
+    raise ValueError(
+      f"sigma_max={highest:.4g} of the scheduler config must be above its"
+      f" sigma_min={lowest:.4g}, and both above 0: leave both out, they are the"
+      " schedule's own then."
+    )
   ramp_N = np.linspace(0, 1, num_steps)
   root_N = highest ** (1 / 7) + ramp_N * (
     lowest ** (1 / 7) - highest ** (1 / 7)
