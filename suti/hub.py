@@ -129,9 +129,10 @@ def _snapshot(
   except Exception as error:
     if is_disk_full(error):
       raise
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    # Its texts go on with advice in later lines.
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise ValueError(
       f"'{name}' is no folder here, and cannot be fetched from the hub "
-      f"({reason}): give a folder, or try again with a network."
+      f"({reason[:160]}): give a folder, or try again with a network."
     ) from error
   return Path(folder)
