@@ -283,8 +283,7 @@ def _make_sampler(apply, *, says_variance):
         added=told["added"],
       )
 
-    def combine(*said):
-      told, untold = said if len(said) == 2 else (said[0], None)
+    def combine(told, untold=None):
       return told if untold is None else guide(told, untold, guidance)
 
     return samplers.advance(

@@ -40,11 +40,13 @@ def convert(argv: Sequence[str]) -> None:
 
 
 def _convert_model(out: Path, args) -> None:
-  for name, value in (("peft", args.to == "peft"), ("expert", args.expert)):
-    if value:
+  for flag, given in (
+    ("--to=peft", args.to == "peft"),
+    ("--expert", args.expert),
+  ):
+    if given:
       raise ValueError(
-        f"--{'to=' if name == 'peft' else ''}{name} is for experts: give "
-        "WORKDIR/experts/finetune of a run."
+        f"{flag} is for experts: give WORKDIR/experts/finetune of a run."
       )
   max_gb = MAX_GB if args.max_gb is None else args.max_gb
   if not 0 < max_gb < float("inf"):
