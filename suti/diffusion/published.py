@@ -13,6 +13,7 @@ Shape legend: `N` net evaluations.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,21 +148,16 @@ def _euler_steps(
   return steps, 1.0 if leading else float(steps.sigma_N[0])
 
 
-def _euler(schedule: Schedule, settings: Settings, num_steps: int) -> Plan:
-  steps, noise_scale = _euler_steps(schedule, settings, num_steps)
-  return plan_ddim(
-    steps,
-    prediction=schedule.prediction,
-    bounds=Bounds(),
-    noise_scale=noise_scale,
-  )
-
-
-def _euler_ancestral(
-  schedule: Schedule, settings: Settings, num_steps: int
+def _euler(
+  schedule: Schedule,
+  settings: Settings,
+  num_steps: int,
+  *,
+  plan: Callable[..., Plan] = plan_ddim,
 ) -> Plan:
+  """Euler in x / alpha is DDIM; the ancestral one has a plan of its own."""
   steps, noise_scale = _euler_steps(schedule, settings, num_steps)
-  return plan_euler_ancestral(
+  return plan(
     steps,
     prediction=schedule.prediction,
     bounds=Bounds(),
@@ -251,7 +247,7 @@ _PLANNERS: Mapping[str, Callable[[Schedule, Settings, int], Plan]] = {
   "DDIMScheduler": _ddim,
   "PNDMScheduler": _pndm,
   "EulerDiscreteScheduler": _euler,
-  "EulerAncestralDiscreteScheduler": _euler_ancestral,
+  "EulerAncestralDiscreteScheduler": partial(_euler, plan=plan_euler_ancestral),
   "DPMSolverMultistepScheduler": _dpm_solver,
   "UniPCMultistepScheduler": _unipc,
 }
