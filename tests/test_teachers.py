@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import experts.teachers
-from experts import finetune, sample, teacher
+from experts import sample, teacher, tuning
 from experts.wave_files import load_wave, write_wave
 from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
@@ -63,9 +63,9 @@ def tuned(request, tmp_path_factory):
   )
   found = teacher.find(request.param)
   apply, trainable, frozen = teacher.declare(found, backbone, config)
-  tx = finetune.make_optimizer(config.finetune)
-  step = finetune.make_step(found, apply, backbone, tx, mesh, config.finetune)
-  start = finetune.make_start(trainable, tx, mesh, num_steps=NUM_STEPS)
+  tx = tuning.make_optimizer(config.finetune)
+  step = tuning.make_step(found, apply, backbone, tx, mesh, config.finetune)
+  start = tuning.make_start(trainable, tx, mesh, num_steps=NUM_STEPS)
   arrays = wave_data(inputs.make_clusters(1), backbone, num_pictures=4, seed=0)
   data = jax.device_put(arrays, batch_sharding(mesh))
   state = start(1)

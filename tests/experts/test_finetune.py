@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experts import finetune, teacher, wave_files
+from experts import finetune, teacher, tuning, wave_files
 from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
 from suti.io.checkpoint import Checkpoints
@@ -39,11 +39,11 @@ class Loop:
     apply, self.trainable, self.frozen = teacher.declare(
       found, self.backbone, self.config
     )
-    tx = finetune.make_optimizer(tune)
-    self.start = finetune.make_start(
+    tx = tuning.make_optimizer(tune)
+    self.start = tuning.make_start(
       self.trainable, tx, self.mesh, num_steps=NUM_STEPS
     )
-    self.step = finetune.make_step(
+    self.step = tuning.make_step(
       found, apply, self.backbone, tx, self.mesh, tune
     )
 
