@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experts import finetune, sample, teacher
+from experts import sample, teacher, tuning
 from suti.backbone import load_backbone
 from tests import tiny
 from tests.experts import inputs
@@ -35,7 +35,7 @@ def clusters():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
   with pytest.MonkeyPatch.context() as patch:
-    for module, name in ((finetune, "make_step"), (sample, "make_draw")):
+    for module, name in ((tuning, "make_step"), (sample, "make_draw")):
       patch.setattr(module, name, _remember(getattr(module, name)))
     # So is opening a backbone: its text encoder is a program too.
     once = functools.lru_cache(load_backbone)
