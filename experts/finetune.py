@@ -14,10 +14,10 @@ from pathlib import Path
 
 import jax
 
+from experts import tuning
 from experts.mine import find_clusters, read_clusters
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
-from experts.tuning import make_optimizer, make_start, make_step
 from experts.wave_files import (
   median_time,
   summarise,
@@ -67,7 +67,7 @@ def run(config, workdir: Path) -> dict:
   teacher = find(tune.teacher)
   backbone = open_backbone(config)
   apply, trainable, frozen = declare(teacher, backbone, config)
-  tx = make_optimizer(tune)
+  tx = tuning.make_optimizer(tune)
 
   # --- 3 Data -----------------------------------------------------------------
   clusters = read_clusters(workdir)
@@ -82,10 +82,10 @@ def run(config, workdir: Path) -> dict:
   each = batch_sharding(mesh)
   frozen = jax.device_put(frozen, replicated(mesh))
   trainable = jax.device_put(trainable, replicated(mesh))
-  start = make_start(trainable, tx, mesh, num_steps=tune.num_steps)
+  start = tuning.make_start(trainable, tx, mesh, num_steps=tune.num_steps)
 
   # --- 5 Step -----------------------------------------------------------------
-  step_wave = make_step(teacher, apply, backbone, tx, mesh, tune)
+  step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
 
   left = [w for w in waves if not (current.folder / f"{w.name}.json").exists()]
   done = (len(waves) - len(left)) * tune.num_steps

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experts import sample, teacher, tuning
+from experts import finetune, sample, teacher, tuning
 from suti.backbone import load_backbone
 from tests import tiny
 from tests.experts import inputs

@@ -224,13 +224,13 @@ def test_a_killed_run_ends_in_the_same_files(
   assert not (workdir / "experts/finetune/wave-00001.json").exists()
 
   steps = []
-  make_step = finetune.make_step
+  make_step = tuning.make_step
 
   def counted(*args):
     step = make_step(*args)
     return lambda *inputs: (steps.append(1), step(*inputs))[1]
 
-  monkeypatch.setattr(finetune, "make_step", counted)
+  monkeypatch.setattr(tuning, "make_step", counted)
   finetune.run(config, workdir)
   assert len(steps) == 2  # of the second wave's four
   for name in ("wave-00000", "wave-00001"):
