@@ -162,9 +162,22 @@ def test_both_parts_of_a_lora_count(pixels, updates, tmp_path):
     pictures.append(draw(pixels, tmp_path, "--lora", file))
   one, other, both = pictures
   assert (one != other).any() and (both != one).any() and (both != other).any()
-  # Two files of one part each are the same as one of both.
+  # Two files of one part each are the same as one of both, however given.
   files = [tmp_path / f"{part}.safetensors" for part in LAYERS]
-  np.testing.assert_array_equal(draw(pixels, tmp_path, "--lora", *files), both)
+  for more in (
+    ("--lora", *files),
+    ("--lora", files[0], "--lora", files[1]),
+  ):
+    np.testing.assert_array_equal(draw(pixels, tmp_path, *more), both)
+
+
+def test_two_loras_of_one_layer_add_up(pixels, updates, tmp_path):
+  file = tmp_path / "expert.safetensors"
+  save_lora(updates, file)
+  once = draw(pixels, tmp_path, "--lora", f"{file}:0.2").astype(int)
+  twice = draw(pixels, tmp_path, "--lora", f"{file}:0.15", f"{file}:0.05")
+  # Merged one after the other, they may round otherwise.
+  assert np.abs(once - twice).max() <= 1
 
 
 def test_a_merged_model_draws_the_same(pixels, updates, tmp_path):
