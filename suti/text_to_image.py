@@ -208,7 +208,8 @@ def draw(
     seeds: one a picture, which decides its noise, whatever is drawn beside it.
     size: height and width in px; None is the model's own.
     steps: of the sampler; None is the publisher's number.
-    guidance: weight of the text, 1 being none; None is the publisher's.
+    guidance: weight of the text, up to 1 being none as published, so that the
+      0 of a distilled model's card is understood; None is the publisher's.
     sampler: a key of `SAMPLERS`; None is the model's own.
     small_pm1: (B, h, w, 3), what a stage that enlarges is given.
     watch: given the pieces of the work, hands them out one by one, so that
@@ -232,7 +233,7 @@ def draw(
   beside = _beside(stage, small_pm1, keys_B, size=size)
   conditions = [_condition(stage, x, size=size) | beside for x in (text, null)]
   guidance = stage.guidance if guidance is None else guidance
-  if guidance == 1:
+  if guidance <= 1:
     conditions.pop()
   slots = samplers.start(plan, noise_BHWC)
   for piece in watch(plan.pieces()) if watch else [plan]:

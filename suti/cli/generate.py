@@ -115,7 +115,7 @@ def _parser() -> Parser:
     type=float,
     metavar="W",
     help="weight of guidance, how strongly text and pictures are followed; 1 "
-    "is none (default: the model's)",
+    "is none, and of a text alone less is, too (default: the model's)",
   )
   add = parser.add_argument_group("of a text alone").add_argument
   add("--negative", metavar="TEXT", help="what not to draw")
