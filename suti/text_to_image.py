@@ -153,9 +153,9 @@ def _read_scheduler(folder, *, latent):
   config = read_object(folder / "scheduler" / "scheduler_config.json")
   if latent:
     config.setdefault("clip_sample", False)  # latents have no range
-  kind = read_index(folder).get("_class_name")
-  if kind == "StableDiffusionPipeline" and "steps_offset" in config:
-    config["steps_offset"] = 1
+  if read_index(folder).get("_class_name") == "StableDiffusionPipeline":
+    # Whatever the file says, or does not say.
+    config |= {"steps_offset": 1, "clip_sample": False}
   return config
 
 

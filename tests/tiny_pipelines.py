@@ -72,7 +72,9 @@ _TOKENIZER = ["transformers", "PreTrainedTokenizerFast"]
 
 
 def _unet(case: str, **changes: Any) -> dict[str, Any]:
-  return UNETS[case][0] | {"sample_size": 8} | changes
+  # Of a version that does not put a small size right.
+  small = {"_diffusers_version": "0.42.1", "sample_size": 8}
+  return UNETS[case][0] | small | changes
 
 
 # name -> (pipeline, its parts, its scheduler, more of model_index.json)
@@ -94,8 +96,14 @@ PIPELINES: dict[str, tuple[str, dict, dict, dict]] = {
       "vae": _VAE,
       "text_encoder": _TEXT,
     },
-    _SD_STEPS
-    | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
+    # As old files are, which its pipeline puts right: drawn with an offset of
+    # 1 and unclipped.
+    {k: v for k, v in _SD_STEPS.items() if k != "steps_offset"}
+    | {
+      "_class_name": "DDIMScheduler",
+      "clip_sample": True,
+      "prediction_type": "v_prediction",
+    },
     {},
   ),
   "sdxl": (
