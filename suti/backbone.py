@@ -15,6 +15,7 @@ This file opens a backbone. It trains nothing and names no method.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,13 @@ def own_size(unet: Model, codec: Codec) -> int:
     {"sample_size": 64},
     what="a U-Net",
   )
-  return unet.config["sample_size"] * codec.patch
+  side = unet.config["sample_size"]
+  version = str(unet.config.get("_diffusers_version"))
+  if not codec.bounded and re.match(r"0\.[0-8]\.", version):
+    # Files of Stable Diffusion said 32 then, of nets that were trained on 64:
+    # its pipeline puts that right, too.
+    side = max(side, 64)
+  return side * codec.patch
 
 
 def _check_trainable(folder, config, codec):
