@@ -159,17 +159,19 @@ def load_backbone(
   )
 
 
-def check_parts(folder: Path) -> None:
+def check_parts(folder: Path, *, texts: bool = True) -> None:
   """Sees that a folder has the parts of a text-to-image model.
 
+  Args:
+    folder: in the published layout.
+    texts: whether a text encoder is needed; a net that enlarges is told what
+      the one before it was told.
+
   Raises:
-    ValueError: one is missing.
+    ValueError: a part is missing.
   """
-  for part in (
-    "unet/config.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-  ):
+  needed = ["unet/config.json", "scheduler/scheduler_config.json"]
+  for part in needed + ["text_encoder/config.json"] * texts:
     if not (folder / part).is_file():
       raise ValueError(
         f"{folder} has no {part}: expected a folder in the diffusers layout, "

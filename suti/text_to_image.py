@@ -100,7 +100,7 @@ def open_stage(
     ValueError: a part is missing or does not fit; a net of another use, such as
       inpainting.
   """
-  check_parts(folder)
+  check_parts(folder, texts=False)
   index = read_index(folder)
   codec = open_codec(folder, patch=index.get("patch_size", 1))
   unet = open_model(

@@ -110,6 +110,12 @@ def test_only_what_is_read_is_fetched(hub):
   assert open_stage(folder).size_px == tiny.SIZE_PX
 
 
+def test_parts_that_nobody_needs_are_not_fetched(hub):
+  folder = find_or_fetch(REPO, without=("text_encoder", "tokenizer"))
+  assert files(folder) == {n for n in WANTED if not n.startswith("t")}
+  assert open_stage(folder).size_px == tiny.SIZE_PX
+
+
 def test_what_is_in_the_cache_is_not_fetched_again(hub, monkeypatch):
   folder = fetch(REPO)
   hub.fetched.clear()

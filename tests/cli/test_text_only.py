@@ -18,7 +18,7 @@ from suti.io.lora import save_lora
 from suti.nn.param import functional, init, without
 from suti.nn.surgery import lora
 from suti.published import open_model
-from tests import tiny
+from tests import tiny, tiny_pipelines
 from tests.commands import error_of, start
 
 LAYERS = {
@@ -136,6 +136,16 @@ def test_without_guidance_nothing_is_kept_away(pixels, plain, tmp_path):
 def test_in_bfloat16_it_is_about_the_same(pixels, plain, tmp_path):
   rounded = draw(pixels, tmp_path, "--dtype", "bfloat16").astype(int)
   assert 0 < np.abs(plain - rounded).mean() < 8
+
+
+def test_a_cascade_enlarges_in_the_proportions_that_were_asked_for(tmp_path):
+  first = tiny_pipelines.write("if1", tmp_path / "if1")
+  second = tiny_pipelines.write("if2", tmp_path / "if2")
+  # What the first one's encoder said is enough.
+  shutil.rmtree(second / "text_encoder")
+  shutil.rmtree(second / "tokenizer")
+  more = ("--enlarge", second, "--size", "16x8")
+  assert draw(first, tmp_path, *more).shape == (16, 32, 3)
 
 
 # --- LoRA --------------------------------------------------------------------
