@@ -17,8 +17,8 @@ NUM = 1  # pictures
 MAX_NUM = 64  # on one contact sheet
 MAX_PX = 8192  # of a side; what is larger is a mistake, and takes all memory
 CELL_PX = 256  # side of a picture on the contact sheet
-# Of a model that enlarges: it is told what the first one's encoder said. IF's
-# has 19 GB.
+# Of a model that enlarges: it is told what the first one's encoder said, which
+# in IF has 4.8 billion parameters.
 _UNREAD = ("text_encoder", "tokenizer")
 
 
