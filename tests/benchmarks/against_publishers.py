@@ -100,18 +100,20 @@ def report(tasks, args, sides) -> None:
       folder.mkdir()
       # The first writes the weights, the others wait for the file.
       started[task] = {s: Side(s, task, folder, args.device) for s in sides}
-    for task in tasks:
-      for side in started[task].values():
-        side.tell()  # what its first call took
+    for side in (side for task in tasks for side in started[task].values()):
+      side.tell()  # It has been called once.
     for task in tasks:
       times = {side: [] for side in sides}
       for _ in range(args.rounds):
-        for name_, side in started[task].items():
-          times[name_] += side.ask("time")["times"]
-      flops = started[task]["theirs"].ask("flops")["flops"]
-      row(task, folder.parent / task, times, flops, args)
-      for side in started[task].values():
-        side.end()
+        for side, process in started[task].items():
+          times[side] += process.ask("time").get("times", [])
+      flops = started[task]["theirs"].ask("flops").get("flops", 0)
+      if all(times.values()):
+        row(task, folder.parent / task, times, flops, args)
+      else:
+        print(f"{task:14}failed", *[s for s in sides if not times[s]])
+      for process in started[task].values():
+        process.end()
 
 
 def row(task, folder, times, flops, args) -> None:
@@ -146,14 +148,13 @@ class Side:
     )
 
   def tell(self):
-    """The next line that it writes."""
-    line = self.process.stdout.readline()
-    if not line:
-      raise RuntimeError(f"{self.process.args} ended: see above.")
-    return json.loads(line)
+    """The next line that it writes; nothing if it has ended."""
+    return json.loads(self.process.stdout.readline() or "{}")
 
   def ask(self, what):
     """Has it do something, and waits."""
+    if self.process.poll() is not None:
+      return {}
     self.process.stdin.write(what + "\n")
     self.process.stdin.flush()
     return self.tell()
