@@ -39,6 +39,7 @@ from suti.model_index import read_index
 from suti.models.unet_embeddings import Added
 from suti.published import Change, Model, open_model, read_config
 from suti.text_encoders import EncodeText, Text
+from suti.values import shorten
 
 SAMPLERS = {
   "ddim": "DDIMScheduler",
@@ -255,9 +256,15 @@ def choose_sampler(
     name: a key of `SAMPLERS`; None leaves the config's own.
 
   Raises:
-    ValueError: no such sampler.
+    ValueError: no such sampler, or the config's own is none of them.
   """
   if name is None:
+    own = scheduler.get("_class_name")
+    if own not in SAMPLERS.values():
+      raise ValueError(
+        f"The model's own sampler is {shorten(own)}, which is not known here: "
+        f"give sampler=, one of {', '.join(SAMPLERS)}."
+      )
     return scheduler
   if name not in SAMPLERS:
     raise ValueError(

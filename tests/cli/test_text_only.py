@@ -383,7 +383,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       scheduler,
       lambda x: x.update(_class_name="LMSDiscreteScheduler"),
-      "_class_name='LMSDiscreteScheduler' of the scheduler config is unknown",
+      "own sampler is 'LMSDiscreteScheduler', which is not known here: give sa",
     ),
     (
       scheduler,
