@@ -60,10 +60,18 @@ def fetch(name: str, *, without: Collection[str] = ()) -> Path:
     without: parts that are left out.
 
   Raises:
-    ValueError: see `find_or_fetch`; safetensors are missing from it.
+    ValueError: see `find_or_fetch`; it is of several parts and none is a
+      U-Net, or safetensors are missing from it.
   """
   folder = _snapshot(name, ["config.json", "model_index.json"])
-  named = [n for n in named_parts(read_index(folder)) if _PART.fullmatch(n)]
+  index = read_index(folder)
+  named = [n for n in named_parts(index) if _PART.fullmatch(n)]
+  if named and "unet" not in named:  # said before gigabytes are on their way
+    raise ValueError(
+      f"'{name}' is a {index.get('_class_name')} of {', '.join(named)}: give a "
+      "model that has a unet, as Stable Diffusion 1, 2 and XL and DeepFloyd IF "
+      "have."
+    )
   gone = {*ASIDE, *without}
   parts = [f"{part}/" for part in named if part not in gone] or [""]
   # A model of one part has its files at the top, and nothing else there.

@@ -181,6 +181,19 @@ def test_a_lone_model_is_at_the_top(tmp_path, hub, monkeypatch):
     }
 
 
+def test_what_no_command_can_read_is_not_fetched(hub, published):
+  file = published / "model_index.json"
+  index = file.read_bytes()
+  parts = {"transformer": ["diffusers", "FluxTransformer2DModel"]}
+  write_json(file, {"_class_name": "FluxPipeline", **parts})
+  try:
+    text = refusal(REPO)
+  finally:
+    file.write_bytes(index)
+  assert text.startswith(f"'{REPO}' is a FluxPipeline of transformer: give a m")
+  assert hub.fetched == ["model_index.json"]
+
+
 def test_pickles_are_not_fetched(hub, published):
   config = published / "unet" / "config.json"
   aside = published / "aside"
