@@ -5,6 +5,7 @@
   unet/                      config.json, diffusion_pytorch_model.safetensors
   vae/                       the same; absent in pixel models
   text_encoder/  tokenizer/  config.json, model.safetensors; tokenizer.json
+  text_encoder_2/  tokenizer_2/   the same; SDXL's
   scheduler/                 scheduler_config.json
 
 Where `patch_size` is p, the U-Net, or the autoencoder before it, sees an image
