@@ -136,9 +136,29 @@ PIPELINES: dict[str, tuple[str, dict, dict, dict]] = {
 }
 
 
-def write(name: str, folder: pathlib.Path) -> pathlib.Path:
-  """Writes one of `PIPELINES`; returns the folder."""
+# A U-Net's changes, for tests that compile its training step.
+ONE_LEVEL: dict[str, dict[str, Any]] = {
+  "sdxl": {
+    "attention_head_dim": [2],
+    "block_out_channels": [8],
+    "down_block_types": ["CrossAttnDownBlock2D"],
+    "transformer_layers_per_block": [1],
+    "up_block_types": ["CrossAttnUpBlock2D"],
+  },
+  "if1": {
+    "block_out_channels": [8],
+    "down_block_types": ["SimpleCrossAttnDownBlock2D"],
+    "up_block_types": ["SimpleCrossAttnUpBlock2D"],
+  },
+}
+
+
+def write(
+  name: str, folder: pathlib.Path, *, unet: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+  """Writes one of `PIPELINES`, with a changed U-Net; returns the folder."""
   kind, parts, scheduler, more = PIPELINES[name]
+  parts = parts | {"unet": parts["unet"] | (unet or {})}
   index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": "0.42.1"}
   for part, config in parts.items():
     class_name = _write_model(folder / part, config)
