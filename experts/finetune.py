@@ -8,6 +8,7 @@ A wave leaves its weights and a record of its experts (`experts.wave_files`); a
 killed run goes on from the wave's last checkpoint.
 """
 
+import dataclasses
 import shutil
 import time
 from pathlib import Path
@@ -76,7 +77,9 @@ def run(config, workdir: Path) -> dict:
   # --- 4 Shardings and arrays -------------------------------------------------
   each = batch_sharding(mesh)
   frozen = jax.device_put(tuning.cast(frozen, tune.dtype), replicated(mesh))
-  trainable = jax.device_put(trainable, replicated(mesh))
+  # On the host: experts are copies of it, made once a wave.
+  trainable = jax.device_get(trainable)
+  backbone = dataclasses.replace(backbone, params={})
   start = tuning.make_start(
     trainable, tx, mesh, num_steps=tune.num_steps, dtype=tune.master_dtype
   )
@@ -100,6 +103,7 @@ def run(config, workdir: Path) -> dict:
     bytes_at=packing.make_bytes_at(
       make_step, start, frozen, describe_data, mesh
     ),
+    shared=frozen,
     num_clusters=min(len(keys), tune.get("num_clusters") or len(keys)),
     folder=current.folder,
   )

@@ -34,6 +34,7 @@ def settle(
   mesh: Mesh,
   *,
   bytes_at: BytesAt,
+  shared: Any,
   num_clusters: int,
   folder: Path,
 ) -> Any:
@@ -43,6 +44,7 @@ def settle(
     tune: `config.finetune`.
     mesh: its devices take equally many experts.
     bytes_at: what the step of a wave needs; asked where the config has "auto".
+    shared: parameters of all experts, on the devices already.
     num_clusters: there are no more experts than that.
     folder: of the stage, where the size of a wave is kept.
 
@@ -53,7 +55,8 @@ def settle(
     ValueError: not one expert fits, or devices cannot share a wave evenly.
   """
   tune = tune.copy_and_resolve_references().unlock()
-  room = int(_SHARE * free_bytes(mesh.local_devices[0]))
+  device = mesh.local_devices[0]
+  room = int(_SHARE * free_bytes(device, counted=shared))
   if tune.experts_per_device:
     tune.experts_per_wave = _wave_size(
       tune, mesh, bytes_at=bytes_at, num_clusters=num_clusters, room=room,

@@ -21,7 +21,7 @@ def mesh():
 @pytest.fixture
 def room(monkeypatch):
   """1000 bytes on each device, of which 900 are taken."""
-  monkeypatch.setattr(packing, "free_bytes", lambda device: 1000)
+  monkeypatch.setattr(packing, "free_bytes", lambda device, counted: 1000)
 
 
 def bytes_at(tune, num):
@@ -32,7 +32,12 @@ def bytes_at(tune, num):
 def settle(mesh, folder, *, bytes_at=bytes_at, num_clusters=1000, **fields):
   tune = inputs.make_config({}, **fields).finetune
   return packing.settle(
-    tune, mesh, bytes_at=bytes_at, num_clusters=num_clusters, folder=folder
+    tune,
+    mesh,
+    bytes_at=bytes_at,
+    shared={},
+    num_clusters=num_clusters,
+    folder=folder,
   )
 
 
@@ -130,7 +135,7 @@ def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
   """With room for two a device: the waves, and files, of a run told so."""
   whole, config = tuned
   inputs.write_stages(tmp_path, clusters)
-  monkeypatch.setattr(packing, "free_bytes", lambda device: 300)
+  monkeypatch.setattr(packing, "free_bytes", lambda device, counted: 300)
   monkeypatch.setattr(
     packing, "make_bytes_at", lambda *_: lambda tune, num: 100 * num
   )
