@@ -76,7 +76,7 @@ def run(config, workdir: Path) -> dict:
 
   # --- 4 Shardings and arrays -------------------------------------------------
   each = batch_sharding(mesh)
-  frozen = jax.device_put(tuning.cast(frozen, tune.dtype), replicated(mesh))
+  frozen = jax.device_put(frozen, replicated(mesh))
   # On the host: experts are copies of it, made once a wave.
   trainable = jax.device_get(trainable)
   backbone = dataclasses.replace(backbone, params={})

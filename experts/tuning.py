@@ -31,6 +31,7 @@ from jax.sharding import Mesh
 from experts.teacher import Teacher
 from experts.waves import map_experts
 from suti.backbone import Backbone
+from suti.nn.param import cast
 from suti.nn.rounding import round_by_chance
 from suti.parallel.mesh import batch_sharding, replicated
 
@@ -152,11 +153,6 @@ def make_step(
   return jax.jit(step_wave, donate_argnums=0)
 
 
-def cast(params: Params, dtype: Any) -> Params:
-  """Parameters in another dtype; those of that dtype are left as they are."""
-  return {name: x.astype(dtype) for name, x in params.items()}
-
-
 def look(state: dict[str, Any]) -> tuple[float, bool]:
   """Waits for the devices: (mean of the last losses, all are done)."""
   step_E, loss_ET, done_E = jax.device_get(
@@ -170,8 +166,6 @@ def _narrow(params: Any, config, key: jax.Array) -> Params:
   """float32 -> what is kept, rounded by chance where that is narrower."""
   if config.master_dtype == "float32":
     return params
-  # Keys of threefry, JAX's default: mapped over experts they draw for each what
-  # they draw for it alone, as the hardware's own generators do not.
   keys = jax.random.split(key, len(params))
   return {
     name: round_by_chance(params[name], key)

@@ -50,9 +50,10 @@ def _remember(make):
   def remembered(*args):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
-    # Of a whole config `make_draw` reads this section, and no counts.
+    # Of a whole config `make_draw` reads this section. These are read elsewhere.
     program = dict(config.get("sample", config))
-    program.pop("images_per_prompt", None)
+    for field in ("images_per_prompt", "experts_per_device", "log_every"):
+      program.pop(field, None)
     key = f"{args[0].paper} {mesh} {program}"
     if key not in made:
       made[key] = Program(make(*args))
