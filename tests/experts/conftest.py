@@ -50,7 +50,7 @@ def _remember(make):
   def remembered(*args):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
-    # Of a whole config `make_draw` reads this section. These are read elsewhere.
+    # Of a whole config `make_draw` reads this section, and neither reads these.
     program = dict(config.get("sample", config))
     for field in ("images_per_prompt", "experts_per_device", "log_every"):
       program.pop(field, None)
