@@ -154,12 +154,13 @@ def make_step(
 
 
 def look(state: dict[str, Any]) -> tuple[float, bool]:
-  """Waits for the devices: (mean of the last losses, all are done)."""
+  """Waits for the devices: (mean of the last finite losses, all are done)."""
   step_E, loss_ET, done_E = jax.device_get(
     [state[name] for name in ("step_E", "loss_ET", "done_E")]
   )
   last_E = loss_ET[np.arange(len(step_E)), np.maximum(step_E - 1, 0)]
-  return float(last_E.mean()), bool(done_E.all())
+  last_E = last_E[np.isfinite(last_E)]
+  return float(last_E.mean()) if len(last_E) else np.nan, bool(done_E.all())
 
 
 def _narrow(params: Any, config, key: jax.Array) -> Params:

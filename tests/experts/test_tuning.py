@@ -220,3 +220,16 @@ def test_windows_are_compared_once_in_a_window():
   assert steps([1, 1, 0.89, 0.89, *[0.5] * 8]) == 8
   never = _Fields(config | {"stop_window": 0})
   assert not tuning._is_enough(jnp.ones(12), jnp.int32(8), never)
+
+
+def test_what_is_looked_at_leaves_out_the_lost():
+  """Two of three have a loss; one of them has taken a step less."""
+  state = {
+    "step_E": np.array([0, 2, 1]),
+    "done_E": np.array([True, True, False]),
+    "loss_ET": np.float32([[np.nan, 0, 0], [5, 3, 0], [7, 0, 0]]),
+  }
+  assert tuning.look(state) == (5.0, False)
+  lost = {"step_E": np.array([0]), "done_E": np.array([True])}
+  loss, done = tuning.look(lost | {"loss_ET": np.float32([[np.nan] * 3])})
+  assert np.isnan(loss) and done
