@@ -93,9 +93,13 @@ def loops(models):
     "alone": Loop(backbone, num_devices=1),
     "lora": Loop(backbone, teacher="lora", rank=3),
     "mapped": Loop(backbone, teacher="lora", rank=3, inner="map", remat=True),
-    # Kept in bfloat16, and stopped as soon as a loss is above the one before.
+    # In bfloat16, and stopped as soon as a loss is above the one before.
     "narrow": Loop(
-      backbone, master_dtype="bfloat16", stop_window=1, stop_gain=0.0
+      backbone,
+      dtype="bfloat16",
+      master_dtype="bfloat16",
+      stop_window=1,
+      stop_gain=0.0,
     ),
   }
 
