@@ -25,7 +25,7 @@ from experts.wave_files import (
   write_times,
   write_wave,
 )
-from experts.waves import make_waves, wave_data
+from experts.waves import describe_wave, make_waves, wave_data
 from suti.backbone import find_model
 from suti.io.checkpoint import Checkpoints
 from suti.parallel.mesh import (
@@ -84,18 +84,12 @@ def run(config, workdir: Path) -> dict:
     trainable, tx, mesh, num_steps=tune.num_steps, dtype=tune.master_dtype
   )
 
-  def describe_data(num: int):
-    first = find_clusters(clusters, [min(keys)]).values()
-    data = wave_data(
-      list(first), backbone, num_pictures=num_pictures, seed=config.seed
-    )
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype), data
-    )
-
   # --- 5 Step -----------------------------------------------------------------
   def make_step(tune):
     return tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
+
+  def describe_data(num: int):
+    return describe_wave(backbone, num_experts=num, num_pictures=num_pictures)
 
   tune = packing.settle(
     tune,

@@ -34,14 +34,8 @@ def test_low_rank_experts_share_the_products_of_their_base(loops, clusters):
   """One product over all experts' rows, not one for each expert."""
   loop, num = loops["lora"], 3
   data = loop.data(clusters[:8])
-  batch = {
-    name: jnp.asarray(np.asarray(data[f"{part}_K{dims}"])[:num, :2])
-    for name, part, dims in (
-      ("x_BHWC", "x", "HWC"),
-      ("text_BLD", "text", "LD"),
-      ("text_mask_BL", "text_mask", "L"),
-    )
-  }
+  batch = {"x_BHWC": data["x_KHWC"], "told": data["told"]}
+  batch = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:num, :2]), batch)
 
   def gradient(params, batch, key):
     return jax.grad(
@@ -70,7 +64,7 @@ def test_low_rank_experts_share_the_products_of_their_base(loops, clusters):
   alone = shared_products(
     gradient,
     loop.trainable,
-    {name: x[0] for name, x in batch.items()},
+    jax.tree.map(lambda x: x[0], batch),
     keys[0],
   )
   together = shared_products(
@@ -118,13 +112,16 @@ def test_pictures_that_are_not_there_change_no_bit(wave, loops, filled):
   loop = loops["full"]
 
   def spoil(data):
-    spoiled = {}
-    for name in ("x_KHWC", "text_KLD"):
-      x = np.array(data[name])
+    sharding = batch_sharding(loop.mesh)
+
+    def spoiled(x):
+      x = np.array(x)
       for i, num in enumerate(np.asarray(data["num"])):
         x[i, num:] = np.nan
-      spoiled[name] = jax.device_put(x, batch_sharding(loop.mesh))
-    return data | spoiled
+      return jax.device_put(x, sharding)
+
+    parts = ("x_KHWC", "told")
+    return data | jax.tree.map(spoiled, {name: data[name] for name in parts})
 
   nums = np.asarray(loop.data(filled)["num"])
   assert set(nums) == {3, 4}
