@@ -165,8 +165,14 @@ def test_a_quarantined_expert_is_named_and_all_are_an_error(
   failed_E = np.array([-1, 2] + [-1] * 6)
   loss_ET = wave["loss_ET"][:8].copy()
   loss_ET[1, 2] = np.nan
-  state = wave | {"failed_E": failed_E, "loss_ET": loss_ET}
-  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+
+  def write(state):
+    record = wave_files.describe(
+      one_wave, state, teacher="dreambooth", damaged={}
+    )
+    wave_files.write_wave(tmp_path, one_wave, record, params=None)
+
+  write(wave | {"failed_E": failed_E, "loss_ET": loss_ET})
   summary = wave_files.summarise(tmp_path, [one_wave])
   assert summary["experts"] == 6
   assert summary["quarantined"] == (
@@ -176,8 +182,7 @@ def test_a_quarantined_expert_is_named_and_all_are_an_error(
   assert (expert.status, expert.steps) == ("quarantined", 2)
   assert np.isfinite(expert.loss)
 
-  state = wave | {"failed_E": np.zeros(8, np.int32)}
-  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+  write(wave | {"failed_E": np.zeros(8, np.int32)})
   with pytest.raises(ValueError, match=r"All 7 experts were quarantined"):
     wave_files.summarise(tmp_path, [one_wave])
 

@@ -21,7 +21,7 @@ def copy_of(tuned, name):
 
 def config_of(tuned, **kw):
   config = tuned[1].copy_and_resolve_references().unlock()
-  config.finetune.keep_weights = kw.pop("keep_weights", True)
+  config.finetune.keep = kw.pop("keep", "trainable")
   config.sample.update(kw)
   return config
 
@@ -69,9 +69,7 @@ class KilledError(Exception):
 
 def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
-  config = config_of(
-    tuned, images_per_prompt=2, batch_size=3, keep_weights=False
-  )
+  config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
   write = sample.write_records
 
