@@ -11,21 +11,22 @@ _TERMINATED = """
 import sys, time
 from suti import preemption, stage
 def run(config, workdir):
-  print("running", flush=True)
   {body}
 stage.main("experts.mine", run)
 """
+_SAY = "print('running', flush=True)"
 _BODIES = {
-  "at once": "time.sleep(60)",
+  "at once": f"{_SAY}; time.sleep(60)",
   "between two steps": (
     "\n  with preemption.deferred(grace_s=60, at_last=None) as stop:"
-    "\n    stop.wait(60); print('whole', flush=True)"
+    f"\n    {_SAY}; stop.wait(60); print('whole', flush=True)"
   ),
   "too late": (
-    # A lock that C waits for: no handler of Python's runs meanwhile.
+    # Asleep in C, again and again: the loop never looks at its event.
     "\n  import ctypes"
     "\n  late = lambda: print('given back', flush=True)"
     "\n  with preemption.deferred(grace_s=0.2, at_last=late):"
+    f"\n    {_SAY}"
     "\n    while True: ctypes.CDLL(None).sleep(60)"
   ),
 }

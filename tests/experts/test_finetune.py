@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from experts import finetune, teacher, tuning, wave_files
+from experts.wave_checkpoints import WaveCheckpoints
 from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
 from suti.io.checkpoint import Checkpoints
@@ -201,6 +202,61 @@ def test_a_run_writes_real_experts_and_their_losses(tuned, clusters):
   assert [e["cluster"] for e in experts] == [c.key for c in clusters]
   assert all(len(curve) == 4 for r in records for curve in r["losses"])
   assert not (folder / "checkpoints").exists()
+
+
+def test_a_wave_goes_on_with_other_numbers_of_devices(
+  loops, clusters, tmp_path
+):
+  """8, then 4, then 1: another padding each time, the same experts."""
+  keys = [cluster.key for cluster in clusters[:10]]
+  whole = loops["mapped"].run([*clusters[:10], *clusters[9:10] * 6])
+  backbone = loops["mapped"].backbone
+  state = None
+  for last, num_devices in ((2, 8), (3, 4), (NUM_STEPS, 1)):
+    loop = (
+      loops["mapped"]
+      if num_devices == 8
+      else Loop(backbone, num_devices=num_devices, teacher="lora", inner="map")
+    )
+    (wave,) = make_waves(keys, experts_per_wave=16, num_devices=num_devices)
+    assert len(wave.keys) == {8: 16, 4: 12, 1: 10}[num_devices]
+    data = loop.data([*clusters[:10], *clusters[9:10] * (len(wave.keys) - 10)])
+    with WaveCheckpoints(
+      tmp_path, wave, worker=f"on-{num_devices}"
+    ) as checkpoints:
+      state = checkpoints.restore(loop.start(len(wave.keys)))
+      for _ in range(int(state["step"]), last):
+        state = loop.step(state, loop.frozen, data)
+      assert int(state["step"]) == last
+      checkpoints.save(last, state)
+    (left,) = (tmp_path / wave.name).iterdir()
+    assert left.name == f"on-{num_devices}", "its predecessors' are gone"
+  for name in ("params", "loss_ET", "failed_E"):
+    for one, two in zip(
+      jax.tree.leaves(whole[name]), jax.tree.leaves(state[name]), strict=True
+    ):
+      np.testing.assert_array_equal(one[:10], np.asarray(two)[:10])
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+  loops, clusters, tmp_path, capsys
+):
+  loop = loops["mapped"]
+  (wave,) = make_waves(
+    [c.key for c in clusters[:16]], experts_per_wave=16, num_devices=8
+  )
+  state, data = loop.start(16), loop.data(clusters[:16])
+  with WaveCheckpoints(tmp_path, wave, worker="first") as checkpoints:
+    for step in (1, 2):
+      state = loop.step(state, loop.frozen, data)
+      checkpoints.save(step, state)
+  newest = tmp_path / wave.name / "first" / "2"
+  for file in (newest / "state").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  with WaveCheckpoints(tmp_path, wave, worker="second") as checkpoints:
+    assert int(checkpoints.restore(loop.start(16))["step"]) == 1
+  assert "Step 2 is lost: The checkpoint " in capsys.readouterr().err
 
 
 class KilledError(Exception):
