@@ -113,6 +113,14 @@ class Claims:
         tell(f"waiting for {left[0]} ({holder['worker']}){more}")
         stop.wait(min(2.0, self.lease_s / _RENEWALS))
 
+  def holders(self) -> dict[str, str]:
+    """{piece: worker} of the claims that have not expired."""
+    return {
+      name: holder["worker"]
+      for name, holder in self._holders().items()
+      if not self._is_over(holder)
+    }
+
   def still_mine(self, claim: Claim) -> bool:
     """Looks whether a claim holds at this moment."""
     holder = self._holders(claim.name).get(claim.name)
@@ -219,6 +227,10 @@ class Work:
   def may_write(self, claim: Claim) -> bool:
     """Says whether a piece that was worked off is still this worker's."""
     return self._claims.still_mine(claim)
+
+  def holders(self) -> dict[str, str]:
+    """{piece: worker} of what is being worked on now, by whomever."""
+    return self._claims.holders()
 
   @property
   def worker(self) -> str:

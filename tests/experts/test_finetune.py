@@ -2,8 +2,11 @@
 """Waves of experts: independent, without communication, resumable."""
 
 import dataclasses
+import errno
+import os
 import re
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ from safetensors.numpy import load_file
 from experts import finetune, teacher, tuning, wave_files
 from experts.wave_checkpoints import WaveCheckpoints
 from experts.waves import make_waves, wave_data
+from suti import preemption
 from suti.backbone import load_backbone
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
@@ -256,7 +260,9 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
       file.write_bytes(b"")
   with WaveCheckpoints(tmp_path, wave, worker="second") as checkpoints:
     assert int(checkpoints.restore(loop.start(16))["step"]) == 1
-  assert "Step 2 is lost: The checkpoint " in capsys.readouterr().err
+  assert (
+    "Step 2 of wave-00000 is lost: The checkpoint " in capsys.readouterr().err
+  )
 
 
 class KilledError(Exception):
@@ -300,6 +306,53 @@ def test_a_killed_run_ends_in_the_same_files(
       assert (whole / path).read_bytes() == (workdir / path).read_bytes(), path
   assert finetune.run(config, workdir)["experts"] == 20
   shutil.rmtree(workdir)
+
+
+def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
+  whole, config = tuned
+  config = config.copy_and_resolve_references().unlock()
+  config.finetune.checkpoint_every = 100  # no checkpoint but the last
+  inputs.write_stages(tmp_path, clusters)
+  make_step, steps = tuning.make_step, []
+
+  def counted(*args):
+    step = make_step(*args)
+
+    def step_and_count(*inputs):
+      steps.append(1)
+      if len(steps) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step(*inputs)
+
+    return step_and_count
+
+  monkeypatch.setattr(tuning, "make_step", counted)
+  with pytest.raises(preemption.TerminatedError), preemption.watched():
+    finetune.run(config, tmp_path)
+  folder = tmp_path / "experts/finetune"
+  assert len(steps) == 3
+  assert not list((folder / "claims").iterdir())
+  finetune.run(config, tmp_path)
+  assert len(steps) == 2 * NUM_STEPS
+  for name in ("wave-00000", "wave-00001"):
+    path = f"experts/finetune/{name}.safetensors"
+    assert (whole / path).read_bytes() == (tmp_path / path).read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_the_wave_is_given_back(
+  tuned, clusters, tmp_path, monkeypatch
+):
+  inputs.write_stages(tmp_path, clusters)
+
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(wave_files, "save_file", full)
+  with pytest.raises(ValueError, match=r"The disk of .* is full: free some sp"):
+    finetune.run(tuned[1], tmp_path)
+  folder = tmp_path / "experts/finetune"
+  assert not list((folder / "claims").iterdir())
+  assert not list(folder.glob("wave-*"))
 
 
 def test_a_size_that_the_backbone_does_not_make_is_refused(tuned, tmp_path):
