@@ -55,7 +55,8 @@ def get_config(arg: str = "") -> ConfigDict:
     remat=True,  # choice
     dtype="bfloat16",  # choice
     checkpoint_every=100,  # choice
-    keep_weights=False,
+    draw_at_once=True,
+    keep="nothing",
   )
   config.sample.update(
     images_per_prompt=1,

@@ -17,6 +17,16 @@ from tests import tiny
 from tests.experts import inputs
 from tests.experts.loops import Loop
 
+# Fields that no program depends on.
+NO_PROGRAM = (
+  "images_per_prompt",
+  "checkpoint_every",
+  "draw_at_once",
+  "experts_per_device",
+  "keep",
+  "log_every",
+)
+
 
 @pytest.fixture(scope="session")
 def models(tiny_clip, tiny_identity, tmp_path_factory):
@@ -51,9 +61,9 @@ def _remember(make):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
     (base,) = [x for x in args if isinstance(x, Backbone)]
-    # Of a whole config `make_draw` reads this section, and neither reads these.
+    # Of a whole config `make_draw` reads this section.
     program = dict(config.get("sample", config))
-    for field in ("images_per_prompt", "experts_per_device", "log_every"):
+    for field in NO_PROGRAM:
       program.pop(field, None)
     key = f"{args[0].paper} {base.name} {mesh} {program}"
     if key not in made:
