@@ -45,9 +45,7 @@ def attend(
   """
   scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
   if mask is None and bias is None and _has_kernel(q_BSND):
-    return jax.nn.dot_product_attention(
-      q_BSND, k_BLND, v_BLND, scale=scale, implementation="cudnn"
-    )
+    return _fused(q_BSND, k_BLND, v_BLND, scale=scale)
   # Scaling the queries costs S * D products, scaling the logits S * L.
   q_BSND = q_BSND * jnp.asarray(scale, q_BSND.dtype)
   if mask is not None:
@@ -88,6 +86,25 @@ def _has_kernel(q_BSND):
     and q_BSND.shape[-1] % 8 == 0
     and q_BSND.shape[-1] <= 128
   )
+
+
+def _fused(q_BSND, k_BLND, v_BLND, *, scale, implementation="cudnn"):
+  """cuDNN's: its gradient takes even numbers of queries and of keys only."""
+  batch, num_queries = q_BSND.shape[:2]
+  lengths = {}
+  if k_BLND.shape[1] % 2:
+    lengths["key_value_seq_lengths"] = jnp.full(batch, k_BLND.shape[1])
+  out_BSND = jax.nn.dot_product_attention(
+    *(_even(x) for x in (q_BSND, k_BLND, v_BLND)),
+    scale=scale,
+    implementation=implementation,
+    **lengths,
+  )
+  return out_BSND[:, :num_queries]
+
+
+def _even(x_BSND):
+  return jnp.pad(x_BSND, ((0, 0), (0, x_BSND.shape[1] % 2), (0, 0), (0, 0)))
 
 
 def _attend(q_NSD, k_NLD, v_NLD, mask, bias):

@@ -101,18 +101,20 @@ def report(tasks, args, sides) -> None:
       command = [__spec__.name, task, "--folder", str(folder)]
       command += ["--device", args.device]
       started[task] = {s: Side([*command, "--side", s]) for s in sides}
-    for task in tasks:
-      for side in started[task].values():
-        side.tell()  # what its first call took
+    for side in (side for task in tasks for side in started[task].values()):
+      side.tell()  # It has been called once.
     for task in tasks:
       times = {side: [] for side in sides}
       for _ in range(args.rounds):
-        for name_, side in started[task].items():
-          times[name_] += side.ask("time")["times"]
-      flops = started[task]["theirs"].ask("flops")["flops"]
-      row(task, folder.parent / task, times, flops, args)
-      for side in started[task].values():
-        side.end()
+        for side, process in started[task].items():
+          times[side] += process.ask("time").get("times", [])
+      flops = started[task]["theirs"].ask("flops").get("flops", 0)
+      if all(times.values()):
+        row(task, folder.parent / task, times, flops, args)
+      else:
+        print(f"{task:14}failed", *[s for s in sides if not times[s]])
+      for process in started[task].values():
+        process.end()
 
 
 def row(task, folder, times, flops, args) -> None:

@@ -36,14 +36,13 @@ class Side:
     self._questions, self._answers = self.process.stdin, self.process.stdout
 
   def tell(self) -> dict[str, Any]:
-    """The next line that it writes."""
-    line = self._answers.readline()
-    if not line:
-      raise RuntimeError(f"{self.process.args} ended: see above.")
-    return json.loads(line)
+    """The next line that it writes; nothing if it has ended."""
+    return json.loads(self._answers.readline() or "{}")
 
   def ask(self, what: str) -> dict[str, Any]:
-    """Has it do something, and waits."""
+    """Has it do something, and waits; nothing if it has ended."""
+    if self.process.poll() is not None:
+      return {}
     self._questions.write(what + "\n")
     self._questions.flush()
     return self.tell()

@@ -141,19 +141,19 @@ def measure(
     command = _command(side, folder, batch=batch, experts=int(num or 1))
     started[name] = Side(command[2:])
   found = {name: side.tell() for name, side in started.items()}
-  ready = [name for name in names if not found[name].get("full")]
   rounds = [
-    {name: started[name].ask("time") for name in ready}
+    {name: side.ask("time") for name, side in started.items()}
     for _ in range(args.rounds)
   ]
-  for name in ready:
+  for name in names:
     answers = [answer[name] for answer in rounds]
-    found[name] |= {
-      "seconds": statistics.median(a["seconds"] for a in answers),
-      "start_s": statistics.median(a["start_s"] for a in answers),
-      "bytes": max(a["bytes"] for a in answers),
-    }
-  if "recipe" in ready:
+    if all(answers):
+      found[name] |= {
+        "seconds": statistics.median(a["seconds"] for a in answers),
+        "start_s": statistics.median(a["start_s"] for a in answers),
+        "bytes": max(a["bytes"] for a in answers),
+      }
+  if "recipe" in started:
     found["recipe"] |= started["recipe"].ask("flops")
   for side in started.values():
     side.end()
@@ -180,7 +180,7 @@ def make_row(
   side: str, found: Mapping[str, Any], flops: float
 ) -> dict[str, Any]:
   """The numbers of one side; `flops` are of one step of one expert."""
-  if found.get("full"):
+  if "seconds" not in found:
     return {"side": side}
   num = int(side.partition(" ")[2] or 1)
   each_s = found["seconds"] / num
@@ -206,7 +206,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], args, batch: int) -> None:
   columns += ["share of peak" if args.peak_tflops else "GFLOP/s"]
   print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
   for row in rows:
-    cells = [row["side"], "does not fit", *[""] * (len(columns) - 2)]
+    cells = [row["side"], "failed, see above", *[""] * (len(columns) - 2)]
     if rate := rates[row["side"]]:
       cells = [row["side"], f"{row['ms_a_step_each']:.2f}", f"{rate:.1f}"]
       cells += [f"{rate / rates[base]:.2f}" for base in bases]

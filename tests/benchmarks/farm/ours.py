@@ -51,20 +51,14 @@ def run(args) -> None:
   )
   start = make_start(parts.trainable, parts.tx, mesh, num_steps=tune.num_steps)
   data = _wave(parts.task, num)
-  try:
-    state = start(num)
-    given = jax.device_put(data)
-    began = time.perf_counter()
-    step_wave = step_wave.lower(state, parts.frozen, given).compile()
-    compile_s = time.perf_counter() - began
-    for _ in range(tasks.CHECKED_STEPS):
-      state = step_wave(state, parts.frozen, given)
-    losses = state["loss_ET"][0, : tasks.CHECKED_STEPS].tolist()
-  except jax.errors.JaxRuntimeError as error:
-    if not tasks.is_full(error):
-      raise
-    say(full=True)
-    return
+  state = start(num)
+  given = jax.device_put(data)
+  began = time.perf_counter()
+  step_wave = step_wave.lower(state, parts.frozen, given).compile()
+  compile_s = time.perf_counter() - began
+  for _ in range(tasks.CHECKED_STEPS):
+    state = step_wave(state, parts.frozen, given)
+  losses = state["loss_ET"][0, : tasks.CHECKED_STEPS].tolist()
 
   def time_wave() -> dict[str, Any]:
     """Begins a wave and tunes it for some steps, as experts.finetune does."""
@@ -171,7 +165,9 @@ def _open(args) -> Parts:
   def encode_text(texts):
     raise AssertionError("states of texts are given")
 
-  model = open_model(task.unet)
+  # What is tuned stays float32; a base that is not is narrowed as it is read.
+  frozen_dtype = args.dtype if args.teacher == "lora" else "float32"
+  model = open_model(task.unet, dtype=frozen_dtype)
   backbone = Backbone(
     name=args.model,
     folder=task.unet.parent,
@@ -185,8 +181,6 @@ def _open(args) -> Parts:
   )
   teacher = find(args.teacher)
   apply, trainable, frozen = declare(teacher, backbone, config)
-  if args.dtype == "bfloat16":
-    frozen = {name: x.astype("bfloat16") for name, x in frozen.items()}
   return Parts(
     task=task,
     teacher=teacher,

@@ -53,24 +53,18 @@ def run(args) -> None:
   net = torch.compile(unet, mode=args.compile) if compiled else unet
   step = _make_step(net, unet, task, args, device)
 
-  try:
-    draws = np.load(args.folder / "draws.npz")
-    renew(dict(np.load(args.folder / "start.npz")))
-    optimizer = _make_optimizer(unet)
-    began = time.perf_counter()
-    losses = [
-      step(
-        optimizer,
-        *(_tensor(draws[f"{name}_{i}"], device) for name in tasks.DRAWS),
-      )
-      for i in range(tasks.CHECKED_STEPS)
-    ]
-    first_s = time.perf_counter() - began
-  except RuntimeError as error:
-    if not tasks.is_full(error):
-      raise
-    say(full=True)
-    return
+  draws = np.load(args.folder / "draws.npz")
+  renew(dict(np.load(args.folder / "start.npz")))
+  optimizer = _make_optimizer(unet)
+  began = time.perf_counter()
+  losses = [
+    step(
+      optimizer,
+      *(_tensor(draws[f"{name}_{i}"], device) for name in tasks.DRAWS),
+    )
+    for i in range(tasks.CHECKED_STEPS)
+  ]
+  first_s = time.perf_counter() - began
   say(losses=losses, compile_s=first_s if compiled else None)
   tasks.serve(
     say,

@@ -86,14 +86,6 @@ def serve(say: Callable[..., None], **actions: Callable[[], dict]) -> None:
     say(**actions[line.strip()]())
 
 
-def is_full(error: BaseException) -> bool:
-  """Whether the device's memory did not suffice, in either library's words."""
-  return any(
-    name in f"{type(error).__name__} {error}"
-    for name in ("RESOURCE_EXHAUSTED", "OutOfMemoryError")
-  )
-
-
 def highest_rss() -> int:
   """Bytes of memory that this process had at most."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
