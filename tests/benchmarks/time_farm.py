@@ -26,10 +26,10 @@ its subjects get their fresh weights in place, which spares it loading and
 compiling anew. In bfloat16 the recipe has frozen weights of bfloat16, LoRA of
 float32 and autocast, as its `--mixed_precision bf16`. TF32 is allowed to both.
 
-First all take the same steps, on the same pictures, noise and weights: unless
-their losses agree nothing is printed. Then they take turns, each a process of
-its own (`sides.py`), `--beside` of them at a time. Printed are medians of a
-step with its loss fetched. Experts an hour count 500 steps, SuTI's number, and
+First all take the same steps, on the same pictures, noise and weights; losses
+that do not agree end in an error. Then they take turns, each a process of its
+own (`sides.py`), `--beside` of them at a time. Printed are medians of a step
+with its loss fetched. Experts an hour count 500 steps, SuTI's number, and
 the time to begin an expert; they do not count compiling, which is once a run.
 Rates and shares of the peak count the operations of the recipe for all sides,
 one pass forward and backward, by torch's counter.
@@ -52,8 +52,10 @@ from tests.benchmarks.farm import ours, recipe
 from tests.benchmarks.farm.task import STEPS_OF_AN_EXPERT
 from tests.benchmarks.sides import ROOT, Side
 
-# Of the losses of the checked steps, relative.
-TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
+# Of the loss of the first step, and of the later ones, relative. Adam's first
+# updates are signs: where a gradient is almost 0 rounding decides, so that
+# torch.compile differs from torch by 3e-3 in float32, all weights tuned.
+TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (1e-2, 5e-2)}
 SIDES = {
   "weights": recipe.write_weights,
   "draws": ours.write_draws,
@@ -100,6 +102,8 @@ def main() -> None:
       rows += compare(args, folder, batch)
   if args.out:
     args.out.write_text(json.dumps(rows, indent=1))
+  if others := sorted({r["side"] for r in rows if not r["same_losses"]}):
+    sys.exit(f"{', '.join(others)}: other losses, so not the same work.")
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -122,9 +126,11 @@ def compare(args, folder: pathlib.Path, batch: int) -> list[dict[str, Any]]:
   found: dict[str, dict[str, Any]] = {}
   for first in range(0, len(sides), args.beside):
     found |= measure(sides[first : first + args.beside], args, folder, batch)
-  check_losses(found, TOLERANCE[args.dtype])
+  others = check_losses(found, TOLERANCE[args.dtype])
   flops = found["recipe"].get("flops", 0.0) * batch
   rows = [make_row(side, found[side], flops) for side in sides]
+  for row in rows:
+    row["same_losses"] = row["side"] not in others
   print_rows(rows, args, batch)
   about = ("model", "teacher", "dtype", "device", "latent", "peak_tflops")
   given = {name: getattr(args, name) for name in about} | {"batch": batch}
@@ -161,19 +167,21 @@ def measure(
 
 
 def check_losses(
-  found: Mapping[str, Mapping[str, Any]], tolerance: float
-) -> None:
-  """Stops unless all sides had the same losses in the same steps."""
+  found: Mapping[str, Mapping[str, Any]], tolerance: tuple[float, float]
+) -> list[str]:
+  """Prints how far losses differ; returns the sides that do other work."""
   losses = {k: np.array(v["losses"]) for k, v in found.items() if "losses" in v}
   theirs = losses.pop("recipe", None)
   if theirs is None:
-    return
+    return []
   print(f"losses of the recipe: {', '.join(f'{x:.5f}' for x in theirs)}")
+  others = []
   for side, these in losses.items():
-    worst = float(np.max(np.abs(these - theirs) / theirs))
-    print(f"  of {side} they differ by {worst:.1e}")
-    if not worst <= tolerance:
-      sys.exit(f"That is above {tolerance}: they do not do the same work.")
+    first, *later = np.abs(these - theirs) / theirs
+    print(f"  {side}: first within {first:.1e}, later {max(later):.1e}")
+    if not (first <= tolerance[0] and max(later) <= tolerance[1]):
+      others.append(side)
+  return others
 
 
 def make_row(

@@ -21,7 +21,7 @@ STEPS_OF_AN_EXPERT = 500  # SuTI's
 CHECKED_STEPS = 3
 PICTURES = 5  # of a subject
 RANK = 8
-LEARNING_RATE = 1e-4
+LEARNING_RATE = 1e-3
 # What a step is given, beside the net.
 DRAWS = ("x0_BHWC", "noise_BHWC", "t_B", "text_BLD")
 
