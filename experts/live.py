@@ -32,7 +32,7 @@ import jax
 
 from experts.waves import Wave
 from suti.log import Log
-from suti.progress import progress
+from suti.progress import Progress
 
 _REFRESH_S = 5.0  # what other workers do is read again after
 _PROFILED_STEPS = 20  # where a request does not say
@@ -48,62 +48,52 @@ class Live:
     self,
     folder: Path,
     *,
+    bar: Progress,
     worker: str,
     waves: Sequence[Wave],
     num_steps: int,
     holders: Holders,
     profile_steps: int = 0,
   ) -> None:
-    """Opens the worker's log and the bar, which counts steps of all waves.
+    """Opens the worker's log, and adds the farm to a bar.
 
     Args:
       folder: of the stage.
+      bar: counts steps of all waves.
       worker: its name, another for each process.
       waves: all of them.
       num_steps: of a wave.
       holders: says which worker holds which wave.
       profile_steps: how many steps to trace once the program is compiled.
     """
-    self._folder, self._worker = folder, worker
+    self._folder, self._bar, self._worker = folder, bar, worker
     self._num_waves, self._num_steps = len(waves), num_steps
     self._holders = holders
     self._profile = Profile(folder, worker, num_steps=profile_steps)
     self._log = Log(folder / "workers" / worker)
-    self._bar = progress(len(waves) * num_steps, "finetune")
     self._line: dict[str, float] = {"waves": self._num_waves}
     self._line |= {"experts": 0, "quarantined": 0}
     self._recent: deque[float] = deque(maxlen=20)
     self._wave: Wave | None = None
     self._step = self._steps = 0  # of the wave; taken by this worker
-    self._lines: dict[str, dict[str, float]] = {}
-    self._held: Mapping[str, str] = {}
-    self._read_s = -math.inf
+    self._read()
 
   def __enter__(self) -> "Live":
-    self._bar.__enter__()
-    self._bar.skip(self._count())
+    self._bar.below = self._rows
     return self
 
   def __exit__(self, *_: object) -> None:
     if done := self._profile.stop():
       self._bar.say(done)
-    self._show()
     self._log.close()
-    self._bar.close()
-
-  def tell(self, note: str) -> None:
-    """Shows what the worker is at when it is not at a wave."""
-    self._wave = None
-    self._show(note)
 
   def begin(self, wave: Wave, step: int) -> None:
-    """A wave begins, or goes on, at a step."""
+    """A wave begins, or goes on, at a step that an earlier worker reached."""
     self._wave, self._step = wave, step
     self._line |= {"wave": wave.index, "wave_step": step}
-    # Steps that an earlier worker took must not count as this one's speed.
-    self._read_s = -math.inf
+    self._read()
     self._bar.skip(max(0, self._count() - self._bar.count))
-    self._show()
+    self._bar.update(0, note=wave.name)
 
   def look(
     self, step: int, *, loss: float, seconds: float | None = None
@@ -116,8 +106,8 @@ class Live:
       seconds: of a step, divided by the experts; None if it was compiled.
     """
     assert self._wave is not None, "look before begin"
-    taken, self._step = step - self._step, step
-    self._steps += taken
+    self._steps += step - self._step
+    self._step = step
     self._line["wave_step"] = step
     self._line.pop("loss", None)
     if math.isfinite(loss):
@@ -131,47 +121,55 @@ class Live:
     self._log.write(self._steps, self._line)
     if done := self._profile.look(self._steps, ready=bool(self._recent)):
       self._bar.say(done)
-    self._show()
+    if time.monotonic() - self._read_s >= _REFRESH_S:
+      self._read()
+    count = max(0, self._count() - self._bar.count)
+    self._bar.update(count, note=f"{self._wave.name} loss {loss:.4f}")
 
   def end(self, *, quarantined: int) -> None:
     """The wave is on the disk."""
     assert self._wave is not None, "end before begin"
     self._line["experts"] += len(self._wave.real_keys) - quarantined
     self._line["quarantined"] += quarantined
-    # A line of its own, so that a worker that is killed now has been counted.
+    # A step later, so that both lines stay: a worker may be killed now.
     self._steps += 1
     self._log.write(self._steps, self._line)
-    self._wave, self._step, self._read_s = None, 0, -math.inf
-    self._show()
+    self._wave, self._step = None, 0
+    self._read()
 
-  def _show(self, note: str = "") -> None:
-    count = self._count()
-    lines = self._lines | {self._worker: self._line}
-    held = dict(self._held)
-    if self._wave is not None:
-      held[self._wave.name] = self._worker
-      loss = self._line.get("loss")
-      note = self._wave.name + ("" if loss is None else f" loss {loss:.4f}")
-    self._bar.below = [
-      total(lines, held.values(), done=self._done, num_waves=self._num_waves),
-      *table(lines, held, num_steps=self._num_steps, own=self._worker),
-    ]
-    self._bar.update(max(0, count - self._bar.count), note=note)
+  def _read(self) -> None:
+    """Reads what the other workers do."""
+    self._read_s = time.monotonic()
+    self._held = dict(self._holders())
+    self._lines = read_lines(self._folder)
+    self._done = finished_waves(self._folder)
 
   def _count(self) -> int:
     """Steps that all workers together have taken of waves that count."""
-    now = time.monotonic()
-    if now - self._read_s >= _REFRESH_S:
-      self._read_s = now
-      self._held = self._holders()
-      self._lines = read_lines(self._folder)
-      self._done = len(list(self._folder.glob("wave-*.json")))
-    others = sum(
-      self._lines.get(worker, {}).get("wave_step", 0)
-      for worker in self._held.values()
-      if worker != self._worker
+    part = sum(
+      step_of(self._lines.get(worker, {}), wave)
+      for wave, worker in self._held.items()
+      if worker != self._worker and wave not in self._done
     )
-    return int(self._done * self._num_steps + others + self._step)
+    return len(self._done) * self._num_steps + part + self._step
+
+  def _rows(self) -> list[str]:
+    """What stands below the bar."""
+    if time.monotonic() - self._read_s >= _REFRESH_S:
+      self._read()
+    held = {k: v for k, v in self._held.items() if v != self._worker}
+    if self._wave is not None:
+      held[self._wave.name] = self._worker
+    lines = self._lines | {self._worker: self._line}
+    return [
+      total(
+        lines,
+        held.values(),
+        done=len(self._done),
+        num_waves=self._num_waves,
+      ),
+      *table(lines, held, num_steps=self._num_steps, own=self._worker),
+    ]
 
 
 class Profile:
@@ -234,6 +232,17 @@ def read_lines(folder: Path) -> dict[str, dict[str, float]]:
   return found
 
 
+def finished_waves(folder: Path) -> set[str]:
+  """The names of the waves that are on the disk."""
+  return {path.stem for path in folder.glob("wave-*.json")}
+
+
+def step_of(line: Mapping[str, float], wave: str) -> int:
+  """At which step of a wave a worker was, by the last line of its log."""
+  is_same = f"wave-{int(line.get('wave', -1)):05d}" == wave
+  return int(line["wave_step"]) if is_same else 0
+
+
 def device_memory() -> dict[str, float]:
   """Memory of the fullest device of this process; nothing where none says."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
@@ -292,7 +301,7 @@ def table(
   rows = []
   for wave, worker in sorted(held.items()):
     line: Mapping[str, Any] = lines.get(worker, {})
-    at = f"{line.get('wave_step', 0):.0f}/{num_steps}"
+    at = f"{step_of(line, wave)}/{num_steps}"
     loss = f"loss {line['loss']:.4f}" if "loss" in line else ""
     rate = line.get("experts_an_hour")
     speed = f"{rate:.4g}/h" if rate else ""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people see of the farm: of one worker, of several, of the devices."""
 
+import contextlib
 import json
 import sys
 import time
@@ -9,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experts.live import Live, device_memory, read_lines
+from experts.live import Live, device_memory, read_lines, step_of
 from experts.waves import make_waves
 from suti.log import read_log
+from suti.progress import progress
 
 WAVES = make_waves(
   [f"{i:016x}" for i in range(6)], experts_per_wave=2, num_devices=1
@@ -27,9 +29,14 @@ def clock(monkeypatch):
   return Clock
 
 
+@contextlib.contextmanager
 def watch(folder, worker="one", **changes):
   options = {"waves": WAVES, "num_steps": 100, "holders": dict} | changes
-  return Live(folder, worker=worker, **options)
+  with (
+    progress(len(WAVES) * 100, "finetune") as bar,
+    Live(folder, bar=bar, worker=worker, **options) as live,
+  ):
+    yield live
 
 
 def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0, start=0):
@@ -87,8 +94,7 @@ def test_who_works_on_what_is_read_from_everybodys_files(
   monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
   monkeypatch.setenv("COLUMNS", "120")
   held = {WAVES[0].name: "one", WAVES[1].name: "two"}
-  other = watch(tmp_path, "two", holders=lambda: held)
-  with other:
+  with watch(tmp_path, "two", holders=lambda: held) as other:
     other.begin(WAVES[1], 0)
     other.look(30, loss=0.125, seconds=0.2)
   capsys.readouterr()
@@ -130,6 +136,13 @@ def test_a_dead_workers_speed_does_not_count_but_its_experts_do(
     live.look(10, loss=0.5, seconds=0.1)
   last = capsys.readouterr().err.splitlines()[-1]
   assert "1/3 waves, 2 experts, 360 experts an hour" in last
+
+
+def test_a_worker_that_has_just_begun_is_at_no_step_of_its_new_wave():
+  line = {"wave": 3, "wave_step": 100}
+  assert step_of(line, "wave-00003") == 100
+  assert step_of(line, "wave-00004") == 0
+  assert step_of({}, "wave-00000") == 0
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path):
