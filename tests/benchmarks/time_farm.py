@@ -53,9 +53,14 @@ from tests.benchmarks.farm.task import STEPS_OF_AN_EXPERT
 from tests.benchmarks.sides import ROOT, Side
 
 # Of the loss of the first step, and of the later ones, relative. Adam's first
-# updates are signs: where a gradient is almost 0 rounding decides, so that
-# torch.compile differs from torch by 3e-3 in float32, all weights tuned.
-TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (1e-2, 5e-2)}
+# updates are signs: where a gradient is almost 0 rounding decides, so that with
+# all weights tuned torch.compile differs from torch by 3e-3 in float32.
+TOLERANCE = {
+  ("lora", "float32"): (1e-4, 1e-3),
+  ("dreambooth", "float32"): (1e-4, 1e-2),
+  ("lora", "bfloat16"): (1e-2, 5e-2),
+  ("dreambooth", "bfloat16"): (1e-2, 5e-2),
+}
 SIDES = {
   "weights": recipe.write_weights,
   "draws": ours.write_draws,
@@ -74,7 +79,7 @@ def main() -> None:
   add("--experts", type=_numbers, default=(1, 2, 4, 8), metavar="E,E,...")
   add("--batch", type=_numbers, default=(1, 4), metavar="B,B,...")
   add("--device", choices=("cpu", "gpu"), default="cpu")
-  add("--dtype", choices=TOLERANCE, default="float32")
+  add("--dtype", choices=("float32", "bfloat16"), default="float32")
   add("--latent", type=int, help="side of the latents, if not the model's own")
   add("--steps", type=int, default=20, help="timed, each round")
   add("--rounds", type=int, default=3)
@@ -126,7 +131,7 @@ def compare(args, folder: pathlib.Path, batch: int) -> list[dict[str, Any]]:
   found: dict[str, dict[str, Any]] = {}
   for first in range(0, len(sides), args.beside):
     found |= measure(sides[first : first + args.beside], args, folder, batch)
-  others = check_losses(found, TOLERANCE[args.dtype])
+  others = check_losses(found, TOLERANCE[args.teacher, args.dtype])
   flops = found["recipe"].get("flops", 0.0) * batch
   rows = [make_row(side, found[side], flops) for side in sides]
   for row in rows:
