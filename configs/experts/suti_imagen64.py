@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.prompts.update(source="unseen", num_per_cluster=1)
   config.finetune.update(
     teacher="dreambooth",
+    text_dtype="bfloat16",  # choice: T5-XXL is 19 GB in float32
     num_steps=500,
     batch_size=4,  # choice
     learning_rate=1e-5,

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experts import finetune, sample, teacher, tuning
-from suti.backbone import load_backbone
+from suti.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
 
@@ -49,10 +49,11 @@ def _remember(make):
   def remembered(*args):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
+    (base,) = [x for x in args if isinstance(x, Backbone)]
     # Of a whole config `make_draw` reads this section, and no counts.
     program = dict(config.get("sample", config))
     program.pop("images_per_prompt", None)
-    key = f"{args[0].paper} {mesh} {program}"
+    key = f"{args[0].paper} {base.name} {mesh} {program}"
     if key not in made:
       made[key] = Program(make(*args))
     return made[key]
