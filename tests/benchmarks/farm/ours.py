@@ -100,8 +100,8 @@ def write_draws(args) -> None:
   teacher, tune, mesh = parts.teacher, parts.tune, parts.mesh
   seen = []
 
-  def watch(x0_BHWC, params, x_BHWC, t_B, text_BLD, *, text_mask_BL):
-    del params, text_mask_BL
+  def watch(x0_BHWC, params, x_BHWC, t_B, *, text_BLD, added):
+    del params, added
     jax.debug.callback(
       lambda *given: seen.append([np.array(x) for x in given]),
       *(x0_BHWC, x_BHWC, t_B, text_BLD),
@@ -162,7 +162,7 @@ def _open(args) -> Parts:
     num_steps=tasks.STEPS_OF_AN_EXPERT,
   )
 
-  def encode_text(texts):
+  def encode(texts):
     raise AssertionError("states of texts are given")
 
   # What is tuned stays float32; a base that is not is narrowed as it is read.
@@ -177,7 +177,8 @@ def _open(args) -> Parts:
     schedule=make_schedule(task.scheduler),
     size_px=task.latent[0],
     codec=pixels(1),  # latents are given, too
-    encode_text=encode_text,
+    encode=encode,
+    zero_null=False,
   )
   teacher = find(args.teacher)
   apply, trainable, frozen = declare(teacher, backbone, config)
@@ -204,8 +205,7 @@ def _wave(task: Task, num: int) -> dict[str, np.ndarray]:
   keys = [jax.random.key_data(expert_key(0, f"{i:x}")) for i in range(num)]
   return {
     "x_KHWC": np.stack(x_KHWC),
-    "text_KLD": np.stack(text_KLD),
-    "text_mask_KL": np.ones((num, PICTURES, task.text[0]), bool),
+    "told": {"text_BLD": np.stack(text_KLD)},
     "num": np.full((num,), PICTURES, np.int32),
     "key": np.stack(keys),
   }
