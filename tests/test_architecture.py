@@ -49,9 +49,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
   "suti.options": (("suti.schema",), NUMPY),
   "suti.stage": (
-    ("suti.io.files", "suti.options", "suti.progress"),
+    ("suti.io.files", "suti.options", "suti.preemption", "suti.progress"),
     frozenset({"absl", "ml_collections"}),
   ),
+  "suti.preemption": ((), frozenset()),
   "suti.progress": ((), frozenset()),
   "suti.values": ((), frozenset()),
   "suti.images": (
@@ -329,7 +330,8 @@ def test_a_stage_is_started_with_two_flags(module):
   file = ROOT / f"{module.replace('.', '/')}.py"
   source = file.read_text(encoding="utf-8")
   assert re.search(
-    rf'^if __name__ == "__main__":\n  (stage\.)?main\("{module}", run\)$',
+    r'^if __name__ == "__main__":\n'
+    rf'  (stage\.)?main\("{module}", run(, shared=True)?\)$',
     source,
     re.M,
   ), f"{module} does not end in main(name, run)"
