@@ -24,53 +24,39 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from experts.claims import Work, finished
 from experts.waves import Wave
 from suti.log import Log
-from suti.progress import Progress
 
 _REFRESH_S = 5.0  # what other workers do is read again after
 _PROFILED_STEPS = 20  # where a request does not say
 _GIB = 2**30
-# {wave: worker} of those that are at work.
-Holders = Callable[[], Mapping[str, str]]
 
 
 class Live:
   """One worker's view of the farm, and its part in everybody's."""
 
   def __init__(
-    self,
-    folder: Path,
-    *,
-    bar: Progress,
-    worker: str,
-    waves: Sequence[Wave],
-    num_steps: int,
-    holders: Holders,
-    profile_steps: int = 0,
+    self, folder: Path, farm: Work, *, waves: Sequence[Wave], config
   ) -> None:
-    """Opens the worker's log, and adds the farm to a bar.
+    """Opens the worker's log, and adds the farm to its bar.
 
     Args:
       folder: of the stage.
-      bar: counts steps of all waves.
-      worker: its name, another for each process.
+      farm: this worker, whose bar counts steps of all waves.
       waves: all of them.
-      num_steps: of a wave.
-      holders: says which worker holds which wave.
-      profile_steps: how many steps to trace once the program is compiled.
+      config: `config.finetune`.
     """
-    self._folder, self._bar, self._worker = folder, bar, worker
-    self._num_waves, self._num_steps = len(waves), num_steps
-    self._holders = holders
-    self._profile = Profile(folder, worker, num_steps=profile_steps)
-    self._log = Log(folder / "workers" / worker)
+    self._folder, self._farm, self._bar = folder, farm, farm.bar
+    self._num_waves, self._num_steps = len(waves), config.num_steps
+    self._profile = Profile(folder, farm.worker, num_steps=config.profile_steps)
+    self._log = Log(folder / "workers" / farm.worker)
     self._line: dict[str, float] = {"waves": self._num_waves}
     self._line |= {"experts": 0, "quarantined": 0}
     self._recent: deque[float] = deque(maxlen=20)
@@ -126,11 +112,11 @@ class Live:
     count = max(0, self._count() - self._bar.count)
     self._bar.update(count, note=f"{self._wave.name} loss {loss:.4f}")
 
-  def end(self, *, quarantined: int) -> None:
-    """The wave is on the disk."""
-    assert self._wave is not None, "end before begin"
-    self._line["experts"] += len(self._wave.real_keys) - quarantined
-    self._line["quarantined"] += quarantined
+  def end(self, experts: Sequence[Mapping[str, Any]]) -> None:
+    """The wave is on the disk, with these records of its experts."""
+    fine = sum(expert["status"] == "ok" for expert in experts)
+    self._line["experts"] += fine
+    self._line["quarantined"] += len(experts) - fine
     # A step later, so that both lines stay: a worker may be killed now.
     self._steps += 1
     self._log.write(self._steps, self._line)
@@ -140,16 +126,20 @@ class Live:
   def _read(self) -> None:
     """Reads what the other workers do."""
     self._read_s = time.monotonic()
-    self._held = dict(self._holders())
+    self._done = finished(self._folder)
+    self._held = {
+      wave: worker
+      for wave, worker in self._farm.holders().items()
+      if wave not in self._done
+    }
     self._lines = read_lines(self._folder)
-    self._done = finished_waves(self._folder)
 
   def _count(self) -> int:
     """Steps that all workers together have taken of waves that count."""
     part = sum(
       step_of(self._lines.get(worker, {}), wave)
       for wave, worker in self._held.items()
-      if worker != self._worker and wave not in self._done
+      if worker != self._farm.worker
     )
     return len(self._done) * self._num_steps + part + self._step
 
@@ -157,18 +147,12 @@ class Live:
     """What stands below the bar."""
     if time.monotonic() - self._read_s >= _REFRESH_S:
       self._read()
-    held = {k: v for k, v in self._held.items() if v != self._worker}
-    if self._wave is not None:
-      held[self._wave.name] = self._worker
-    lines = self._lines | {self._worker: self._line}
+    own = self._farm.worker
+    lines = self._lines | {own: self._line}
+    done, num = len(self._done), self._num_waves
     return [
-      total(
-        lines,
-        held.values(),
-        done=len(self._done),
-        num_waves=self._num_waves,
-      ),
-      *table(lines, held, num_steps=self._num_steps, own=self._worker),
+      total(lines, self._held.values(), done=done, num_waves=num),
+      *table(lines, self._held, num_steps=self._num_steps, own=own),
     ]
 
 
@@ -230,11 +214,6 @@ def read_lines(folder: Path) -> dict[str, dict[str, float]]:
     if whole:
       found[path.parent.name] = json.loads(whole)
   return found
-
-
-def finished_waves(folder: Path) -> set[str]:
-  """The names of the waves that are on the disk."""
-  return {path.stem for path in folder.glob("wave-*.json")}
 
 
 def step_of(line: Mapping[str, float], wave: str) -> int:

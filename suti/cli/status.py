@@ -36,13 +36,13 @@ def status(argv: Sequence[str]) -> None:
       "that was started."
     )
   from experts import live
-  from experts.claims import Claims
+  from experts.claims import Claims, finished
   from suti.io.files import read_json
 
   tune = read_json(folder / "stage.json")["config"]["finetune"]
   held = Claims(folder / "claims", lease_s=1.0).holders()
   lines = live.read_lines(folder)
-  done = len(live.finished_waves(folder))
+  done = len(finished(folder))
   num = max([done, *(int(line["waves"]) for line in lines.values())])
   print(live.total(lines, held.values(), done=done, num_waves=num))
   for row in live.table(lines, held, num_steps=tune["num_steps"]):

@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -30,23 +31,25 @@ def clock(monkeypatch):
 
 
 @contextlib.contextmanager
-def watch(folder, worker="one", **changes):
-  options = {"waves": WAVES, "num_steps": 100, "holders": dict} | changes
-  with (
-    progress(len(WAVES) * 100, "finetune") as bar,
-    Live(folder, bar=bar, worker=worker, **options) as live,
-  ):
-    yield live
+def watch(folder, worker="one", *, held=None, profile_steps=0):
+  """Live as experts.finetune has it, with claims that the test decides."""
+  config = types.SimpleNamespace(num_steps=100, profile_steps=profile_steps)
+  held = {wave.name: worker for wave in WAVES} if held is None else held
+  with progress(len(WAVES) * 100, "finetune") as bar:
+    farm = types.SimpleNamespace(bar=bar, worker=worker, holders=lambda: held)
+    with Live(folder, farm, waves=WAVES, config=config) as live:
+      yield live
 
 
-def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0, start=0):
+def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
   """What experts.finetune does with a wave, but for the experts."""
-  live.begin(wave, start)
-  for step in range(start + 10, 101, 10):
+  live.begin(wave, 0)
+  for step in range(10, 101, 10):
     clock.now += 10 * seconds * len(wave.real_keys)
     live.look(step, loss=1 / step, seconds=seconds)
   (folder / f"{wave.name}.json").write_text("{}")
-  live.end(quarantined=quarantined)
+  lost = [{"status": "quarantined"}] * quarantined
+  live.end([{"status": "ok"}] * (len(wave.real_keys) - quarantined) + lost)
 
 
 def test_one_line_says_waves_experts_speed_and_what_was_lost(
@@ -94,11 +97,11 @@ def test_who_works_on_what_is_read_from_everybodys_files(
   monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
   monkeypatch.setenv("COLUMNS", "120")
   held = {WAVES[0].name: "one", WAVES[1].name: "two"}
-  with watch(tmp_path, "two", holders=lambda: held) as other:
+  with watch(tmp_path, "two", held=held) as other:
     other.begin(WAVES[1], 0)
     other.look(30, loss=0.125, seconds=0.2)
   capsys.readouterr()
-  with watch(tmp_path, holders=lambda: held) as live:
+  with watch(tmp_path, held=held) as live:
     live.begin(WAVES[0], 0)
     clock.now += 10
     live.look(20, loss=0.25, seconds=0.1)

@@ -42,14 +42,20 @@ def run(args) -> None:
   parts = _open(args)
   import jax
 
-  from experts.tuning import make_start, make_step
+  from experts.tuning import look, make_start, make_step
 
   tune, mesh = parts.tune, parts.mesh
   (num,) = args.experts
   step_wave = make_step(
     parts.teacher, parts.apply, parts.backbone, parts.tx, mesh, tune
   )
-  start = make_start(parts.trainable, parts.tx, mesh, num_steps=tune.num_steps)
+  start = make_start(
+    jax.device_get(parts.trainable),
+    parts.tx,
+    mesh,
+    num_steps=tune.num_steps,
+    dtype=tune.master_dtype,
+  )
   data = _wave(parts.task, num)
   state = start(num)
   given = jax.device_put(data)
@@ -68,15 +74,16 @@ def run(args) -> None:
     jax.block_until_ready(state)
     start_s = time.perf_counter() - began
     seconds = []
-    for step in range(1 + args.steps):
+    for _ in range(args.steps // tune.log_every):
       began = time.perf_counter()
-      state = step_wave(state, parts.frozen, given)
-      float(state["loss_ET"][:, step].mean())
-      seconds.append(time.perf_counter() - began)
+      for _ in range(tune.log_every):
+        state = step_wave(state, parts.frozen, given)
+      look(state)
+      seconds.append((time.perf_counter() - began) / tune.log_every)
     memory = jax.devices()[0].memory_stats() or {}
     highest = memory.get("peak_bytes_in_use") or tasks.highest_rss()
     return {
-      "seconds": statistics.median(seconds[1:]),
+      "seconds": statistics.median(seconds),
       "start_s": start_s,
       "bytes": highest,
     }
@@ -159,15 +166,15 @@ def _open(args) -> Parts:
     learning_rate=tasks.LEARNING_RATE,
     optimizer="adam",
     weighting="uniform",
+    dtype=args.dtype,
+    log_every=min(config.finetune.log_every, args.steps),
     num_steps=tasks.STEPS_OF_AN_EXPERT,
   )
 
   def encode(texts):
     raise AssertionError("states of texts are given")
 
-  # What is tuned stays float32; a base that is not is narrowed as it is read.
-  frozen_dtype = args.dtype if args.teacher == "lora" else "float32"
-  model = open_model(task.unet, dtype=frozen_dtype)
+  model = open_model(task.unet)
   backbone = Backbone(
     name=args.model,
     folder=task.unet.parent,
@@ -188,7 +195,7 @@ def _open(args) -> Parts:
     apply=apply,
     trainable=trainable,
     frozen=frozen,
-    backbone=backbone,
+    backbone=dataclasses.replace(backbone, params={}),
     tx=make_optimizer(config.finetune),
     mesh=make_mesh(config.mesh, devices=jax.devices()[:1]),
     tune=config.finetune,
