@@ -87,6 +87,9 @@ def get_config(arg: str = "") -> ConfigDict:
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
       "log_every": 10,
+      # Traced for TensorBoard's profiler once the step is compiled; see
+      # experts/live.py for how to ask while it runs.
+      "profile_steps": 0,
       # After so long without a sign of life a worker's wave is another's.
       "lease_s": 60.0,
       # For a last checkpoint after SIGTERM; a preemptible TPU has 30 s.
