@@ -29,7 +29,7 @@ from suti.backbone import Backbone
 from suti.parallel.mesh import batch_sharding, replicated
 
 # E experts, K pictures of a cluster, B batch of one expert, H W C picture or
-# latent, L text tokens, D width, T steps of the loop.
+# latent, T steps of the loop.
 
 Params = dict[str, jax.Array]
 
@@ -92,8 +92,7 @@ def make_step(
     rows_B = jax.random.randint(pick_key, (config.batch_size,), 0, data["num"])
     batch = {
       "x_BHWC": data["x_KHWC"][rows_B],
-      "text_BLD": data["text_KLD"][rows_B],
-      "text_mask_BL": data["text_mask_KL"][rows_B],
+      "told": jax.tree.map(lambda x_K: x_K[rows_B], data["told"]),
     }
 
     def loss_of(params):

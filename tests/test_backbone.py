@@ -43,5 +43,5 @@ def test_forgotten_texts_are_encoded_again(tiny_backbone, monkeypatch):
   monkeypatch.setattr(text_encoders, "_KEPT", 1)
   encode_text = text_encoders.open_text_encoders(tiny_backbone)
   for text, state_LD in zip(texts, before, strict=True):
-    np.testing.assert_array_equal(encode_text([text])[0][0], state_LD)
-  np.testing.assert_array_equal(encode_text(texts)[0], before)
+    np.testing.assert_array_equal(encode_text([text]).states_BLD[0], state_LD)
+  np.testing.assert_array_equal(encode_text(texts).states_BLD, before)

@@ -20,6 +20,7 @@ from experts import sample, teacher, tuning
 from experts.wave_files import load_wave, write_wave
 from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
+from suti.conditions import ask
 from suti.nn.param import functional
 from suti.parallel.mesh import batch_sharding, make_mesh
 from suti.schema import Prompt
@@ -117,23 +118,16 @@ def test_declaring_leaves_the_base_as_it_was(tuned):
 def inputs_of(backbone):
   rng = np.random.default_rng(0)
   x_BHWC = jnp.asarray(rng.normal(size=(2, *backbone.latent_shape)), "float32")
-  text_BLD, text_mask_BL = backbone.encode_text(["a dog", ""])
-  return x_BHWC, jnp.array([3, 900]), text_BLD, text_mask_BL
+  return x_BHWC, jnp.array([3, 900]), backbone.encode_text(["a dog", ""])
 
 
 def test_before_the_first_step_it_is_the_base(tuned):
-  x_BHWC, t_B, text_BLD, text_mask_BL = inputs_of(tuned.backbone)
+  asked = inputs_of(tuned.backbone)
   _, base = functional(tuned.backbone.unet)
   np.testing.assert_array_equal(
-    tuned.apply(
-      tuned.frozen | tuned.trainable,
-      x_BHWC, t_B, text_BLD, text_mask_BL=text_mask_BL,
-    ),
-    base(
-      tuned.backbone.params,
-      x_BHWC, t_B, text_BLD, text_mask_BL=text_mask_BL,
-    ),
-  )  # fmt: skip
+    ask(tuned.apply, tuned.frozen | tuned.trainable, *asked),
+    ask(base, tuned.backbone.params, *asked),
+  )
 
 
 def test_only_what_is_trainable_moves_and_all_of_it(tuned):
@@ -153,8 +147,7 @@ def test_its_loss_falls(tuned):
   rows_B = np.arange(48) % arrays["num"][0]
   batch = {
     "x_BHWC": arrays["x_KHWC"][0][rows_B],
-    "text_BLD": arrays["text_KLD"][0][rows_B],
-    "text_mask_BL": arrays["text_mask_KL"][0][rows_B],
+    "told": {name: x_EK[0][rows_B] for name, x_EK in arrays["told"].items()},
   }
 
   @jax.jit
@@ -195,11 +188,14 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
   draw = sample.make_draw(
     tuned.found, tuned.apply, tuned.backbone, tuned.config, tuned.mesh
   )
-  null_1LD, null_mask_1L = tuned.backbone.encode_text([""])
-  null = {"null_LD": null_1LD[0], "null_mask_L": null_mask_1L[0]}
-  images = np.asarray(draw(tuned.frozen, null, {}, params, request))
+  shared = (
+    tuned.frozen,
+    tuned.backbone.null_text(),
+    tuned.backbone.codec.params,
+  )
+  images = np.asarray(draw(*shared, params, request))
   assert images.shape == (1, 3, tiny.SIZE_PX, tiny.SIZE_PX, 3)
   assert np.isfinite(images).all()
   base = {name: np.asarray(x)[None] for name, x in tuned.trainable.items()}
-  of_base = np.asarray(draw(tuned.frozen, null, {}, base, request))
+  of_base = np.asarray(draw(*shared, base, request))
   assert np.abs(images - of_base).max() > 1e-3

@@ -180,6 +180,13 @@ def init(spec: Mapping[str, Param], key: jax.Array) -> Params:
   }
 
 
+def shapes(
+  spec: Mapping[str, Param], dtype: Any = jnp.float32
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Stands in for parameters where a program is compiled and never run."""
+  return {n: jax.ShapeDtypeStruct(p.shape, dtype) for n, p in spec.items()}
+
+
 def split(
   values: Mapping[str, _Value], pattern: str
 ) -> tuple[dict[str, _Value], dict[str, _Value]]:
