@@ -21,7 +21,7 @@ from suti.backbone import Backbone
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
 from suti.nn.param import shapes
 from suti.parallel.mesh import batch_sharding, replicated
-from suti.parallel.preflight import Program
+from suti.parallel.preflight import Program, described, many
 from suti.published import open_model
 from suti.schema import Prompt
 
@@ -49,7 +49,7 @@ def finetune(
     make = tuning.make_start(trainable, tx, mesh, num_steps=tune.num_steps)
     return make(num)
 
-  state = jax.eval_shape(start, _shapes(trainable))
+  state = jax.eval_shape(start, described(trainable))
   step = state.pop("step")
   data = describe_wave(
     backbone, num_experts=num, num_pictures=config.mine.max_images
@@ -58,12 +58,13 @@ def finetune(
   return Program(
     function=tuning.make_step(teacher, apply, backbone, tx, mesh, tune),
     arguments=(
-      _placed(state, each) | {"step": _placed(step, whole)},
-      _placed(_shapes(frozen), whole),
-      _placed(data, each),
+      described(state, each) | {"step": described(step, whole)},
+      described(frozen, whole),
+      described(data, each),
     ),
     num_parameters=_count(trainable) + _count(frozen),
-    units=num,
+    at_once=num,
+    subjects=num,
     calls=tune.num_steps,
   )
 
@@ -79,31 +80,32 @@ def sample(
   apply, trainable, frozen = declare(teacher, backbone, config)
   num, at_once = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
-  request = make_request(
-    [[Row(prompt=prompt, seed=0)]],
-    backbone,
-    places=range(at_once),
-    num_experts=1,
-  )
+  rows = [[Row(prompt=prompt, seed=0)]]
+  request = make_request(rows, backbone, places=range(at_once), num_experts=1)
+  request = jax.tree.map(lambda x: x[0], request)
+  drawn = config.prompts.num_per_cluster * config.sample.images_per_prompt
   each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(
     function=make_draw(teacher, apply, backbone, config, mesh),
     arguments=(
-      _placed(_shapes(frozen), whole),
-      _placed(_shapes(backbone.null_text()), whole),
-      _placed(_shapes(backbone.codec.params), whole),
-      _placed(_many(_shapes(trainable), num), each),
-      _placed(_many(jax.tree.map(lambda x: x[0], request), num), each),
+      described(frozen, whole),
+      described(backbone.null_text(), whole),
+      described(backbone.codec.params, whole),
+      described(many(trainable, num), each),
+      described(many(request, num), each),
     ),
     num_parameters=_count(trainable) + _count(frozen),
-    units=num * at_once,
+    at_once=num * at_once,
+    subjects=num,
+    calls=-(-drawn // at_once),
   )
 
 
-def judge(folder: Path, mesh: Mesh) -> Program:
+def judge(config: Any, folder: Path, mesh: Mesh) -> Program:
   """A judge's embedding of pictures, as `experts.filter` asks for it.
 
   Args:
+    config: the whole config.
     folder: of a CLIP, a DINO or a DINOv2; its config.json will do.
     mesh: of one device: the stage uses one.
   """
@@ -111,30 +113,16 @@ def judge(folder: Path, mesh: Mesh) -> Program:
   side = model.config.get("vision_config", model.config)["image_size"]
   pixels_BHWC = jax.ShapeDtypeStruct((ROWS, side, side, 3), jnp.float32)
   params = shapes(model.spec)
+  # A subject's candidates, and as many demonstrations as it may have.
+  pictures = config.mine.max_images + (
+    config.prompts.num_per_cluster * config.sample.images_per_prompt
+  )
   return Program(
     function=image_encoder(model),
-    arguments=_placed((params, pixels_BHWC), replicated(mesh)),
+    arguments=described((params, pixels_BHWC), replicated(mesh)),
     num_parameters=_count(params),
-    units=ROWS,
-  )
-
-
-def _shapes(tree: Any) -> Any:
-  """Descriptions of arrays, or of what describes them already."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-
-
-def _many(tree: Any, num: int) -> Any:
-  """The same with a leading dim of experts."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
-  )
-
-
-def _placed(tree: Any, sharding: Any) -> Any:
-  """The same with shardings."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    at_once=ROWS,
+    subjects=ROWS / pictures,
   )
 
 

@@ -17,6 +17,7 @@ marks where the paper is silent and the value is ours.
 from ml_collections import ConfigDict
 
 from configs import quickstart
+from configs.backbones import imagen64, judges
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -64,4 +65,10 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.filter.threshold = 0.02
   config.pack.shard_size = 4096  # choice
+  config.plan.update(
+    stages=("finetune", "sample", "filter"), num_subjects=1_800_000
+  )
+  config.plan.backbone = imagen64.get_config()
+  config.plan.clip = judges.get_clip()
+  config.plan.identity = judges.get_identity()
   return config.lock()

@@ -30,8 +30,21 @@ _BYTES = {
 }
 # Cost nothing themselves: they name values, or hand over to computations.
 _FREE = frozenset(
-  "parameter constant tuple get-tuple-element bitcast after-all while call "
-  "conditional opt-barrier partition-id replica-id iota".split()
+  {
+    "after-all",
+    "bitcast",
+    "call",
+    "conditional",
+    "constant",
+    "get-tuple-element",
+    "iota",
+    "opt-barrier",
+    "parameter",
+    "partition-id",
+    "replica-id",
+    "tuple",
+    "while",
+  }
 )
 # Payload of a collective against what passes a chip's links (n devices in a
 # ring, n large): an all-reduce is a reduce-scatter and an all-gather.
@@ -241,7 +254,9 @@ def _moved(
     root = inside.get(root.operands[0])
   if root is not None and root.opcode == "dynamic-update-slice":
     update = inside[root.operands[1]].shape
-    return total + (_elements(update) * _width(one.shape) if _in_hbm(one.shape) else 0)
+    return total + (
+      _elements(update) * _width(one.shape) if _in_hbm(one.shape) else 0
+    )
   return total + _bytes(one.shape)
 
 
@@ -301,9 +316,7 @@ def _window(attributes: str) -> str:
   return found[1] if found else ""
 
 
-def _valid_pairs(
-  size_in: int, size_out: int, window: Mapping[str, str]
-) -> int:
+def _valid_pairs(size_in: int, size_out: int, window: Mapping[str, str]) -> int:
   """How many (output, kernel) positions of one dim meet an input."""
   size = int(window.get("size", 1))
   stride = int(window.get("stride", 1))
@@ -339,10 +352,7 @@ def _trip_count(
     for name in re.findall(r"calls=%?([\w.-]+)", one.attributes)
   ]
   compared = [
-    one
-    for scope in scopes
-    for one in scope.values()
-    if one.opcode == "compare"
+    one for scope in scopes for one in scope.values() if one.opcode == "compare"
   ]
   constants = [
     int(one.operands[0])

@@ -16,11 +16,10 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,15 +53,19 @@ class Program:
     function: a jitted function.
     arguments: what it is called with, `jax.ShapeDtypeStruct`s with shardings.
     num_parameters: of the net, those that are frozen included.
-    units: how many things one run of it works on, on all devices together.
-    calls: how often it runs for these.
+    at_once: experts, examples or pictures that one run works on, on all devices
+      together.
+    calls: how often it runs, for `subjects` if these are given.
+    subjects: how many subjects are done with after `calls` runs; None if the
+      stage's work does not grow with them.
   """
 
   function: Any
   arguments: Sequence[Any]
   num_parameters: int
-  units: int
+  at_once: int
   calls: int = 1
+  subjects: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,25 @@ class Report:
       + self.temp_bytes
       + self.code_bytes
     )
+
+
+def described(tree: Any, sharding: Any = None) -> Any:
+  """Descriptions of arrays, or of what describes them already.
+
+  Args:
+    tree: of arrays, `jax.ShapeDtypeStruct`s or numbers of NumPy.
+    sharding: of all of them.
+  """
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
+
+
+def many(tree: Any, num: int) -> Any:
+  """Descriptions of `num` of them, in a leading dim."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
+  )
 
 
 def devices(topology: Topology) -> Sequence[Any]:
