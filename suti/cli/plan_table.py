@@ -18,6 +18,7 @@ _HEADINGS = (
   "TFLOP",
   "GB moved",
   "GB sent",
+  "least s",
   "s a run",
   "limit",
   "% of peak",
@@ -52,7 +53,8 @@ def table(
   """The plan as text: what each program is, then what the work takes."""
   chip = topology.chip
   lines = [
-    f"{topology.name}: {topology.num_chips} chips, each of "
+    f"{topology.name}: {topology.num_chips} chip"
+    f"{'s, each' if topology.num_chips > 1 else ''} of "
     f"{chip.peak_flops / 1e12:g} TFLOP/s, {chip.program_bytes / _GIB:.2f} GiB "
     f"for programs at {chip.hbm_bandwidth / 1e9:g} GB/s, "
     f"{chip.ici_bandwidth / 1e9:g} GB/s to its neighbours.",
@@ -61,10 +63,13 @@ def table(
     "",
     *[line for row in rows for line in _lines(row, topology, assumptions)],
     "",
-    "An estimate: compiled for this chip, run on none. It takes products at "
-    f"{assumptions.share_of_peak:.0%} of the chip's peak",
-    "(config.plan.share_of_peak), memory and links at all of theirs, and "
-    "counts nothing but these programs.",
+    "An estimate: compiled for this chip, run on none. A run takes the longest "
+    "of: products at",
+    f"{assumptions.share_of_peak:.0%} of the chip's peak "
+    "(config.plan.share_of_peak), memory and links at all of theirs, and the",
+    "schedule by the compiler's own count of cycles. Least: all at their "
+    "peaks. Nothing is counted",
+    "but these programs.",
   ]
   return "\n".join(lines)
 
@@ -91,6 +96,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     f"{row['flops'] / 1e12:.3g}",
     f"{row['hbm_bytes'] / 1e9:.3g}",
     f"{sum(row['collective_bytes'].values()) / 1e9:.3g}",
+    f"{row['least_seconds']:.3g}",
     f"{row['seconds']:.3g}",
     row["limit"],
     f"{row['share_of_peak']:.0%}",
@@ -110,7 +116,9 @@ def _lines(
   words = []
   if rate := row.get("subjects_per_chip_hour"):
     what = "experts" if "finetune" in name else "subjects"
-    words.append(f"{rate:.3g} {what} a chip-hour")
+    words.append(
+      f"{rate:.3g} {what} a chip-hour, {row['most_per_chip_hour']:.3g} at most"
+    )
     words.append(
       f"{assumptions.num_subjects} subjects in {_time(row['hours'])}"
     )

@@ -11,8 +11,10 @@ Sources, read in November 2026:
   v5p  cloud.google.com/tpu/docs/v5p
   v6e  cloud.google.com/tpu/docs/v6e
 Clocks are those at which the published peak is what the matrix units do in a
-cycle: 4 units of 128x128 a core, on v6e 2 of 256x256, 2 operations each. Room
-for programs is what the compiler of libtpu 0.0.42 says when one does not fit.
+cycle: 4 units of 128x128 a core, a product and a sum each. v6e has two units of
+256x256, by whose peak they do twice that in a cycle of 1.75 GHz, at which the
+compiler's cycles for a large product agree with the peak. Room for programs is
+what the compiler of libtpu 0.0.42 says when one does not fit.
 """
 
 import dataclasses
@@ -55,6 +57,11 @@ class Chip:
   num_axes: int
   host: tuple[int, int, int] = (2, 2, 1)
   libtpu: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  @property
+  def example(self) -> str:
+    """The name of a slice."""
+    return f"{self.kind}:{'4x4x8' if self.num_axes == 3 else '2x4'}"
 
   @property
   def clock_hz(self) -> float:
@@ -109,7 +116,7 @@ CHIPS: Mapping[str, Chip] = {
       hbm_bandwidth=1638e9,
       ici_bandwidth=400e9,
       num_cores=1,
-      flops_per_cycle=2 * 256 * 256 * 2,
+      flops_per_cycle=2 * 256 * 256 * 2 * 2,
       num_axes=2,
     ),
   )
@@ -152,25 +159,23 @@ def parse_topology(name: str) -> Topology:
   chip = CHIPS.get(kind)
   if chip is None:
     close = difflib.get_close_matches(kind, CHIPS, n=1, cutoff=0.4)
-    example = "x".join("2" * CHIPS[close[0]].num_axes) if close else ""
-    hint = f" Did you mean '{close[0]}:{text or example}'?" if close else ""
+    hint = f" Did you mean '{CHIPS[close[0]].example}'?" if close else ""
     raise ValueError(
       f"--topology={name}: there is no chip '{kind}' here, but "
       f"{', '.join(CHIPS)}.{hint}"
     )
   axes = "x".join("ABC"[: chip.num_axes])
-  example = "4x4x8" if chip.num_axes == 3 else "2x4"
   shape = tuple(int(n) for n in text.split("x") if n.isdigit())
   if not re.fullmatch(r"\d+(x\d+)*", text) or len(shape) != chip.num_axes:
     raise ValueError(
       f"--topology={name}: a slice of {kind} is {kind}:{axes}, chips along "
-      f"each axis; give {kind}:{example} or another."
+      f"each axis; give {chip.example} or another."
     )
   uneven = any(n % host for n, host in zip(shape, chip.host, strict=False))
   if min(shape) < 1 or (uneven and math.prod(shape) > 1):
     host = "x".join(map(str, chip.host[: chip.num_axes]))
     raise ValueError(
       f"--topology={name}: a slice is made of hosts of {host} chips, or is one "
-      f"chip; give {kind}:{example} or another."
+      f"chip; give {chip.example} or another."
     )
   return Topology(chip=chip, shape=shape)

@@ -2,10 +2,16 @@
 """From what a program does to hours and money: an estimate, not a measurement.
 
 The program is the one that would run, compiled. Its time is not measured: it is
-taken to be the longest of three, each at a rate that is named: products at
-`share_of_peak` of the chip's published peak, memory and links at the whole of
-theirs. Nothing is counted that is not in the program: reading data, encoding
-texts and pictures once a wave, writing weights, compiling, being preempted.
+taken to be the longest of four:
+
+  products   at `share_of_peak` of the chip's published peak
+  memory     HBM at the whole of its published bandwidth
+  links      to other chips, at the whole of theirs
+  schedule   the cycles that the compiler has estimated of each operation, one
+             after the other; of some it has no estimate
+
+Nothing is counted that is not in the program: reading data, encoding texts and
+pictures once a wave, writing weights, compiling, being preempted.
 """
 
 import dataclasses
@@ -74,7 +80,10 @@ def estimate(
   if not row["fits"]:
     return row
   least = roofline(costs, chip)
-  times = least | {"products": least["products"] / assumptions.share_of_peak}
+  times = least | {
+    "products": least["products"] / assumptions.share_of_peak,
+    "schedule": costs.cycles / chip.clock_hz,
+  }
   limit = max(times, key=lambda name: times[name])
   seconds = times[limit]
   groups = 1
@@ -88,7 +97,8 @@ def estimate(
     "collective_bytes": dict(costs.collectives),
     "collectives": dict(costs.num_collectives),
     "unknown_loops": costs.unknown_loops,
-    "least_seconds": least,
+    "least_seconds": max(least.values()),
+    "seconds_by": times,
     "seconds": seconds,
     "limit": limit,
     "share_of_peak": least["products"] / seconds if seconds else 0.0,

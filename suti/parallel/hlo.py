@@ -190,10 +190,15 @@ def _costs(
   return Costs(
     flops=flops,
     bytes=_moved(one, computation, computations),
-    cycles=float(cycles[1]) if cycles else 0.0,
+    cycles=_known(int(cycles[1])) if cycles else 0.0,
     collectives=dict(collectives),
     num_collectives=dict(counts),
   )
+
+
+def _known(cycles: int) -> float:
+  """An estimate, or 0 where the compiler has written that it has none."""
+  return float(cycles) if cycles < 2**62 else 0.0
 
 
 def _within(
