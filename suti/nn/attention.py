@@ -7,6 +7,7 @@ demonstrations, other images of a batch); a mask says which count.
 Shape suffixes: B batch, S queries, L keys, N heads, D width of a head.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -45,7 +46,7 @@ def attend(
   """
   scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
   if mask is None and bias is None and _has_kernel(q_BSND):
-    return _fused(q_BSND, k_BLND, v_BLND, scale=scale)
+    return _fused(q_BSND, k_BLND, v_BLND, scale)
   # Scaling the queries costs S * D products, scaling the logits S * L.
   q_BSND = q_BSND * jnp.asarray(scale, q_BSND.dtype)
   if mask is not None:
@@ -88,19 +89,34 @@ def _has_kernel(q_BSND):
   )
 
 
-def _fused(q_BSND, k_BLND, v_BLND, *, scale, implementation="cudnn"):
-  """cuDNN's: its gradient takes even numbers of queries and of keys only."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _fused(q_BSND, k_BLND, v_BLND, scale, implementation: Any = "cudnn"):
+  """Attention of cuDNN: logits are never written to memory."""
+  return jax.nn.dot_product_attention(
+    q_BSND, k_BLND, v_BLND, scale=scale, implementation=implementation
+  )
+
+
+def _fused_forward(q_BSND, k_BLND, v_BLND, scale, implementation: Any):
+  """Its gradient takes even numbers of queries and of keys only."""
   batch, num_queries = q_BSND.shape[:2]
   lengths = {}
   if k_BLND.shape[1] % 2:
     lengths["key_value_seq_lengths"] = jnp.full(batch, k_BLND.shape[1])
-  out_BSND = jax.nn.dot_product_attention(
-    *(_even(x) for x in (q_BSND, k_BLND, v_BLND)),
-    scale=scale,
-    implementation=implementation,
-    **lengths,
-  )
-  return out_BSND[:, :num_queries]
+
+  def padded(*inputs):
+    out_BSND = jax.nn.dot_product_attention(
+      *(_even(x) for x in inputs),
+      scale=scale,
+      implementation=implementation,
+      **lengths,
+    )
+    return out_BSND[:, :num_queries]
+
+  return jax.vjp(padded, q_BSND, k_BLND, v_BLND)
+
+
+_fused.defvjp(_fused_forward, lambda _, __, pull_back, dy: pull_back(dy))
 
 
 def _even(x_BSND):

@@ -147,7 +147,7 @@ def test_what_is_padded_for_the_fused_kernel_changes_nothing(queries, keys):
   )
 
   def fused(q, k, v):
-    return attention._fused(q, k, v, scale=0.3, implementation="xla")
+    return attention._fused(q, k, v, 0.3, "xla")
 
   def plain(q, k, v):
     return attention.attend(q, k, v, scale=0.3)
