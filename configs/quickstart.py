@@ -62,6 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.finetune = ConfigDict(
     {
       "teacher": "dreambooth",  # a file of experts/teachers
+      "text_dtype": "float32",  # of the text encoders; the paper is silent
       "num_steps": 60,  # paper: 500
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5

@@ -82,10 +82,15 @@ def find(name: str) -> Teacher:
 def open_backbone(config) -> Backbone:
   """Opens the config's backbone.
 
+  Texts are encoded before a wave is tuned, or drawn, and not while: the device
+  is then the experts' own.
+
   Raises:
     ValueError: it makes pictures of another size.
   """
-  backbone = load_backbone(config.backbone)
+  backbone = load_backbone(
+    config.backbone, text_dtype=config.finetune.text_dtype, text_on_host=True
+  )
   if backbone.size_px != config.size_px:
     raise ValueError(
       f"config.size_px={config.size_px}, but config.backbone="

@@ -101,16 +101,17 @@ def cut_pictures(originals_B2: np.ndarray, *, size_px: int) -> np.ndarray:
   al. 2023, section 2.2).
 
   Args:
-    originals_B2: height and width of each before.
+    originals_B2: height and width of each before, whole numbers.
     size_px: side of the squares.
 
   Returns: as `whole_pictures`.
   """
-  originals_B2 = np.asarray(originals_B2, np.float32)
-  scale_B1 = size_px / originals_B2.min(axis=1, keepdims=True)
-  corner_B2 = np.round((originals_B2 * scale_B1 - size_px) / 2)
-  square_B2 = np.full_like(originals_B2, size_px)
-  return np.concatenate([originals_B2, corner_B2, square_B2], axis=1)
+  originals_B2 = np.asarray(originals_B2)
+  side_B1 = originals_B2.min(axis=1, keepdims=True)
+  scaled_B2 = originals_B2 * size_px // side_B1
+  corner_B2 = np.round((scaled_B2 - size_px) / 2)
+  sizes_BI = [originals_B2, corner_B2, np.full_like(originals_B2, size_px)]
+  return np.concatenate(sizes_BI, axis=1, dtype=np.float32)
 
 
 def null_is_zeros(folder: Path) -> bool:

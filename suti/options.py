@@ -117,6 +117,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   },
   "finetune": {
     "teacher": _text(remedy="name a file of experts/teachers"),
+    "text_dtype": _choice("float32", "bfloat16"),
     "num_steps": _count(),
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),
