@@ -69,10 +69,24 @@ def get_config(arg: str = "") -> ConfigDict:
       "optimizer": "adafactor",
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
       "experts_per_wave": 4,  # paper: 400, one a core
+      # What a device takes at once, a number or "auto", as many as it has room
+      # for; then the wave is as large as all devices together. "": see above.
+      "experts_per_device": "",
       "num_clusters": placeholder(int),  # the first N clusters; all of them
-      "inner": "vmap",  # how the experts of one device run: vmap | map
+      # How the experts of one device run: vmap, all at once | map, one after
+      # the other, in the memory of one | auto, at once if there is room.
+      "inner": "vmap",
+      "remat": False,  # compute insides of layers twice, to hold fewer at once
+      "dtype": "float32",  # of the arithmetic; the paper is silent
+      # What is kept of an expert; bfloat16 is rounded by chance.
+      "master_dtype": "float32",
+      # An expert stops when the mean loss of `stop_window` steps is not by the
+      # share `stop_gain` below that of as many before; 0 never. Paper: never.
+      "stop_window": 0,
+      "stop_gain": 0.02,
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
+      "log_every": 10,
       "keep_weights": True,  # paper: they are thrown away
     }
   )

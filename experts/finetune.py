@@ -8,13 +8,14 @@ A wave leaves its weights and a record of its experts (`experts.wave_files`); a
 killed run goes on from the wave's last checkpoint.
 """
 
+import dataclasses
 import shutil
 import time
 from pathlib import Path
 
 import jax
 
-from experts import tuning
+from experts import packing, tuning
 from experts.mine import find_clusters, read_clusters
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
@@ -29,7 +30,6 @@ from suti.backbone import find_model
 from suti.io.checkpoint import Checkpoints
 from suti.parallel.mesh import (
   batch_sharding,
-  check_batch,
   make_mesh,
   replicated,
 )
@@ -46,7 +46,8 @@ def run(config, workdir: Path) -> dict:
   """Writes experts/finetune/wave-*.safetensors and wave-*.json."""
   # --- 1 Config and mesh ------------------------------------------------------
   tune = config.finetune
-  kept = ("keep_weights", "checkpoint_every")  # change nothing that is written
+  # These change nothing that is written.
+  kept = ("keep_weights", "checkpoint_every", "log_every")
   current = stage(
     workdir,
     "experts/finetune",
@@ -61,7 +62,6 @@ def run(config, workdir: Path) -> dict:
   if current.done is not None:
     return current.done
   mesh = make_mesh(config.mesh)
-  check_batch("config.finetune.experts_per_wave", tune.experts_per_wave, mesh)
 
   # --- 2 Backbone and teacher -------------------------------------------------
   teacher = find(tune.teacher)
@@ -71,21 +71,49 @@ def run(config, workdir: Path) -> dict:
 
   # --- 3 Data -----------------------------------------------------------------
   clusters = read_clusters(workdir)
+  keys = {prompt.cluster for prompt in read_prompts(workdir)}
+  num_pictures = max(config.mine.max_images, _PICTURES)
+
+  # --- 4 Shardings and arrays -------------------------------------------------
+  each = batch_sharding(mesh)
+  frozen = jax.device_put(tuning.cast(frozen, tune.dtype), replicated(mesh))
+  # On the host: experts are copies of it, made once a wave.
+  trainable = jax.device_get(trainable)
+  backbone = dataclasses.replace(backbone, params={})
+  start = tuning.make_start(
+    trainable, tx, mesh, num_steps=tune.num_steps, dtype=tune.master_dtype
+  )
+
+  def describe_data(num: int):
+    first = find_clusters(clusters, [min(keys)]).values()
+    data = wave_data(
+      list(first), backbone, num_pictures=num_pictures, seed=config.seed
+    )
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype), data
+    )
+
+  # --- 5 Step -----------------------------------------------------------------
+  def make_step(tune):
+    return tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
+
+  tune = packing.settle(
+    tune,
+    mesh,
+    bytes_at=packing.make_bytes_at(
+      make_step, start, frozen, describe_data, mesh
+    ),
+    shared=frozen,
+    num_clusters=min(len(keys), tune.get("num_clusters") or len(keys)),
+    folder=current.folder,
+  )
+  step_wave = make_step(tune)
   waves = make_waves(
-    {prompt.cluster for prompt in read_prompts(workdir)},
+    keys,
     experts_per_wave=tune.experts_per_wave,
     num_devices=mesh.size,
     limit=tune.get("num_clusters"),
   )
-
-  # --- 4 Shardings and arrays -------------------------------------------------
-  each = batch_sharding(mesh)
-  frozen = jax.device_put(frozen, replicated(mesh))
-  trainable = jax.device_put(trainable, replicated(mesh))
-  start = tuning.make_start(trainable, tx, mesh, num_steps=tune.num_steps)
-
-  # --- 5 Step -----------------------------------------------------------------
-  step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
 
   left = [w for w in waves if not (current.folder / f"{w.name}.json").exists()]
   done = (len(waves) - len(left)) * tune.num_steps
@@ -98,7 +126,7 @@ def run(config, workdir: Path) -> dict:
       data = wave_data(
         [found[key] for key in wave.keys],
         backbone,
-        num_pictures=max(config.mine.max_images, _PICTURES),
+        num_pictures=num_pictures,
         seed=config.seed,
       )
       data = jax.device_put(data, each)
@@ -108,18 +136,26 @@ def run(config, workdir: Path) -> dict:
       bar.skip(first)
 
       # --- 7 Loop -------------------------------------------------------------
-      seconds = []  # of each step that did not compile, an expert
+      seconds = []  # of a step of an expert, once the program is compiled
+      looked, began = first, time.monotonic()
       # Save, then step: a checkpoint of step n holds the losses before n.
       for step in range(first, tune.num_steps):
         if step > first and step % tune.checkpoint_every == 0:
           checkpoints.save(step, state)
-        began = time.monotonic()
         state = step_wave(state, frozen, data)
-        loss = float(state["loss_ET"][:, step].mean())
+        done = step + 1
+        # The devices are waited for now and then, not at every step.
+        if compiled and done % tune.log_every and done < tune.num_steps:
+          continue
+        loss, all_done = tuning.look(state)
+        bar.update(done - looked, note=f"{wave.name} loss {loss:.4f}")
+        now = time.monotonic()
         if compiled:
-          seconds.append((time.monotonic() - began) / len(wave.real_keys))
-        compiled = True
-        bar.update(note=f"{wave.name} loss {loss:.4f}")
+          num = (done - looked) * len(wave.real_keys)
+          seconds.append((now - began) / num)
+        looked, began, compiled = done, now, True
+        if all_done:
+          break
 
       # --- 8 Finish -----------------------------------------------------------
       write_times(current.folder, wave.name, seconds)

@@ -192,7 +192,8 @@ def make_draw(
     )
     return backbone.codec.decode(vae_params, x_BHWC)
 
-  draw_all = map_experts(draw_expert, mesh, inner=config.finetune.inner)
+  inner = "map" if config.finetune.inner == "map" else "vmap"
+  draw_all = map_experts(draw_expert, mesh, inner=inner)
   return jax.jit(
     lambda frozen, null, vae_params, params, request: draw_all(
       (frozen, null, vae_params), params, request

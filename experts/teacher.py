@@ -24,6 +24,7 @@ from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
 from suti.nn.param import Module, functional, init, split, without
+from suti.nn.surgery import recompute
 
 # B batch, H W C latent.
 
@@ -108,7 +109,10 @@ def declare(
   Parameters that the backbone does not have are drawn from their names and the
   config's seed, the same for every expert.
   """
-  spec, apply = functional(teacher.declare(backbone, config.finetune))
+  net = teacher.declare(backbone, config.finetune)
+  if config.finetune.remat:
+    net = recompute(net, r"(resnets|attentions)\.\d+$")
+  spec, apply = functional(net)
   new = init(without(spec, backbone.params), jax.random.key(config.seed))
   trainable, frozen = split(backbone.params | new, teacher.trainable)
   return apply, trainable, frozen

@@ -183,7 +183,8 @@ def map_experts(
     function: (shared, *of one expert) -> tree of arrays.
     mesh: all of its axes divide the experts.
     inner: how the experts of one device run: "vmap", all at once, or "map", one
-      after the other, in the memory of one.
+      after the other, in the memory of one. A single one is not mapped at all:
+      its kernels then make plain convolutions.
 
   Returns: (shared, *trees with leading E) -> tree with leading E.
   """
@@ -192,6 +193,9 @@ def map_experts(
     def one(rows):
       return function(shared, *rows)
 
+    if len(jax.tree.leaves(experts)[0]) == 1:
+      alone = one(jax.tree.map(lambda x: x[0], experts))
+      return jax.tree.map(lambda x: x[None], alone)
     return jax.vmap(one)(experts) if inner == "vmap" else lax.map(one, experts)
 
   each = P(mesh.axis_names)

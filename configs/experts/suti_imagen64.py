@@ -52,6 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
     weighting="uniform",
     experts_per_wave=400,
     inner="map",  # choice: one expert a core leaves nothing to vmap
+    remat=True,  # choice
+    dtype="bfloat16",  # choice
     checkpoint_every=100,  # choice
     keep_weights=False,
   )

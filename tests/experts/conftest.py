@@ -15,6 +15,7 @@ from experts import finetune, sample, teacher, tuning
 from suti.backbone import load_backbone
 from tests import tiny
 from tests.experts import inputs
+from tests.experts.loops import Loop
 
 
 @pytest.fixture(scope="session")
@@ -80,3 +81,30 @@ def tuned(models, clusters, tmp_path_factory):
   config = inputs.make_config(models)
   finetune.run(config, workdir)
   return workdir, config
+
+
+@pytest.fixture(scope="session")
+def loops(models):
+  """Two experts on each of eight devices, and an expert alone."""
+  backbone = load_backbone(models["backbone"])
+  return {
+    "full": Loop(backbone),
+    "alone": Loop(backbone, num_devices=1),
+    "lora": Loop(backbone, teacher="lora", rank=3),
+    "mapped": Loop(backbone, teacher="lora", rank=3, inner="map", remat=True),
+    # Kept in bfloat16, and stopped as soon as a loss is above the one before.
+    "narrow": Loop(
+      backbone, master_dtype="bfloat16", stop_window=1, stop_gain=0.0
+    ),
+  }
+
+
+@pytest.fixture(scope="session")
+def filled(clusters):
+  """Ten experts and six of padding."""
+  return [*clusters[:10], *clusters[9:10] * 6]
+
+
+@pytest.fixture(scope="session")
+def wave(loops, filled):
+  return loops["full"].run(filled)

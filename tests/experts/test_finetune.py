@@ -2,7 +2,6 @@
 """Waves of experts: independent, without communication, resumable."""
 
 import dataclasses
-import re
 import shutil
 
 import jax
@@ -15,79 +14,9 @@ from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
-from suti.parallel.mesh import batch_sharding, make_mesh
+from suti.parallel.mesh import batch_sharding
 from tests.experts import inputs
-
-NUM_STEPS = 4
-COLLECTIVE = re.compile(
-  r"all-gather|all-reduce|all-to-all|collective-|reduce-scatter"
-)
-
-
-class Loop:
-  """The step of some experts on some devices."""
-
-  def __init__(self, backbone, *, num_devices=8, **kw):
-    self.config = inputs.make_config({}, num_steps=NUM_STEPS, **kw)
-    tune = self.config.finetune
-    self.mesh = make_mesh(
-      {"expert": -1, "data": 1, "fsdp": 1},
-      devices=jax.devices()[:num_devices],
-    )
-    self.backbone = backbone
-    found = teacher.find(tune.teacher)
-    apply, self.trainable, self.frozen = teacher.declare(
-      found, self.backbone, self.config
-    )
-    tx = tuning.make_optimizer(tune)
-    self.start = tuning.make_start(
-      self.trainable, tx, self.mesh, num_steps=NUM_STEPS
-    )
-    self.step = tuning.make_step(
-      found, apply, self.backbone, tx, self.mesh, tune
-    )
-
-  def data(self, clusters):
-    arrays = wave_data(clusters, self.backbone, num_pictures=10, seed=0)
-    return jax.device_put(arrays, batch_sharding(self.mesh))
-
-  def run(self, clusters, *, change=lambda data: data):
-    data = change(self.data(clusters))
-    state = self.start(len(clusters))
-    for _ in range(NUM_STEPS):
-      state = self.step(state, self.frozen, data)
-    return jax.tree.map(np.asarray, state)
-
-
-@pytest.fixture(scope="module")
-def loops(models):
-  """Two experts on each of eight devices, and an expert alone."""
-  backbone = load_backbone(models["backbone"])
-  return {
-    "full": Loop(backbone),
-    "alone": Loop(backbone, num_devices=1),
-    "lora": Loop(backbone, teacher="lora"),
-    "mapped": Loop(backbone, teacher="lora", inner="map"),
-  }
-
-
-@pytest.fixture(scope="module")
-def filled(clusters):
-  """Ten experts and six of padding."""
-  return [*clusters[:10], *clusters[9:10] * 6]
-
-
-@pytest.fixture(scope="module")
-def wave(loops, filled):
-  return loops["full"].run(filled)
-
-
-def assert_same_expert(a, i, b, j):
-  for name, x in a["params"].items():
-    np.testing.assert_allclose(
-      x[i], b["params"][name][j], rtol=0, atol=1e-6, err_msg=name
-    )
-  np.testing.assert_allclose(a["loss_ET"][i], b["loss_ET"][j], rtol=1e-5)
+from tests.experts.loops import COLLECTIVE, assert_same_expert
 
 
 def test_an_expert_of_a_wave_is_the_expert_alone(wave, loops, clusters):
@@ -123,12 +52,9 @@ def test_mapped_one_by_one_they_are_the_same(loops, filled):
   assert min(moved) > 1e-6
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "mapped"])
-def test_a_compiled_wave_has_no_collective(loops, name, wave, filled):
-  program = loops[name].step
-  if program.compiled is None:
-    loops[name].run(filled)
-  text = program.compiled.as_text()
+@pytest.mark.parametrize("name", ["full", "lora", "mapped", "narrow"])
+def test_a_compiled_wave_has_no_collective(loops, name, filled):
+  text = loops[name].program(filled)
   assert "num_partitions=8" in text
   assert not COLLECTIVE.findall(text)
 
