@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experts import tuning
+from experts.finetune import PICTURES
 from experts.sample import Row, make_draw, make_request
 from experts.teacher import declare, find
 from experts.waves import describe_wave
@@ -46,13 +47,24 @@ def finetune(
   num = per_device * mesh.size
 
   def start(trainable):
-    make = tuning.make_start(trainable, tx, mesh, num_steps=tune.num_steps)
+    make = tuning.make_start(
+      trainable,
+      tx,
+      mesh,
+      num_steps=tune.num_steps,
+      dtype=tune.master_dtype,
+    )
     return make(num)
 
   state = jax.eval_shape(start, described(trainable))
   step = state.pop("step")
   data = describe_wave(
-    backbone, num_experts=num, num_pictures=config.mine.max_images
+    backbone,
+    num_experts=num,
+    num_pictures=max(config.mine.max_images, PICTURES),
+  )
+  frozen = jax.eval_shape(
+    lambda frozen: tuning.cast(frozen, tune.dtype), described(frozen)
   )
   each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(

@@ -193,6 +193,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "stages": Rule(kind=tuple, choices=PLANNED),
     "num_subjects": _count(),
     "share_of_peak": _number(above=0.0, high=1.0),
+    "effort": _number(low=-1.0, high=1.0),
     "price_per_chip_hour": _section(),
     "backbone": _section(),
     "clip": _section(),

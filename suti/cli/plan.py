@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`suti plan`: what a config takes on a TPU slice, before one is paid for."""
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from suti.cli.parser import Parser
+
+AUTO = 0  # as many as fit
+MOST = 4096  # things a device; no stage is quicker a thing with more
 
 _DESCRIPTION = """\
 Compiles every stage of a config that computes for a slice of TPUs that is not
@@ -67,7 +72,6 @@ def _plan_stages(
   import tempfile
 
   from suti.backbone import describe_backbone
-  from suti.parallel.estimate import estimate
   from suti.parallel.mesh import make_mesh
   from suti.parallel.preflight import devices, inspect
   from suti.progress import progress
@@ -77,88 +81,147 @@ def _plan_stages(
   alone = make_mesh(
     {"expert": 1, "data": 1, "fsdp": 1}, devices=list(found)[:1]
   )
-  cache = _cache()
+  look = functools.partial(inspect, effort=config.plan.effort, cache=_cache())
   rows = []
   with tempfile.TemporaryDirectory() as place:
     backbone = describe_backbone(_folder(config, "backbone", Path(place)))
-    jobs = _jobs(config, backbone, mesh, alone, Path(place))
+    jobs = _jobs(config, backbone, mesh, alone, Path(place), search=search)
     with progress(len(jobs), "compile") as bar:
-      for name, size, make in jobs:
-        bar.update(0, note=name)
-        report_of = _remembering(
-          lambda size, make=make: inspect(make(size), topology, cache=cache)
-        )
-        if search and size is not None:
-          size = _largest(report_of, topology) or 1
-        program = make(size)
-        row = estimate(name, program, report_of(size), topology, assumptions)
-        rows.append(row | {"per_device": size})
-        bar.update(1, note=name)
+      for job in jobs:
+        bar.update(0, note=job.stage)
+        rows.append(_plan_job(job, topology, assumptions, look))
+        bar.update(1, note=job.stage)
   return rows
 
 
+def _plan_job(
+  job: "_Job",
+  topology: Any,
+  assumptions: Any,
+  inspect: Callable[..., Any],
+) -> dict[str, Any]:
+  """Compiles a stage: as it is, or to find how much of it fits."""
+  from suti.parallel.estimate import estimate, fits
+
+  row: dict[str, Any] = {}
+  for make in job.ways:
+    report_of = functools.cache(
+      lambda size, make=make: inspect(make(size), topology)
+    )
+    size = job.size
+    if size == AUTO:
+      size = _largest(report_of, topology) or 1
+    report = report_of(size or 1)
+    row = estimate(job.stage, make(size or 1), report, topology, assumptions)
+    row["per_device"] = size
+    if fits(report, topology):
+      break
+  return row
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Job:
+  """What is planned of a stage.
+
+  Attributes:
+    stage: its module.
+    size: how many of its things a device takes at once; None if that is no
+      field of the config.
+    ways: size -> program; the first whose program fits is taken.
+  """
+
+  stage: str
+  size: int | None = None
+  ways: Sequence[Callable[[int], Any]]
+
+
 def _jobs(
-  config: Any, backbone: Any, mesh: Any, alone: Any, place: Path
-) -> list[tuple[str, int | None, Callable[[Any], Any]]]:
-  """(stage, how many of its things a device takes at once, size -> program)."""
+  config: Any,
+  backbone: Any,
+  mesh: Any,
+  alone: Any,
+  place: Path,
+  *,
+  search: bool,
+) -> list[_Job]:
+  """All that is to be compiled, in the order of `config.plan.stages`."""
   import apprentice.programs
   import experts.programs
 
-  experts_each = _each(config.finetune.experts_per_wave, mesh)
-  jobs: dict[str, list[tuple[str, int | None, Callable[[Any], Any]]]] = {
-    "finetune": [
-      (
-        "experts.finetune",
-        experts_each,
-        lambda size: experts.programs.finetune(
-          config, backbone, mesh, per_device=size
-        ),
-      )
-    ],
-    "sample": [
-      (
-        "experts.sample",
-        experts_each,
-        lambda size: experts.programs.sample(
-          config, backbone, mesh, per_device=size
-        ),
-      )
-    ],
-    "filter": [
-      (
-        f"experts.filter {judge}",
-        None,
-        lambda _, judge=judge: experts.programs.judge(
-          config, _folder(config, judge, place), alone
-        ),
-      )
-      for judge in ("clip", "identity")
-    ],
-    "train": [
-      (
-        "apprentice.train",
-        _each(config.train.batch_size, mesh),
-        lambda size: apprentice.programs.train(
-          config, backbone, mesh, per_device=size
-        ),
-      )
-    ],
-    "apprentice_sample": [
-      (
-        "apprentice.sample",
-        _each(config.apprentice_sample.batch_size, mesh),
-        lambda size: apprentice.programs.sample(
-          config, backbone, mesh, per_device=size
-        ),
-      )
-    ],
-  }
-  return [job for name in config.plan.stages for job in jobs[name]]
+  def ways(make: Callable[..., Any], configs: Sequence[Any] = (config,)):
+    return [
+      lambda size, config=config: make(config, backbone, mesh, per_device=size)
+      for config in configs
+    ]
+
+  def judge(field: str):
+    folder = _folder(config, field, place)
+    return [lambda _: experts.programs.judge(config, folder, alone)]
+
+  def each(field: str) -> int:
+    return _each(config, field, mesh, search=search)
+
+  def jobs_of(stage: str) -> list[_Job]:
+    if stage == "filter":
+      return [
+        _Job(stage=f"experts.filter {field}", ways=judge(field))
+        for field in ("clip", "identity")
+      ]
+    if stage == "train":
+      size, make = each("train.batch_size"), ways(apprentice.programs.train)
+      return [_Job(stage="apprentice.train", size=size, ways=make)]
+    if stage == "apprentice_sample":
+      size = each("apprentice_sample.batch_size")
+      make = ways(apprentice.programs.sample)
+      return [_Job(stage="apprentice.sample", size=size, ways=make)]
+    size = _experts(config, mesh, search=search)
+    make = ways(experts.programs.sample)
+    if stage == "finetune":
+      make = ways(experts.programs.finetune, _settled(config))
+    return [_Job(stage=f"experts.{stage}", size=size, ways=make)]
+
+  return [job for stage in config.plan.stages for job in jobs_of(stage)]
 
 
-def _each(num: int, mesh: Any) -> int:
-  """A device's share of a config's number, one at least."""
-  return max(1, num // mesh.size)
+def _settled(config: Any) -> list[Any]:
+  """The config, for each way of running a device's experts that it leaves."""
+  if config.finetune.inner != "auto":
+    return [config]
+  copies = []
+  for inner in ("vmap", "map"):
+    copy = config.copy_and_resolve_references().unlock()
+    copy.finetune.inner = inner
+    copies.append(copy.lock())
+  return copies
+
+
+def _experts(config: Any, mesh: Any, *, search: bool) -> int:
+  """How many experts a device tunes at once.
+
+  Raises:
+    ValueError: the devices cannot share a wave evenly.
+  """
+  tune = config.finetune
+  if search or tune.experts_per_device == "auto":
+    return AUTO
+  if tune.experts_per_device:
+    return int(tune.experts_per_device)
+  return _each(config, "finetune.experts_per_wave", mesh, search=search)
+
+
+def _each(config: Any, field: str, mesh: Any, *, search: bool) -> int:
+  """A device's share of a number of the config.
+
+  Raises:
+    ValueError: the devices cannot share it evenly.
+  """
+  from suti.parallel.mesh import check_batch
+
+  if search:
+    return AUTO
+  section, name = field.split(".")
+  check_batch(f"config.{field}", config[section][name], mesh)
+  return config[section][name] // mesh.size
 
 
 def _largest(report_of: Callable[[int], Any], topology: Any) -> int:
@@ -170,20 +233,6 @@ def _largest(report_of: Callable[[int], Any], topology: Any) -> int:
     topology.chip.program_bytes,
     most=MOST,
   )
-
-
-MOST = 4096  # things a device; no stage is quicker a thing with more
-
-
-def _remembering(function: Callable[[int], Any]) -> Callable[[int], Any]:
-  known: dict[int, Any] = {}
-
-  def call(size: int) -> Any:
-    if size not in known:
-      known[size] = function(size)
-    return known[size]
-
-  return call
 
 
 def _folder(config: Any, field: str, place: Path) -> Path:

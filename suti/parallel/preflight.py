@@ -32,9 +32,6 @@ from suti.parallel.hlo import Costs, read_costs
 
 # Of what is written of a program: raised where a report holds other numbers.
 _FORMAT = 1
-# A 2.6B U-Net's training step takes 8 minutes of two cores to compile at this
-# effort and more than 25 at the default; the program is nearly the same.
-_EFFORT = -1.0
 # What a Cloud TPU VM's agents would tell libtpu; nobody is asked.
 _ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -145,23 +142,29 @@ def devices(topology: Topology) -> Sequence[Any]:
 
 
 def inspect(
-  program: Program, topology: Topology, *, cache: Path | None = None
+  program: Program,
+  topology: Topology,
+  *,
+  effort: float = 0.0,
+  cache: Path | None = None,
 ) -> Report:
   """Compiles a program and says what it is.
 
   Args:
     program: its arguments' shardings are over the devices of `topology`.
     topology: the slice.
+    effort: of the compiler, -1 to 1; 0 is what stages run with. Less compiles
+      faster, to a program that moves up to twice as much.
     cache: a folder where reports are kept.
   """
   lowered = program.function.lower(*program.arguments)
   file = None
   if cache is not None:
-    file = cache / f"{_hash(lowered.as_text(), topology)}.json"
+    file = cache / f"{_hash(lowered.as_text(), topology, effort)}.json"
     if file.is_file():
       return _from_json(file.read_text(encoding="utf-8"))
   started = time.monotonic()
-  report = _compile(lowered)
+  report = _compile(lowered, effort)
   report = dataclasses.replace(
     report, compile_s=round(time.monotonic() - started, 1)
   )
@@ -186,10 +189,10 @@ def roofline(costs: Costs, chip: Chip) -> dict[str, float]:
   }
 
 
-def _compile(lowered: Any) -> Report:
+def _compile(lowered: Any, effort: float) -> Report:
   try:
     compiled = lowered.compile(
-      compiler_options={"exec_time_optimization_effort": _EFFORT}
+      compiler_options={"exec_time_optimization_effort": effort}
     )
   except jax.errors.JaxRuntimeError as error:
     text = str(error)
@@ -215,10 +218,10 @@ def _needed(text: str) -> int:
   return int(float(found[1]) * _UNITS[found[2]]) if found else 2**63 - 1
 
 
-def _hash(text: str, topology: Topology) -> str:
+def _hash(text: str, topology: Topology, effort: float) -> str:
   made_of = (
     _FORMAT,
-    _EFFORT,
+    effort,
     topology.name,
     version("jax"),
     version("jaxlib"),

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low-rank experts of SDXL, on your own clusters of pictures.
+
+  python -m experts.mine --config configs/experts/lora_sdxl.py:web.parquet \
+    --workdir runs/sdxl        # then .prompts .finetune .sample .filter .pack
+  suti plan --config configs/experts/lora_sdxl.py --topology v6e:2x4
+
+Hardware: TPU v6e or v5p; time: suti/parallel/PLANS.md.
+
+Differs from configs/experts/lora_sd15.py in the base, of 1024 px, and in
+computing the insides of layers twice, to hold fewer at once.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.backbones import sdxl
+from configs.experts import lora_sd15
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """All sections.
+
+  Args:
+    arg: path of the table of (url, path, text) rows.
+
+  Returns: the config.
+  """
+  config = lora_sd15.get_config(arg).unlock()
+  config.size_px = 1024
+  config.backbone = "models/stable-diffusion-xl-base-1.0"
+  config.finetune.remat = True
+  config.plan.backbone = sdxl.get_config()
+  return config.lock()
