@@ -110,7 +110,7 @@ def estimate(
     else chip_hours * assumptions.price,
   }
   if program.subjects is not None and seconds:
-    row["subjects_per_chip_hour"] = (
-      program.subjects / (program.calls * seconds / 3600) / topology.num_chips
-    )
+    each = program.calls * topology.num_chips / program.subjects / 3600
+    row["subjects_per_chip_hour"] = 1 / (each * seconds)
+    row["most_per_chip_hour"] = 1 / (each * row["least_seconds"])
   return row

@@ -70,7 +70,7 @@ def test_mistakes_are_one_line(command, capsys):
     "Error: --topology=v5e:9: a slice of v5e is v5e:AxB"
   )
   assert "--topology" in said(leave=["--topology"])
-  assert "--config is missing" in said(leave=["--config="])
+  assert "--config is missing" in said(leave=["--config"])
   assert said("--subjects=0") == "Error: --subjects=0: expected 1 or more."
   assert "config.finetune.experts_per_wave=6 is not divisible by" in said(
     "--config.finetune.experts_per_wave=6"
@@ -84,7 +84,9 @@ def test_mistakes_are_one_line(command, capsys):
 def test_without_libtpu_it_says_what_to_install(root, capsys, monkeypatch):
   known = importlib.util.find_spec
   monkeypatch.setattr(
-    importlib.util, "find_spec", lambda n: n != "libtpu" and known(n)
+    importlib.util,
+    "find_spec",
+    lambda name, *more: None if name == "libtpu" else known(name, *more),
   )
   config = f"--config={root / 'configs/quickstart.py'}"
   assert error_of(capsys, "plan", config, "--topology=v4:2x2x1") == (

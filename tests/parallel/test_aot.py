@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages' programs, compiled by TPUs' own compiler for slices that are not here.
+"""Stages' programs, compiled by TPUs' compiler for slices that are not here.
 
   pip install -e '.[tpu]' && pytest -m aot
 
