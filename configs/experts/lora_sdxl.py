@@ -5,7 +5,7 @@
     --workdir runs/sdxl        # then .prompts .finetune .sample .filter .pack
   suti plan --config configs/experts/lora_sdxl.py --topology v6e:2x4
 
-Hardware: TPU v6e or v5p; time: suti/parallel/PLANS.md.
+Hardware: TPU v6e or v5p; time: configs/PLANS.md.
 
 Differs from configs/experts/lora_sd15.py in the base, of 1024 px, and in
 computing the insides of layers twice, to hold fewer at once.

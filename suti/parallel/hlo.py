@@ -61,7 +61,7 @@ COLLECTIVES: Mapping[str, int] = {
 _SHAPE = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{\s*$")
 _LINE = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*)$")
-_CALLS = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.-]+)")
+_FUSED = re.compile(r"calls=%?([\w.-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _COMMENT = re.compile(r"/\*.*?\*/")
 
@@ -138,17 +138,12 @@ def read_costs(text: str) -> Costs:
   def costs_of(name: str) -> Costs:
     total = Costs()
     for one in computations[name].values():
-      called = _CALLS.findall(one.attributes)
       if one.opcode == "while":
-        body, condition = (
-          re.search(rf"{role}=%?([\w.-]+)", one.attributes)[1]  # pyright: ignore
-          for role in ("body", "condition")
-        )
-        count = _trip_count(computations, condition)
-        total += costs_of(body).times(count or 1)
+        count = _trip_count(computations, _named("condition", one))
+        total += costs_of(_named("body", one)).times(count or 1)
         total += Costs(unknown_loops=int(count is None))
       elif one.opcode == "call":
-        total += costs_of(called[0])
+        total += costs_of(_named("to_apply", one))
       elif one.opcode == "conditional":
         branches = re.findall(
           r"%([\w.-]+)",
@@ -163,35 +158,36 @@ def read_costs(text: str) -> Costs:
   return costs_of(entry)
 
 
+def _named(role: str, one: _Instruction) -> str:
+  """The computation that an instruction names in a role."""
+  found = re.search(rf"{role}=%?([\w.-]+)", one.attributes)
+  assert found is not None, one
+  return found[1]
+
+
 def _costs(
   one: _Instruction,
-  computation: Computation,
+  scope: Computation,
   computations: Mapping[str, Computation],
 ) -> Costs:
   """Of an instruction that is no loop and no call."""
   if one.opcode in _FREE or one.opcode.endswith("-done"):
     return Costs()
-  inside = list(_within(one, computations))
-  collectives: dict[str, float] = collections.defaultdict(float)
-  counts: dict[str, int] = collections.defaultdict(int)
   flops = 0.0
-  for inner, scope in [(one, computation), *inside]:
-    flops += _flops(inner, scope)
+  sent: dict[str, float] = collections.defaultdict(float)
+  counts: dict[str, int] = collections.defaultdict(int)
+  for inner, around in [(one, scope), *_within(one, computations)]:
+    flops += _flops(inner, around)
     kind = inner.opcode.removesuffix("-start")
     if kind in COLLECTIVES:
-      payload = max(
-        _bytes(inner.shape) if not inner.opcode.endswith("-start") else 0,
-        sum(_bytes(scope[n].shape) for n in inner.operands if n in scope),
-        _largest(inner.shape),
-      )
-      collectives[kind] += payload * COLLECTIVES[kind]
+      sent[kind] += COLLECTIVES[kind] * _payload(inner, around)
       counts[kind] += 1
   cycles = _CYCLES.search(one.attributes)
   return Costs(
     flops=flops,
-    bytes=_moved(one, computation, computations),
+    bytes=_moved(one, scope, computations),
     cycles=_known(int(cycles[1])) if cycles else 0.0,
-    collectives=dict(collectives),
+    collectives=dict(sent),
     num_collectives=dict(counts),
   )
 
@@ -204,73 +200,80 @@ def _known(cycles: int) -> float:
 def _within(
   one: _Instruction, computations: Mapping[str, Computation]
 ) -> Iterator[tuple[_Instruction, Computation]]:
-  """All instructions of the computations that an instruction fuses or wraps."""
-  if "calls=" not in one.attributes:
-    return
-  for name in re.findall(r"calls=%?([\w.-]+)", one.attributes):
+  """All instructions of what an instruction fuses or wraps, with their own."""
+  for name in _FUSED.findall(one.attributes):
     for inner in computations.get(name, {}).values():
       yield inner, computations[name]
       yield from _within(inner, computations)
 
 
+def _payload(one: _Instruction, scope: Computation) -> float:
+  """Bytes that a collective works on: the whole before or after it."""
+  given = sum(
+    _bytes(scope[name].shape, anywhere=True)
+    for name in one.operands
+    if name in scope
+  )
+  made = _bytes(one.shape, anywhere=True)
+  if one.opcode.endswith("-start"):
+    made -= given  # Its shape is (what it reads, what it writes, ...).
+  return max(given, made)
+
+
 def _moved(
   one: _Instruction,
-  computation: Computation,
+  scope: Computation,
   computations: Mapping[str, Computation],
 ) -> float:
   """Bytes of HBM that an instruction reads and writes."""
-  if one.opcode == "dynamic-slice" or one.opcode == "slice":
-    return 2 * _bytes(one.shape)
-  if one.opcode == "dynamic-update-slice":
-    return 2 * _bytes(computation[one.operands[1]].shape)
   if one.opcode.endswith("-start") and one.opcode != "async-start":
     # Its shape is (what it reads, what it writes, ...).
-    parts = [_size(*found) for found in _SHAPE.findall(one.shape)[:2]]
-    return float(sum(parts))
-  inside = computations.get(
-    (re.findall(r"calls=%?([\w.-]+)", one.attributes) or [""])[0], {}
-  )
-  total = 0.0
-  parameters = {
-    inner.operands[0]: name
-    for name, inner in inside.items()
+    return sum(_size(*found) for found in _SHAPE.findall(one.shape)[:2])
+  fused = next(iter(_FUSED.findall(one.attributes)), None)
+  # An instruction alone is read as one that is fused with nothing.
+  inside = computations.get(fused or "", {one.name: one})
+  names = {
+    int(inner.operands[0]): inner.name
+    for inner in inside.values()
     if inner.opcode == "parameter"
   }
-  for place, operand in enumerate(one.operands):
-    if operand not in computation:
-      continue
-    shape = computation[operand].shape
-    users = [
-      i
-      for i in inside.values()
-      if parameters.get(str(place)) in i.operands and i.opcode != "parameter"
-    ]
-    if users and all(_reads_a_slice(i, parameters[str(place)]) for i in users):
-      shape_bytes = sum(
-        _elements(i.shape) * _width(shape)
-        for i in users
-        if i.opcode != "dynamic-update-slice"
-      )
-      total += shape_bytes if _in_hbm(shape) else 0
-    else:
-      total += _bytes(shape)
-  root = next((i for i in inside.values() if i.root), None)
-  while root is not None and root.opcode == "bitcast":
-    root = inside.get(root.operands[0])
-  if root is not None and root.opcode == "dynamic-update-slice":
-    update = inside[root.operands[1]].shape
-    return total + (
-      _elements(update) * _width(one.shape) if _in_hbm(one.shape) else 0
-    )
-  return total + _bytes(one.shape)
-
-
-def _reads_a_slice(user: _Instruction, name: str) -> bool:
-  """Whether an instruction touches but a part of its first operand."""
-  return (
-    user.opcode in ("dynamic-slice", "slice", "dynamic-update-slice", "gather")
-    and user.operands[0] == name
+  read = sum(
+    _read(scope[operand].shape, names.get(place, operand), inside)
+    for place, operand in enumerate(one.operands)
+    if operand in scope
   )
+  return read + _written(one, scope, inside)
+
+
+def _read(shape: str, name: str, inside: Computation) -> float:
+  """Bytes of an operand, or of the parts of it that are looked at."""
+  users = [inner for inner in inside.values() if name in inner.operands]
+  if not all(_looks_at_a_part(user, name) for user in users):
+    return _bytes(shape)
+  parts = sum(
+    math.prod(_dims(user.shape))
+    for user in users
+    if user.opcode != "dynamic-update-slice"
+  )
+  return parts * _width(shape) if _in_hbm(shape) else 0.0
+
+
+def _looks_at_a_part(user: _Instruction, name: str) -> bool:
+  parts = ("dynamic-slice", "slice", "gather", "dynamic-update-slice")
+  return user.opcode in parts and user.operands[0] == name
+
+
+def _written(
+  one: _Instruction, scope: Computation, inside: Computation
+) -> float:
+  """Bytes of a result, or of the part of it that is overwritten."""
+  last = next((inner for inner in inside.values() if inner.root), one)
+  while last.opcode == "bitcast" and last.operands[0] in inside:
+    last = inside[last.operands[0]]
+  if last.opcode != "dynamic-update-slice" or not _in_hbm(one.shape):
+    return _bytes(one.shape)
+  update = {**scope, **inside}[last.operands[1]].shape
+  return math.prod(_dims(update)) * _width(one.shape)
 
 
 def _flops(one: _Instruction, scope: Computation) -> float:
@@ -285,7 +288,8 @@ def _dot_flops(one: _Instruction, scope: Computation) -> float:
   left = _dims(scope[one.operands[0]].shape)
   contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.attributes)
   places = [int(i) for i in contracted[1].split(",") if i] if contracted else []
-  return 2.0 * _elements(one.shape) * math.prod(left[i] for i in places)
+  elements = math.prod(_dims(one.shape))
+  return 2.0 * elements * math.prod(left[i] for i in places)
 
 
 def _convolution_flops(one: _Instruction, scope: Computation) -> float:
@@ -354,7 +358,7 @@ def _trip_count(
   scopes += [
     computations[name]
     for one in computations[condition].values()
-    for name in re.findall(r"calls=%?([\w.-]+)", one.attributes)
+    for name in _FUSED.findall(one.attributes)
   ]
   compared = [
     one for scope in scopes for one in scope.values() if one.opcode == "compare"
@@ -449,10 +453,6 @@ def _dims(shape: str) -> tuple[int, ...]:
   return tuple(int(n) for n in found[2].split(",") if n)
 
 
-def _elements(shape: str) -> int:
-  return math.prod(_dims(shape))
-
-
 def _width(shape: str) -> float:
   """Bytes of an element."""
   found = _SHAPE.search(shape)
@@ -472,14 +472,11 @@ def _size(dtype: str, dims: str, layout: str) -> float:
   return math.prod(int(n) for n in dims.split(",") if n) * _BYTES.get(dtype, 1)
 
 
-def _bytes(shape: str) -> float:
-  """Of an array, or of all arrays of a tuple, those in HBM."""
-  return float(sum(_size(*found) for found in _SHAPE.findall(shape)))
-
-
-def _largest(shape: str) -> float:
-  """Of the largest array of a tuple, wherever it lies."""
-  return max(
-    (_size(dtype, dims, "") for dtype, dims, _ in _SHAPE.findall(shape)),
-    default=0.0,
+def _bytes(shape: str, *, anywhere: bool = False) -> float:
+  """Of an array, or of all arrays of a tuple: those in HBM, or all."""
+  return float(
+    sum(
+      _size(dtype, dims, "" if anywhere else layout)
+      for dtype, dims, layout in _SHAPE.findall(shape)
+    )
   )

@@ -109,7 +109,11 @@ def test_reading_and_writing_is_counted_as_xla_counts_it():
   ("kind", "function", "moved"),
   [
     ("all-reduce", lambda x: lax.psum(x, "data"), 2 * 4 * 64 * 4),
-    ("all-gather", lambda x: lax.all_gather(x, "data"), 8 * 4 * 64 * 4),
+    (
+      "all-gather",
+      lambda x: lax.all_gather(x, "data", tiled=True),
+      8 * 4 * 64 * 4,
+    ),
     (
       "collective-permute",
       lambda x: lax.ppermute(x, "data", [(i, (i + 1) % 8) for i in range(8)]),
