@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +223,18 @@ def _hash(text: str, topology: Topology, effort: float) -> str:
     _FORMAT,
     effort,
     topology.name,
-    version("jax"),
-    version("jaxlib"),
-    version("libtpu"),
+    *map(_version, ("jax", "jaxlib", "libtpu")),
     text,
   )
   return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+  """Of what is installed; where it is compiled for a CPU, libtpu may be not."""
+  try:
+    return version(package)
+  except PackageNotFoundError:
+    return ""
 
 
 def _from_json(text: str) -> Report:

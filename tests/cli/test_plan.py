@@ -16,6 +16,7 @@ from suti.cli import plan_table
 from suti.parallel import preflight
 from suti.parallel.chips import parse_topology
 from suti.parallel.estimate import Assumptions
+from suti.parallel.hlo import Costs
 from tests.commands import error_of, start
 
 
@@ -100,7 +101,9 @@ def test_data_need_not_be_there(root, capsys, monkeypatch):
   monkeypatch.setattr(preflight, "devices", lambda _: jax.devices()[:4])
 
   def inspect(program, topology, **_):
-    return preflight.Report(argument_bytes=program.num_parameters)
+    return preflight.Report(
+      argument_bytes=program.num_parameters, costs=Costs(bytes=1e9)
+    )
 
   monkeypatch.setattr(preflight, "inspect", inspect)
   config = f"--config={root / 'configs/experts/suti_imagen64.py'}"
@@ -114,7 +117,10 @@ def test_search_finds_what_fits(command, capsys, monkeypatch):
 
   def inspect(program, topology, **_):
     # A fixed part, and a tenth of the room for each expert of a device.
-    return preflight.Report(temp_bytes=room * (program.at_once // 4 + 1) // 10)
+    return preflight.Report(
+      temp_bytes=room * (program.at_once // 4 + 1) // 10,
+      costs=Costs(bytes=1e9),
+    )
 
   monkeypatch.setattr(preflight, "inspect", inspect)
   only = "--config.plan.stages=('finetune',)"
