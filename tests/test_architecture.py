@@ -14,6 +14,8 @@ import sys
 
 import pytest
 
+from suti.cli.run import HOW
+
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("suti", "experts", "apprentice", "configs", "launch", "tests")
 FILES = [
@@ -49,7 +51,12 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
   "suti.options": (("suti.schema",), NUMPY),
   "suti.stage": (
-    ("suti.io.files", "suti.options", "suti.progress"),
+    (
+      "suti.io.files",
+      "suti.options",
+      "suti.parallel.hosts",
+      "suti.progress",
+    ),
     frozenset({"absl", "ml_collections"}),
   ),
   "suti.progress": ((), frozenset()),
@@ -63,6 +70,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.models": (("suti.nn", "suti.models", "suti.values"), JAX | {"flax"}),
   "suti.diffusion": (("suti.diffusion", "suti.values"), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
+  "suti.parallel.hosts": (("suti.io.files",), JAX),
   "suti.io.files": ((), NUMPY),
   "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (
@@ -314,11 +322,15 @@ def test_a_stage_is_started_with_two_flags(module):
   """`main(name, run)` of suti.stage defines the flags; nobody defines more."""
   file = ROOT / f"{module.replace('.', '/')}.py"
   source = file.read_text(encoding="utf-8")
-  assert re.search(
-    rf'^if __name__ == "__main__":\n  (stage\.)?main\("{module}", run\)$',
+  end = re.search(
+    r'^if __name__ == "__main__":\n'
+    rf'  (stage\.)?main\("{module}", run(?:, how="(\w+)")?\)$',
     source,
     re.M,
-  ), f"{module} does not end in main(name, run)"
+  )
+  assert end, f"{module} does not end in main(name, run)"
+  # `suti run` starts them without that line.
+  assert end[2] == HOW.get(module)
   assert "argparse" not in source and "flags.DEFINE" not in source
   run = next(
     node

@@ -41,32 +41,35 @@ JUDGEMENT = (
   ("8/8 evaluate", "apprentice.evaluate"),
   ("report", "suti.evaluation.report"),
 )
+# What several processes do (`suti.parallel.hosts`), where it is not that the
+# first of them runs the stage; as each says at its own end.
+HOW = {"apprentice.train": "all"}
 
 
 def run(argv: Sequence[str]) -> None:
-  """`suti run`: all stages in one process, each compiled program made once."""
+  """`suti run`: all stages in one command, each compiled program made once."""
   if any(arg in ("-h", "--help", "-help") for arg in argv):
     print(USAGE, end="")
     return
   from suti import options, stage
-  from suti.io import files
 
   config, workdir = stage.parse(argv)
   options.check(config)
   stage.use_compilation_cache()
   started = time.monotonic()
-  with files.lock(workdir):
-    files.clean_parts(workdir)
+  with stage.joined(workdir) as group:
     _look_ahead(config)
     # Without a step of training nothing is to be learned from experts.
     for title, name in STEPS if config.train.num_steps else STEPS[-1:]:
-      _start(title, name, config, workdir)
+      _start(group, title, name, config, workdir)
     benchmark = benchmark_config(config)
     experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
     for title, name in (*BENCHMARK, *experts):
-      _start(title, name, benchmark, workdir / "benchmark")
+      _start(group, title, name, benchmark, workdir / "benchmark")
     for title, name in JUDGEMENT:
-      _start(title, name, config, workdir)
+      _start(group, title, name, config, workdir)
+  if not group.first:
+    return
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
   print(f"\nDone in {minutes:.1f} min. The report: {page}")
@@ -125,9 +128,12 @@ def _look_ahead(config: Any) -> None:
   apprentice.method.find(config.train.method)
 
 
-def _start(title: str, name: str, config: Any, workdir: Path) -> None:
+def _start(
+  group: Any, title: str, name: str, config: Any, workdir: Path
+) -> None:
   """Runs one stage."""
   import importlib
 
   print(f"\n[{title}]", flush=True)
-  importlib.import_module(name).run(config, workdir)
+  run = importlib.import_module(name).run
+  group.run(lambda: run(config, workdir), how=HOW.get(name, "first"))
