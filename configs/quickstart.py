@@ -72,6 +72,10 @@ def get_config(arg: str = "") -> ConfigDict:
       "inner": "vmap",  # how the experts of one device run: vmap | map
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
+      # After so long without a sign of life a worker's wave is another's.
+      "lease_s": 60.0,
+      # For a last checkpoint after SIGTERM; a preemptible TPU has 30 s.
+      "grace_s": 25.0,
       "keep_weights": True,  # paper: they are thrown away
     }
   )

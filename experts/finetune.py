@@ -4,8 +4,10 @@
 SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. How
 an expert is tuned is `experts.tuning`'s business.
 
-A wave leaves its weights and a record of its experts (`experts.wave_files`); a
-killed run goes on from the wave's last checkpoint.
+Any number of processes may run this stage in one workdir at once, each with
+devices of its own. They share nothing but files: a wave is claimed by one of
+them (`experts.claims`), leaves its weights and a record of its experts
+(`experts.wave_files`), and goes on from its last checkpoint if its worker dies.
 """
 
 import shutil
@@ -15,18 +17,21 @@ from pathlib import Path
 import jax
 
 from experts import tuning
+from experts.claims import Claims
 from experts.mine import find_clusters, read_clusters
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
+from experts.wave_checkpoints import WaveCheckpoints
 from experts.wave_files import (
+  finished_waves,
   median_time,
   summarise,
   write_times,
   write_wave,
 )
 from experts.waves import make_waves, wave_data
+from suti import preemption
 from suti.backbone import find_model
-from suti.io.checkpoint import Checkpoints
 from suti.parallel.mesh import (
   batch_sharding,
   check_batch,
@@ -46,14 +51,15 @@ def run(config, workdir: Path) -> dict:
   """Writes experts/finetune/wave-*.safetensors and wave-*.json."""
   # --- 1 Config and mesh ------------------------------------------------------
   tune = config.finetune
-  kept = ("keep_weights", "checkpoint_every")  # change nothing that is written
+  # These change nothing of what is written.
+  free = ("keep_weights", "checkpoint_every", "lease_s", "grace_s")
   current = stage(
     workdir,
     "experts/finetune",
     {
       "seed": config.seed,
       "backbone": config.backbone,
-      "finetune": {k: v for k, v in tune.items() if k not in kept},
+      "finetune": {k: v for k, v in tune.items() if k not in free},
     },
     reads=["experts/mine", "experts/prompts"],
     folders={"config.backbone": find_model(config.backbone)},
@@ -87,13 +93,31 @@ def run(config, workdir: Path) -> dict:
   # --- 5 Step -----------------------------------------------------------------
   step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
 
-  left = [w for w in waves if not (current.folder / f"{w.name}.json").exists()]
-  done = (len(waves) - len(left)) * tune.num_steps
-  total = len(waves) * tune.num_steps
+  folder = current.folder
+  by_name = {wave.name: wave for wave in waves}
+  claims = Claims(folder / "claims", lease_s=tune.lease_s)
   compiled = False
-  with progress(total, "finetune", done=done) as bar:
-    for wave in left:
+  with (
+    preemption.deferred(grace_s=tune.grace_s, at_last=claims.give_back) as stop,
+    progress(len(waves) * tune.num_steps, "finetune") as bar,
+    claims,
+  ):
+    bar.skip(len(finished_waves(folder)) * tune.num_steps)
+
+    def tell(note: str) -> None:
+      """Counts what other workers have done as well."""
+      done = len(finished_waves(folder)) * tune.num_steps
+      bar.update(done - bar.count, note=note)
+
+    for claim in claims.each(
+      tuple(by_name),
+      finished=lambda: finished_waves(folder),
+      stop=stop,
+      tell=tell,
+    ):
       # --- 6 Start or resume --------------------------------------------------
+      wave = by_name[claim.name]
+      tell(wave.name)
       found = find_clusters(clusters, wave.keys)
       data = wave_data(
         [found[key] for key in wave.keys],
@@ -102,37 +126,44 @@ def run(config, workdir: Path) -> dict:
         seed=config.seed,
       )
       data = jax.device_put(data, each)
-      checkpoints = Checkpoints(current.folder / "checkpoints" / wave.name)
-      state = checkpoints.restore(start(len(wave.keys)))
-      first = int(state["step"])
-      bar.skip(first)
+      with WaveCheckpoints(
+        folder / "checkpoints", wave, worker=claims.worker
+      ) as checkpoints:
+        state = checkpoints.restore(start(len(wave.keys)))
+        first = int(state["step"])
+        bar.skip(first)
 
-      # --- 7 Loop -------------------------------------------------------------
-      seconds = []  # of each step that did not compile, an expert
-      # Save, then step: a checkpoint of step n holds the losses before n.
-      for step in range(first, tune.num_steps):
-        if step > first and step % tune.checkpoint_every == 0:
-          checkpoints.save(step, state)
-        began = time.monotonic()
-        state = step_wave(state, frozen, data)
-        loss = float(state["loss_ET"][:, step].mean())
-        if compiled:
-          seconds.append((time.monotonic() - began) / len(wave.real_keys))
-        compiled = True
-        bar.update(note=f"{wave.name} loss {loss:.4f}")
+        # --- 7 Loop -----------------------------------------------------------
+        seconds = []  # of each step that did not compile, an expert
+        # Save, then step: a checkpoint of step n holds the losses before n.
+        for step in range(first, tune.num_steps):
+          due = step > first and step % tune.checkpoint_every == 0
+          if due or stop.is_set():
+            checkpoints.save(step, state)
+          if claim.lost or stop.is_set():
+            break
+          began = time.monotonic()
+          state = step_wave(state, frozen, data)
+          loss = float(state["loss_ET"][:, step].mean())
+          if compiled:
+            seconds.append((time.monotonic() - began) / len(wave.real_keys))
+          compiled = True
+          bar.update(note=f"{wave.name} loss {loss:.4f}")
 
-      # --- 8 Finish -----------------------------------------------------------
-      write_times(current.folder, wave.name, seconds)
-      write_wave(current.folder, wave, state, teacher=tune.teacher)
-      checkpoints.close()
+        # --- 8 Finish ---------------------------------------------------------
+        if int(state["step"]) == tune.num_steps and claims.still_mine(claim):
+          write_times(folder, wave.name, seconds)
+          write_wave(folder, wave, state, teacher=tune.teacher)
+          checkpoints.remove()
 
-  summary = summarise(current.folder, waves)
-  if (each_s := median_time(current.folder)) is not None:
+  summary = summarise(folder, waves)
+  if (each_s := median_time(folder)) is not None:
     summary["seconds_per_expert"] = each_s * tune.num_steps
   summary = current.finish(summary)
-  shutil.rmtree(current.folder / "checkpoints", ignore_errors=True)
+  claims.clear()
+  shutil.rmtree(folder / "checkpoints", ignore_errors=True)
   return summary
 
 
 if __name__ == "__main__":
-  main("experts.finetune", run)
+  main("experts.finetune", run, how="each")

@@ -62,6 +62,11 @@ def write_wave(
   )
 
 
+def finished_waves(folder: Path) -> set[str]:
+  """The names of the waves that are done, by whichever worker."""
+  return {path.stem for path in folder.glob("wave-*.json")}
+
+
 def write_times(folder: Path, name: str, seconds: Sequence[float]) -> None:
   """Keeps how long the calls of a wave took, beside what must be reproducible.
 

@@ -121,6 +121,8 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "inner": _choice("vmap", "map"),
     "rank": _count(optional=True),
     "checkpoint_every": _count(),
+    "lease_s": _number(low=1.0, remedy="seconds; 60 is a good value"),
+    "grace_s": _number(low=0.0, remedy="seconds between SIGTERM and the end"),
     "keep_weights": _flag(),
   },
   "sample": dict(_SAMPLING),

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from suti import preemption
 from suti.io import files
 from suti.progress import progress as progress  # Stages take it from here.
 from suti.progress import span, unseen
@@ -48,8 +49,9 @@ def main(
   Args:
     name: the stage's module, "experts.mine".
     run: takes the locked config and the workdir.
-    how: what several processes do: "first", "each" or "all", of
-      `suti.parallel.hosts`.
+    how: what the processes of several hosts do, see `suti.parallel.hosts`:
+      "first", "each" or "all". A stage that each may run, any number of
+      commands may run at once in one workdir.
     argv: arguments after the command's name; those of the process if None.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
@@ -63,17 +65,21 @@ def main(
 
     options.check(config)
     use_compilation_cache()
-    with joined(workdir) as group:
+    with joined(workdir, shared=how == "each") as group:
       group.run(lambda: run(config, workdir), how=how)
 
   sys.exit(guard(start))
 
 
 @contextlib.contextmanager
-def joined(workdir: Path) -> Iterator["hosts.Group"]:
+def joined(workdir: Path, *, shared: bool = False) -> Iterator["hosts.Group"]:
   """Holds the workdir, and joins the processes that share this command.
 
   Only the first of them is heard: the others print nothing.
+
+  Args:
+    workdir: made if there is none.
+    shared: other commands may hold it too, if they say the same.
 
   Raises:
     ValueError: another command holds the workdir, or the processes do not find
@@ -83,8 +89,8 @@ def joined(workdir: Path) -> Iterator["hosts.Group"]:
 
   @contextlib.contextmanager
   def held() -> Iterator[None]:
-    with files.lock(workdir):
-      files.clean_parts(workdir)
+    with files.lock(workdir, shared=shared):
+      files.clean_parts(workdir, shared=shared)
       yield
 
   group = hosts.join(workdir)
@@ -239,7 +245,7 @@ def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
     resumes: whether it goes on where it was stopped.
 
   Returns:
-    The exit code: 0, 2 for a mistake, 130 for Ctrl-C.
+    The exit code: 0, 2 for a mistake, 130 for Ctrl-C, 143 for SIGTERM.
   """
   code = 1
   try:
@@ -254,11 +260,16 @@ def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
 def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
   """Does what `guard` says."""
   try:
-    start()
+    with preemption.watched():
+      start()
   except KeyboardInterrupt:
     again = " Start the same command again and it goes on from here."
     _say("Stopped." + (again if resumes else " Nothing was written."))
     return 130
+  except preemption.TerminatedError:
+    stopped = "Stopped by SIGTERM. Nothing was written."
+    _say(preemption.LINE if resumes else stopped)
+    return preemption.CODE
   except Exception as error:
     if os.environ.get("SUTI_TRACEBACK"):
       raise
@@ -351,15 +362,19 @@ class Stage:
       summary: numbers and texts by name, for the line and for the report.
 
     Returns:
-      The summary.
+      The summary; where several processes ran the stage, that of the first.
     """
-    summary = dict(summary)
-    seconds = time.monotonic() - self.started
-    done = {"summary": summary, "seconds": round(seconds, 3)} | self.record
-    files.write_json(self.folder / "done.json", done)
-    self.done = summary
-    print(f"{self.name}: {_line(summary)} ({span(seconds)})", flush=True)
-    return summary
+    seconds = round(time.monotonic() - self.started, 3)
+    done = {"summary": dict(summary), "seconds": seconds} | self.record
+    path = self.folder / "done.json"
+    if self.done is not None:  # finished before, and now once more
+      files.write_json(path, done)
+    elif not files.create_json(path, done):
+      done = files.read_json(path)
+    first: dict[str, Any] = done["summary"]
+    self.done = first
+    print(f"{self.name}: {_line(first)} ({span(seconds)})", flush=True)
+    return first
 
 
 def stage(
@@ -405,15 +420,15 @@ def stage(
   }
   record = {"config": config, "inputs": inputs}
   done = None
-  if (folder / "stage.json").exists():
-    _compare(folder, name, record, files.read_json(folder / "stage.json"))
+  path = folder / "stage.json"
+  # Of several processes that start a stage at once, one writes this.
+  if path.exists() or not files.create_json(path, record):
+    _compare(folder, name, record, files.read_json(path))
     if (folder / "done.json").exists():
       last = files.read_json(folder / "done.json")
       done = last["summary"]
       seconds = span(last["seconds"])
       print(f"{name}: {_line(done)} (finished before, {seconds})", flush=True)
-  else:
-    files.write_json(folder / "stage.json", record)
   return Stage(
     name=name,
     folder=folder,

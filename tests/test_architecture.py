@@ -55,10 +55,12 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.io.files",
       "suti.options",
       "suti.parallel.hosts",
+      "suti.preemption",
       "suti.progress",
     ),
     frozenset({"absl", "ml_collections"}),
   ),
+  "suti.preemption": ((), frozenset()),
   "suti.progress": ((), frozenset()),
   "suti.values": ((), frozenset()),
   "suti.images": (

@@ -43,7 +43,7 @@ JUDGEMENT = (
 )
 # What several processes do (`suti.parallel.hosts`), where it is not that the
 # first of them runs the stage; as each says at its own end.
-HOW = {"apprentice.train": "all"}
+HOW = {"experts.finetune": "each", "apprentice.train": "all"}
 
 
 def run(argv: Sequence[str]) -> None:
