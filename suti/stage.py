@@ -65,21 +65,22 @@ def main(
 
     options.check(config)
     use_compilation_cache()
-    with joined(workdir, shared=how == "each") as group:
+    with joined(workdir, how=how) as group:
       group.run(lambda: run(config, workdir), how=how)
 
   sys.exit(guard(start))
 
 
 @contextlib.contextmanager
-def joined(workdir: Path, *, shared: bool = False) -> Iterator["hosts.Group"]:
-  """Holds the workdir, and joins the processes that share this command.
+def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
+  """Holds the workdir, and finds the other processes of this command.
 
   Only the first of them is heard: the others print nothing.
 
   Args:
     workdir: made if there is none.
-    shared: other commands may hold it too, if they say the same.
+    how: what the processes do; if each works for itself, the workdir is not
+      held against other commands that say the same.
 
   Raises:
     ValueError: another command holds the workdir, or the processes do not find
@@ -89,11 +90,12 @@ def joined(workdir: Path, *, shared: bool = False) -> Iterator["hosts.Group"]:
 
   @contextlib.contextmanager
   def held() -> Iterator[None]:
+    shared = how == "each"
     with files.lock(workdir, shared=shared):
       files.clean_parts(workdir, shared=shared)
       yield
 
-  group = hosts.join(workdir)
+  group = hosts.join(workdir, how=how)
   with contextlib.ExitStack() as stack:
     if not group.first:
       nowhere = stack.enter_context(open(os.devnull, "w"))

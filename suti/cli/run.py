@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`suti run`: the eight stages in a row, and the report."""
+"""`suti run`: the eight stages in a row, and the report.
+
+On a slice of a TPU pod its first host runs all of it; to use all hosts, start
+the stages one by one (`suti.parallel.hosts`).
+"""
 
 import time
 from collections.abc import Sequence
@@ -41,35 +45,38 @@ JUDGEMENT = (
   ("8/8 evaluate", "apprentice.evaluate"),
   ("report", "suti.evaluation.report"),
 )
-# What several processes do (`suti.parallel.hosts`), where it is not that the
-# first of them runs the stage; as each says at its own end.
-HOW = {"experts.finetune": "each", "apprentice.train": "all"}
 
 
 def run(argv: Sequence[str]) -> None:
-  """`suti run`: all stages in one command, each compiled program made once."""
+  """`suti run`: all stages in one process, each compiled program made once."""
   if any(arg in ("-h", "--help", "-help") for arg in argv):
     print(USAGE, end="")
     return
   from suti import options, stage
+  from suti.io import files
+  from suti.parallel import hosts
 
   config, workdir = stage.parse(argv)
   options.check(config)
   stage.use_compilation_cache()
+  if (place := hosts.find_place()) is not None:
+    if place.index:
+      print("The first host runs all stages; this one has nothing to do.")
+      return
+    hosts.stand_alone()
   started = time.monotonic()
-  with stage.joined(workdir) as group:
+  with files.lock(workdir):
+    files.clean_parts(workdir)
     _look_ahead(config)
     # Without a step of training nothing is to be learned from experts.
     for title, name in STEPS if config.train.num_steps else STEPS[-1:]:
-      _start(group, title, name, config, workdir)
+      _start(title, name, config, workdir)
     benchmark = benchmark_config(config)
     experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
     for title, name in (*BENCHMARK, *experts):
-      _start(group, title, name, benchmark, workdir / "benchmark")
+      _start(title, name, benchmark, workdir / "benchmark")
     for title, name in JUDGEMENT:
-      _start(group, title, name, config, workdir)
-  if not group.first:
-    return
+      _start(title, name, config, workdir)
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
   print(f"\nDone in {minutes:.1f} min. The report: {page}")
@@ -128,12 +135,9 @@ def _look_ahead(config: Any) -> None:
   apprentice.method.find(config.train.method)
 
 
-def _start(
-  group: Any, title: str, name: str, config: Any, workdir: Path
-) -> None:
+def _start(title: str, name: str, config: Any, workdir: Path) -> None:
   """Runs one stage."""
   import importlib
 
   print(f"\n[{title}]", flush=True)
-  run = importlib.import_module(name).run
-  group.run(lambda: run(config, workdir), how=HOW.get(name, "first"))
+  importlib.import_module(name).run(config, workdir)

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The processes of one command, where there are several: one a host.
 
-A slice of a TPU pod has many hosts, and the same command is started on each.
-`join` makes them one group with `jax.distributed`; on a single host it does
-nothing. A stage runs in one of three ways:
+A slice of a TPU pod has many hosts, and the same command is started on each; on
+a single host nothing here does anything. A stage runs in one of three ways:
 
-  first   the first process runs it, the others wait
-  each    every process runs it, with the devices of its own host: experts need
-          nothing of each other, so their hosts do not either
-  all     every process runs it, over the devices of all hosts
+  first   the first process runs it, with the devices of its host; the others
+          wait for it
+  each    every process runs it, with the devices of its host: experts need
+          nothing of each other, so hosts need not even be started together, and
+          one that dies is missed by nobody
+  all     the processes run it together, over the devices of all hosts
 
-The first process holds the workdir, prints, and writes what belongs to all. The
-others follow it by files in the workdir, which they must share. If one dies,
-`jax.distributed` ends the others within two minutes; started again, they go on.
+For `first` and `all` they join by `jax.distributed`, and the first process holds
+the workdir, prints, and writes what belongs to all. The others follow it by
+files in the workdir, which they must share. If one dies, `jax.distributed` ends
+the others within two minutes; started again, they go on.
+
 Slices never talk to each other: each is a group of its own.
 """
 
@@ -25,7 +28,7 @@ import sys
 import time
 import traceback
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -122,8 +125,13 @@ def _has_tpu(env: Mapping[str, str]) -> bool:
   """Says whether the metadata server is to be asked at all."""
   if env.get("JAX_PLATFORMS", "tpu") != "tpu" or "TPU_SKIP_MDS_QUERY" in env:
     return False
+  return _num_chips() > 0
+
+
+def _num_chips() -> int:
+  """The TPU chips of this host, by the nodes that their driver makes."""
   nodes = ("accel[0-9]*", "vfio/[0-9]*")
-  return any(True for node in nodes for _ in Path("/dev").glob(node))
+  return sum(1 for node in nodes for _ in Path("/dev").glob(node))
 
 
 def _metadata(name: str, env: Mapping[str, str]) -> str | None:
@@ -145,22 +153,19 @@ class Group:
   """The processes of this command; a single one is a group as well.
 
   Attributes:
-    count: how many there are.
     index: which of them this one is.
   """
 
-  def __init__(
-    self, workdir: Path, *, count: int = 1, index: int = 0, name: str = ""
-  ) -> None:
+  def __init__(self, workdir: Path, *, index: int = 0, name: str = "") -> None:
     """Made by `join`.
 
     Args:
       workdir: which all processes share.
-      count, index: see above.
-      name: of no other group.
+      index: see above.
+      name: of no other group; none if no process follows another.
     """
-    self.count, self.index, self._workdir = count, index, workdir
-    self._folder = workdir / ".hosts" / name
+    self.index, self._workdir = index, workdir
+    self._folder = workdir / ".hosts" / name if name else None
     self._points = 0
 
   @property
@@ -177,7 +182,7 @@ class Group:
     Raises:
       ValueError: the workdir is not shared.
     """
-    if self.first:
+    if self.first or self._folder is None:
       with context():
         self._tell()
         yield
@@ -190,13 +195,13 @@ class Group:
     yield
 
   def run(self, body: Callable[[], Any], *, how: How) -> None:
-    """Runs a stage in one of the three ways; all processes end it together."""
+    """Runs a stage in one of the three ways."""
     if how != "first" or self.first:
       body()
     if self.first:
       self._tell()
     else:
-      self._follow()
+      self._follow()  # Processes that joined end together.
 
   def end(self, code: int) -> None:
     """Ends this process's part, with the exit code of its command.
@@ -204,7 +209,7 @@ class Group:
     One that failed waits for nobody, as the others may be waiting for it: they
     end because it does.
     """
-    if self.count == 1:
+    if self._folder is None:
       return
     if code == 0:
       jax.distributed.shutdown()  # waits for all
@@ -223,7 +228,7 @@ class Group:
   def _tell(self) -> None:
     """The first process has come to its next point."""
     self._points += 1
-    if self.count > 1:
+    if self._folder is not None:
       files.write_json(self._folder / str(self._points), None)
 
   def _follow(self, *, limit_s: float = math.inf) -> bool:
@@ -234,6 +239,8 @@ class Group:
     Returns: whether it came within the limit.
     """
     self._points += 1
+    if self._folder is None:
+      return True
     end = time.monotonic() + limit_s
     while not (self._folder / str(self._points)).exists():
       if (self._folder / "failed").exists():
@@ -254,11 +261,12 @@ def _exit(code: int) -> NoReturn:
 _joined: Group | None = None
 
 
-def join(workdir: Path) -> Group:
-  """Joins the processes of this command, before JAX is used for anything else.
+def join(workdir: Path, *, how: How) -> Group:
+  """Finds the other processes of this command, before JAX is used.
 
   Args:
     workdir: of the command.
+    how: in which way its stage runs.
 
   Raises:
     ValueError: the environment says nothing sensible, or a process is missing.
@@ -267,6 +275,9 @@ def join(workdir: Path) -> Group:
   place = find_place()
   if place is None:
     return Group(workdir)
+  if how == "each":
+    stand_alone()
+    return Group(workdir, index=place.index)
   try:
     # Detection would also believe Slurm, whose processes get a device each.
     jax.distributed.initialize(
@@ -281,13 +292,28 @@ def join(workdir: Path) -> Group:
       f" {place.coordinator} ({str(error).splitlines()[0]}): start the same"
       " command on every host, and let the hosts reach each other."
     ) from error
-  _joined = Group(
-    workdir,
-    count=jax.process_count(),
-    index=jax.process_index(),
-    name=f"{_agree_on_number():08x}",
-  )
+  name = f"{_agree_on_number():08x}"
+  _joined = Group(workdir, index=jax.process_index(), name=name)
   return _joined
+
+
+def stand_alone(env: MutableMapping[str, str] = os.environ) -> None:
+  """Makes the chips of this host a slice of their own, if they are TPUs.
+
+  libtpu would else wait for all hosts of the slice before it does anything.
+  Whoever has said which chips form a slice is left alone.
+
+  Args:
+    env: in which libtpu reads it.
+  """
+  # One, four or eight chips on a host: there are no others.
+  bounds = {1: "1,1,1", 4: "2,2,1", 8: "2,4,1"}.get(_num_chips())
+  if bounds is None or "TPU_PROCESS_BOUNDS" in env:
+    return
+  env["TPU_PROCESS_BOUNDS"] = env["TPU_HOST_BOUNDS"] = "1,1,1"
+  env["TPU_CHIPS_PER_PROCESS_BOUNDS"] = bounds
+  env["TPU_CHIPS_PER_HOST_BOUNDS"] = bounds
+  env["TPU_WORKER_HOSTNAMES"], env["TPU_WORKER_ID"] = "localhost", "0"
 
 
 def end(code: int) -> None:
