@@ -59,7 +59,12 @@ setup(
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     "parquet": ["pyarrow>=20"],
+    # Its client of Google Cloud wants protobuf below 7.
+    "xm": ["xmanager>=0.8.5"],
     "test": [
+      "ipykernel>=7",
+      "nbclient>=0.11",
+      "nbformat>=5.11",
       "pyright[nodejs]>=1.1.400",
       "pytest>=9",
       "pytest-xdist>=3.8",

@@ -170,7 +170,7 @@ class Here:
     """This Python."""
     from xmanager import xm, xm_local
 
-    python = xm.Binary(path=sys.executable, name="python")
+    python = xm.Binary(path=sys.executable)
     wanted = xm.Packageable(
       executable_spec=python, executor_spec=xm_local.Local.Spec()
     )

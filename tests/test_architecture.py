@@ -175,7 +175,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "experts": (("suti", "experts"), None),
   "apprentice": (("suti", "apprentice"), None),
   "configs": (("configs",), frozenset({"ml_collections"})),
-  "launch": ((), frozenset()),
+  "launch": (
+    (),
+    frozenset({"absl", "google", "kubernetes", "xm_specs", "xmanager", "yaml"}),
+  ),
 }
 # Where SubjectWorld may be named: where it is trained on or read as a source.
 WORLD_READERS = (

@@ -11,10 +11,10 @@ a single host nothing here does anything. A stage runs in one of three ways:
           one that dies is missed by nobody
   all     the processes run it together, over the devices of all hosts
 
-For `first` and `all` they join by `jax.distributed`, and the first process holds
-the workdir, prints, and writes what belongs to all. The others follow it by
-files in the workdir, which they must share. If one dies, `jax.distributed` ends
-the others within two minutes; started again, they go on.
+For `first` and `all` they join by `jax.distributed`, and the first process
+holds the workdir, prints, and writes what belongs to all. The others follow it
+by files in the workdir, which they must share. If one dies, `jax.distributed`
+ends the others within two minutes; started again, they go on.
 
 Slices never talk to each other: each is a group of its own.
 """
