@@ -29,7 +29,7 @@ flags:
   --reserved       from the project's reservation
   --direct         a TPU VM at once or not at all, instead of a queued resource
   --runtime NAME   software of the VM; chosen by the type otherwise
-  --every SECONDS  resume: look again so often, until all programs have ended
+  --every SECONDS  resume: go on so, looking this often, until all have ended
   --dry-run        print the commands, one a line, and run none
 END
 }
@@ -250,31 +250,32 @@ delete() {
   fi
 }
 
-# What the program does on a slice's first worker: active, activating, inactive
-# (ended well), failed (a mistake of its user's), or nothing.
+# What the program does on a slice's first worker, as systemd says it.
 program() {
   gcloud compute tpus tpu-vm ssh "$1" --worker=0 "${PLACE[@]}" \
-    --command="systemctl is-active suti" 2> /dev/null || true
+    --command="systemctl show suti --property=LoadState,ActiveState" \
+    2> /dev/null || true
 }
 
 # One slice, as it is now, to one on which the program runs. Says in DONE
 # whether there is nothing left to do.
 resume() {
-  local now=PREEMPTED does
+  local now=PREEMPTED
   DONE=""
   [[ -n "$DRY" ]] || now="$(state "$1")" || exit 2
   case "$now" in
     ACTIVE | READY)
-      does="$(program "$1")"
-      case "$does" in
-        active | activating | reloading) return ;;
-        inactive)
-          DONE=yes
+      case "$(program "$1")" in
+        *LoadState=not-found*) ;; # It is new.
+        *ActiveState=inactive*)
+          DONE=yes # It has ended well.
           return
           ;;
-        failed)
+        *ActiveState=failed*)
           fail "the program on $1 names a mistake, see: bash launch/tpu_vm.sh" \
             "status $NAME; mend it, then start it anew." ;;
+        *ActiveState=*) return ;; # It runs, or is started again.
+        *) fail "the first worker of $1 does not answer: try again." ;;
       esac
       ;;
     CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING | REPAIRING | \
@@ -285,6 +286,8 @@ resume() {
       echo "$1: $now" >&2
       [[ "$now" == GONE ]] || delete "$1"
       create "$1"
+      # Another slice may be there sooner: look again next time.
+      [[ -z "$EVERY" || -n "$DIRECT$DRY" ]] || return 0
       wait_for "$1"
       ;;
   esac

@@ -23,7 +23,7 @@ case "$*" in
     [[ "$(wc -l < "$file")" -le 1 ]] || sed -i 1d "$file" ;;
   *" create "*) cat "$STATES/next" > "$STATES/$5" ;;
   *" delete "*) rm "$STATES/$5" ;;
-  *"is-active"*) cat "$STATES/$5.program" ;;
+  *"systemctl show"*) cat "$STATES/$5.program" ;;
 esac
 """
 
@@ -44,8 +44,11 @@ class Cloud:
     (self.folder / "next").write_text("".join(s + "\n" for s in states))
 
   def has(self, name: str, state: str, program: str = "") -> None:
+    """A slice, and the unit on its first worker."""
     (self.folder / name).write_text(state + "\n")
-    (self.folder / f"{name}.program").write_text(program)
+    load = "loaded" if program else "not-found"
+    unit = f"LoadState={load}\nActiveState={program or 'inactive'}\n"
+    (self.folder / f"{name}.program").write_text(unit)
 
   def tell(self, *args: str) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -66,7 +69,7 @@ class Cloud:
     notes = self.folder / "notes"
     lines = notes.read_text().splitlines() if notes.exists() else []
     lines = [x.removeprefix("gcloud compute tpus ") for x in lines]
-    looks = (" describe ", "is-active")
+    looks = (" describe ", "systemctl show")
     return [x for x in lines if not any(look in x for look in looks)]
 
 
@@ -216,7 +219,7 @@ def test_resume_does_to_each_slice_what_its_state_asks_for(cloud):
   cloud.has("suti-1", "SUSPENDED")  # was preempted
   cloud.has("suti-2", "WAITING_FOR_RESOURCES")  # comes
   cloud.has("suti-3", "ACTIVE", "inactive")  # has ended well
-  cloud.has("suti-4", "ACTIVE", "")  # is new and empty
+  cloud.has("suti-4", "ACTIVE")  # is new and empty
   args = ("--tpu", "v4-8", "--spot", "--slices", "6")  # the sixth is gone
   result = cloud.tell("resume", "suti", *args, *PROGRAM)
   assert result.returncode == 0, result.stderr
@@ -249,6 +252,35 @@ def test_a_program_that_names_a_mistake_is_not_started_again(cloud):
   assert result.returncode == 2
   assert "the program on suti names a mistake" in result.stderr
   assert not cloud.asked()
+
+
+def test_a_worker_that_does_not_answer_is_not_taken_for_a_new_one(cloud):
+  cloud.has("suti", "ACTIVE")
+  (cloud.folder / "suti.program").unlink()
+  result = cloud.tell("resume", "suti", "--tpu", "v4-8", *PROGRAM)
+  assert result.returncode == 2
+  assert "the first worker of suti does not answer" in result.stderr
+  assert not cloud.asked()
+
+
+def test_no_slice_is_waited_for_while_others_may_come(cloud):
+  cloud.next("WAITING_FOR_RESOURCES", "ACTIVE")
+  cloud.has("suti-0", "SUSPENDED")
+  cloud.has("suti-1", "ACTIVE")
+  for slice_ in ("suti-0", "suti-1"):  # both will have ended when looked at
+    unit = "LoadState=loaded\nActiveState=inactive\n"
+    (cloud.folder / f"{slice_}.program").write_text(unit)
+  args = ("--tpu", "v4-8", "--slices", "2", "--every", "1")
+  result = cloud.tell("resume", "suti", *args, *PROGRAM)
+  assert result.returncode == 0, result.stderr
+  assert [x.split()[1] for x in cloud.asked()] == ["delete", "create"]
+  # The first slice: created, then waiting, then there.
+  assert result.stderr.splitlines() == [
+    "suti-0: SUSPENDED",
+    "1 of 2 slices at work.",
+    "1 of 2 slices at work.",
+    "0 of 2 slices at work.",
+  ]
 
 
 def test_an_unknown_state_is_not_taken_for_a_slice_that_is_gone(cloud):
