@@ -76,7 +76,13 @@ def get_config(arg: str = "") -> ConfigDict:
       "lease_s": 60.0,
       # For a last checkpoint after SIGTERM; a preemptible TPU has 30 s.
       "grace_s": 25.0,
-      "keep_weights": True,  # paper: they are thrown away
+      # Candidates are drawn right after tuning, while the weights are on the
+      # devices, or by `experts.sample`: the same pictures.
+      "draw_at_once": True,
+      # Of an expert: trainable, what its teacher trains (a LoRA's matrices, all
+      # of a U-Net) | difference, what that changed, in bfloat16 | nothing, once
+      # its candidates are drawn. Paper: nothing.
+      "keep": "trainable",
     }
   )
   config.sample = ConfigDict(

@@ -22,12 +22,14 @@ wrong by more than `lease_s` makes others do its work again, to the same result.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from suti import preemption
 from suti.io import files
 from suti.preemption import TerminatedError
+from suti.progress import Progress, progress
 
 _RENEWALS = 4  # in the time of a lease: three may fail
 
@@ -111,6 +113,14 @@ class Claims:
         tell(f"waiting for {left[0]} ({holder['worker']}){more}")
         stop.wait(min(2.0, self.lease_s / _RENEWALS))
 
+  def holders(self) -> dict[str, str]:
+    """{piece: worker} of the claims that have not expired."""
+    return {
+      name: holder["worker"]
+      for name, holder in self._holders().items()
+      if not self._is_over(holder)
+    }
+
   def still_mine(self, claim: Claim) -> bool:
     """Looks whether a claim holds at this moment."""
     holder = self._holders(claim.name).get(claim.name)
@@ -178,3 +188,92 @@ class Claims:
         with contextlib.suppress(OSError, ValueError):
           if claim is not None and self.still_mine(claim):
             files.write_json(claim.path, self._content())
+
+
+class Work:
+  """The pieces of a stage, as one of its workers meets them; see `work`.
+
+  Iterating yields a claim after another until all pieces are done.
+
+  Attributes:
+    bar: counts what all workers do.
+    stop: is set when this worker must end.
+  """
+
+  def __init__(
+    self,
+    folder: Path,
+    pieces: Mapping[str, int],
+    claims: Claims,
+    *,
+    bar: Progress,
+    stop: threading.Event,
+  ) -> None:
+    self._folder, self._pieces, self._claims = folder, pieces, claims
+    self.bar, self.stop = bar, stop
+    bar.skip(self._count())
+
+  def __iter__(self) -> Iterator[Claim]:
+    for claim in self._claims.each(
+      tuple(self._pieces),
+      finished=lambda: finished(self._folder),
+      stop=self.stop,
+      tell=self._tell,
+    ):
+      self._tell(claim.name)
+      yield claim
+    self._tell("")
+
+  def may_write(self, claim: Claim) -> bool:
+    """Says whether a piece that was worked off is still this worker's."""
+    return self._claims.still_mine(claim)
+
+  def holders(self) -> dict[str, str]:
+    """{piece: worker} of what is being worked on now, by whomever."""
+    return self._claims.holders()
+
+  @property
+  def worker(self) -> str:
+    """A name that no other worker has, or had."""
+    return self._claims.worker
+
+  def _count(self) -> int:
+    done = finished(self._folder)
+    return sum(num for name, num in self._pieces.items() if name in done)
+
+  def _tell(self, note: str) -> None:
+    self.bar.update(self._count() - self.bar.count, note=note)
+
+
+@contextlib.contextmanager
+def work(
+  folder: Path,
+  pieces: Mapping[str, int],
+  *,
+  label: str,
+  lease_s: float,
+  grace_s: float,
+) -> Iterator[Work]:
+  """Shares the pieces of a stage with all processes that do the same.
+
+  Args:
+    folder: of the stage; a piece is done when NAME.json is there.
+    pieces: their names, in the order in which they are wanted, and how much
+      there is to do for each.
+    label: what is done, for the bar.
+    lease_s: see `Claims`.
+    grace_s: see `suti.preemption.deferred`.
+  """
+  claims = Claims(folder / "claims", lease_s=lease_s)
+  with (
+    preemption.deferred(grace_s=grace_s, at_last=claims.give_back) as stop,
+    progress(sum(pieces.values()), label) as bar,
+    claims,
+  ):
+    yield Work(folder, pieces, claims, bar=bar, stop=stop)
+  claims.clear()
+
+
+def finished(folder: Path) -> set[str]:
+  """The names of the pieces that are done, by whichever worker."""
+  return {path.stem for path in folder.glob("wave-*.json")}

@@ -8,6 +8,10 @@ Any number of processes may run this stage in one workdir at once, each with
 devices of its own. They share nothing but files: a wave is claimed by one of
 them (`experts.claims`), leaves its weights and a record of its experts
 (`experts.wave_files`), and goes on from its last checkpoint if its worker dies.
+
+With `config.finetune.draw_at_once` a wave's candidates are drawn here as well,
+while its weights are on the devices: the files of `experts.sample`, byte for
+byte. What is drawn with is what `config.finetune.keep` would keep.
 """
 
 import shutil
@@ -15,22 +19,24 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from experts import tuning
-from experts.claims import Claims
-from experts.mine import find_clusters, read_clusters
+from experts import sample, tuning
+from experts.claims import work
+from experts.clusters import read_clusters, readable
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
 from experts.wave_checkpoints import WaveCheckpoints
 from experts.wave_files import (
-  finished_waves,
+  changed,
+  describe,
+  difference,
   median_time,
   summarise,
   write_times,
   write_wave,
 )
 from experts.waves import make_waves, wave_data
-from suti import preemption
 from suti.backbone import find_model
 from suti.parallel.mesh import (
   batch_sharding,
@@ -38,7 +44,7 @@ from suti.parallel.mesh import (
   make_mesh,
   replicated,
 )
-from suti.stage import main, progress, stage
+from suti.stage import main, stage
 
 # E experts, T steps of the loop.
 
@@ -51,15 +57,17 @@ def run(config, workdir: Path) -> dict:
   """Writes experts/finetune/wave-*.safetensors and wave-*.json."""
   # --- 1 Config and mesh ------------------------------------------------------
   tune = config.finetune
-  # These change nothing of what is written.
-  free = ("keep_weights", "checkpoint_every", "lease_s", "grace_s")
+  # These change nothing of what is written, but for when, and what stays.
+  free = ("checkpoint_every", "draw_at_once", "grace_s", "keep", "lease_s")
+  is_difference = tune.keep == "difference"
   current = stage(
     workdir,
     "experts/finetune",
     {
       "seed": config.seed,
       "backbone": config.backbone,
-      "finetune": {k: v for k, v in tune.items() if k not in free},
+      "finetune": {k: v for k, v in tune.items() if k not in free}
+      | {"keep": "difference" if is_difference else "trainable or nothing"},
     },
     reads=["experts/mine", "experts/prompts"],
     folders={"config.backbone": find_model(config.backbone)},
@@ -93,54 +101,53 @@ def run(config, workdir: Path) -> dict:
   # --- 5 Step -----------------------------------------------------------------
   step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
 
+  draw = None
+  if tune.draw_at_once:
+    drawing = sample.open_stage(config, workdir, during="experts/finetune")
+    draw = sample.make_draw_wave(
+      teacher, apply, backbone, frozen, config, mesh=mesh, workdir=workdir
+    )
+
   folder = current.folder
   by_name = {wave.name: wave for wave in waves}
-  claims = Claims(folder / "claims", lease_s=tune.lease_s)
   compiled = False
-  with (
-    preemption.deferred(grace_s=tune.grace_s, at_last=claims.give_back) as stop,
-    progress(len(waves) * tune.num_steps, "finetune") as bar,
-    claims,
-  ):
-    bar.skip(len(finished_waves(folder)) * tune.num_steps)
-
-    def tell(note: str) -> None:
-      """Counts what other workers have done as well."""
-      done = len(finished_waves(folder)) * tune.num_steps
-      bar.update(done - bar.count, note=note)
-
-    for claim in claims.each(
-      tuple(by_name),
-      finished=lambda: finished_waves(folder),
-      stop=stop,
-      tell=tell,
-    ):
+  with work(
+    folder,
+    {name: tune.num_steps for name in by_name},
+    label="finetune",
+    lease_s=tune.lease_s,
+    grace_s=tune.grace_s,
+  ) as farm:
+    for claim in farm:
       # --- 6 Start or resume --------------------------------------------------
       wave = by_name[claim.name]
-      tell(wave.name)
-      found = find_clusters(clusters, wave.keys)
-      data = wave_data(
-        [found[key] for key in wave.keys],
+      found, damaged = readable(clusters, wave.keys)
+      # The places of those that cannot be read are filled with a neighbour.
+      data = found and wave_data(
+        [found.get(key, *list(found.values())[:1]) for key in wave.keys],
         backbone,
         num_pictures=max(config.mine.max_images, _PICTURES),
         seed=config.seed,
       )
       data = jax.device_put(data, each)
       with WaveCheckpoints(
-        folder / "checkpoints", wave, worker=claims.worker
+        folder / "checkpoints", wave, worker=farm.worker
       ) as checkpoints:
         state = checkpoints.restore(start(len(wave.keys)))
         first = int(state["step"])
-        bar.skip(first)
+        farm.bar.skip(first)
+        if damaged:
+          is_damaged_E = np.array([key in damaged for key in wave.keys])
+          state = tuning.fail(state, is_damaged_E)
 
         # --- 7 Loop -----------------------------------------------------------
         seconds = []  # of each step that did not compile, an expert
         # Save, then step: a checkpoint of step n holds the losses before n.
-        for step in range(first, tune.num_steps):
-          due = step > first and step % tune.checkpoint_every == 0
-          if due or stop.is_set():
+        for step in range(first, tune.num_steps) if found else ():
+          stop = farm.stop.is_set()
+          if step > first and (stop or step % tune.checkpoint_every == 0):
             checkpoints.save(step, state)
-          if claim.lost or stop.is_set():
+          if stop or claim.lost:
             break
           began = time.monotonic()
           state = step_wave(state, frozen, data)
@@ -148,19 +155,33 @@ def run(config, workdir: Path) -> dict:
           if compiled:
             seconds.append((time.monotonic() - began) / len(wave.real_keys))
           compiled = True
-          bar.update(note=f"{wave.name} loss {loss:.4f}")
-
-        # --- 8 Finish ---------------------------------------------------------
-        if int(state["step"]) == tune.num_steps and claims.still_mine(claim):
-          write_times(folder, wave.name, seconds)
-          write_wave(folder, wave, state, teacher=tune.teacher)
-          checkpoints.remove()
+          farm.bar.update(note=f"{wave.name} loss {loss:.4f}")
+        else:
+          # --- 8 Finish -------------------------------------------------------
+          record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
+          params = state.pop("params")
+          del state  # Its room is needed to draw.
+          kept = difference(params, trainable) if is_difference else params
+          if draw is not None and farm.may_write(claim):
+            if is_difference:
+              params = changed(trainable, kept)
+            draw(params, wave.name, record["experts"], drawing.folder)
+          if farm.may_write(claim):
+            write_times(folder, wave.name, seconds)
+            gone = tune.keep == "nothing" and draw is not None
+            write_wave(
+              folder,
+              wave,
+              record,
+              params=None if gone else kept,
+              is_difference=is_difference,
+            )
+            checkpoints.remove()
 
   summary = summarise(folder, waves)
   if (each_s := median_time(folder)) is not None:
     summary["seconds_per_expert"] = each_s * tune.num_steps
   summary = current.finish(summary)
-  claims.clear()
   shutil.rmtree(folder / "checkpoints", ignore_errors=True)
   return summary
 

@@ -78,6 +78,21 @@ def make_start(
   return start
 
 
+def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:
+  """Makes some experts stay where they are, as if their loss were not finite.
+
+  Args:
+    state: of a wave.
+    failed_E: which.
+  """
+  before_E = np.asarray(state["failed_E"])
+  now_E = np.where(
+    failed_E & (before_E < 0), np.asarray(state["step"]), before_E
+  )
+  sharding = state["failed_E"].sharding
+  return state | {"failed_E": jax.device_put(now_E, sharding)}
+
+
 def make_step(
   teacher: Teacher, apply, backbone: Backbone, tx, mesh: Mesh, config
 ) -> Callable[..., dict[str, Any]]:

@@ -9,13 +9,17 @@ same, so whoever takes a wave over goes on from the newest state of anybody, on
 as many devices as it has. When the wave is done its checkpoints go.
 """
 
+import contextlib
+import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experts.waves import Wave
 from suti.io.checkpoint import Checkpoints
+from suti.io.files import is_disk_full
 
 
 class WaveCheckpoints:
@@ -42,16 +46,12 @@ class WaveCheckpoints:
         experts than the one that was saved. Rows of padding may be anything.
     """
     for step, worker in self._saved():
-      saved = Checkpoints(
-        self.folder / worker, model=self._model, read_only=True
-      )
-      try:
-        return saved.restore(state, step=step, any_length=True)
-      except ValueError as error:
-        # Its owner may live and tidy up; or it is damaged. Older ones will do.
-        print(f"Step {step} is lost: {error}", file=sys.stderr, flush=True)
-      finally:
-        saved.close()
+      with self._forgiven(f"Step {step} of {self.folder.name} is lost"):
+        saved = Checkpoints(
+          self.folder / worker, model=self._model, read_only=True
+        )
+        with contextlib.closing(saved):
+          return saved.restore(state, step=step, any_length=True)
     return state
 
   def save(self, step: int, state: Any) -> None:
@@ -60,26 +60,51 @@ class WaveCheckpoints:
     Raises:
       ValueError: the disk is full.
     """
-    self._own.save(step, state)
-    for _, worker in self._saved():
-      if worker != self._worker:
-        self._own.wait()  # until what replaces them is on the disk
-        shutil.rmtree(self.folder / worker, ignore_errors=True)
+    with self._forgiven(f"Step {step} of {self.folder.name} is not saved"):
+      self._own.save(step, state)
+      for _, worker in self._saved():
+        if worker != self._worker:
+          self._own.wait()  # until what replaces them is on the disk
+          shutil.rmtree(self.folder / worker, ignore_errors=True)
 
   def __enter__(self) -> "WaveCheckpoints":
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._own.close()
+    with self._forgiven(f"The last step of {self.folder.name} is not saved"):
+      self._own.close()
 
   def remove(self) -> None:
     """Removes all checkpoints of the wave, of whomever."""
-    self._own.wait()
+    with self._forgiven(f"The last step of {self.folder.name} is not saved"):
+      self._own.wait()
     shutil.rmtree(self.folder, ignore_errors=True)
 
   def _saved(self) -> list[tuple[int, str]]:
     """(step, worker) of every whole checkpoint, the newest first."""
-    steps = (path for path in self.folder.glob("*/*") if path.name.isdigit())
-    return sorted(
-      ((int(path.name), path.parent.name) for path in steps), reverse=True
-    )
+    found = []
+    for worker in _names_in(self.folder):
+      steps = filter(str.isdigit, _names_in(self.folder / worker))
+      found += [(int(step), worker) for step in steps]
+    return sorted(found, reverse=True)
+
+  @contextlib.contextmanager
+  def _forgiven(self, what: str) -> Iterator[None]:
+    """Says what went wrong and goes on: a checkpoint only spares work.
+
+    One may be damaged, or removed by a worker that has taken the wave over.
+    """
+    try:
+      yield
+    except Exception as error:
+      if is_disk_full(error):
+        raise
+      reason = " ".join(str(error).split())
+      print(f"{what}: {reason}", file=sys.stderr, flush=True)
+
+
+def _names_in(folder: Path) -> list[str]:
+  """What a folder holds; nothing if somebody has removed it."""
+  with contextlib.suppress(OSError):
+    return os.listdir(folder)
+  return []

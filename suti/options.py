@@ -123,7 +123,8 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "checkpoint_every": _count(),
     "lease_s": _number(low=1.0, remedy="seconds; 60 is a good value"),
     "grace_s": _number(low=0.0, remedy="seconds between SIGTERM and the end"),
-    "keep_weights": _flag(),
+    "draw_at_once": _flag(),
+    "keep": _choice("trainable", "difference", "nothing"),
   },
   "sample": dict(_SAMPLING),
   "filter": {

@@ -385,6 +385,7 @@ def stage(
   sections: Mapping[str, Any],
   *,
   reads: Sequence[str] = (),
+  during: str | None = None,
   folders: Mapping[str, str | os.PathLike] | None = None,
 ) -> Stage:
   """Opens a stage's folder, or says that it was finished before.
@@ -404,6 +405,7 @@ def stage(
       name; leave out what may change without a rerun.
     reads: names of the stages whose files this one reads; they must be
       finished, and must not have been made anew since this one was started.
+    during: the one of them that is running now, and does this one's work too.
     folders: models and datasets from outside the workdir, by the field of the
       config that names them; what they hold must not have changed either.
 
@@ -415,7 +417,10 @@ def stage(
   folder = workdir / name
   # Through JSON, so that tuples and lists compare equal.
   config = json.loads(json.dumps({k: _plain(v) for k, v in sections.items()}))
-  inputs = {read: _identity(workdir, read, name) for read in reads}
+  inputs = {
+    read: _identity(workdir, read, name, finished=read != during)
+    for read in reads
+  }
   inputs |= {
     field: files.fingerprint(folder)
     for field, folder in (folders or {}).items()
@@ -445,9 +450,9 @@ def _plain(value: Any) -> Any:
   return value.to_dict() if hasattr(value, "to_dict") else value
 
 
-def _identity(workdir: Path, read: str, reader: str) -> str:
+def _identity(workdir: Path, read: str, reader: str, *, finished: bool) -> str:
   """Names the run that made a stage's files after its config and its input."""
-  path = workdir / read / "done.json"
+  path = workdir / read / ("done.json" if finished else "stage.json")
   if not path.exists():
     raise ValueError(
       f"{reader} reads {workdir / read}, which is not finished: run"

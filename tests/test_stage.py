@@ -415,56 +415,6 @@ def test_a_stage_made_of_another_model_is_refused(tmp_path):
     tune()
 
 
-# --- SIGTERM -----------------------------------------------------------------
-
-_TERMINATED = """
-import sys, time
-from suti import options, preemption, stage
-options.check = lambda config: None
-def run(config, workdir):
-  print("running", flush=True)
-  {body}
-stage.main("experts.mine", run)
-"""
-_BODIES = {
-  "at once": "time.sleep(60)",
-  "between two steps": (
-    "\n  with preemption.deferred(grace_s=60, at_last=None) as stop:"
-    "\n    stop.wait(60); print('whole', flush=True)"
-  ),
-  "too late": (
-    # A lock that C waits for: no handler of Python's runs meanwhile.
-    "\n  import ctypes"
-    "\n  late = lambda: print('given back', flush=True)"
-    "\n  with preemption.deferred(grace_s=0.2, at_last=late):"
-    "\n    while True: ctypes.CDLL(None).sleep(60)"
-  ),
-}
-
-
-@pytest.mark.parametrize(
-  ("when", "said"),
-  [("at once", ""), ("between two steps", "whole\n"), ("too late", "given")],
-)
-def test_sigterm_has_a_code_and_a_line(config_path, tmp_path, root, when, said):
-  code = _TERMINATED.format(body=_BODIES[when])
-  with subprocess.Popen(
-    [sys.executable, "-c", code, *good(config_path, tmp_path)],
-    cwd=root,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  ) as process:
-    assert process.stdout.readline() == "running\n"
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-  assert process.returncode == 143
-  assert out.startswith(said)
-  assert err.splitlines() == [
-    "Stopped by SIGTERM. Start the same command again and it goes on from here."
-  ]
-
-
 # --- A stage that many processes run -----------------------------------------
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import experts.teachers
 from experts import sample, teacher, tuning
-from experts.wave_files import load_wave, write_wave
+from experts.wave_files import describe, load_wave, write_wave
 from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
 from suti.nn.param import functional
@@ -178,7 +178,8 @@ def test_its_loss_falls(tuned):
 def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
   cluster = inputs.make_clusters(1)[0]
   (wave,) = make_waves([cluster.key], experts_per_wave=1, num_devices=1)
-  write_wave(tmp_path, wave, tuned.state, teacher=tuned.name)
+  record = describe(wave, tuned.state, teacher=tuned.name, damaged={})
+  write_wave(tmp_path, wave, record, params=tuned.state["params"])
   file = tmp_path / f"{wave.name}.safetensors"
   params = load_wave(file, tuned.trainable, size=1)
   for name, x in params.items():

@@ -52,7 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
     experts_per_wave=400,
     inner="map",  # choice: one expert a core leaves nothing to vmap
     checkpoint_every=100,  # choice
-    keep_weights=False,
+    draw_at_once=True,
+    keep="nothing",
   )
   config.sample.update(
     images_per_prompt=1,

@@ -202,13 +202,20 @@ def clean_parts(folder: str | os.PathLike, *, shared: bool = False) -> None:
     shared: others may be writing there now: only what processes of this machine
       left that are dead is removed. False asks for the exclusive lock.
   """
-  for part in list(Path(folder).rglob(".*.part")):
-    if shared and not is_dead(_writer_of(part)):
-      continue
-    if part.is_dir():
-      shutil.rmtree(part, ignore_errors=True)
-    else:
-      part.unlink(missing_ok=True)
+  # Not rglob, which fails where another process removes what it walks through.
+  for root, folders, names in os.walk(folder):
+    parts = [
+      Path(root, name)
+      for name in (*folders, *names)
+      if name.startswith(".") and name.endswith(".part")
+    ]
+    for part in parts:
+      if shared and not is_dead(_writer_of(part)):
+        continue
+      if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+      else:
+        part.unlink(missing_ok=True)
 
 
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:

@@ -7,11 +7,13 @@ demonstrations, other images of a batch); a mask says which count.
 Shape suffixes: B batch, S queries, L keys, N heads, D width of a head.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import backend
 
 # Up to this many logits all are held at once: 32 MB in float32.
 _MAX_LOGITS = 1 << 23
@@ -43,6 +45,8 @@ def attend(
     (B, S, N, D), in the dtype of the queries; the softmax is in float32.
   """
   scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
+  if mask is None and bias is None and _has_kernel(q_BSND):
+    return _fused(q_BSND, k_BLND, v_BLND, scale)
   # Scaling the queries costs S * D products, scaling the logits S * L.
   q_BSND = q_BSND * jnp.asarray(scale, q_BSND.dtype)
   if mask is not None:
@@ -72,6 +76,51 @@ def split_heads(x_BSD: jax.Array, num_heads: int) -> jax.Array:
 def merge_heads(x_BSND: jax.Array) -> jax.Array:
   """(B, S, N, D) -> (B, S, N * D)."""
   return x_BSND.reshape(*x_BSND.shape[:-2], -1)
+
+
+def _has_kernel(q_BSND):
+  """Whether cuDNN's fused attention is there and takes heads of this kind."""
+  return (
+    jax.default_backend() == "gpu"
+    and "cuda" in backend.get_backend().platform_version
+    and q_BSND.dtype in (jnp.bfloat16, jnp.float16)
+    and q_BSND.shape[-1] % 8 == 0
+    and q_BSND.shape[-1] <= 128
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _fused(q_BSND, k_BLND, v_BLND, scale, implementation: Any = "cudnn"):
+  """Attention of cuDNN: logits are never written to memory."""
+  return jax.nn.dot_product_attention(
+    q_BSND, k_BLND, v_BLND, scale=scale, implementation=implementation
+  )
+
+
+def _fused_forward(q_BSND, k_BLND, v_BLND, scale, implementation: Any):
+  """Its gradient takes even numbers of queries and of keys only."""
+  batch, num_queries = q_BSND.shape[:2]
+  lengths = {}
+  if k_BLND.shape[1] % 2:
+    lengths["key_value_seq_lengths"] = jnp.full(batch, k_BLND.shape[1])
+
+  def padded(*inputs):
+    out_BSND = jax.nn.dot_product_attention(
+      *(_even(x) for x in inputs),
+      scale=scale,
+      implementation=implementation,
+      **lengths,
+    )
+    return out_BSND[:, :num_queries]
+
+  return jax.vjp(padded, q_BSND, k_BLND, v_BLND)
+
+
+_fused.defvjp(_fused_forward, lambda _, __, pull_back, dy: pull_back(dy))
+
+
+def _even(x_BSND):
+  return jnp.pad(x_BSND, ((0, 0), (0, x_BSND.shape[1] % 2), (0, 0), (0, 0)))
 
 
 def _attend(q_NSD, k_NLD, v_NLD, mask, bias):

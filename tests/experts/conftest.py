@@ -16,6 +16,9 @@ from suti.backbone import load_backbone
 from tests import tiny
 from tests.experts import inputs
 
+# Fields that no program depends on.
+NO_PROGRAM = ("images_per_prompt", "checkpoint_every", "draw_at_once", "keep")
+
 
 @pytest.fixture(scope="session")
 def models(tiny_clip, tiny_identity, tmp_path_factory):
@@ -49,9 +52,10 @@ def _remember(make):
   def remembered(*args):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
-    # Of a whole config `make_draw` reads this section, and no counts.
+    # Of a whole config `make_draw` reads this section.
     program = dict(config.get("sample", config))
-    program.pop("images_per_prompt", None)
+    for field in NO_PROGRAM:
+      program.pop(field, None)
     key = f"{args[0].paper} {mesh} {program}"
     if key not in made:
       made[key] = Program(make(*args))

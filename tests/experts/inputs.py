@@ -8,8 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.quickstart import get_config
+from experts.clusters import write_clusters
 from suti.evaluation.scores import Scorer
-from suti.io.records import write_lines, write_records
+from suti.io.records import write_lines
 from suti.schema import Cluster, Prompt, content_key
 from suti.stage import stage
 from tests import tiny
@@ -39,6 +40,7 @@ def make_config(models: dict[str, pathlib.Path], **finetune) -> ConfigDict:
     experts_per_wave=16,
     checkpoint_every=2,
     inner="vmap",
+    draw_at_once=False,
   )
   config.finetune.update(finetune)
   return config.lock()
@@ -75,9 +77,8 @@ def make_clusters(num: int) -> list[Cluster]:
 
 def write_stages(workdir: pathlib.Path, clusters: list[Cluster]) -> None:
   """experts/mine and experts/prompts, finished; one to three prompts each."""
-  write_records(
-    workdir / "experts/mine/clusters.array_record", clusters, kind=Cluster
-  )
+  keys = [cluster.key for cluster in clusters]
+  write_clusters(workdir / "experts/mine", keys, iter(clusters))
   prompts = [
     Prompt(cluster=cluster.key, prompt=text, skill="attribute")
     for number, cluster in enumerate(clusters)

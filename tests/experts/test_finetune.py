@@ -2,10 +2,12 @@
 """Waves of experts: independent, without communication, resumable."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -15,7 +17,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from experts import finetune, teacher, tuning, wave_files
+from experts.wave_checkpoints import WaveCheckpoints
 from experts.waves import make_waves, wave_data
+from suti import preemption
 from suti.backbone import load_backbone
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
@@ -169,8 +173,14 @@ def test_a_quarantined_expert_is_named_and_all_are_an_error(
   failed_E = np.array([-1, 2] + [-1] * 6)
   loss_ET = wave["loss_ET"][:8].copy()
   loss_ET[1, 2] = np.nan
-  state = wave | {"failed_E": failed_E, "loss_ET": loss_ET}
-  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+
+  def write(state):
+    record = wave_files.describe(
+      one_wave, state, teacher="dreambooth", damaged={}
+    )
+    wave_files.write_wave(tmp_path, one_wave, record, params=None)
+
+  write(wave | {"failed_E": failed_E, "loss_ET": loss_ET})
   summary = wave_files.summarise(tmp_path, [one_wave])
   assert summary["experts"] == 6
   assert summary["quarantined"] == (
@@ -180,8 +190,7 @@ def test_a_quarantined_expert_is_named_and_all_are_an_error(
   assert (expert.status, expert.steps) == ("quarantined", 2)
   assert np.isfinite(expert.loss)
 
-  state = wave | {"failed_E": np.zeros(8, np.int32)}
-  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+  write(wave | {"failed_E": np.zeros(8, np.int32)})
   with pytest.raises(ValueError, match=r"All 7 experts were quarantined"):
     wave_files.summarise(tmp_path, [one_wave])
 
@@ -200,6 +209,63 @@ def test_a_run_writes_real_experts_and_their_losses(tuned, clusters):
   assert [e["cluster"] for e in experts] == [c.key for c in clusters]
   assert all(len(curve) == 4 for r in records for curve in r["losses"])
   assert not (folder / "checkpoints").exists()
+
+
+def test_a_wave_goes_on_with_other_numbers_of_devices(
+  loops, clusters, tmp_path
+):
+  """8, then 4, then 1: another padding each time, the same experts."""
+  keys = [cluster.key for cluster in clusters[:10]]
+  whole = loops["mapped"].run([*clusters[:10], *clusters[9:10] * 6])
+  backbone = loops["mapped"].backbone
+  state = None
+  for last, num_devices in ((2, 8), (3, 4), (NUM_STEPS, 1)):
+    loop = (
+      loops["mapped"]
+      if num_devices == 8
+      else Loop(backbone, num_devices=num_devices, teacher="lora", inner="map")
+    )
+    (wave,) = make_waves(keys, experts_per_wave=16, num_devices=num_devices)
+    assert len(wave.keys) == {8: 16, 4: 12, 1: 10}[num_devices]
+    data = loop.data([*clusters[:10], *clusters[9:10] * (len(wave.keys) - 10)])
+    with WaveCheckpoints(
+      tmp_path, wave, worker=f"on-{num_devices}"
+    ) as checkpoints:
+      state = checkpoints.restore(loop.start(len(wave.keys)))
+      for _ in range(int(state["step"]), last):
+        state = loop.step(state, loop.frozen, data)
+      assert int(state["step"]) == last
+      checkpoints.save(last, state)
+    (left,) = (tmp_path / wave.name).iterdir()
+    assert left.name == f"on-{num_devices}", "its predecessors' are gone"
+  for name in ("params", "loss_ET", "failed_E"):
+    for one, two in zip(
+      jax.tree.leaves(whole[name]), jax.tree.leaves(state[name]), strict=True
+    ):
+      np.testing.assert_array_equal(one[:10], np.asarray(two)[:10])
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+  loops, clusters, tmp_path, capsys
+):
+  loop = loops["mapped"]
+  (wave,) = make_waves(
+    [c.key for c in clusters[:16]], experts_per_wave=16, num_devices=8
+  )
+  state, data = loop.start(16), loop.data(clusters[:16])
+  with WaveCheckpoints(tmp_path, wave, worker="first") as checkpoints:
+    for step in (1, 2):
+      state = loop.step(state, loop.frozen, data)
+      checkpoints.save(step, state)
+  newest = tmp_path / wave.name / "first" / "2"
+  for file in (newest / "state").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  with WaveCheckpoints(tmp_path, wave, worker="second") as checkpoints:
+    assert int(checkpoints.restore(loop.start(16))["step"]) == 1
+  assert (
+    "Step 2 of wave-00000 is lost: The checkpoint " in capsys.readouterr().err
+  )
 
 
 class KilledError(Exception):
@@ -243,6 +309,53 @@ def test_a_killed_run_ends_in_the_same_files(
       assert (whole / path).read_bytes() == (workdir / path).read_bytes(), path
   assert finetune.run(config, workdir)["experts"] == 20
   shutil.rmtree(workdir)
+
+
+def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
+  whole, config = tuned
+  config = config.copy_and_resolve_references().unlock()
+  config.finetune.checkpoint_every = 100  # no checkpoint but the last
+  inputs.write_stages(tmp_path, clusters)
+  make_step, steps = tuning.make_step, []
+
+  def counted(*args):
+    step = make_step(*args)
+
+    def step_and_count(*inputs):
+      steps.append(1)
+      if len(steps) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step(*inputs)
+
+    return step_and_count
+
+  monkeypatch.setattr(tuning, "make_step", counted)
+  with pytest.raises(preemption.TerminatedError), preemption.watched():
+    finetune.run(config, tmp_path)
+  folder = tmp_path / "experts/finetune"
+  assert len(steps) == 3
+  assert not list((folder / "claims").iterdir())
+  finetune.run(config, tmp_path)
+  assert len(steps) == 2 * NUM_STEPS
+  for name in ("wave-00000", "wave-00001"):
+    path = f"experts/finetune/{name}.safetensors"
+    assert (whole / path).read_bytes() == (tmp_path / path).read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_the_wave_is_given_back(
+  tuned, clusters, tmp_path, monkeypatch
+):
+  inputs.write_stages(tmp_path, clusters)
+
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(wave_files, "save_file", full)
+  with pytest.raises(ValueError, match=r"The disk of .* is full: free some sp"):
+    finetune.run(tuned[1], tmp_path)
+  folder = tmp_path / "experts/finetune"
+  assert not list((folder / "claims").iterdir())
+  assert not list(folder.glob("wave-*"))
 
 
 def test_a_size_that_the_backbone_does_not_make_is_refused(tuned, tmp_path):

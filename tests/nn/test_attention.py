@@ -136,3 +136,24 @@ def test_heads_are_consecutive_channels():
   heads = split_heads(x, 4)
   np.testing.assert_array_equal(heads[1, 2, 3], x[1, 2, 6:])
   np.testing.assert_array_equal(merge_heads(heads), x)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(6, 4), (5, 7), (4, 77)])
+def test_what_is_padded_for_the_fused_kernel_changes_nothing(queries, keys):
+  # On a CPU with XLA's implementation in the place of the kernel's.
+  q, k, v = (
+    jax.random.normal(jax.random.key(i), (2, length, 3, 8))
+    for i, length in enumerate((queries, keys, keys))
+  )
+
+  def fused(q, k, v):
+    return attention._fused(q, k, v, 0.3, "xla")
+
+  def plain(q, k, v):
+    return attention.attend(q, k, v, scale=0.3)
+
+  expected, pull_back = jax.vjp(plain, q, k, v)
+  found, fused_pull_back = jax.vjp(fused, q, k, v)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  for a, b in zip(fused_pull_back(q), pull_back(q), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
