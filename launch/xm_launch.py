@@ -7,9 +7,9 @@
     --workdir /gcs/BUCKET/suti --slices 8 --tpu v4-128 --executor kubernetes \
     --image REGION-docker.pkg.dev/PROJECT/suti/suti --dry-run
 
-A stage is a work unit, `experts.finetune` one for each slice: slices share the
-workdir and claim its waves, and never talk to each other. A stage begins when
-the one before it has ended. Start the same command again after anything: what
+A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
+slice: slices share the workdir and claim its waves, and never talk to each
+other. A stage begins when the one before it has ended. Start the same command again after anything: what
 is finished is not run again.
 
 The local executor needs no container. XManager's own specs for TPUs end where
@@ -36,7 +36,7 @@ STAGES = (
   ("experts.mine", False),
   ("experts.prompts", False),
   ("experts.finetune", True),
-  ("experts.sample", False),
+  ("experts.sample", True),
   ("experts.filter", False),
   ("experts.pack", False),
   ("apprentice.train", False),

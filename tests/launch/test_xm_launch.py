@@ -102,11 +102,12 @@ def test_here_workers_run_at_once_and_stages_in_a_row():
   lines = shown(*args, "--config.seed=3").splitlines()
   flags = "--config c.py:a --workdir 'my runs' --config.seed=3"
   commands = [f"{sys.executable} -m {name} {flags}" for name in STAGES[:-1]]
-  tune = commands[2] + " &"
+  tune, draw = (command + " &" for command in commands[2:4])
   assert lines == [
     *commands[:2],
     *[tune, tune, "wait"],
-    *commands[3:],
+    *[draw, draw, "wait"],
+    *commands[4:],
     f"{sys.executable} -m suti.cli run {flags}",
   ]
 
@@ -135,7 +136,8 @@ def test_vertex_is_asked_for_a_slice_for_each_unit(tpu, machine):
   assert names == [
     *("suti_mine", "suti_prompts"),
     *("suti_finetune-0", "suti_finetune-1", "suti_finetune-2"),
-    *("suti_sample", "suti_filter", "suti_pack", "suti_train", "suti_report"),
+    *("suti_sample-0", "suti_sample-1", "suti_sample-2"),
+    *("suti_filter", "suti_pack", "suti_train", "suti_report"),
   ]
   spec = jobs[2]["jobSpec"]
   (pool,) = spec["workerPoolSpecs"]
@@ -165,7 +167,7 @@ def test_kubernetes_gets_a_pod_for_each_host(tpu, kind, topology, hosts, chips):
   yaml = pytest.importorskip("yaml")
   args = ("--executor", "kubernetes", "--tpu", tpu, "--slices", "2", "--spot")
   parts = list(yaml.safe_load_all(shown(*ELSEWHERE, *args)))
-  assert [part["kind"] for part in parts] == ["Service", "Job"] * 9
+  assert [part["kind"] for part in parts] == ["Service", "Job"] * 10
   service, job = parts[4:6]  # of the first worker of experts.finetune
   name = "suti-finetune-0"
   assert job["metadata"]["name"] == service["metadata"]["name"] == name
