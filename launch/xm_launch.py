@@ -9,8 +9,8 @@
 
 A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
 slice: slices share the workdir and claim its waves, and never talk to each
-other. A stage begins when the one before it has ended. Start the same command again after anything: what
-is finished is not run again.
+other. A stage begins when the one before it has ended. Start the same command
+again after anything: what is finished is not run again.
 
 The local executor needs no container. XManager's own specs for TPUs end where
 its clients do: Vertex knows v2 and v3, and its Kubernetes jobs ask for no TPU

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """launch/xm_launch.py: what it sends elsewhere, and a run on this machine."""
 
+import http.server
+import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import threading
+import types
 
 import pytest
 
@@ -199,6 +204,144 @@ def test_kubernetes_gets_a_pod_for_each_host(tpu, kind, topology, hosts, chips):
     {"name": "data", "mountPath": "/gcs/data"}
   ]
   assert pod["volumes"][0]["csi"]["volumeAttributes"]["bucketName"] == "data"
+
+
+# --- Sent ---------------------------------------------------------------------
+
+
+class Cluster(http.server.ThreadingHTTPServer):
+  """What answers for a Kubernetes cluster: jobs end as soon as they are asked.
+
+  Attributes:
+    posted: what was created, in order, as (path, body).
+    failing: the name of a unit whose job fails.
+  """
+
+  def __init__(self, folder: pathlib.Path) -> None:
+    self.posted: list[tuple[str, dict]] = []
+    self.failing = "none"
+    cluster = self
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+      def do_POST(self):
+        size = int(self.headers["Content-Length"])
+        body = json.loads(self.rfile.read(size))
+        cluster.posted.append((self.path, body))
+        self.answer(body)
+
+      def do_GET(self):
+        name = self.path.split("/")[-2]
+        kind = "Failed" if f"-{cluster.failing}-" in name else "Complete"
+        state = {"type": kind, "status": "True"}
+        self.answer({"status": {"conditions": [state]}})
+
+      def answer(self, body):
+        text = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+      def log_message(self, *_):
+        pass
+
+    super().__init__(("127.0.0.1", 0), Handler)
+    server = f"http://127.0.0.1:{self.server_port}"
+    self.config = folder / "kubeconfig"
+    self.config.write_text(
+      json.dumps(
+        {
+          "current-context": "here",
+          "contexts": [{"name": "here", "context": {"cluster": "here"}}],
+          "clusters": [{"name": "here", "cluster": {"server": server}}],
+          "users": [],
+        }
+      )
+    )
+
+
+@pytest.fixture
+def cluster(tmp_path):
+  with Cluster(tmp_path) as server:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+
+
+def send(cluster, tmp_path):
+  args = ("--executor", "kubernetes", "--tpu", "v5e-16", "--slices", "2")
+  return launch(
+    *ELSEWHERE, *args, HOME=str(tmp_path), KUBECONFIG=str(cluster.config)
+  )
+
+
+@pytest.mark.xm
+def test_xmanager_creates_the_jobs_of_a_stage_when_the_last_has_ended(
+  cluster, tmp_path
+):
+  result = send(cluster, tmp_path)
+  assert result.returncode == 0, result.stderr
+  jobs = [body for path, body in cluster.posted if path.endswith("/jobs")]
+  names = [job["metadata"]["name"] for job in jobs]
+  # With the experiment's number, so that another one can be sent at any time.
+  names = [re.fullmatch(r"suti-(.*)-\d+", name)[1] for name in names]
+  assert names[:2] == ["mine", "prompts"]
+  assert sorted(names[2:4]) == ["finetune-0", "finetune-1"]
+  assert names[6:] == ["filter", "pack", "train", "report"]
+  assert jobs[0]["spec"]["completions"] == 4
+  services = [x for path, x in cluster.posted if path.endswith("/services")]
+  assert len(services) == len(jobs) == 10
+
+
+@pytest.mark.xm
+def test_a_job_that_fails_ends_the_experiment(cluster, tmp_path):
+  """XManager's own wait would go on for ever."""
+  cluster.failing = "prompts"
+  result = send(cluster, tmp_path)
+  assert result.returncode == 1
+  assert "Error: a stage failed (job suti-prompts-" in result.stderr
+  assert len(cluster.posted) == 4
+
+
+@pytest.mark.xm
+def test_vertex_is_sent_what_was_shown(monkeypatch):
+  """With a client that keeps what it is given: there is no other Vertex AI."""
+  monkeypatch.syspath_prepend(str(ROOT / "launch"))
+  xm_launch = importlib.import_module("xm_launch")
+  aiplatform = pytest.importorskip("google.cloud.aiplatform")
+  auth = importlib.import_module("xmanager.cloud.auth")
+  vertex = importlib.import_module("xmanager.cloud.vertex")
+  sent = {}
+
+  class Job:
+    resource_name = "projects/p/jobs/1"
+
+    def __init__(self, **kw):
+      sent.update(kw)
+
+    def submit(self, *, scheduling_strategy):
+      sent["strategy"] = scheduling_strategy.name
+
+  def start(client):
+    client.project, client.location = "p", "us-central1"
+
+  monkeypatch.setattr(aiplatform, "CustomJob", Job)
+  monkeypatch.setattr(auth, "get_bucket", lambda: "b")
+  monkeypatch.setattr(vertex.Client, "__init__", start)
+  args = ("--executor", "vertex", "--tpu", "v6e-16", "--spot")
+  options, overrides, _ = xm_launch.read_arguments([*ELSEWHERE, *args])
+  launcher = xm_launch.Vertex(options)
+  units = {u.name: u for row in xm_launch.plan(options, overrides) for u in row}
+  launcher.register(units)
+  job = types.SimpleNamespace(name="finetune")
+  name = vertex.get_default_client().launch("suti_1", [job])
+  assert name == Job.resource_name
+  assert sent["display_name"] == "suti_1" and sent["strategy"] == "SPOT"
+  assert sent["worker_pool_specs"] == [launcher.pool(units["finetune"])]
+  assert sent["staging_bucket"] == "gs://b"
 
 
 # --- A run --------------------------------------------------------------------
