@@ -24,7 +24,7 @@ from apprentice.method import Field
 from suti.io.records import open_examples
 from suti.schema import Example
 
-# B batch, K demonstrations, H W C image, L text tokens, D width.
+# B batch, K demonstrations, H W C image.
 
 
 def batches(
@@ -44,7 +44,7 @@ def batches(
     sources: examples with random access, joined: `open_folder`, or what
       `apprentice.latents` made of it.
     fields: what the method needs of an example.
-    encode_text: texts -> (text_BLD, text_mask_BL).
+    encode_text: texts -> what a net is told of them (`suti.conditions`).
     size_px: side of the images; others are cropped and resized.
     batch_size: of all processes together.
     num_demonstrations: K; where a cluster has fewer, the mask says so.

@@ -15,9 +15,9 @@ import numpy as np
 from apprentice.method import Field
 from suti.images import square_crop_resize, to_pm1
 
-# B batch, K demonstrations, H W C image, L text tokens, D width.
+# B batch, K demonstrations, H W C image.
 
-EncodeText = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+EncodeText = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
 
 
 def make_fields(
@@ -29,7 +29,7 @@ def make_fields(
   num_demonstrations: int,
   encode_text: EncodeText,
   size_px: int,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """All arrays an example can be asked for; training and sampling share them.
 
   Args:
@@ -39,29 +39,27 @@ def make_fields(
       latents as the target.
     captions: their texts.
     num_demonstrations: K.
-    encode_text: texts -> (text_BLD, text_mask_BL).
+    encode_text: texts -> what a net is told of them (`suti.conditions`).
     size_px: side of the images.
 
-  Returns: image_u8_HWC (if there is one), text_LD, text_mask_L,
-    demonstrations_u8_KHWC, demonstration_mask_K, demonstration_text_KLD,
-    demonstration_text_mask_KL, by the names of `Method.fields`.
+  Returns: image_u8_HWC (if there is one), text, demonstrations_u8_KHWC,
+    demonstration_mask_K, demonstration_text, by the names of `Method.fields`;
+    texts are dicts of arrays, of which the second leads with K.
   """
   missing = num_demonstrations - len(demonstrations)
   assert missing >= 0, (num_demonstrations, len(demonstrations))
-  text, text_mask = encode_text([prompt, *captions, *[""] * missing])
+  told = encode_text([prompt, *captions, *[""] * missing])
   target = [] if image is None else [fit(image, size_px)]
   pictures = [fit(x, size_px) for x in demonstrations]
   empty = np.zeros((size_px, size_px, 3), np.uint8)
   blank = np.zeros_like([*target, *pictures, empty][0])
   arrays = {
-    "text": text[0],
-    "text_mask": text_mask[0],
+    "text": {name: x[0] for name, x in told.items()},
     "demonstrations": np.asarray(
       [*pictures, *[blank] * missing], blank.dtype
     ).reshape(num_demonstrations, *blank.shape),
     "demonstration_mask": np.arange(num_demonstrations) < len(demonstrations),
-    "demonstration_text": text[1:],
-    "demonstration_text_mask": text_mask[1:],
+    "demonstration_text": {name: x[1:] for name, x in told.items()},
   }
   if target:
     arrays["image"] = target[0]
@@ -69,8 +67,8 @@ def make_fields(
 
 
 def pick(
-  arrays: Mapping[str, np.ndarray], fields: Mapping[str, Field]
-) -> dict[str, np.ndarray]:
+  arrays: Mapping[str, Any], fields: Mapping[str, Field]
+) -> dict[str, Any]:
   """The arrays a method asked for.
 
   Raises:
@@ -87,10 +85,10 @@ def pick(
 def to_latents(
   backbone: Any,
   vae_params: Mapping[str, jax.Array],
-  batch: Mapping[str, jax.Array],
+  batch: Mapping[str, Any],
   *,
   dtype: Any,
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
   """Replaces every picture of a batch, uint8, by what the U-Net denoises.
 
   Latents that were encoded before, float16, become `dtype`.
@@ -106,33 +104,35 @@ def to_latents(
     x_BHWC = backbone.codec.encode(vae_params, image_pm1_BHWC.astype(dtype))
     return x_BHWC.reshape(*lead, *x_BHWC.shape[1:])
 
-  return {name: convert(array) for name, array in batch.items()}
+  return jax.tree.map(convert, dict(batch))
 
 
 def drop(
-  batch: Mapping[str, jax.Array], key: jax.Array, *, null_text: Any, config: Any
-) -> dict[str, jax.Array]:
+  batch: Mapping[str, Any], key: jax.Array, *, null_text: Any, config: Any
+) -> dict[str, Any]:
   """Hides text and demonstrations of some examples, independently.
 
   All four branches occur, so that any guidance can be used later. Of the
   examples that keep their demonstrations, each keeps a random number of them.
 
   Args:
-    batch: text (B, L, D), text_mask, and demonstration_mask (B, K) if the
-      method has demonstrations.
+    batch: text, and demonstration_mask (B, K) if the method has
+      demonstrations.
     key: of this step.
-    null_text: ((1, L, D), (1, L)), the encoded empty text.
+    null_text: the same of no text, one row.
     config: text_dropout, demonstration_dropout; min_demonstrations (1, or K to
       always show all, as the paper does).
 
   Returns: the batch with other texts and masks.
   """
   text_key, subject_key, number_key = jax.random.split(key, 3)
-  num = len(batch["text"])
+  (num,) = {len(x) for x in jax.tree.leaves(batch["text"])}
   gone_B = jax.random.bernoulli(text_key, config.text_dropout, (num,))
-  text = jnp.where(gone_B[:, None, None], null_text[0], batch["text"])
-  mask = jnp.where(gone_B[:, None], null_text[1], batch["text_mask"])
-  batch = {**batch, "text": text, "text_mask": mask}
+
+  def hide(null, x_B):
+    return jnp.where(gone_B.reshape(num, *[1] * (x_B.ndim - 1)), null, x_B)
+
+  batch = {**batch, "text": jax.tree.map(hide, null_text, batch["text"])}
   if "demonstration_mask" in batch:
     most = batch["demonstration_mask"].shape[1]
     least = config.get("min_demonstrations")

@@ -55,17 +55,18 @@ def drawer(
   Returns:
     draw(params, vae_params, batch, null_text, seeds_B, guidance) ->
     image_pm1_BHWC. `batch` is `Method.fields` without the target, images uint8;
-    `null_text` is the pair (1, L, D), (1, L); `guidance` is (text weight,
-    subject weight), of which "joint" reads the second.
+    `null_text` is the backbone's, one row; `guidance` is (text weight, subject
+    weight), of which "joint" reads the second.
   """
   backbone, method = apprentice.backbone, apprentice.method
   sample = SAMPLERS[sampling["sampler"]]
   mode = sampling.get("guidance_mode") or "joint"
 
   def draw(params, vae_params, batch, null_text, seeds_B, guidance):
-    num = seeds_B.shape[0]
-    text = (batch["text"], batch["text_mask"])
-    null = tuple(jnp.broadcast_to(x, (num, *x.shape[1:])) for x in null_text)
+    num, text = seeds_B.shape[0], batch["text"]
+    null = jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), null_text
+    )
     latents = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
     context = method.encode(apprentice.apply, params, latents)
 
@@ -118,7 +119,7 @@ def make_batch(
   rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]],
   *,
   num_demonstrations: int,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """Stacks what is to be drawn as training stacks its examples.
 
   Args:
@@ -126,7 +127,7 @@ def make_batch(
     rows: (prompt, demonstrations, captions) of each image.
     num_demonstrations: K.
 
-  Returns: {field: array_B...}.
+  Returns: {field: array_B..., or a text's dict of them}.
   """
   fields = dict(apprentice.method.fields(apprentice.config))
   fields.pop("image")
@@ -145,7 +146,7 @@ def make_batch(
     )
     for prompt, demonstrations, captions in rows
   ]
-  return {name: np.stack([a[name] for a in arrays]) for name in fields}
+  return jax.tree.map(lambda *rows: np.stack(rows), *arrays)
 
 
 def generate(
@@ -209,7 +210,7 @@ def generate(
     apprentice.params,
     apprentice.backbone.codec.params,
     batch,
-    apprentice.backbone.encode_text([""]),
+    apprentice.backbone.null_text(),
     (np.arange(num) + seed).astype(np.uint32),
     weights(sampling),
   )

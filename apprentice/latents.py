@@ -18,12 +18,11 @@ import numpy as np
 
 from apprentice.fields import fit
 from suti.backbone import Backbone
-from suti.images import to_pm1
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.schema import Example
 from suti.stage import progress
 
-_BLOCK = 256  # pictures encoded at once
+_BLOCK = 256  # pictures encoded at once, at most
 
 
 class LatentExample(NamedTuple):
@@ -101,7 +100,8 @@ def encode_examples(
     pictures = new_pictures()
     with (part / "latents.bin").open("wb") as file:
       while block := list(islice(pictures, _BLOCK)):
-        file.write(_encode(block, backbone).tobytes())
+        x_BHWC = backbone.encode_pictures(block, at_once=_BLOCK)
+        file.write(x_BHWC.astype(np.float16).tobytes())
     write_json(
       part / "index.json",
       {
@@ -112,10 +112,3 @@ def encode_examples(
       },
     )
   return LatentExamples(folder)
-
-
-def _encode(block: Sequence[np.ndarray], backbone: Backbone) -> np.ndarray:
-  # Padded: one compiled program for the last block too.
-  image_u8_BHWC = np.stack([*block, *[block[-1]] * (_BLOCK - len(block))])
-  x_BHWC = backbone.to_latent(to_pm1(image_u8_BHWC))
-  return np.asarray(x_BHWC[: len(block)], np.float16)

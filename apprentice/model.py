@@ -150,10 +150,14 @@ def check_base(folder: Path, backbone: Backbone) -> None:
 
 def _frozen(base: Path) -> str:
   """Names what an apprentice takes over from its base as it is."""
+  parts = ["text_encoder", "tokenizer", "vae", "scheduler"]
+  # Only where there are any: a name is not to change for all the others.
+  seconds = ("text_encoder_2", "tokenizer_2")
+  parts += [part for part in seconds if (base / part).is_dir()]
   return content_key(
     *(
       fingerprint(base / part) if (base / part).is_dir() else ""
-      for part in ("text_encoder", "tokenizer", "vae", "scheduler")
+      for part in parts
     )
   )
 

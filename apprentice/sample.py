@@ -206,9 +206,7 @@ class _Drawer:
     self._whole, self._rows = replicated(mesh), batch_sharding(mesh)
     self._params = jax.device_put(system.params, self._whole)
     self._vae_params = jax.device_put(system.backbone.codec.params, self._whole)
-    self._null_text = jax.device_put(
-      system.backbone.encode_text([""]), self._whole
-    )
+    self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
 
   def __call__(self, rows: Sequence[Row]) -> list[Candidate]:

@@ -58,7 +58,7 @@ from suti.parallel.mesh import (
 from suti.parallel.rules import param_shardings, state_shardings
 from suti.stage import main, progress, stage
 
-# B batch, K demonstrations, H W C latent, L text tokens, D width.
+# B batch, K demonstrations, H W C latent.
 
 
 def run(config: Any, workdir: Path) -> dict:
@@ -130,7 +130,7 @@ def run(config: Any, workdir: Path) -> dict:
     demonstration_targets=train.get("demonstration_targets") or 0.0,
     seed=config.seed,
   )
-  null_text = backbone.encode_text([""])
+  null_text = backbone.null_text()
   dtype = train.get("dtype") or "float32"  # of the arithmetic
 
   # ------------------------------------------------ 4 Shardings and arrays
@@ -162,14 +162,15 @@ def run(config: Any, workdir: Path) -> dict:
     drop_key, loss_key = jax.random.split(key)
     batch = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
     batch = drop(batch, drop_key, null_text=null_text, config=train)
-    text = (batch["text"], batch["text_mask"])
 
     def loss(params):
       whole = {n: p.astype(dtype) for n, p in (params | frozen).items()}
       context = method.encode(apply, whole, batch)
       return denoising_loss(
         backbone.schedule,
-        lambda x, t_B: method.denoise(apply, whole, x, t_B, text, context),
+        lambda x, t_B: method.denoise(
+          apply, whole, x, t_B, batch["text"], context
+        ),
         batch["image"],
         loss_key,
         weighting=train.get("weighting") or "uniform",

@@ -62,16 +62,31 @@ def get_config(arg: str = "") -> ConfigDict:
   config.finetune = ConfigDict(
     {
       "teacher": "dreambooth",  # a file of experts/teachers
+      "text_dtype": "float32",  # of the text encoders; the paper is silent
       "num_steps": 60,  # paper: 500
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
       "experts_per_wave": 4,  # paper: 400, one a core
+      # What a device takes at once, a number or "auto", as many as it has room
+      # for; then the wave is as large as all devices together. "": see above.
+      "experts_per_device": "",
       "num_clusters": placeholder(int),  # the first N clusters; all of them
-      "inner": "vmap",  # how the experts of one device run: vmap | map
+      # How the experts of one device run: vmap, all at once | map, one after
+      # the other, in the memory of one | auto, at once if there is room.
+      "inner": "vmap",
+      "remat": False,  # compute insides of layers twice, to hold fewer at once
+      "dtype": "float32",  # of the arithmetic; the paper is silent
+      # What is kept of an expert; bfloat16 is rounded by chance.
+      "master_dtype": "float32",
+      # An expert stops when the mean loss of `stop_window` steps is not by the
+      # share `stop_gain` below that of as many before; 0 never. Paper: never.
+      "stop_window": 0,
+      "stop_gain": 0.02,
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
+      "log_every": 10,
       # After so long without a sign of life a worker's wave is another's.
       "lease_s": 60.0,
       # For a last checkpoint after SIGTERM; a preemptible TPU has 30 s.

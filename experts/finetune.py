@@ -14,6 +14,7 @@ while its weights are on the devices: the files of `experts.sample`, byte for
 byte. What is drawn with is what `config.finetune.keep` would keep.
 """
 
+import dataclasses
 import shutil
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experts import sample, tuning
+from experts import packing, sample, tuning
 from experts.claims import work
 from experts.clusters import read_clusters, readable
 from experts.prompts import read_prompts
@@ -36,11 +37,10 @@ from experts.wave_files import (
   write_times,
   write_wave,
 )
-from experts.waves import make_waves, wave_data
+from experts.waves import describe_wave, make_waves, wave_data
 from suti.backbone import find_model
 from suti.parallel.mesh import (
   batch_sharding,
-  check_batch,
   make_mesh,
   replicated,
 )
@@ -58,7 +58,14 @@ def run(config, workdir: Path) -> dict:
   # --- 1 Config and mesh ------------------------------------------------------
   tune = config.finetune
   # These change nothing of what is written, but for when, and what stays.
-  free = ("checkpoint_every", "draw_at_once", "grace_s", "keep", "lease_s")
+  free = (
+    "checkpoint_every",
+    "draw_at_once",
+    "grace_s",
+    "keep",
+    "lease_s",
+    "log_every",
+  )
   is_difference = tune.keep == "difference"
   current = stage(
     workdir,
@@ -75,7 +82,6 @@ def run(config, workdir: Path) -> dict:
   if current.done is not None:
     return current.done
   mesh = make_mesh(config.mesh)
-  check_batch("config.finetune.experts_per_wave", tune.experts_per_wave, mesh)
 
   # --- 2 Backbone and teacher -------------------------------------------------
   teacher = find(tune.teacher)
@@ -85,21 +91,43 @@ def run(config, workdir: Path) -> dict:
 
   # --- 3 Data -----------------------------------------------------------------
   clusters = read_clusters(workdir)
-  waves = make_waves(
-    {prompt.cluster for prompt in read_prompts(workdir)},
-    experts_per_wave=tune.experts_per_wave,
-    num_devices=mesh.size,
-    limit=tune.get("num_clusters"),
-  )
+  keys = {prompt.cluster for prompt in read_prompts(workdir)}
+  num_pictures = max(config.mine.max_images, _PICTURES)
 
   # --- 4 Shardings and arrays -------------------------------------------------
   each = batch_sharding(mesh)
   frozen = jax.device_put(frozen, replicated(mesh))
-  trainable = jax.device_put(trainable, replicated(mesh))
-  start = tuning.make_start(trainable, tx, mesh, num_steps=tune.num_steps)
+  # On the host: experts are copies of it, made once a wave.
+  trainable = jax.device_get(trainable)
+  backbone = dataclasses.replace(backbone, params={})
+  start = tuning.make_start(
+    trainable, tx, mesh, num_steps=tune.num_steps, dtype=tune.master_dtype
+  )
 
   # --- 5 Step -----------------------------------------------------------------
-  step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
+  def make_step(tune):
+    return tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
+
+  def describe_data(num: int):
+    return describe_wave(backbone, num_experts=num, num_pictures=num_pictures)
+
+  tune = packing.settle(
+    tune,
+    mesh,
+    bytes_at=packing.make_bytes_at(
+      make_step, start, frozen, describe_data, mesh
+    ),
+    shared=frozen,
+    num_clusters=min(len(keys), tune.get("num_clusters") or len(keys)),
+    folder=current.folder,
+  )
+  step_wave = make_step(tune)
+  waves = make_waves(
+    keys,
+    experts_per_wave=tune.experts_per_wave,
+    num_devices=mesh.size,
+    limit=tune.get("num_clusters"),
+  )
 
   draw = None
   if tune.draw_at_once:
@@ -126,7 +154,7 @@ def run(config, workdir: Path) -> dict:
       data = found and wave_data(
         [found.get(key, *list(found.values())[:1]) for key in wave.keys],
         backbone,
-        num_pictures=max(config.mine.max_images, _PICTURES),
+        num_pictures=num_pictures,
         seed=config.seed,
       )
       data = jax.device_put(data, each)
@@ -141,42 +169,53 @@ def run(config, workdir: Path) -> dict:
           state = tuning.fail(state, is_damaged_E)
 
         # --- 7 Loop -----------------------------------------------------------
-        seconds = []  # of each step that did not compile, an expert
+        seconds = []  # of a step of an expert, once the program is compiled
+        looked, began = first, time.monotonic()
+        given_up = False
         # Save, then step: a checkpoint of step n holds the losses before n.
         for step in range(first, tune.num_steps) if found else ():
           stop = farm.stop.is_set()
           if step > first and (stop or step % tune.checkpoint_every == 0):
             checkpoints.save(step, state)
-          if stop or claim.lost:
+          if given_up := stop or claim.lost:
             break
-          began = time.monotonic()
           state = step_wave(state, frozen, data)
-          loss = float(state["loss_ET"][:, step].mean())
+          done = step + 1
+          # The devices are waited for now and then, not at every step.
+          if compiled and done % tune.log_every and done < tune.num_steps:
+            continue
+          loss, all_done = tuning.look(state)
+          farm.bar.update(done - looked, note=f"{wave.name} loss {loss:.4f}")
+          now = time.monotonic()
           if compiled:
-            seconds.append((time.monotonic() - began) / len(wave.real_keys))
-          compiled = True
-          farm.bar.update(note=f"{wave.name} loss {loss:.4f}")
-        else:
-          # --- 8 Finish -------------------------------------------------------
-          record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
-          params = state.pop("params")
-          del state  # Its room is needed to draw.
-          kept = difference(params, trainable) if is_difference else params
-          if draw is not None and farm.may_write(claim):
-            if is_difference:
-              params = changed(trainable, kept)
-            draw(params, wave.name, record["experts"], drawing.folder)
-          if farm.may_write(claim):
-            write_times(folder, wave.name, seconds)
-            gone = tune.keep == "nothing" and draw is not None
-            write_wave(
-              folder,
-              wave,
-              record,
-              params=None if gone else kept,
-              is_difference=is_difference,
-            )
-            checkpoints.remove()
+            num = (done - looked) * len(wave.real_keys)
+            seconds.append((now - began) / num)
+          looked, began, compiled = done, now, True
+          if all_done:
+            break
+
+        # --- 8 Finish ---------------------------------------------------------
+        if given_up or not farm.may_write(claim):
+          continue
+        record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
+        params = state.pop("params")
+        del state  # Its room is needed to draw.
+        kept = difference(params, trainable) if is_difference else params
+        if draw is not None:
+          if is_difference:
+            params = changed(trainable, kept)
+          draw(params, wave.name, record["experts"], drawing.folder)
+        if farm.may_write(claim):
+          write_times(folder, wave.name, seconds)
+          gone = tune.keep == "nothing" and draw is not None
+          write_wave(
+            folder,
+            wave,
+            record,
+            params=None if gone else kept,
+            is_difference=is_difference,
+          )
+          checkpoints.remove()
 
   summary = summarise(folder, waves)
   if (each_s := median_time(folder)) is not None:

@@ -152,9 +152,10 @@ def mine_pages(
   """
   clusters, facts = [], []
   opened = [_pictures(page, config, size_px=size_px) for page in pages]
-  pictures = [image_u8 for images, _, _ in opened for image_u8 in images]
+  pictures = [image_u8 for images, *_ in opened for image_u8 in images]
   embeddings = iter(scorer.clip_images(pictures) if pictures else ())
-  for page, (images, rows, fact) in zip(pages, opened, strict=True):
+  for page, found in zip(pages, opened, strict=True):
+    images, rows, originals, fact = found
     vectors_KD = np.array([next(embeddings) for _ in images])
     facts.append(fact)
     if len(images) < config.min_images:
@@ -172,7 +173,9 @@ def mine_pages(
       fact["outcome"] = "different_classes"
     if fact["outcome"] != "kept":
       continue
-    images, rows = images[: config.max_images], rows[: config.max_images]
+    images, rows, originals = (
+      x[: config.max_images] for x in (images, rows, originals)
+    )
     subject, caption, captions, live = refine(
       [row.text for row in rows],
       vectors_KD[: config.max_images],
@@ -191,19 +194,23 @@ def mine_pages(
         live=live,
         source=page.url,
         truth=truth if len(truth) == len(rows) else None,
+        originals=tuple(originals),
       )
     )
   return clusters, facts
 
 
-def _pictures(page: Page, config, *, size_px: int) -> tuple[list, list, dict]:
+def _pictures(
+  page: Page, config, *, size_px: int
+) -> tuple[list, list, list, dict]:
   """Opens a page's pictures: square, one size, no picture twice."""
-  images, rows, seen = [], [], set()
+  images, rows, originals, seen = [], [], [], set()
   unreadable = 0
   # A page of thousands (a shop's list) is cut before it is opened.
   for row in page.rows[: 4 * config.max_images]:
     try:
-      image_u8 = square_crop_resize(row.load(), size_px)
+      found_u8 = row.load()
+      image_u8 = square_crop_resize(found_u8, size_px)
     except ValueError:
       if page.chosen:
         raise
@@ -213,6 +220,7 @@ def _pictures(page: Page, config, *, size_px: int) -> tuple[list, list, dict]:
       seen.add(key)
       images.append(image_u8)
       rows.append(row)
+      originals.append(found_u8.shape[:2])
   fact = {
     "url": page.url,
     "pictures": len(images),
@@ -223,7 +231,7 @@ def _pictures(page: Page, config, *, size_px: int) -> tuple[list, list, dict]:
     "truth": [row.truth for row in rows],
     "views": len({row.view for row in rows}),
   }
-  return images, rows, fact
+  return images, rows, originals, fact
 
 
 def text_matcher(scorer: Scorer) -> Match:

@@ -44,8 +44,7 @@ from suti.parallel.mesh import batch_sharding, make_mesh, replicated
 from suti.schema import Candidate, Prompt, content_key
 from suti.stage import Stage, main, stage
 
-# E experts, B rows of one expert drawn at once, H W C image, L text tokens, D
-# width.
+# E experts, B rows of one expert drawn at once, H W C image.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,8 +173,7 @@ def make_draw_wave(
   """
   vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
   draw = make_draw(teacher, apply, backbone, config, mesh)
-  null_1LD, null_mask_1L = backbone.encode_text([""])
-  null = {"null_LD": null_1LD[0], "null_mask_L": null_mask_1L[0]}
+  null = backbone.null_text()
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
 
@@ -254,19 +252,25 @@ def make_draw(
   """Makes the compiled program; returns it.
 
   It is (frozen, null, vae_params, params, request) -> images, float32
-  (E, B, H, W, C), about [-1, 1]. `null` is the encoded empty text, vae_params
-  are the backbone's; params and request lead with E.
+  (E, B, H, W, C), about [-1, 1]. `null` is the backbone's null text, vae_params
+  are its autoencoder's; params and request lead with E.
   """
 
   def draw_expert(shared, params, request):
     frozen, null, vae_params = shared
     keys_B = row_keys(jax.random.key(config.seed), request["seeds_B"])
     x_BHWC = teacher.propose(
-      apply, backbone, frozen | params, request | null, keys_B, config.sample
+      apply,
+      backbone,
+      frozen | params,
+      {"told": request["told"], "null": null},
+      keys_B,
+      config.sample,
     )
     return backbone.codec.decode(vae_params, x_BHWC)
 
-  draw_all = map_experts(draw_expert, mesh, inner=config.finetune.inner)
+  inner = "map" if config.finetune.inner == "map" else "vmap"
+  draw_all = map_experts(draw_expert, mesh, inner=inner)
   return jax.jit(
     lambda frozen, null, vae_params, params, request: draw_all(
       (frozen, null, vae_params), params, request
@@ -280,7 +284,7 @@ def make_request(
   *,
   places: range,
   num_experts: int,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """Some rows of each expert as arrays.
 
   Args:
@@ -289,18 +293,17 @@ def make_request(
     places: B of them; past an expert's last row, that row is drawn again.
     num_experts: E; the last real expert is repeated.
 
-  Returns: `seeds_B`, `text_BLD`, `text_mask_BL`, with E in front.
+  Returns: `seeds_B` and `told` (see `suti.conditions`), with E in front.
   """
   block = [[rows[min(i, len(rows) - 1)] for i in places] for rows in asked]
   block += block[-1:] * (num_experts - len(block))
-  text_XLD, text_mask_XL = backbone.encode_text(
+  told = backbone.encode_text(
     [row.prompt.prompt for rows in block for row in rows]
   )
   shape = (len(block), len(places))
   return {
     "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
-    "text_BLD": text_XLD.reshape(*shape, *text_XLD.shape[1:]),
-    "text_mask_BL": text_mask_XL.reshape(*shape, -1),
+    "told": {n: x.reshape(*shape, *x.shape[1:]) for n, x in told.items()},
   }
 
 

@@ -9,20 +9,24 @@ as SuTI (arXiv 2304.00186, section 3.3) has them.
 
 import dataclasses
 import difflib
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from suti.backbone import Backbone, load_backbone
+from suti.conditions import ask
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
-from suti.nn.param import Module, functional, init, split, without
+from suti.nn.param import Module, cast, functional, init, split, without
+from suti.nn.surgery import recompute
 
-# B batch, H W C latent, L text tokens, D width.
+# B batch, H W C latent.
 
 Array = jax.Array
 Params = Mapping[str, Array]
@@ -42,12 +46,13 @@ class Teacher:
     trainable: regex over parameter names; the rest is shared by all experts,
       frozen and never written.
     fit: (apply, backbone, params, batch, key, config) -> scalar loss. batch
-      holds `x_BHWC`, `text_BLD`, `text_mask_BL` of pictures of one cluster;
-      config is the section `finetune`. None if the teacher needs no tuning.
+      holds `x_BHWC` of pictures of one cluster and `told`, what the net is told
+      of them (`suti.conditions`); config is the section `finetune`. None if the
+      teacher needs no tuning.
     propose: (apply, backbone, params, request, keys_B, config) -> clean
-      x_BHWC. request holds `text_BLD`, `text_mask_BL` of the prompts and
-      `null_LD`, `null_mask_L` of the empty text; a row depends on its own key
-      and text alone; config is the section `sample`.
+      x_BHWC. request holds `told` of the prompts and `null`, one row, of no
+      text; a row depends on its own key and text alone; config is the section
+      `sample`.
   """
 
   paper: str
@@ -78,10 +83,15 @@ def find(name: str) -> Teacher:
 def open_backbone(config) -> Backbone:
   """Opens the config's backbone.
 
+  Texts are encoded before a wave is tuned, or drawn, and not while: the device
+  is then the experts' own.
+
   Raises:
     ValueError: it makes pictures of another size.
   """
-  backbone = load_backbone(config.backbone)
+  backbone = load_backbone(
+    config.backbone, text_dtype=config.finetune.text_dtype, text_on_host=True
+  )
   if backbone.size_px != config.size_px:
     raise ValueError(
       f"config.size_px={config.size_px}, but config.backbone="
@@ -97,19 +107,23 @@ def declare(
   """The net of a teacher: (apply, trainable parameters, frozen ones).
 
   Parameters that the backbone does not have are drawn from their names and the
-  config's seed, the same for every expert.
+  config's seed, the same for every expert. Frozen ones have the dtype that the
+  net computes in, `config.finetune.dtype`, for drawing as for tuning.
   """
-  spec, apply = functional(teacher.declare(backbone, config.finetune))
+  net = teacher.declare(backbone, config.finetune)
+  if config.finetune.remat:
+    net = recompute(net, r"(resnets|attentions)\.\d+$")
+  spec, apply = functional(net)
   new = init(without(spec, backbone.params), jax.random.key(config.seed))
   trainable, frozen = split(backbone.params | new, teacher.trainable)
-  return apply, trainable, frozen
+  return apply, trainable, cast(frozen, config.finetune.dtype)
 
 
 def denoising_fit(
   apply: Apply,
   backbone: Backbone,
   params: Params,
-  batch: Mapping[str, Array],
+  batch: Mapping[str, Any],
   key: Array,
   config,
 ) -> Array:
@@ -118,19 +132,9 @@ def denoising_fit(
   The paper states it for x_0, with weight 1 (`config.weighting="uniform"` and a
   base that predicts x_0). Texts are not dropped: the paper does not mention it.
   """
-
-  def denoise(x_BHWC: Array, t_B: Array) -> Array:
-    return apply(
-      params,
-      x_BHWC,
-      t_B,
-      batch["text_BLD"],
-      text_mask_BL=batch["text_mask_BL"],
-    )
-
   return denoising_loss(
     backbone.schedule,
-    denoise,
+    lambda x_BHWC, t_B: ask(apply, params, x_BHWC, t_B, batch["told"]),
     batch["x_BHWC"],
     key,
     weighting=config.get("weighting", "uniform"),
@@ -142,30 +146,28 @@ def guided_propose(
   apply: Apply,
   backbone: Backbone,
   params: Params,
-  request: Mapping[str, Array],
+  request: Mapping[str, Any],
   keys_B: Array,
   config,
 ) -> Array:
   """Samples with classifier-free guidance and dynamic thresholding.
 
   The paper: DDPM, weight 30 (section 3.3). Without Imagen's dynamic threshold
-  a weight like this saturates; its steps and percentile are not public.
+  a weight like this saturates; its steps and percentile are not public. DDPM's
+  noise is that of the posterior, of IF too: the loss does not teach the
+  variance that it says, which its tuned layers may have moved.
   """
-  num = len(request["text_BLD"])
-
-  def repeat(x: Array) -> Array:
-    return jax.numpy.broadcast_to(x, (num, *x.shape))
-
-  def denoise(x_BHWC: Array, t_B: Array, text) -> Array:
-    text_BLD, text_mask_BL = text
-    return apply(params, x_BHWC, t_B, text_BLD, text_mask_BL=text_mask_BL)
-
+  null = jax.tree.map(
+    lambda row, x: jnp.broadcast_to(row, x.shape),
+    request["null"],
+    request["told"],
+  )
   sampler = getattr(samplers, config.sampler)
   return sampler(
     guided(
-      denoise,
-      (request["text_BLD"], request["text_mask_BL"]),
-      (repeat(request["null_LD"]), repeat(request["null_mask_L"])),
+      functools.partial(ask, apply, params),
+      request["told"],
+      null,
       combine=lambda with_text, without: classifier_free(
         with_text, without, config.guidance
       ),

@@ -7,8 +7,12 @@ Batch size, augmentation (none here) and text dropout (none) are not public.
 Experts are independent by construction: the step is a `shard_map` over every
 axis of the mesh, inside which experts are mapped (`config.finetune.inner`), so
 that no device ever speaks to another. An expert's randomness follows from its
-cluster's key, so in a wave, alone or on another mesh it is the same expert. One
-whose loss or gradient is not finite is quarantined: it stops where it was.
+cluster's key and its own step, so in a wave, alone or on another mesh it is the
+same expert. One whose loss or gradient is not finite is quarantined: it stops
+where it was. One whose loss no longer falls may stop early.
+
+The net's arithmetic has `config.finetune.dtype`, what is trained and kept has
+`config.finetune.master_dtype`; the optimizer's is float32 whatever they are.
 
 Which clusters a wave has, and what becomes of it, is not known here.
 """
@@ -21,15 +25,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh
 
 from experts.teacher import Teacher
 from experts.waves import map_experts
 from suti.backbone import Backbone
+from suti.nn.param import cast
+from suti.nn.rounding import round_by_chance
 from suti.parallel.mesh import batch_sharding, replicated
 
 # E experts, K pictures of a cluster, B batch of one expert, H W C picture or
-# latent, L text tokens, D width, T steps of the loop.
+# latent, T steps of the loop.
 
 Params = dict[str, jax.Array]
 
@@ -48,12 +55,21 @@ def make_optimizer(config) -> optax.GradientTransformation:
 
 
 def make_start(
-  trainable: Params, tx, mesh: Mesh, *, num_steps: int
+  trainable: Params, tx, mesh: Mesh, *, num_steps: int, dtype: Any = jnp.float32
 ) -> Callable[[int], dict[str, Any]]:
   """Makes the function that starts a wave: E copies of the base, fresh state.
 
-  `failed_E` is the step at which an expert failed, -1 if it did not; `loss_ET`
-  is the whole curve, on the device, so that it is in every checkpoint.
+  Beside `params` and `opt` a state has `step`, what the loop has done, and of
+  each expert `step_E`, the steps it has taken, `done_E`, whether it takes no
+  more, `failed_E`, the step at which it failed or -1, and `loss_ET`, the whole
+  curve, on the device, so that it is in every checkpoint.
+
+  Args:
+    trainable: of one expert.
+    tx: the optimizer.
+    mesh: all of its axes divide the experts.
+    num_steps: T.
+    dtype: of the experts' parameters.
   """
 
   @functools.partial(
@@ -65,8 +81,10 @@ def make_start(
       for name, x in base.items()
     }
     return {
-      "params": params,
+      "params": cast(params, dtype),
       "opt": jax.vmap(tx.init)(params),
+      "step_E": jnp.zeros((num_experts,), jnp.int32),
+      "done_E": jnp.zeros((num_experts,), bool),
       "failed_E": jnp.full((num_experts,), -1, jnp.int32),
       "loss_ET": jnp.zeros((num_experts, num_steps), jnp.float32),
     }
@@ -90,7 +108,9 @@ def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:
     failed_E & (before_E < 0), np.asarray(state["step"]), before_E
   )
   sharding = state["failed_E"].sharding
-  return state | {"failed_E": jax.device_put(now_E, sharding)}
+  done_E = np.asarray(state["done_E"]) | (now_E >= 0)
+  new = {"failed_E": now_E, "done_E": done_E}
+  return state | jax.device_put(new, sharding)
 
 
 def make_step(
@@ -100,36 +120,89 @@ def make_step(
   fit = teacher.fit
   assert fit is not None, "a teacher without fit has nothing to tune"
 
-  def step_expert(shared, params, opt, failed, loss_T, data):
-    frozen, step = shared
+  def step_expert(frozen, expert, data):
+    step = expert["step_E"]
     key = jax.random.fold_in(jax.random.wrap_key_data(data["key"]), step)
-    pick_key, loss_key = jax.random.split(key)
+    pick_key, loss_key, round_key = jax.random.split(key, 3)
     rows_B = jax.random.randint(pick_key, (config.batch_size,), 0, data["num"])
     batch = {
       "x_BHWC": data["x_KHWC"][rows_B],
-      "text_BLD": data["text_KLD"][rows_B],
-      "text_mask_BL": data["text_mask_KL"][rows_B],
+      "told": jax.tree.map(lambda x_K: x_K[rows_B], data["told"]),
     }
 
     def loss_of(params):
-      return fit(apply, backbone, frozen | params, batch, loss_key, config)
+      params = frozen | cast(params, config.dtype)
+      return fit(apply, backbone, params, batch, loss_key, config)
 
-    loss, grads = jax.value_and_grad(loss_of)(params)
+    loss, grads = jax.value_and_grad(loss_of)(expert["params"])
+    grads = cast(grads, jnp.float32)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-    failed = jnp.where((failed < 0) & ~finite, step, failed)
-    updates, new_opt = tx.update(grads, opt, params)
-    new = optax.apply_updates(params, updates), new_opt
+    wide = cast(expert["params"], jnp.float32)
+    updates, opt = tx.update(grads, expert["opt"], wide)
+    params = _narrow(optax.apply_updates(wide, updates), config, round_key)
+
+    alive = ~expert["done_E"]
     params, opt = jax.tree.map(
-      lambda new, old: jnp.where(failed < 0, new, old), new, (params, opt)
+      lambda new, old: jnp.where(alive & finite, new, old),
+      (params, opt),
+      (expert["params"], expert["opt"]),
     )
-    return params, opt, failed, loss_T.at[step].set(loss)
+    curve_T = expert["loss_ET"]
+    loss_T = jnp.where(alive, curve_T.at[step].set(loss), curve_T)
+    failed = jnp.where(alive & ~finite, step, expert["failed_E"])
+    step = step + (alive & finite).astype(jnp.int32)
+    return {
+      "params": params,
+      "opt": opt,
+      "step_E": step,
+      "done_E": (failed >= 0) | _is_enough(loss_T, step, config),
+      "failed_E": failed,
+      "loss_ET": loss_T,
+    }
 
   step_all = map_experts(step_expert, mesh, inner=config.inner)
 
   def step_wave(state, frozen, data):
-    names = ("params", "opt", "failed_E", "loss_ET")
-    step = state["step"]
-    new = step_all((frozen, step), *[state[name] for name in names], data)
-    return dict(zip(names, new, strict=True)) | {"step": step + 1}
+    experts = {name: x for name, x in state.items() if name != "step"}
+    return step_all(frozen, experts, data) | {"step": state["step"] + 1}
 
   return jax.jit(step_wave, donate_argnums=0)
+
+
+def look(state: dict[str, Any]) -> tuple[float, bool]:
+  """Waits for the devices: (mean of the last finite losses, all are done)."""
+  step_E, loss_ET, done_E = jax.device_get(
+    [state[name] for name in ("step_E", "loss_ET", "done_E")]
+  )
+  last_E = loss_ET[np.arange(len(step_E)), np.maximum(step_E - 1, 0)]
+  last_E = last_E[np.isfinite(last_E)]
+  return float(last_E.mean()) if len(last_E) else np.nan, bool(done_E.all())
+
+
+def _narrow(params: Any, config, key: jax.Array) -> Params:
+  """float32 -> what is kept, rounded by chance where that is narrower."""
+  if config.master_dtype == "float32":
+    return params
+  keys = jax.random.split(key, len(params))
+  return {
+    name: round_by_chance(params[name], key)
+    for name, key in zip(sorted(params), keys, strict=True)
+  }
+
+
+def _is_enough(loss_T: jax.Array, step: jax.Array, config) -> jax.Array:
+  """Whether an expert takes no step after `step` of them.
+
+  It has taken all, or its last `stop_window` losses are together not lower by
+  the share `stop_gain` than as many before them; this is looked at once in a
+  window, or noise would stop every expert.
+  """
+  enough = step >= config.num_steps
+  if window := config.stop_window:
+    last_T = lax.dynamic_slice_in_dim(
+      loss_T, jnp.maximum(step - 2 * window, 0), 2 * window
+    )
+    before, now = last_T.reshape(2, window).mean(1)
+    due = (step >= 2 * window) & (step % window == 0)
+    enough |= due & (now > (1 - config.stop_gain) * before)
+  return enough

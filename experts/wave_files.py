@@ -47,12 +47,13 @@ def describe(
   """
   num = len(wave.real_keys)
   failed_E = np.asarray(state["failed_E"])[:num]
+  step_E = np.asarray(state["step_E"])[:num]
   loss_ET = np.asarray(state["loss_ET"])[:num]
   experts, curves = [], []
-  for key, failed, loss_T in zip(
-    wave.real_keys, failed_E, loss_ET, strict=True
+  for key, failed, step, loss_T in zip(
+    wave.real_keys, failed_E, step_E, loss_ET, strict=True
   ):
-    steps = len(loss_T) if failed < 0 else int(failed)
+    steps = int(step if failed < 0 else failed)
     cause = damaged.get(key, f"loss or gradient not finite at step {steps}")
     curve = [round(float(x), 6) for x in loss_T[:steps]]
     curves.append(curve)

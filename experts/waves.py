@@ -24,11 +24,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from suti.backbone import Backbone
-from suti.images import to_pm1
+from suti.conditions import cut_pictures, whole_pictures
 from suti.schema import Cluster
 
-# E experts of a wave, K pictures of a cluster, H W C latent, L text tokens, D
-# width.
+# E experts of a wave, K pictures of a cluster, H W C latent.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,20 +68,21 @@ def make_waves(
 
   Args:
     keys: keys of clusters, in any order.
-    experts_per_wave: E; fewer, if there are not so many clusters.
-    num_devices: each of them gets the same number of experts.
+    experts_per_wave: clusters of a wave; the last has fewer.
+    num_devices: each of them gets the same number of experts, so that a wave is
+      filled up to a multiple.
     limit: how many clusters at most, the first in the order of their keys; None
       or 0 takes them all.
 
-  Returns: the waves, all of E experts.
+  Returns: the waves, all of E experts. Which clusters share one depends on
+    nothing but their keys and `experts_per_wave`.
   """
-  assert experts_per_wave % num_devices == 0, "see check_batch"
   ordered = sorted(set(keys))[: limit or None]
-  needed = -(-len(ordered) // num_devices) * num_devices
-  size = min(experts_per_wave, needed)
+  largest = min(experts_per_wave, len(ordered))
+  size = -(-largest // num_devices) * num_devices
   waves = []
-  for start in range(0, len(ordered), size):
-    rows = ordered[start : start + size]
+  for start in range(0, len(ordered), experts_per_wave):
+    rows = ordered[start : start + experts_per_wave]
     waves.append(
       Wave(
         index=len(waves),
@@ -99,7 +99,7 @@ def wave_data(
   *,
   num_pictures: int,
   seed: int,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """What the experts of a wave learn from; texts are encoded once, here.
 
   Args:
@@ -108,27 +108,64 @@ def wave_data(
     num_pictures: K; clusters with fewer are filled up with rows never drawn.
     seed: of the config; an expert's key is of it and its cluster's key.
 
-  Returns: `x_KHWC`, `text_KLD`, `text_mask_KL`, `num` (pictures there are) and
-    `key` of each expert, with E in front.
+  Returns: `x_KHWC`, `told` (what the net is told of each, `suti.conditions`),
+    `num` (pictures there are) and `key` of each expert, with E in front.
   """
-  rows: list[dict[str, Any]] = []
+  images: list[np.ndarray] = []  # X of the whole wave, nothing filled up
+  captions: list[str] = []
+  sizes: list[np.ndarray] = []
+  rows_EK, num_E, keys = [], [], []
   for cluster in clusters:
     num = min(len(cluster.images), num_pictures)
-    order = np.minimum(np.arange(num_pictures), num - 1)
-    text_KLD, text_mask_KL = backbone.encode_text(
-      [cluster.captions[i] for i in order]
-    )
-    images = to_pm1(np.stack([cluster.images[i] for i in order]))
-    rows.append(
-      {
-        "x_KHWC": np.asarray(backbone.to_latent(images)),
-        "text_KLD": text_KLD,
-        "text_mask_KL": text_mask_KL,
-        "num": np.int32(num),
-        "key": np.asarray(jax.random.key_data(expert_key(seed, cluster.key))),
-      }
-    )
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    order_K = np.minimum(np.arange(num_pictures), num - 1)
+    rows_EK.append(len(images) + order_K)
+    images += cluster.images[:num]
+    captions += cluster.captions[:num]
+    sizes.append(_sizes(cluster)[:num])
+    num_E.append(num)
+    keys.append(jax.random.key_data(expert_key(seed, cluster.key)))
+  x_XHWC = backbone.encode_pictures(images)
+  told = backbone.encode_text(captions, sizes_BI=np.concatenate(sizes))
+  return {
+    "x_KHWC": x_XHWC[rows_EK],
+    "told": {name: x_X[rows_EK] for name, x_X in told.items()},
+    "num": np.asarray(num_E, np.int32),
+    "key": np.stack(keys),
+  }
+
+
+def describe_wave(
+  backbone: Backbone, *, num_experts: int, num_pictures: int
+) -> dict[str, Any]:
+  """The shapes of `wave_data`, to compile for; it reads no cluster.
+
+  Args:
+    backbone: opened, or described.
+    num_experts, num_pictures: E and K.
+  """
+  told = backbone.encode_text([""])
+  leaves = {
+    "x_KHWC": ((num_pictures, *backbone.latent_shape), np.float32),
+    "num": ((), np.int32),
+    "key": ((2,), np.uint32),
+    "told": {
+      n: ((num_pictures, *x.shape[1:]), x.dtype) for n, x in told.items()
+    },
+  }
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((num_experts, *leaf[0]), leaf[1]),
+    leaves,
+    is_leaf=lambda leaf: isinstance(leaf, tuple),
+  )
+
+
+def _sizes(cluster: Cluster) -> np.ndarray:
+  """Sizes of a cluster's pictures, as SDXL is told of them, (K, 6)."""
+  height_px, width_px, _ = cluster.images[0].shape
+  if cluster.originals is None:
+    num = len(cluster.images)
+    return whole_pictures(num, height_px=height_px, width_px=width_px)
+  return cut_pictures(np.asarray(cluster.originals), size_px=height_px)
 
 
 def expert_key(seed: int, cluster: str) -> jax.Array:
@@ -147,7 +184,8 @@ def map_experts(
     function: (shared, *of one expert) -> tree of arrays.
     mesh: all of its axes divide the experts.
     inner: how the experts of one device run: "vmap", all at once, or "map", one
-      after the other, in the memory of one.
+      after the other, in the memory of one. A single one is not mapped at all:
+      its kernels then make plain convolutions.
 
   Returns: (shared, *trees with leading E) -> tree with leading E.
   """
@@ -156,6 +194,9 @@ def map_experts(
     def one(rows):
       return function(shared, *rows)
 
+    if len(jax.tree.leaves(experts)[0]) == 1:
+      alone = one(jax.tree.map(lambda x: x[0], experts))
+      return jax.tree.map(lambda x: x[None], alone)
     return jax.vmap(one)(experts) if inner == "vmap" else lax.map(one, experts)
 
   each = P(mesh.axis_names)

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from suti.models.vae import split_moments
 from suti.models.vae_tiles import in_tiles
+from suti.nn.param import shapes
 from suti.published import open_model
 
-Params = dict[str, jax.Array]
+Params = dict[str, Any]  # arrays, or their shapes
 
 # A decoder keeps a dozen maps of 128 channels at the picture's full size: at
 # 1536 px each is 1.2 GB a picture in float32.
@@ -49,10 +50,15 @@ class Codec:
   bounded: bool
 
 
-def open_codec(folder: Path, *, patch: int = 1) -> Codec:
-  """The codec of a backbone's folder: its `vae/`, or none where it has none."""
+def open_codec(folder: Path, *, patch: int = 1, weights: bool = True) -> Codec:
+  """The codec of a backbone's folder: its `vae/`, or none where it has none.
+
+  Arguments are those of `open_autoencoder`.
+  """
   vae = folder / "vae"
-  return open_autoencoder(vae, patch=patch) if vae.is_dir() else pixels(patch)
+  if not vae.is_dir():
+    return pixels(patch)
+  return open_autoencoder(vae, patch=patch, weights=weights)
 
 
 def pixels(patch: int) -> Codec:
@@ -67,17 +73,22 @@ def pixels(patch: int) -> Codec:
   )
 
 
-def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
+def open_autoencoder(
+  folder: Path, *, patch: int = 1, weights: bool = True
+) -> Codec:
   """Opens the autoencoder of a latent model.
 
   Args:
     folder: in the published layout, `vae/` of a backbone.
     patch: side of the pixel patches that it works on.
+    weights: whether to read them; `params` are their shapes else.
 
   Raises:
     ValueError: its config or weights do not fit.
   """
-  model = open_model(folder, expected=("AutoencoderKL",), dtype=jnp.float32)
+  model = open_model(
+    folder, expected=("AutoencoderKL",), dtype=jnp.float32, weights=weights
+  )
   config: dict[str, Any] = dict(model.config)
   seen = {config.get(key, 3) for key in ("in_channels", "out_channels")}
   if seen != {3 * patch**2}:
@@ -114,7 +125,7 @@ def open_autoencoder(folder: Path, *, patch: int = 1) -> Codec:
     return depth_to_space(y_BHWC, patch=patch)
 
   return Codec(
-    params=model.params,
+    params=model.params if weights else shapes(model.spec),
     encode=encode,
     decode=decode,
     patch=patch * factor,

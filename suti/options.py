@@ -111,6 +111,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   },
   "finetune": {
     "teacher": _text(remedy="name a file of experts/teachers"),
+    "text_dtype": _choice("float32", "bfloat16"),
     "num_steps": _count(),
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),
@@ -118,9 +119,16 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
     "experts_per_wave": _count(),
     "num_clusters": _count(optional=True),
-    "inner": _choice("vmap", "map"),
+    "experts_per_device": _text(empty=True),
+    "inner": _choice("vmap", "map", "auto"),
+    "remat": _flag(),
+    "dtype": _choice("float32", "bfloat16"),
+    "master_dtype": _choice("float32", "bfloat16"),
+    "stop_window": _count(low=0, remedy="0 never stops an expert early"),
+    "stop_gain": _number(low=0.0, below=1.0),
     "rank": _count(optional=True),
     "checkpoint_every": _count(),
+    "log_every": _count(),
     "lease_s": _number(low=1.0, remedy="seconds; 60 is a good value"),
     "grace_s": _number(low=0.0, remedy="seconds between SIGTERM and the end"),
     "draw_at_once": _flag(),
@@ -225,6 +233,7 @@ def check(config: Mapping[str, Any]) -> None:
     for name, value in fields.items():
       _check_field(f"{path}.{name}", value, rules[name])
   _check_order(config)
+  _check_tuning(config["finetune"])
   _check_training(config["train"])
   _check_sources(config)
   _check_mesh(config)
@@ -353,6 +362,22 @@ def _check_order(config: Mapping[str, Any]) -> None:
         f"config.{small}={low!r} is above config.{large}={high!r}: expected "
         "at most that; lower the one or raise the other."
       )
+
+
+def _check_tuning(tune: Mapping[str, Any]) -> None:
+  each = tune["experts_per_device"]
+  if each not in ("", "auto") and not (each.isdecimal() and int(each)):
+    raise ValueError(
+      f"config.finetune.experts_per_device={each!r}: expected 'auto', a number "
+      "of at least 1, or nothing, to go by config.finetune.experts_per_wave."
+    )
+  window, num_steps = tune["stop_window"], tune["num_steps"]
+  if 2 * window > num_steps:
+    raise ValueError(
+      f"config.finetune.stop_window={window} is more than half of "
+      f"config.finetune.num_steps={num_steps}: two windows are compared, so no "
+      "expert would ever stop early; lower it, or set it to 0."
+    )
 
 
 def _check_training(train: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 # Raised by one whenever a field changes: readers refuse files of another
 # version instead of guessing.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # What an unseen prompt may ask of a subject (SuTI, section 3.2).
 SKILLS = ("recontextualization", "attribute", "style", "accessory")
@@ -67,6 +67,8 @@ class Cluster:
     source: the page's address, or the folder it was read from.
     truth: one "world:SPLIT:SEED" for each picture where it is known, else None;
       for evaluation alone, no stage may look at it to decide anything.
+    originals: height and width of each picture in px as it was found, before
+      its middle was cut out and scaled; None if it is whole.
   """
 
   key: str
@@ -77,13 +79,14 @@ class Cluster:
   live: bool
   source: str
   truth: tuple[str, ...] | None = None
+  originals: tuple[tuple[int, int], ...] | None = None
 
   def __post_init__(self) -> None:
-    """Checks pictures and their texts."""
+    """Checks pictures and what is said of each."""
     for image_u8 in self.images:
       _assert_image(image_u8)
-    assert len(self.captions) == len(self.images), self.key
-    assert self.truth is None or len(self.truth) == len(self.images), self.key
+    for each in (self.captions, self.truth, self.originals):
+      assert each is None or len(each) == len(self.images), self.key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

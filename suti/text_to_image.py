@@ -9,8 +9,7 @@ order of SDXL's sizes (Podell et al. 2023, section 2.2).
 
 Subjects given as pictures are not known here (`apprentice.generate`).
 
-Shape legend: `B` pictures, `H` `W` `C` picture or latent, `L` tokens, `D`
-width, `P` width of an embedding, `I` numbers of a size.
+Shape legend: `B` pictures, `H` `W` `C` picture or latent.
 """
 
 import dataclasses
@@ -24,6 +23,14 @@ import numpy as np
 
 from suti.backbone import check_parts, own_size
 from suti.codec import Codec, open_codec
+from suti.conditions import (
+  ask,
+  check_text,
+  null_is_zeros,
+  takes_sizes,
+  tell,
+  whole_pictures,
+)
 from suti.diffusion import samplers
 from suti.diffusion.cascade import augment, upscale
 from suti.diffusion.guidance import (
@@ -36,9 +43,9 @@ from suti.diffusion.published import from_config
 from suti.diffusion.schedule import make_schedule
 from suti.io.files import read_object
 from suti.model_index import read_index
-from suti.models.unet_embeddings import Added
-from suti.published import Change, Model, open_model, read_config
+from suti.published import Change, Model, open_model
 from suti.text_encoders import EncodeText, Text
+from suti.values import shorten
 
 SAMPLERS = {
   "ddim": "DDIMScheduler",
@@ -100,7 +107,7 @@ def open_stage(
     ValueError: a part is missing or does not fit; a net of another use, such as
       inpainting.
   """
-  check_parts(folder)
+  check_parts(folder, texts=False)
   index = read_index(folder)
   codec = open_codec(folder, patch=index.get("patch_size", 1))
   unet = open_model(
@@ -119,7 +126,6 @@ def open_stage(
       f"of {codec.channels}: nets of inpainting, editing or depth cannot be "
       "drawn with by text alone; give a text-to-image model."
     )
-  is_xl = config.get("addition_embed_type") == "text_time"
   latent = not codec.bounded
   return Stage(
     folder=folder,
@@ -130,7 +136,13 @@ def open_stage(
     size_px=own_size(unet, codec),
     zero_null=null_is_zeros(folder),
     steps=50 if latent or enlarges else 100,
-    guidance=5.0 if is_xl else 7.5 if latent else 4.0 if enlarges else 7.0,
+    guidance=5.0
+    if takes_sizes(config)
+    else 7.5
+    if latent
+    else 4.0
+    if enlarges
+    else 7.0,
     advance=_make_sampler(
       unet.apply,
       says_variance=config.get("out_channels", 4) == 2 * codec.channels,
@@ -138,24 +150,14 @@ def open_stage(
   )
 
 
-def null_is_zeros(folder: Path) -> bool:
-  """Whether a model's null text is zeros and not an empty text, as SDXL's is.
-
-  Said without opening the model, so that texts can be encoded before it comes.
-  """
-  kind = read_config(folder / "unet").get("addition_embed_type")
-  default = kind == "text_time"  # the publisher's
-  return read_index(folder).get("force_zeros_for_empty_prompt", default)
-
-
 def _read_scheduler(folder, *, latent):
   """The published file, with what its publisher's pipeline corrects in it."""
   config = read_object(folder / "scheduler" / "scheduler_config.json")
   if latent:
     config.setdefault("clip_sample", False)  # latents have no range
-  kind = read_index(folder).get("_class_name")
-  if kind == "StableDiffusionPipeline" and "steps_offset" in config:
-    config["steps_offset"] = 1
+  if read_index(folder).get("_class_name") == "StableDiffusionPipeline":
+    # Whatever the file says, or does not say.
+    config |= {"steps_offset": 1, "clip_sample": False}
   return config
 
 
@@ -179,8 +181,7 @@ def encode_prompts(
   prompts = list(prompts)
   if negative is None and zero_null:
     text = encode(prompts)
-    zeros = jax.tree.map(np.zeros_like, text)
-    return text, zeros._replace(mask_BL=text.mask_BL)
+    return text, jax.tree.map(np.zeros_like, text)
   # At once: an encoder that takes two rows a call is called once.
   both = encode([*prompts, *[negative or ""] * len(prompts)])
   text = jax.tree.map(lambda x: x[: len(prompts)], both)
@@ -208,7 +209,8 @@ def draw(
     seeds: one a picture, which decides its noise, whatever is drawn beside it.
     size: height and width in px; None is the model's own.
     steps: of the sampler; None is the publisher's number.
-    guidance: weight of the text, 1 being none; None is the publisher's.
+    guidance: weight of the text, up to 1 being none as published, so that the
+      0 of a distilled model's card is understood; None is the publisher's.
     sampler: a key of `SAMPLERS`; None is the model's own.
     small_pm1: (B, h, w, 3), what a stage that enlarges is given.
     watch: given the pieces of the work, hands them out one by one, so that
@@ -221,7 +223,7 @@ def draw(
     ValueError: an argument does not fit the model.
   """
   size = _check(stage, size=size, small=small_pm1 is not None)
-  _check_text(stage, text)
+  check_text(stage.folder, stage.unet.config, stage.unet.spec, text)
   plan = from_config(
     choose_sampler(stage.scheduler, sampler), num_steps=steps or stage.steps
   )
@@ -232,7 +234,7 @@ def draw(
   beside = _beside(stage, small_pm1, keys_B, size=size)
   conditions = [_condition(stage, x, size=size) | beside for x in (text, null)]
   guidance = stage.guidance if guidance is None else guidance
-  if guidance == 1:
+  if guidance <= 1:
     conditions.pop()
   slots = samplers.start(plan, noise_BHWC)
   for piece in watch(plan.pieces()) if watch else [plan]:
@@ -254,9 +256,15 @@ def choose_sampler(
     name: a key of `SAMPLERS`; None leaves the config's own.
 
   Raises:
-    ValueError: no such sampler.
+    ValueError: no such sampler, or the config's own is none of them.
   """
   if name is None:
+    own = scheduler.get("_class_name")
+    if own not in SAMPLERS.values():
+      raise ValueError(
+        f"The model's own sampler is {shorten(own)}, which is not known here: "
+        f"give sampler=, one of {', '.join(SAMPLERS)}."
+      )
     return scheduler
   if name not in SAMPLERS:
     raise ValueError(
@@ -272,16 +280,11 @@ def _make_sampler(apply, *, says_variance):
   @jax.jit
   def advance(params, plan, slots, keys_B, conditions, guidance):
     def denoise(x_BHWC, t_B, told):
+      told = dict(told)
       if "small_BHWC" in told:
-        x_BHWC = jnp.concatenate([x_BHWC, told["small_BHWC"]], axis=-1)
-      return apply(
-        params,
-        x_BHWC,
-        t_B,
-        told["text_BLD"],
-        text_mask_BL=told["text_mask_BL"],
-        added=told["added"],
-      )
+        small_BHWC = told.pop("small_BHWC")
+        x_BHWC = jnp.concatenate([x_BHWC, small_BHWC], axis=-1)
+      return ask(apply, params, x_BHWC, t_B, told)
 
     def combine(told, untold=None):
       return told if untold is None else guide(told, untold, guidance)
@@ -311,45 +314,15 @@ def _check(stage, *, size, small):
   return height, width
 
 
-def _check_text(stage, text):
-  """Sees that the text encoders are those of the net."""
-  config, spec = stage.unet.config, stage.unet.spec
-  asked = [config.get("encoder_hid_dim") or config["cross_attention_dim"]]
-  given = [text.states_BLD.shape[-1]]
-  if config.get("addition_embed_type") == "text_time":
-    numbers = 6 * config["addition_time_embed_dim"]
-    asked.append(spec["add_embedding.linear_1.weight"].shape[0] - numbers)
-    given.append(0 if text.pooled_BP is None else text.pooled_BP.shape[-1])
-  if asked != given:
-    raise ValueError(
-      f"{stage.folder} does not go with these text encoders: its unet/ takes "
-      f"texts {_and(asked)} wide, they give {_and(given)}. Give the parts of "
-      "one model."
-    )
-
-
-def _and(widths):
-  return " and ".join(map(str, widths))
-
-
 def _condition(stage, text, *, size):
-  """What the net is told beside the noisy picture."""
-  config = stage.unet.config
+  """What the net is told of texts, and of the size of their pictures."""
   num = len(text.states_BLD)
-  pooled_BP = sizes_BI = class_B = None
-  if config.get("addition_embed_type") == "text_time":
-    # As if of a picture of this size that was not cropped.
-    pooled_BP = jnp.asarray(text.pooled_BP)
-    sizes_BI = jnp.tile(
-      jnp.asarray([*size, 0, 0, *size], jnp.float32), (num, 1)
-    )
+  height_px, width_px = size
+  sizes_BI = whole_pictures(num, height_px=height_px, width_px=width_px)
+  told = tell(stage.unet.config, text, sizes_BI=sizes_BI)
   if stage.noising is not None:
-    class_B = jnp.full((num,), NOISE_LEVEL)
-  return {
-    "text_BLD": jnp.asarray(text.states_BLD),
-    "text_mask_BL": None if text.mask_BL.all() else jnp.asarray(text.mask_BL),
-    "added": Added(pooled_BP, sizes_BI, class_B),
-  }
+    told["class_B"] = np.full((num,), NOISE_LEVEL, np.int32)
+  return jax.tree.map(jnp.asarray, told)
 
 
 def _beside(stage, small_pm1, keys_B, *, size):

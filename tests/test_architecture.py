@@ -107,18 +107,31 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ("suti.io", "suti.models", "suti.nn", "suti.values"),
     JAX,
   ),
-  "suti.codec": (("suti.models", "suti.published"), JAX),
+  "suti.codec": (("suti.models", "suti.nn.param", "suti.published"), JAX),
   "suti.image_prompt": (
     ("suti.io", "suti.models", "suti.nn", "suti.pixels", "suti.published"),
     JAX,
   ),
   "suti.text_encoders": (("suti.published", "suti.text"), JAX),
+  "suti.conditions": (
+    (
+      "suti.model_index",
+      "suti.models",
+      "suti.nn.param",
+      "suti.published",
+      "suti.text_encoders",
+    ),
+    JAX,
+  ),
   "suti.backbone": (
     (
       "suti.codec",
+      "suti.conditions",
       "suti.diffusion",
+      "suti.images",
       "suti.io",
       "suti.model_index",
+      "suti.nn.param",
       "suti.published",
       "suti.text_encoders",
       "suti.values",
@@ -129,6 +142,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     (
       "suti.backbone",
       "suti.codec",
+      "suti.conditions",
       "suti.diffusion",
       "suti.images",
       "suti.io",

@@ -60,7 +60,8 @@ def published(tmp_path_factory):
   ):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text)
-  config = {"architectures": ["StableDiffusionSafetyChecker"]}
+  # As published: its config is a CLIP's in all but the class.
+  config = tiny.CLIP | {"architectures": ["StableDiffusionSafetyChecker"]}
   write_json(folder / "safety_checker" / "config.json", config)
   return folder
 

@@ -84,7 +84,7 @@ def batch(backbone, start):
     )
     for example in inputs.draw_examples(8)
   ]
-  stacked = {n: np.stack([row[n] for row in rows]) for n in fields}
+  stacked = jax.tree.map(lambda *x: np.stack(x), *rows)
   return to_latents(backbone, {}, stacked, dtype=jnp.float32)
 
 
@@ -94,13 +94,12 @@ def loss(start, backbone, batch):
 
   def loss(params):
     context = start.method.encode(start.apply, params, batch)
-    text = (batch["text"], batch["text_mask"])
 
     def at(key):
       return denoising_loss(
         backbone.schedule,
         lambda x, t: start.method.denoise(
-          start.apply, params, x, t, text, context
+          start.apply, params, x, t, batch["text"], context
         ),
         batch["image"],
         key,
@@ -129,14 +128,14 @@ def test_declaring_leaves_base_names_and_shapes_intact(start, backbone):
 
 def test_it_starts_as_its_base(start, backbone, batch):
   x, t = batch["image"], jnp.arange(B) * 120
-  text = (batch["text"], batch["text_mask"])
+  text = batch["text"]
   _, apply = functional(backbone.unet)
 
   @jax.jit
   def both(params):
     context = start.method.encode(start.apply, params, batch)
     ours = start.method.denoise(start.apply, params, x, t, text, context)
-    base = apply(params, x, t, text[0], text_mask_BL=text[1])
+    base = apply(params, x, t, **text)
     return ours, base
 
   ours, base = both(start.params)
@@ -152,7 +151,7 @@ def test_loss_falls_on_eight_examples(trained, start, loss):
 def test_a_trained_model_heeds_what_it_is_shown(trained, start, batch):
   learnt = model.load_apprentice(trained[0] / "apprentice" / "train" / "model")
   x, t = batch["image"], jnp.full((B,), 500)
-  text = (batch["text"], batch["text_mask"])
+  text = batch["text"]
 
   @jax.jit
   def predict(params, batch):
@@ -161,8 +160,10 @@ def test_a_trained_model_heeds_what_it_is_shown(trained, start, batch):
 
   own = predict(learnt.params, batch)
   others = {
-    n: jnp.roll(array, 1, axis=0) if n.startswith("demonstration") else array
-    for n, array in batch.items()
+    n: jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), x)
+    if n.startswith("demonstration")
+    else x
+    for n, x in batch.items()
   }
   assert float(jnp.abs(own - predict(learnt.params, others)).max()) > 1e-4
 

@@ -128,6 +128,17 @@ MISTAKES = {
     "config.train.log_every=2: a run that goes on from a checkpoint would log "
     "other means; use a multiple.",
   ),
+  "neither a number nor auto": (
+    {"finetune.experts_per_device": "all"},
+    "config.finetune.experts_per_device='all': expected 'auto', a number of at "
+    "least 1, or nothing, to go by config.finetune.experts_per_wave.",
+  ),
+  "windows that no expert fills twice": (
+    {"finetune.stop_window": 31},
+    "config.finetune.stop_window=31 is more than half of "
+    "config.finetune.num_steps=60: two windows are compared, so no expert "
+    "would ever stop early; lower it, or set it to 0.",
+  ),
   "a rate that falls before it has risen": (
     {"train.decay": 1.0},
     "config.train.warmup_steps=10 and the share config.train.decay=1.0 of 100 "

@@ -15,16 +15,12 @@ def test_the_backbone_opens_and_predicts(tiny_backbone):
   backbone = load_backbone(tiny_backbone)
   assert backbone.size_px == tiny.SIZE_PX
   assert backbone.latent_shape == (8, 8, 12)
-  text_BLD, mask_BL = backbone.encode_text(["a dog in the snow", ""])
-  assert not np.array_equal(text_BLD[0], text_BLD[1])
+  told = backbone.encode_text(["a dog in the snow", ""])
+  assert not np.array_equal(*told["text_BLD"])
   _, apply = functional(backbone.unet)
   x_BHWC = jnp.ones((2, 8, 8, 12))
   out_BHWC = jax.jit(apply)(
-    backbone.params,
-    x_BHWC,
-    jnp.array([1, 500]),
-    jnp.asarray(text_BLD),
-    text_mask_BL=jnp.asarray(mask_BL),
+    backbone.params, x_BHWC, jnp.array([1, 500]), **told
   )
   assert out_BHWC.shape == x_BHWC.shape
   assert np.isfinite(out_BHWC).all() and np.std(out_BHWC) > 0

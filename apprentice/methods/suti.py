@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from apprentice.method import Field, Method
+from suti.conditions import Told, ask
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
@@ -169,11 +170,9 @@ def fields(config: Any) -> dict[str, Field]:
   return {
     "image": Field(dims="HWC"),
     "text": Field(dims="LD"),
-    "text_mask": Field(dims="L", dtype=bool),
     "demonstrations": Field(dims="KHWC"),
     "demonstration_mask": Field(dims="K", dtype=bool),
     "demonstration_text": Field(dims="KLD"),
-    "demonstration_text_mask": Field(dims="KL", dtype=bool),
   }
 
 
@@ -195,23 +194,17 @@ def encode(
   num = x_BKHWC.shape[1]
   if num == 0:
     return None
-  x_MHWC, text_MLD, text_mask_ML = (
-    array.reshape(-1, *array.shape[2:])
-    for array in (
-      x_BKHWC,
-      batch["demonstration_text"],
-      batch["demonstration_text_mask"],
-    )
+  x_MHWC, told = jax.tree.map(
+    lambda x_BK: x_BK.reshape(-1, *x_BK.shape[2:]),
+    (x_BKHWC, batch["demonstration_text"]),
   )
   t_M = jnp.zeros(x_MHWC.shape[0], jnp.int32)
-  sites = apply(
-    params, x_MHWC, t_M, text_MLD, text_mask_ML, num=num, method=_project
-  )
+  sites = ask(apply, params, x_MHWC, t_M, told, num=num, method=_project)
   return {"mask": batch["demonstration_mask"], "sites": sites}
 
 
-def _project(unet, x_MHWC, t_M, text_MLD, text_mask_ML, *, num):
-  features = unet.encode(x_MHWC, t_M, text_MLD, text_mask_BL=text_mask_ML)
+def _project(unet, x_MHWC, t_M, *, num, **told):
+  features = unet.encode(x_MHWC, t_M, **told)
   return {
     module.site: module.project(features, num=num)
     for _, module in modules(unet)
@@ -224,14 +217,11 @@ def denoise(
   params: Mapping[str, jax.Array],
   x_BHWC: jax.Array,
   t_B: jax.Array,
-  text: tuple[jax.Array, jax.Array],
+  text: Told,
   context: Mapping[str, Any] | None,
 ) -> jax.Array:
   """One prediction of the U-Net; context None is the base model."""
-  text_BLD, text_mask_BL = text
-  return apply(
-    params, x_BHWC, t_B, text_BLD, text_mask_BL=text_mask_BL, context=context
-  )
+  return ask(apply, params, x_BHWC, t_B, text, context=context)
 
 
 METHOD = Method(

@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.prompts.update(source="unseen", num_per_cluster=1)
   config.finetune.update(
     teacher="dreambooth",
+    text_dtype="bfloat16",  # choice: T5-XXL is 19 GB in float32
     num_steps=500,
     batch_size=4,  # choice
     learning_rate=1e-5,
@@ -51,6 +52,8 @@ def get_config(arg: str = "") -> ConfigDict:
     weighting="uniform",
     experts_per_wave=400,
     inner="map",  # choice: one expert a core leaves nothing to vmap
+    remat=True,  # choice
+    dtype="bfloat16",  # choice
     checkpoint_every=100,  # choice
     draw_at_once=True,
     keep="nothing",

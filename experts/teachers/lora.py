@@ -12,10 +12,14 @@ from experts.teacher import Teacher, denoising_fit, guided_propose
 from suti.backbone import Backbone
 from suti.nn.surgery import lora
 
+# Of Stable Diffusion and SDXL; and of IF, whose one layer in a place projects
+# pictures and texts apart.
+_PROJECTIONS = r"(attn\d|attentions\.\d+)\.(to_(q|k|v|out\.0)|add_(k|v)_proj)$"
+
 
 def declare(backbone: Backbone, config):
   """Adds low-rank changes beside every attention projection."""
-  return lora(backbone.unet, r"attn\d\.to_(q|k|v|out\.0)$", rank=config.rank)
+  return lora(backbone.unet, _PROJECTIONS, rank=config.rank)
 
 
 TEACHER = Teacher(

@@ -38,7 +38,8 @@ def denoising_loss(
 
   Args:
     schedule: the process.
-    denoise: (x_BHWC, t_B) -> what `schedule.prediction` names.
+    denoise: (x_BHWC, t_B) -> what `schedule.prediction` names, perhaps with a
+      variance behind it.
     x0_BHWC: clean pictures or latents, float32.
     key: for steps and noise.
     weighting: "uniform", "min_snr" or "truncated_snr".
@@ -91,10 +92,16 @@ def denoising_loss_at(
   weighting: str = "uniform",
   gamma: float = 5.0,
 ) -> Array:
-  """The loss at given noise and steps; arguments as in `denoising_loss`."""
+  """The loss at given noise and steps; arguments as in `denoising_loss`.
+
+  Of a net that says a variance too, in as many channels again (DeepFloyd IF),
+  the prediction alone is judged, as its publisher fine-tunes it: the bound that
+  teaches a variance (Nichol and Dhariwal, arXiv 2102.09672) is left out.
+  """
   x_BHWC = schedules.add_noise(schedule, x0_BHWC, noise_BHWC, t_B)
   target_BHWC = schedules.target(schedule, x0_BHWC, noise_BHWC, t_B)
   prediction_BHWC = denoise(x_BHWC, t_B).astype(jnp.float32)
+  prediction_BHWC = prediction_BHWC[..., : x_BHWC.shape[-1]]
   error_BHWC = jnp.square(prediction_BHWC - target_BHWC)
   loss_B = error_BHWC.reshape(len(error_BHWC), -1).mean(axis=1)
   return loss_B * loss_weight(schedule, t_B, weighting=weighting, gamma=gamma)

@@ -180,6 +180,13 @@ def init(spec: Mapping[str, Param], key: jax.Array) -> Params:
   }
 
 
+def shapes(
+  spec: Mapping[str, Param], dtype: Any = jnp.float32
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Stands in for parameters where a program is compiled and never run."""
+  return {n: jax.ShapeDtypeStruct(p.shape, dtype) for n, p in spec.items()}
+
+
 def split(
   values: Mapping[str, _Value], pattern: str
 ) -> tuple[dict[str, _Value], dict[str, _Value]]:
@@ -202,6 +209,16 @@ def without(
 ) -> dict[str, _Value]:
   """Returns the entries of `values` whose names are not in `names`."""
   return {name: v for name, v in values.items() if name not in names}
+
+
+def cast(params: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+  """Parameters, or their shapes, in another dtype."""
+  return {
+    name: jax.ShapeDtypeStruct(x.shape, dtype)
+    if isinstance(x, jax.ShapeDtypeStruct)
+    else x.astype(dtype)
+    for name, x in params.items()
+  }
 
 
 def copy(module: Module) -> Module:

@@ -10,6 +10,7 @@ nearer than two pictures of different subjects (area under the ROC curve)?
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from suti import stage
 from suti.backbone import load_backbone
+from suti.conditions import ask
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.evaluation.dreambench import templates_of
@@ -171,20 +173,16 @@ def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   """
   backbone = load_backbone(model)
   _, apply = functional(backbone.unet)
-  null_BLD, _ = backbone.encode_text([""] * 25)
+  null = backbone.encode_text([""] * 25)
 
   @jax.jit
-  def draw(params, text_BLD, seeds_B):
+  def draw(params, told, seeds_B):
     keys_B = row_keys(jax.random.key(0), seeds_B)
-
-    def denoise(x, t_B, text_BLD):
-      return apply(params, x, t_B, text_BLD)
-
     return ddim(
       guided(
-        denoise,
-        text_BLD,
-        null_BLD,
+        partial(ask, apply, params),
+        told,
+        null,
         combine=lambda cond, null: classifier_free(cond, null, 3.0),
       ),
       backbone.schedule,
@@ -197,10 +195,10 @@ def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   hits = []
   for noun in ("dog", "teapot"):
     prompts = [t.text.format(noun) for t in templates_of(live=noun in LIVE)]
-    text_BLD, _ = backbone.encode_text(prompts)
+    told = backbone.encode_text(prompts)
     texts_PD = scorer.clip_texts(prompts)
     for row in range(images_each):
-      x_BHWC = draw(backbone.params, text_BLD, 25 * row + np.arange(25))
+      x_BHWC = draw(backbone.params, told, 25 * row + np.arange(25))
       images = np.asarray(to_u8(backbone.to_image(x_BHWC)))
       scores = scorer.clip_images(list(images)) @ texts_PD.T
       hits += list(scores.argmax(-1) == np.arange(25))

@@ -3,6 +3,7 @@
 
 import collections
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,10 +23,11 @@ def encode_text(texts):
   rows = np.zeros((len(texts), 24, 1), np.float32)
   for row, text in zip(rows, texts, strict=True):
     row[: len(text), 0] = list(text.encode())
-  return rows, np.ones(rows.shape[:2], bool)
+  return {"text_BLD": rows}
 
 
-def text_of(embedding_LD):
+def text_of(told, *row):
+  embedding_LD = told["text_BLD"][row]
   return bytes(embedding_LD[:, 0].astype(np.uint8)).rstrip(b"\0").decode()
 
 
@@ -63,7 +65,7 @@ def take(iterator, num):
 
 def equal(ours, others):
   return len(ours) == len(others) and all(
-    a.keys() == b.keys() and all(np.array_equal(a[n], b[n]) for n in a)
+    jax.tree.all(jax.tree.map(np.array_equal, a, b))
     for a, b in zip(ours, others, strict=True)
   )
 
@@ -77,14 +79,15 @@ def test_an_example_becomes_what_the_method_asks_for(folder, examples):
   assert batch["demonstration_mask"].all()
   for row in range(4):
     example = examples[batch["image"][row].tobytes()]
-    assert text_of(batch["text"][row]) == example.prompt
+    assert text_of(batch["text"], row) == example.prompt
     shown = [image.tobytes() for image in example.demonstrations]
     drawn = [
       shown.index(image.tobytes()) for image in batch["demonstrations"][row]
     ]
     assert len(set(drawn)) == 3, "drawn without replacement"
     # Each beside its own caption.
-    assert [text_of(t) for t in batch["demonstration_text"][row]] == [
+    told = batch["demonstration_text"]
+    assert [text_of(told, row, k) for k in range(3)] == [
       example.captions[i] for i in drawn
     ]
 
@@ -146,7 +149,7 @@ def test_fewer_demonstrations_than_asked_for_are_masked(folder):
     batch["demonstration_mask"], [[True] * 4 + [False] * 2] * 4
   )
   assert not batch["demonstrations"][:, 4:].any()
-  assert text_of(batch["demonstration_text"][0, 5]) == ""
+  assert text_of(batch["demonstration_text"], 0, 5) == ""
 
 
 def test_folders_are_joined(folder, tmp_path):
@@ -169,7 +172,7 @@ def test_a_demonstration_as_target_is_not_shown(folder, examples):
   }
   for row in range(4):
     example, index = by_demonstration[batch["image"][row].tobytes()]
-    assert text_of(batch["text"][row]) == example.captions[index]
+    assert text_of(batch["text"], row) == example.captions[index]
     shown = {x.tobytes() for x in batch["demonstrations"][row]}
     assert batch["image"][row].tobytes() not in shown
     assert len(shown) == 3

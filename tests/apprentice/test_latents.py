@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from apprentice.data import batches
 from apprentice.fields import to_latents
 from apprentice.latents import encode_examples
 from apprentice.methods.suti import METHOD
-from suti.backbone import load_backbone
+from suti.backbone import Backbone, load_backbone
 from suti.log import read_log
 from tests.apprentice import inputs
 from tests.tiny import SIZE_PX, write_latent_backbone
@@ -77,7 +78,7 @@ def test_what_is_there_is_not_encoded_again(
   backbone, examples, tmp_path, monkeypatch
 ):
   first = encode_examples(examples, backbone, tmp_path / "latents")
-  monkeypatch.setattr("apprentice.latents._encode", None)
+  monkeypatch.setattr(Backbone, "encode_pictures", None)
   again = encode_examples(examples, backbone, tmp_path / "latents")
   np.testing.assert_array_equal(again[3].image, first[3].image)
 
@@ -85,10 +86,10 @@ def test_what_is_there_is_not_encoded_again(
 def test_a_stop_leaves_nothing_half_written(
   backbone, examples, tmp_path, monkeypatch
 ):
-  def stop(block, backbone):
+  def stop(backbone, images_u8, **_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr("apprentice.latents._encode", stop)
+  monkeypatch.setattr(Backbone, "encode_pictures", stop)
   with pytest.raises(KeyboardInterrupt):
     encode_examples(examples, backbone, tmp_path / "latents")
   assert not list(tmp_path.iterdir())
@@ -112,11 +113,11 @@ def test_batches_are_those_of_the_pictures(backbone, examples, tmp_path):
   )
   shown = others["demonstration_mask"][..., None, None, None]
   assert ours["image"].dtype == np.float32
-  for name in ours:
-    mask = shown if name == "demonstrations" else True
-    np.testing.assert_allclose(
-      np.where(mask, ours[name], 0), np.where(mask, others[name], 0), atol=2e-3
-    )
+  for batch in (ours, others):
+    batch["demonstrations"] = np.where(shown, batch["demonstrations"], 0)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), ours, others
+  )
 
 
 def test_training_is_the_same_with_and_without(folder, tmp_path):

@@ -76,13 +76,12 @@ def draw_inputs(num=K):
   target = (
     normal(B, SIDE, SIDE, C),
     np.asarray([7, 600], np.int32),
-    (normal(B, L, D), np.ones((B, L), bool)),
+    {"text_BLD": normal(B, L, D)},
   )
   batch = {
     "demonstrations": normal(B, num, SIDE, SIDE, C),
     "demonstration_mask": np.ones((B, num), bool),
-    "demonstration_text": normal(B, num, L, D),
-    "demonstration_text_mask": np.ones((B, num, L), bool),
+    "demonstration_text": {"text_BLD": normal(B, num, L, D)},
   }
   return target, batch
 
@@ -144,14 +143,14 @@ def test_demonstrations_matter_to_their_own_row_alone(model):
 def test_captions_matter(model):
   target, batch = draw_inputs()
   before = predict(model, target, batch)
-  batch["demonstration_text"][0, 0] += 1.0
+  batch["demonstration_text"]["text_BLD"][0, 0] += 1.0
   assert np.abs(predict(model, target, batch)[0] - before[0]).max() > 1e-5
 
 
 def test_order_does_not_matter(model):
   target, batch = draw_inputs()
   order = np.asarray([2, 0, 1])
-  shuffled = {name: array[:, order] for name, array in batch.items()}
+  shuffled = jax.tree.map(lambda x: x[:, order], batch)
   np.testing.assert_allclose(
     predict(model, target, batch), predict(model, target, shuffled), atol=2e-6
   )
@@ -163,10 +162,10 @@ def test_what_is_masked_does_not_matter(model):
   masked = predict(model, target, batch)
   # Whatever is in the place of a missing demonstration, to the last bit.
   batch["demonstrations"][:, 2] = 9.0
-  batch["demonstration_text"][:, 2] = -9.0
+  batch["demonstration_text"]["text_BLD"][:, 2] = -9.0
   np.testing.assert_array_equal(predict(model, target, batch), masked)
   # And as if the place were not there.
-  shorter = {name: array[:, :2] for name, array in batch.items()}
+  shorter = jax.tree.map(lambda x: x[:, :2], batch)
   np.testing.assert_allclose(predict(model, target, shorter), masked, atol=2e-6)
 
 
@@ -233,8 +232,8 @@ def test_a_model_shown_nothing_is_its_base(model, how):
 
 def base_of(model, target):
   _, apply = functional(model.backbone.unet)
-  x, t, (text, mask) = target
-  return jax.jit(apply)(model.params, x, t, text, text_mask_BL=mask)
+  x, t, text = target
+  return jax.jit(apply)(model.params, x, t, **text)
 
 
 def test_keys_and_values_are_made_once_an_image(model):

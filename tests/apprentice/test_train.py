@@ -38,19 +38,20 @@ B, K, L, D = 4000, 3, 2, 1
 def drop_some(*, mask=None, key=0, **config):
   """(text dropped, demonstrations shown) of B examples."""
   batch = {
-    "text": jnp.ones((B, L, D)),
-    "text_mask": jnp.ones((B, L), bool),
+    "text": {"text_BLD": jnp.ones((B, L, D)), "pooled_BD": jnp.ones((B, D))},
     "demonstration_mask": jnp.ones((B, K), bool) if mask is None else mask,
   }
   config = ConfigDict(
     {"text_dropout": 0.1, "demonstration_dropout": 0.1} | config
   )
-  null = (np.zeros((1, L, D), np.float32), np.zeros((1, L), bool))
+  null = jax.tree.map(lambda x: np.zeros_like(x[:1]), batch["text"])
   batch = drop(batch, jax.random.key(key), null_text=null, config=config)
-  # Text and its mask go together.
-  gone_B = np.asarray(batch["text"] == 0).all((1, 2))
-  np.testing.assert_array_equal(~gone_B, batch["text_mask"].all(1))
-  np.testing.assert_array_equal(gone_B, ~batch["text_mask"].any(1))
+  # All that is said of a text goes together.
+  text_BLD, pooled_BD = batch["text"]["text_BLD"], batch["text"]["pooled_BD"]
+  gone_B = np.asarray(text_BLD == 0).all((1, 2))
+  np.testing.assert_array_equal(~gone_B, (text_BLD == 1).all((1, 2)))
+  np.testing.assert_array_equal(~gone_B, (pooled_BD == 1).all(1))
+  np.testing.assert_array_equal(gone_B, (pooled_BD == 0).all(1))
   return gone_B, np.asarray(batch["demonstration_mask"])
 
 
@@ -95,8 +96,8 @@ def test_the_key_decides():
 
 
 def test_methods_without_demonstrations_are_spared():
-  batch = {"text": jnp.ones((4, L, D)), "text_mask": jnp.ones((4, L), bool)}
-  null = (jnp.zeros((1, L, D)), jnp.zeros((1, L), bool))
+  batch = {"text": {"text_BLD": jnp.ones((4, L, D))}}
+  null = {"text_BLD": jnp.zeros((1, L, D))}
   config = ConfigDict({"text_dropout": 1.0, "demonstration_dropout": 1.0})
   dropped = drop(batch, jax.random.key(0), null_text=null, config=config)
   assert dropped.keys() == batch.keys()

@@ -12,12 +12,20 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experts import finetune, sample, teacher, tuning
-from suti.backbone import load_backbone
+from suti.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
+from tests.experts.loops import Loop
 
 # Fields that no program depends on.
-NO_PROGRAM = ("images_per_prompt", "checkpoint_every", "draw_at_once", "keep")
+NO_PROGRAM = (
+  "images_per_prompt",
+  "checkpoint_every",
+  "draw_at_once",
+  "experts_per_device",
+  "keep",
+  "log_every",
+)
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +60,12 @@ def _remember(make):
   def remembered(*args):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
+    (base,) = [x for x in args if isinstance(x, Backbone)]
     # Of a whole config `make_draw` reads this section.
     program = dict(config.get("sample", config))
     for field in NO_PROGRAM:
       program.pop(field, None)
-    key = f"{args[0].paper} {mesh} {program}"
+    key = f"{args[0].paper} {base.name} {mesh} {program}"
     if key not in made:
       made[key] = Program(make(*args))
     return made[key]
@@ -84,3 +93,34 @@ def tuned(models, clusters, tmp_path_factory):
   config = inputs.make_config(models)
   finetune.run(config, workdir)
   return workdir, config
+
+
+@pytest.fixture(scope="session")
+def loops(models):
+  """Two experts on each of eight devices, and an expert alone."""
+  backbone = load_backbone(models["backbone"])
+  return {
+    "full": Loop(backbone),
+    "alone": Loop(backbone, num_devices=1),
+    "lora": Loop(backbone, teacher="lora", rank=3),
+    "mapped": Loop(backbone, teacher="lora", rank=3, inner="map", remat=True),
+    # In bfloat16, and stopped as soon as a loss is above the one before.
+    "narrow": Loop(
+      backbone,
+      dtype="bfloat16",
+      master_dtype="bfloat16",
+      stop_window=1,
+      stop_gain=0.0,
+    ),
+  }
+
+
+@pytest.fixture(scope="session")
+def filled(clusters):
+  """Ten experts and six of padding."""
+  return [*clusters[:10], *clusters[9:10] * 6]
+
+
+@pytest.fixture(scope="session")
+def wave(loops, filled):
+  return loops["full"].run(filled)

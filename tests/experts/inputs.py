@@ -46,21 +46,23 @@ def make_config(models: dict[str, pathlib.Path], **finetune) -> ConfigDict:
   return config.lock()
 
 
-def draw_pictures(seed: int, num: int) -> tuple[np.ndarray, ...]:
+def draw_pictures(
+  seed: int, num: int, *, size_px: int = SIZE_PX
+) -> tuple[np.ndarray, ...]:
   """Noise around a colour of the seed's own."""
   rng = np.random.default_rng(seed)
   colour = rng.integers(40, 216, 3)
   return tuple(
-    (colour + rng.integers(-20, 20, (SIZE_PX, SIZE_PX, 3))).astype(np.uint8)
+    (colour + rng.integers(-20, 20, (size_px, size_px, 3))).astype(np.uint8)
     for _ in range(num)
   )
 
 
-def make_clusters(num: int) -> list[Cluster]:
+def make_clusters(num: int, *, size_px: int = SIZE_PX) -> list[Cluster]:
   """Clusters of three or four pictures, in the order of their keys."""
   clusters = []
   for seed in range(num):
-    images = draw_pictures(seed, 3 + seed % 2)
+    images = draw_pictures(seed, 3 + seed % 2, size_px=size_px)
     clusters.append(
       Cluster(
         key=content_key(*images),

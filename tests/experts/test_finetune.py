@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import os
 import pathlib
-import re
 import shutil
 import signal
 import subprocess
@@ -23,79 +22,14 @@ from suti import preemption
 from suti.backbone import load_backbone
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
-from suti.parallel.mesh import batch_sharding, make_mesh
+from suti.parallel.mesh import batch_sharding
 from tests.experts import inputs
-
-NUM_STEPS = 4
-COLLECTIVE = re.compile(
-  r"all-gather|all-reduce|all-to-all|collective-|reduce-scatter"
+from tests.experts.loops import (
+  COLLECTIVE,
+  NUM_STEPS,
+  Loop,
+  assert_same_expert,
 )
-
-
-class Loop:
-  """The step of some experts on some devices."""
-
-  def __init__(self, backbone, *, num_devices=8, **kw):
-    self.config = inputs.make_config({}, num_steps=NUM_STEPS, **kw)
-    tune = self.config.finetune
-    self.mesh = make_mesh(
-      {"expert": -1, "data": 1, "fsdp": 1},
-      devices=jax.devices()[:num_devices],
-    )
-    self.backbone = backbone
-    found = teacher.find(tune.teacher)
-    apply, self.trainable, self.frozen = teacher.declare(
-      found, self.backbone, self.config
-    )
-    tx = tuning.make_optimizer(tune)
-    self.start = tuning.make_start(
-      self.trainable, tx, self.mesh, num_steps=NUM_STEPS
-    )
-    self.step = tuning.make_step(
-      found, apply, self.backbone, tx, self.mesh, tune
-    )
-
-  def data(self, clusters):
-    arrays = wave_data(clusters, self.backbone, num_pictures=10, seed=0)
-    return jax.device_put(arrays, batch_sharding(self.mesh))
-
-  def run(self, clusters, *, change=lambda data: data):
-    data = change(self.data(clusters))
-    state = self.start(len(clusters))
-    for _ in range(NUM_STEPS):
-      state = self.step(state, self.frozen, data)
-    return jax.tree.map(np.asarray, state)
-
-
-@pytest.fixture(scope="module")
-def loops(models):
-  """Two experts on each of eight devices, and an expert alone."""
-  backbone = load_backbone(models["backbone"])
-  return {
-    "full": Loop(backbone),
-    "alone": Loop(backbone, num_devices=1),
-    "lora": Loop(backbone, teacher="lora"),
-    "mapped": Loop(backbone, teacher="lora", inner="map"),
-  }
-
-
-@pytest.fixture(scope="module")
-def filled(clusters):
-  """Ten experts and six of padding."""
-  return [*clusters[:10], *clusters[9:10] * 6]
-
-
-@pytest.fixture(scope="module")
-def wave(loops, filled):
-  return loops["full"].run(filled)
-
-
-def assert_same_expert(a, i, b, j):
-  for name, x in a["params"].items():
-    np.testing.assert_allclose(
-      x[i], b["params"][name][j], rtol=0, atol=1e-6, err_msg=name
-    )
-  np.testing.assert_allclose(a["loss_ET"][i], b["loss_ET"][j], rtol=1e-5)
 
 
 def test_an_expert_of_a_wave_is_the_expert_alone(wave, loops, clusters):
@@ -131,12 +65,9 @@ def test_mapped_one_by_one_they_are_the_same(loops, filled):
   assert min(moved) > 1e-6
 
 
-@pytest.mark.parametrize("name", ["full", "lora", "mapped"])
-def test_a_compiled_wave_has_no_collective(loops, name, wave, filled):
-  program = loops[name].step
-  if program.compiled is None:
-    loops[name].run(filled)
-  text = program.compiled.as_text()
+@pytest.mark.parametrize("name", ["full", "lora", "mapped", "narrow"])
+def test_a_compiled_wave_has_no_collective(loops, name, filled):
+  text = loops[name].program(filled)
   assert "num_partitions=8" in text
   assert not COLLECTIVE.findall(text)
 
@@ -223,7 +154,14 @@ def test_a_wave_goes_on_with_other_numbers_of_devices(
     loop = (
       loops["mapped"]
       if num_devices == 8
-      else Loop(backbone, num_devices=num_devices, teacher="lora", inner="map")
+      else Loop(
+        backbone,
+        num_devices=num_devices,
+        teacher="lora",
+        rank=3,
+        inner="map",
+        remat=True,
+      )
     )
     (wave,) = make_waves(keys, experts_per_wave=16, num_devices=num_devices)
     assert len(wave.keys) == {8: 16, 4: 12, 1: 10}[num_devices]

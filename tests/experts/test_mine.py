@@ -10,7 +10,10 @@ from PIL import Image
 
 from experts import mine, rows
 from experts.clusters import find_clusters, read_clusters
+from experts.waves import wave_data
+from suti.backbone import load_backbone
 from suti.images import load_image
+from tests import tiny_pipelines
 from tests.experts import inputs
 
 
@@ -67,6 +70,28 @@ def test_a_folder_of_subjects(photos, tmp_path):
     find_clusters(clusters, ["0" * 12])
   folder = tmp_path / "run/experts/mine"
   assert not list(folder.glob("part-*"))
+
+
+def test_sizes_that_pictures_had_reach_the_net(tmp_path):
+  """SDXL is told how large a photograph was, and what of it is shown."""
+  for number, image in enumerate(inputs.draw_pictures(1, 3, size_px=64)):
+    (tmp_path / "photos" / "dog").mkdir(parents=True, exist_ok=True)
+    path = tmp_path / "photos" / "dog" / f"{number}.png"
+    Image.fromarray(image).resize((64 + 32 * number, 96)).save(path)
+  mine.run(config_of(tmp_path / "photos"), tmp_path / "run")
+  (cluster,) = mine.read_clusters(tmp_path / "run")
+  assert cluster.originals == ((96, 64), (96, 96), (96, 128))
+  folder = tiny_pipelines.write("sdxl", tmp_path / "sdxl")
+  data = wave_data([cluster], load_backbone(folder), num_pictures=4, seed=0)
+  np.testing.assert_array_equal(
+    data["told"]["sizes_BI"][0],
+    [
+      [96, 64, 4, 0, 16, 16],  # 24 x 16 once scaled
+      [96, 96, 0, 0, 16, 16],
+      [96, 128, 0, 2, 16, 16],  # 16 x 21
+      [96, 128, 0, 2, 16, 16],  # filled up
+    ],
+  )
 
 
 def test_a_key_is_of_the_pictures_not_of_the_order_of_folders(photos, tmp_path):

@@ -34,6 +34,7 @@ def cluster(seed, num_images=3, truth=True):
     live=True,
     source="https://example.com/a?b=c",
     truth=("world:train:7",) * num_images if truth else None,
+    originals=((640, 480 + seed),) * num_images if truth else None,
   )
 
 
@@ -141,16 +142,16 @@ def test_files_hold_png_and_json_and_no_pickle(tmp_path):
 
 def test_another_schema_is_refused(tmp_path, monkeypatch):
   path = tmp_path / "experts" / "mine" / "clusters.array_record"
-  monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
+  monkeypatch.setattr(records, "SCHEMA_VERSION", 1)
   records.write_records(path, [cluster(0)], kind=schema.Cluster)
   records.write_lines(tmp_path / "a.jsonl", [prompt("a")])
   monkeypatch.undo()
   with pytest.raises(ValueError) as caught:
     records.read_records(path, schema.Cluster)
   assert str(caught.value).startswith(
-    "Shards were written with schema 2, this code reads 1: rerun experts.mine."
+    "Shards were written with schema 1, this code reads 2: rerun experts.mine."
   )
-  with pytest.raises(ValueError, match="written with schema 2"):
+  with pytest.raises(ValueError, match="written with schema 1"):
     records.read_lines(tmp_path / "a.jsonl", schema.Prompt)
 
 
@@ -334,13 +335,13 @@ def test_no_example_is_a_users_mistake(tmp_path):
 def test_wrong_folders_are_named(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r"run experts\.pack first"):
     records.open_examples(tmp_path)
-  monkeypatch.setattr(records, "SCHEMA_VERSION", 2)
+  monkeypatch.setattr(records, "SCHEMA_VERSION", 1)
   records.write_examples(tmp_path / "pack", [example(0, 1)], shard_size=4)
   monkeypatch.undo()
   with pytest.raises(ValueError) as caught:
     records.open_examples(tmp_path / "pack")
   assert str(caught.value).startswith(
-    "Shards were written with schema 2, this code reads 1: rerun experts.pack."
+    "Shards were written with schema 1, this code reads 2: rerun experts.pack."
   )
   files.write_json(tmp_path / "dataset_info.json", {"name": "mnist"})
   with pytest.raises(ValueError, match="holds the dataset 'mnist'"):

@@ -17,7 +17,15 @@ from suti.nn.param import (
   split,
   without,
 )
-from suti.nn.surgery import adapter, lora, lora_at, merge, ranks, scaled
+from suti.nn.surgery import (
+  adapter,
+  lora,
+  lora_at,
+  merge,
+  ranks,
+  recompute,
+  scaled,
+)
 
 
 class Block(Module):
@@ -203,3 +211,27 @@ def test_make_is_told_where_and_the_original_stays():
 def test_mistakes(operate, message):
   with pytest.raises(ValueError, match=message):
     operate(Net())
+
+
+def test_recomputed_blocks_keep_less_and_change_nothing():
+  base, base_apply = functional(Net())
+  spec, apply = functional(recompute(Net(), r"blocks\.\d+$"))
+  assert spec == base
+  params = init(spec, jax.random.key(0))
+
+  def gradient(apply):
+    def loss(params):
+      return jnp.square(apply(params, X)).sum()
+
+    kept = jax.eval_shape(lambda p: jax.vjp(loss, p)[1], params)
+    return jax.jit(jax.grad(loss))(params), len(jax.tree.leaves(kept))
+
+  expected, kept_by_base = gradient(base_apply)
+  found, kept = gradient(apply)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected
+  )
+  assert kept < kept_by_base
+
+  with pytest.raises(ValueError, match="matches no block"):
+    recompute(Net(), "resnets")

@@ -218,8 +218,7 @@ def test_base_is_written_as_a_backbone(latent_model):
   assert backbone.size_px == 64
   assert backbone.latent_shape == (8, 8, 16)
   assert backbone.limits(99.5) == {"percentile": None, "clip": False}
-  text_BLD, mask_BL = backbone.encode_text(["a dog", ""])
-  assert text_BLD.shape[:2] == mask_BL.shape
+  assert len(backbone.encode_text(["a dog", ""])["text_BLD"]) == 2
   write_card(latent_model, title="A test", scores={"score": "0.5"})
   card = (latent_model / "README.md").read_text()
   assert "| score | 0.5 |" in card and facts["command"] in card
