@@ -232,4 +232,4 @@ def run(config, workdir: Path) -> dict:
 
 
 if __name__ == "__main__":
-  main("experts.finetune", run, shared=True)
+  main("experts.finetune", run, how="each")
