@@ -45,6 +45,7 @@ from suti.io.files import first_difference, read_json
 from suti.io.weights import load
 from suti.log import Log, read_log, write_overview
 from suti.nn.param import functional, init, split, without
+from suti.parallel.hosts import gather
 from suti.parallel.mesh import (
   check_batch,
   make_mesh,
@@ -66,7 +67,7 @@ def run(config: Any, workdir: Path) -> dict:
       (num_steps=0) take `train.init` as it is and need no examples.
     workdir: see above.
 
-  Returns: steps, last loss, steps a second.
+  Returns: steps, last loss, steps a second; of several processes, in the first.
 
   Raises:
     ValueError: no examples, a batch that the mesh cannot share, a checkpoint of
@@ -98,7 +99,7 @@ def run(config: Any, workdir: Path) -> dict:
     return current.done
   if train.num_steps == 0:
     return current.finish(_take_init(config, current.folder))
-  mesh = make_mesh(config.mesh)
+  mesh = make_mesh(config.mesh, devices=jax.devices())
   check_batch("config.train.batch_size", train.batch_size, mesh)
 
   # ---------------------------------------- 2 Backbone and method (declared)
@@ -189,7 +190,9 @@ def run(config: Any, workdir: Path) -> dict:
   seconds = round(time.monotonic() - started)  # of all processes together
   checkpoints.close()
   log.close()
-  params = jax.device_get(state["ema"] | frozen)
+  params = gather(state["ema"] | frozen)
+  if jax.process_index():
+    return {}
   _write_model(apprentice, params, config, current.folder)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
@@ -284,4 +287,4 @@ def _write_model(
 
 
 if __name__ == "__main__":
-  main("apprentice.train", run)
+  main("apprentice.train", run, how="all")

@@ -87,7 +87,20 @@ def get_config(arg: str = "") -> ConfigDict:
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
       "log_every": 10,
-      "keep_weights": True,  # paper: they are thrown away
+      # Traced for TensorBoard's profiler once the step is compiled; see
+      # experts/live.py for how to ask while it runs.
+      "profile_steps": 0,
+      # After so long without a sign of life a worker's wave is another's.
+      "lease_s": 60.0,
+      # For a last checkpoint after SIGTERM; a preemptible TPU has 30 s.
+      "grace_s": 25.0,
+      # Candidates are drawn right after tuning, while the weights are on the
+      # devices, or by `experts.sample`: the same pictures.
+      "draw_at_once": True,
+      # Of an expert: trainable, what its teacher trains (a LoRA's matrices, all
+      # of a U-Net) | difference, what that changed, in bfloat16 | nothing, once
+      # its candidates are drawn. Paper: nothing.
+      "keep": "trainable",
     }
   )
   config.sample = ConfigDict(

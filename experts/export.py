@@ -71,11 +71,16 @@ def _read_row(file, row, *, teacher):
   """The parameters of one expert of a wave."""
   if not file.exists():
     raise ValueError(
-      f"{file} is gone: with config.finetune.keep_weights=False weights are "
+      f"{file} is gone: with config.finetune.keep='nothing' weights are "
       "deleted once sampled."
     )
   try:
     with safetensors.safe_open(file, framework="np") as opened:
+      if (opened.metadata() or {}).get("kind") == "difference":
+        raise ValueError(
+          f"{file} holds differences to the base: tune with "
+          "config.finetune.keep='trainable' to export experts."
+        )
       names = list(opened.keys())
       if others := [name for name in names if ".lora_" not in name]:
         raise ValueError(

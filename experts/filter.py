@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.mine import find_clusters, read_clusters
+from experts.clusters import find_clusters, read_clusters
 from experts.sample import open_candidates
 from suti.backbone import find_model
 from suti.evaluation.scores import Scorer, delta_clip, load_scorer

@@ -4,8 +4,14 @@
 SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. How
 an expert is tuned is `experts.tuning`'s business.
 
-A wave leaves its weights and a record of its experts (`experts.wave_files`); a
-killed run goes on from the wave's last checkpoint.
+Any number of processes may run this stage in one workdir at once, each with
+devices of its own. They share nothing but files: a wave is claimed by one of
+them (`experts.claims`), leaves its weights and a record of its experts
+(`experts.wave_files`), and goes on from its last checkpoint if its worker dies.
+
+With `config.finetune.draw_at_once` a wave's candidates are drawn here as well,
+while its weights are on the devices: the files of `experts.sample`, byte for
+byte. What is drawn with is what `config.finetune.keep` would keep.
 """
 
 import dataclasses
@@ -14,26 +20,32 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from experts import packing, tuning
-from experts.mine import find_clusters, read_clusters
+from experts import packing, sample, tuning
+from experts.claims import work
+from experts.clusters import read_clusters, readable
+from experts.live import Live
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
+from experts.wave_checkpoints import WaveCheckpoints
 from experts.wave_files import (
+  changed,
+  describe,
+  difference,
   median_time,
   summarise,
   write_times,
   write_wave,
 )
-from experts.waves import make_waves, wave_data
+from experts.waves import describe_wave, make_waves, wave_data
 from suti.backbone import find_model
-from suti.io.checkpoint import Checkpoints
 from suti.parallel.mesh import (
   batch_sharding,
   make_mesh,
   replicated,
 )
-from suti.stage import main, progress, stage
+from suti.stage import main, stage
 
 # E experts, T steps of the loop.
 
@@ -46,15 +58,25 @@ def run(config, workdir: Path) -> dict:
   """Writes experts/finetune/wave-*.safetensors and wave-*.json."""
   # --- 1 Config and mesh ------------------------------------------------------
   tune = config.finetune
-  # These change nothing that is written.
-  kept = ("keep_weights", "checkpoint_every", "log_every")
+  # These change nothing of what is written, but for when, and what stays.
+  free = (
+    "checkpoint_every",
+    "draw_at_once",
+    "grace_s",
+    "keep",
+    "lease_s",
+    "log_every",
+    "profile_steps",
+  )
+  is_difference = tune.keep == "difference"
   current = stage(
     workdir,
     "experts/finetune",
     {
       "seed": config.seed,
       "backbone": config.backbone,
-      "finetune": {k: v for k, v in tune.items() if k not in kept},
+      "finetune": {k: v for k, v in tune.items() if k not in free}
+      | {"keep": "difference" if is_difference else "trainable or nothing"},
     },
     reads=["experts/mine", "experts/prompts"],
     folders={"config.backbone": find_model(config.backbone)},
@@ -76,7 +98,7 @@ def run(config, workdir: Path) -> dict:
 
   # --- 4 Shardings and arrays -------------------------------------------------
   each = batch_sharding(mesh)
-  frozen = jax.device_put(tuning.cast(frozen, tune.dtype), replicated(mesh))
+  frozen = jax.device_put(frozen, replicated(mesh))
   # On the host: experts are copies of it, made once a wave.
   trainable = jax.device_get(trainable)
   backbone = dataclasses.replace(backbone, params={})
@@ -84,18 +106,12 @@ def run(config, workdir: Path) -> dict:
     trainable, tx, mesh, num_steps=tune.num_steps, dtype=tune.master_dtype
   )
 
-  def describe_data(num: int):
-    first = find_clusters(clusters, [min(keys)]).values()
-    data = wave_data(
-      list(first), backbone, num_pictures=num_pictures, seed=config.seed
-    )
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype), data
-    )
-
   # --- 5 Step -----------------------------------------------------------------
   def make_step(tune):
     return tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
+
+  def describe_data(num: int):
+    return describe_wave(backbone, num_experts=num, num_pictures=num_pictures)
 
   tune = packing.settle(
     tune,
@@ -115,60 +131,105 @@ def run(config, workdir: Path) -> dict:
     limit=tune.get("num_clusters"),
   )
 
-  left = [w for w in waves if not (current.folder / f"{w.name}.json").exists()]
-  done = (len(waves) - len(left)) * tune.num_steps
-  total = len(waves) * tune.num_steps
+  draw = None
+  if tune.draw_at_once:
+    drawing = sample.open_stage(config, workdir, during="experts/finetune")
+    draw = sample.make_draw_wave(
+      teacher, apply, backbone, frozen, config, mesh=mesh, workdir=workdir
+    )
+
+  folder = current.folder
+  by_name = {wave.name: wave for wave in waves}
   compiled = False
-  with progress(total, "finetune", done=done) as bar:
-    for wave in left:
+  with (
+    work(
+      folder,
+      {name: tune.num_steps for name in by_name},
+      label="finetune",
+      lease_s=tune.lease_s,
+      grace_s=tune.grace_s,
+    ) as farm,
+    Live(folder, farm, waves=waves, config=tune) as live,
+  ):
+    for claim in farm:
       # --- 6 Start or resume --------------------------------------------------
-      found = find_clusters(clusters, wave.keys)
-      data = wave_data(
-        [found[key] for key in wave.keys],
+      wave = by_name[claim.name]
+      found, damaged = readable(clusters, wave.keys)
+      # The places of those that cannot be read are filled with a neighbour.
+      data = found and wave_data(
+        [found.get(key, *list(found.values())[:1]) for key in wave.keys],
         backbone,
         num_pictures=num_pictures,
         seed=config.seed,
       )
       data = jax.device_put(data, each)
-      checkpoints = Checkpoints(current.folder / "checkpoints" / wave.name)
-      state = checkpoints.restore(start(len(wave.keys)))
-      first = int(state["step"])
-      bar.skip(first)
+      with WaveCheckpoints(
+        folder / "checkpoints", wave, worker=farm.worker
+      ) as checkpoints:
+        state = checkpoints.restore(start(len(wave.keys)))
+        first = int(state["step"])
+        live.begin(wave, first)
+        if damaged:
+          is_damaged_E = np.array([key in damaged for key in wave.keys])
+          state = tuning.fail(state, is_damaged_E)
 
-      # --- 7 Loop -------------------------------------------------------------
-      seconds = []  # of a step of an expert, once the program is compiled
-      looked, began = first, time.monotonic()
-      # Save, then step: a checkpoint of step n holds the losses before n.
-      for step in range(first, tune.num_steps):
-        if step > first and step % tune.checkpoint_every == 0:
-          checkpoints.save(step, state)
-        state = step_wave(state, frozen, data)
-        done = step + 1
-        # The devices are waited for now and then, not at every step.
-        if compiled and done % tune.log_every and done < tune.num_steps:
+        # --- 7 Loop -----------------------------------------------------------
+        seconds = []  # of a step of an expert, once the program is compiled
+        looked, began = first, time.monotonic()
+        given_up = False
+        # Save, then step: a checkpoint of step n holds the losses before n.
+        for step in range(first, tune.num_steps) if found else ():
+          stop = farm.stop.is_set()
+          if step > first and (stop or step % tune.checkpoint_every == 0):
+            checkpoints.save(step, state)
+          if given_up := stop or claim.lost:
+            break
+          state = step_wave(state, frozen, data)
+          done = step + 1
+          # The devices are waited for now and then, not at every step.
+          if compiled and done % tune.log_every and done < tune.num_steps:
+            continue
+          loss, all_done = tuning.look(state)
+          now = time.monotonic()
+          if compiled:
+            num = (done - looked) * len(wave.real_keys)
+            seconds.append((now - began) / num)
+          live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
+          looked, began, compiled = done, now, True
+          if all_done:
+            break
+
+        # --- 8 Finish ---------------------------------------------------------
+        if given_up or not farm.may_write(claim):
           continue
-        loss, all_done = tuning.look(state)
-        bar.update(done - looked, note=f"{wave.name} loss {loss:.4f}")
-        now = time.monotonic()
-        if compiled:
-          num = (done - looked) * len(wave.real_keys)
-          seconds.append((now - began) / num)
-        looked, began, compiled = done, now, True
-        if all_done:
-          break
+        record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
+        params = state.pop("params")
+        del state  # Its room is needed to draw.
+        kept = difference(params, trainable) if is_difference else params
+        if draw is not None:
+          if is_difference:
+            params = changed(trainable, kept)
+          draw(params, wave.name, record["experts"], drawing.folder)
+        if farm.may_write(claim):
+          write_times(folder, wave.name, seconds)
+          gone = tune.keep == "nothing" and draw is not None
+          write_wave(
+            folder,
+            wave,
+            record,
+            params=None if gone else kept,
+            is_difference=is_difference,
+          )
+          checkpoints.remove()
+          live.end(record["experts"])
 
-      # --- 8 Finish -----------------------------------------------------------
-      write_times(current.folder, wave.name, seconds)
-      write_wave(current.folder, wave, state, teacher=tune.teacher)
-      checkpoints.close()
-
-  summary = summarise(current.folder, waves)
-  if (each_s := median_time(current.folder)) is not None:
+  summary = summarise(folder, waves)
+  if (each_s := median_time(folder)) is not None:
     summary["seconds_per_expert"] = each_s * tune.num_steps
   summary = current.finish(summary)
-  shutil.rmtree(current.folder / "checkpoints", ignore_errors=True)
+  shutil.rmtree(folder / "checkpoints", ignore_errors=True)
   return summary
 
 
 if __name__ == "__main__":
-  main("experts.finetune", run)
+  main("experts.finetune", run, how="each")

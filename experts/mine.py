@@ -17,7 +17,6 @@ Pages are worked off in parts, the unit of resume. Nothing here trains. The
 world's truth is carried along without being looked at; `measure` alone does.
 """
 
-import bisect
 import collections
 import itertools
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from experts.captions import Match, classes_named, refine
+from experts.clusters import write_clusters
 from experts.rows import Page, open_pages
 from suti.backbone import find_model
 from suti.evaluation.scores import (
@@ -42,31 +42,6 @@ from suti.stage import main, progress, stage
 # K pictures of a page, D embedding width.
 
 _PAGES_PER_PART = 64
-
-
-def read_clusters(workdir: Path) -> Sequence[Cluster]:
-  """What this stage wrote, in the order of keys; opened lazily."""
-  return read_records(workdir / "experts/mine/clusters.array_record", Cluster)
-
-
-def find_clusters(
-  clusters: Sequence[Cluster], keys: Iterable[str]
-) -> dict[str, Cluster]:
-  """{key: cluster} for some keys, without reading the whole file.
-
-  Raises:
-    ValueError: there is no such cluster.
-  """
-  found = {}
-  for key in set(keys):
-    place = bisect.bisect_left(clusters, key, key=lambda c: c.key)
-    if place == len(clusters) or clusters[place].key != key:
-      raise ValueError(
-        f"experts/mine has no cluster {key}: the stages after it were run on "
-        "other clusters; delete experts/prompts and what follows."
-      )
-    found[key] = clusters[place]
-  return found
 
 
 def run(config, workdir: Path) -> dict:
@@ -115,13 +90,12 @@ def run(config, workdir: Path) -> dict:
   if not outcomes["kept"]:
     raise ValueError(_nothing(facts, config.mine))
   write_json(current.folder / "pages.json", facts)
-  # By key, so that `find_clusters` can search; pictures stay on the disk.
+  # Pictures stay on the disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
   places = {c.key: (file, i) for file in files for i, c in enumerate(file)}
-  write_records(
-    current.folder / "clusters.array_record",
-    (places[key][0][places[key][1]] for key in sorted(places)),
-    kind=Cluster,
+  keys = sorted(places)
+  write_clusters(
+    current.folder, keys, (places[key][0][places[key][1]] for key in keys)
   )
   summary = {
     "pages": len(facts),
@@ -154,7 +128,7 @@ def _write_heldout(config, folder: Path) -> dict:
     ),
     key=lambda cluster: cluster.key,
   )
-  write_records(folder / "clusters.array_record", clusters, kind=Cluster)
+  write_clusters(folder, [cluster.key for cluster in clusters], iter(clusters))
   return {"clusters": len(clusters)}
 
 

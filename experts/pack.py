@@ -16,8 +16,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from experts.clusters import Clusters, find_clusters, read_clusters
 from experts.filter import passes, read_scores
-from experts.mine import find_clusters, read_clusters
 from experts.sample import open_candidates
 from suti.io.records import write_examples
 from suti.schema import Candidate, Cluster, Example, Score, content_key
@@ -64,7 +64,7 @@ def run(config, workdir: Path) -> dict:
 
 def make_examples(
   kept: Sequence[tuple[Score, Sequence[Candidate], int]],
-  clusters: Sequence[Cluster],
+  clusters: Clusters,
 ) -> Iterator[Example]:
   """Joins candidates and demonstrations, one at a time.
 

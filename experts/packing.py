@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from suti.io.files import read_json, write_json
+from suti.io.files import create_json, read_json
 from suti.parallel.memory import fit_size, free_bytes, program_bytes
 from suti.parallel.mesh import batch_sharding, check_batch, replicated
 
@@ -116,7 +116,8 @@ def _wave_size(tune, mesh, *, bytes_at, num_clusters, room, record):
       if tune.experts_per_device == "auto"
       else int(tune.experts_per_device)
     )
-    write_json(record, {"experts_per_wave": each * mesh.size})
+    # Another worker may have been faster: then its size holds.
+    create_json(record, {"experts_per_wave": each * mesh.size})
   return read_json(record)["experts_per_wave"]
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.mine import read_clusters
+from experts.clusters import read_clusters
 from suti.evaluation.dreambench import Template, templates_of
-from suti.io.records import read_lines, write_lines
+from suti.io.records import DamagedError, read_lines, write_lines
 from suti.schema import SKILLS, Cluster, Prompt
 from suti.stage import main, progress, stage
 
@@ -130,8 +130,13 @@ def run(config, workdir: Path) -> dict:
     return current.done
   clusters = read_clusters(workdir)
   prompts: list[Prompt] = []
-  without = 0
-  for cluster in progress(clusters, "prompts"):
+  without, damaged = 0, []
+  for key in progress(clusters.keys, "prompts"):
+    try:
+      cluster = clusters.find(key)
+    except DamagedError as error:
+      damaged.append(f"{key} ({error})")
+      continue
     rows = propose(
       cluster,
       num=config.prompts.num_per_cluster,
@@ -153,6 +158,7 @@ def run(config, workdir: Path) -> dict:
       "clusters": len(clusters),
       "prompts": len(prompts),
       "clusters_without": without,
+      "clusters_damaged": ", ".join(damaged) or 0,
       "skills": {s: sum(p.skill == s for p in prompts) for s in SKILLS},
     }
   )

@@ -7,8 +7,12 @@ draw together, their weights arguments of one compiled program, mapped as in
 `experts.finetune`. A picture follows from cluster, prompt and its number alone,
 whatever is drawn beside it.
 
-With `config.finetune.keep_weights=False` a wave's weights are deleted once its
-candidates are on disk: the paper keeps samples only. Nothing is judged here.
+Where `experts.finetune` drew a wave at once, nothing is left to do for it. With
+`config.finetune.keep="nothing"` a wave's weights are deleted once its
+candidates are on disk: the paper keeps samples only. An expert that draws a
+picture with a value that is not finite is quarantined: none of its pictures
+count. Nothing else is judged here. As in `experts.finetune`, many processes may
+share a workdir.
 """
 
 import collections
@@ -22,22 +26,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experts.claims import finished, work
 from experts.prompts import read_prompts
 from experts.teacher import Teacher, declare, find, open_backbone
 from experts.wave_files import (
   load_wave,
   median_time,
-  read_experts,
   write_times,
 )
 from experts.waves import map_experts
 from suti.backbone import Backbone
 from suti.diffusion.samplers import row_keys
 from suti.images import to_u8
+from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.parallel.mesh import batch_sharding, make_mesh, replicated
 from suti.schema import Candidate, Prompt, content_key
-from suti.stage import main, progress, stage
+from suti.stage import Stage, main, stage
 
 # E experts, B rows of one expert drawn at once, H W C image.
 
@@ -66,91 +71,163 @@ def open_candidates(workdir: Path) -> list[Sequence[Candidate]]:
   return [read_records(file, Candidate) for file in files]
 
 
-def run(config, workdir: Path) -> dict:
-  """Writes experts/sample/wave-*.array_record."""
-  current = stage(
+def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
+  """Opens the folder of this stage.
+
+  Args:
+    config: the whole config.
+    workdir: the workdir.
+    during: "experts/finetune", if that is what is running.
+
+  Raises:
+    ValueError: see `suti.stage.stage`.
+  """
+  return stage(
     workdir,
     "experts/sample",
     {"seed": config.seed, "sample": config.sample},
     reads=["experts/prompts", "experts/finetune"],
+    during=during,
   )
+
+
+def run(config, workdir: Path) -> dict:
+  """Writes experts/sample/wave-*.array_record and wave-*.json."""
+  current = open_stage(config, workdir)
   weights = workdir / "experts/finetune"
-  names = sorted(path.stem for path in weights.glob("wave-*.json"))
-  left = [
-    name
-    for name in names
-    if not (current.folder / f"{name}.array_record").exists()
-  ]
-  if not config.finetune.keep_weights:
-    for name in set(names) - set(left):
+  names = sorted(finished(weights))
+  left = set(names) - finished(current.folder)
+  if config.finetune.keep == "nothing":
+    for name in set(names) - left:
       (weights / f"{name}.safetensors").unlink(missing_ok=True)
   if current.done is not None:
     return current.done
+  if left:
+    _draw_waves(config, workdir, names, folder=current.folder)
 
-  mesh = make_mesh(config.mesh)
-  teacher = find(config.finetune.teacher)
-  backbone = open_backbone(config)
-  apply, trainable, frozen = declare(teacher, backbone, config)
-  frozen = jax.device_put(frozen, replicated(mesh))
-  vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
-  draw = make_draw(teacher, apply, backbone, config, mesh)
-  null = backbone.null_text()
-  experts = {name: read_experts(weights, name) for name in names}
-  rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
-  counts = {n: sum(len(rows[e.cluster]) for e in experts[n]) for n in names}
-  # Every wave is filled up to one size, so that one program draws them all.
-  size = -(-max(map(len, experts.values())) // mesh.size) * mesh.size
-  done = sum(counts[name] for name in set(names) - set(left))
-  compiled = False
-  with progress(sum(counts.values()), "sample", done=done) as bar:
-    for name in left:
-      params = load_wave(weights / f"{name}.safetensors", trainable, size=size)
-      params = jax.device_put(params, batch_sharding(mesh))
-      asked = [rows[e.cluster] for e in experts[name]]
-      pictures: list[list[np.ndarray]] = [[] for _ in asked]
-      most = max(map(len, asked))
-      seconds = []  # of each call that did not compile, a picture
-      for start in range(0, most, config.sample.batch_size):
-        began = time.monotonic()
-        request = make_request(
-          asked,
-          backbone,
-          places=range(start, start + config.sample.batch_size),
-          num_experts=size,
-        )
-        images = to_u8(
-          np.asarray(draw(frozen, null, vae_params, params, request))
-        )
-        num = 0
-        for i, wanted in enumerate(asked):
-          part = images[i][: max(0, len(wanted) - start)]
-          pictures[i].extend(part)
-          num += len(part)
-        if compiled:
-          seconds.append((time.monotonic() - began) / num)
-        compiled = True
-        bar.update(num)
-      candidates = [
-        candidate_of(row, image_u8, guidance=config.sample.guidance)
-        for expert, wanted, drawn in zip(
-          experts[name], asked, pictures, strict=True
-        )
-        for row, image_u8 in zip(wanted, drawn, strict=True)
-        if expert.status == "ok"
-      ]
-      write_times(current.folder, name, seconds)
-      file = current.folder / f"{name}.array_record"
-      write_records(file, candidates, kind=Candidate)
-      if not config.finetune.keep_weights:
-        (weights / f"{name}.safetensors").unlink()
-
+  records = [read_json(current.folder / f"{name}.json") for name in names]
+  lost = [
+    f"{row['cluster']} ({row['cause']})"
+    for record in records
+    for row in record["quarantined"]
+  ]
   summary: dict[str, Any] = {
-    "candidates": sum(map(len, open_candidates(workdir))),
+    "candidates": sum(record["candidates"] for record in records),
+    "quarantined": ", ".join(lost) or 0,
     "waves": len(names),
   }
   if (each_s := median_time(current.folder)) is not None:
     summary["seconds_per_image"] = each_s
   return current.finish(summary)
+
+
+def _draw_waves(
+  config, workdir: Path, names: Sequence[str], *, folder: Path
+) -> None:
+  """Draws what nobody has drawn, with weights from the disk."""
+  mesh = make_mesh(config.mesh)
+  teacher = find(config.finetune.teacher)
+  backbone = open_backbone(config)
+  apply, trainable, frozen = declare(teacher, backbone, config)
+  frozen = jax.device_put(frozen, replicated(mesh))
+  draw = make_draw_wave(
+    teacher, apply, backbone, frozen, config, mesh=mesh, workdir=workdir
+  )
+  weights = workdir / "experts/finetune"
+  experts = {
+    name: read_json(weights / f"{name}.json")["experts"] for name in names
+  }
+  # Every wave is filled up to one size, so that one program draws them all.
+  size = -(-max(map(len, experts.values())) // mesh.size) * mesh.size
+  with work(
+    folder,
+    {name: len(experts[name]) for name in names},
+    label="sample",
+    lease_s=config.finetune.lease_s,
+    grace_s=config.finetune.grace_s,
+  ) as farm:
+    for claim in farm:
+      name = claim.name
+      params = load_wave(weights / f"{name}.safetensors", trainable, size=size)
+      params = jax.device_put(params, batch_sharding(mesh))
+      draw(params, name, experts[name], folder)
+      if config.finetune.keep == "nothing":
+        (weights / f"{name}.safetensors").unlink(missing_ok=True)
+
+
+def make_draw_wave(
+  teacher: Teacher,
+  apply,
+  backbone: Backbone,
+  frozen,
+  config,
+  *,
+  mesh: Mesh,
+  workdir: Path,
+) -> Callable[..., None]:
+  """Makes the function that draws and writes the candidates of a wave.
+
+  It is (params, name, experts, folder) -> None: parameters with E in front on
+  the devices, the name of the wave, its experts as fields of `Expert` (without
+  the padding), and the folder of this stage.
+  """
+  vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
+  draw = make_draw(teacher, apply, backbone, config, mesh)
+  null = backbone.null_text()
+  rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
+  compiled = False
+
+  def draw_wave(params, name: str, experts, folder: Path) -> None:
+    nonlocal compiled
+    asked = [rows[expert["cluster"]] for expert in experts]
+    (num_experts,) = {len(x) for x in params.values()}
+    pictures: list[list[np.ndarray]] = [[] for _ in asked]
+    spoiled: set[int] = set()
+    seconds = []  # of each call that did not compile, a picture
+    for start in range(0, max(map(len, asked)), config.sample.batch_size):
+      began = time.monotonic()
+      request = make_request(
+        asked,
+        backbone,
+        places=range(start, start + config.sample.batch_size),
+        num_experts=num_experts,
+      )
+      images = np.asarray(draw(frozen, null, vae_params, params, request))
+      num = 0
+      for i, wanted in enumerate(asked):
+        drawn = images[i][: max(0, len(wanted) - start)]
+        num += len(drawn)
+        if np.isfinite(drawn).all():
+          pictures[i].extend(to_u8(drawn))
+        else:
+          spoiled.add(i)
+      if compiled:
+        seconds.append((time.monotonic() - began) / num)
+      compiled = True
+    good = [i for i, expert in enumerate(experts) if expert["status"] == "ok"]
+    write_times(folder, name, seconds)
+    num_candidates = write_records(
+      folder / f"{name}.array_record",
+      (
+        candidate_of(row, image_u8, guidance=config.sample.guidance)
+        for i in good
+        if i not in spoiled
+        for row, image_u8 in zip(asked[i], pictures[i], strict=True)
+      ),
+      kind=Candidate,
+    )
+    quarantined = [
+      {"cluster": experts[i]["cluster"], "cause": "a picture is not finite"}
+      for i in good
+      if i in spoiled
+    ]
+    # Last: with it the wave is drawn.
+    write_json(
+      folder / f"{name}.json",
+      {"candidates": num_candidates, "quarantined": quarantined},
+    )
+
+  return draw_wave
 
 
 def candidate_of(
@@ -231,4 +308,4 @@ def make_request(
 
 
 if __name__ == "__main__":
-  main("experts.sample", run)
+  main("experts.sample", run, how="each")

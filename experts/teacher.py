@@ -23,7 +23,7 @@ from suti.conditions import ask
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
-from suti.nn.param import Module, functional, init, split, without
+from suti.nn.param import Module, cast, functional, init, split, without
 from suti.nn.surgery import recompute
 
 # B batch, H W C latent.
@@ -107,7 +107,8 @@ def declare(
   """The net of a teacher: (apply, trainable parameters, frozen ones).
 
   Parameters that the backbone does not have are drawn from their names and the
-  config's seed, the same for every expert.
+  config's seed, the same for every expert. Frozen ones have the dtype that the
+  net computes in, `config.finetune.dtype`, for drawing as for tuning.
   """
   net = teacher.declare(backbone, config.finetune)
   if config.finetune.remat:
@@ -115,7 +116,7 @@ def declare(
   spec, apply = functional(net)
   new = init(without(spec, backbone.params), jax.random.key(config.seed))
   trainable, frozen = split(backbone.params | new, teacher.trainable)
-  return apply, trainable, frozen
+  return apply, trainable, cast(frozen, config.finetune.dtype)
 
 
 def denoising_fit(

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experts.clusters import find_clusters, read_clusters
 from experts.filter import read_scores
-from experts.mine import find_clusters, read_clusters
 from experts.sample import open_candidates
 from suti.evaluation.dreambench import templates_of
 from suti.io.files import write_json

@@ -31,6 +31,7 @@ from jax.sharding import Mesh
 from experts.teacher import Teacher
 from experts.waves import map_experts
 from suti.backbone import Backbone
+from suti.nn.param import cast
 from suti.nn.rounding import round_by_chance
 from suti.parallel.mesh import batch_sharding, replicated
 
@@ -95,6 +96,23 @@ def make_start(
   return start
 
 
+def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:
+  """Makes some experts stay where they are, as if their loss were not finite.
+
+  Args:
+    state: of a wave.
+    failed_E: which.
+  """
+  before_E = np.asarray(state["failed_E"])
+  now_E = np.where(
+    failed_E & (before_E < 0), np.asarray(state["step"]), before_E
+  )
+  sharding = state["failed_E"].sharding
+  done_E = np.asarray(state["done_E"]) | (now_E >= 0)
+  new = {"failed_E": now_E, "done_E": done_E}
+  return state | jax.device_put(new, sharding)
+
+
 def make_step(
   teacher: Teacher, apply, backbone: Backbone, tx, mesh: Mesh, config
 ) -> Callable[..., dict[str, Any]]:
@@ -151,26 +169,20 @@ def make_step(
   return jax.jit(step_wave, donate_argnums=0)
 
 
-def cast(params: Params, dtype: Any) -> Params:
-  """Parameters in another dtype; those of that dtype are left as they are."""
-  return {name: x.astype(dtype) for name, x in params.items()}
-
-
 def look(state: dict[str, Any]) -> tuple[float, bool]:
-  """Waits for the devices: (mean of the last losses, all are done)."""
+  """Waits for the devices: (mean of the last finite losses, all are done)."""
   step_E, loss_ET, done_E = jax.device_get(
     [state[name] for name in ("step_E", "loss_ET", "done_E")]
   )
   last_E = loss_ET[np.arange(len(step_E)), np.maximum(step_E - 1, 0)]
-  return float(last_E.mean()), bool(done_E.all())
+  last_E = last_E[np.isfinite(last_E)]
+  return float(last_E.mean()) if len(last_E) else np.nan, bool(done_E.all())
 
 
 def _narrow(params: Any, config, key: jax.Array) -> Params:
   """float32 -> what is kept, rounded by chance where that is narrower."""
   if config.master_dtype == "float32":
     return params
-  # Keys of threefry, JAX's default: mapped over experts they draw for each what
-  # they draw for it alone, as the hardware's own generators do not.
   keys = jax.random.split(key, len(params))
   return {
     name: round_by_chance(params[name], key)

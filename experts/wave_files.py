@@ -2,7 +2,8 @@
 """What a wave leaves on the disk: weights, losses, and what became of experts.
 
   wave-NNNNN.safetensors   trainable parameters under their published names,
-                           stacked as (E, ...), in our layout (kernels HWIO)
+                           stacked as (E, ...), in our layout (kernels HWIO), or
+                           their difference to the base
   wave-NNNNN.json          `Expert` records and loss curves; written last, with
                            it the wave is done
 
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from experts.waves import Wave
@@ -25,14 +28,24 @@ from suti.schema import Expert
 # E experts of a wave, T steps.
 
 
-def write_wave(
-  folder: Path, wave: Wave, state: Mapping[str, Any], *, teacher: str
-) -> None:
-  """Writes the weights, then the record: with it, the wave is done."""
+def describe(
+  wave: Wave,
+  state: Mapping[str, Any],
+  *,
+  teacher: str,
+  damaged: Mapping[str, str],
+) -> dict[str, Any]:
+  """What the record of a wave says of its experts.
+
+  Args:
+    wave: its clusters.
+    state: of `experts.tuning`, after the last step.
+    teacher: its name.
+    damaged: {cluster: why it could not be read}.
+
+  Returns: `experts`, as fields of `Expert`, and `losses`, a curve for each.
+  """
   num = len(wave.real_keys)
-  weights = {k: np.asarray(v)[:num] for k, v in state["params"].items()}
-  with replacing(folder / f"{wave.name}.safetensors") as part:
-    save_file(weights, part)
   failed_E = np.asarray(state["failed_E"])[:num]
   step_E = np.asarray(state["step_E"])[:num]
   loss_ET = np.asarray(state["loss_ET"])[:num]
@@ -41,26 +54,73 @@ def write_wave(
     wave.real_keys, failed_E, step_E, loss_ET, strict=True
   ):
     steps = int(step if failed < 0 else failed)
-    cause = f"loss or gradient not finite at step {steps}"
+    cause = damaged.get(key, f"loss or gradient not finite at step {steps}")
     curve = [round(float(x), 6) for x in loss_T[:steps]]
     curves.append(curve)
-    experts.append(
-      Expert(
-        cluster=key,
-        teacher=teacher,
-        steps=steps,
-        loss=float(np.mean(curve[-max(1, steps // 10) :] or [0.0])),
-        status="ok" if failed < 0 else "quarantined",
-        cause="" if failed < 0 else cause,
-      )
+    expert = Expert(
+      cluster=key,
+      teacher=teacher,
+      steps=steps,
+      loss=float(np.mean(curve[-max(1, steps // 10) :] or [0.0])),
+      status="ok" if failed < 0 else "quarantined",
+      cause="" if failed < 0 else cause,
     )
-  write_json(
-    folder / f"{wave.name}.json",
-    {
-      "experts": [dataclasses.asdict(expert) for expert in experts],
-      "losses": curves,
-    },
-  )
+    experts.append(dataclasses.asdict(expert))
+  return {"experts": experts, "losses": curves}
+
+
+def write_wave(
+  folder: Path,
+  wave: Wave,
+  record: Mapping[str, Any],
+  *,
+  params: Mapping[str, jax.Array] | None,
+  is_difference: bool = False,
+) -> None:
+  """Writes the weights, then the record: with it, the wave is done.
+
+  Args:
+    folder: of the stage.
+    wave: its name, and how many of its experts are real.
+    record: of `describe`.
+    params: with E in front; None if they are not kept.
+    is_difference: they are of `difference`.
+  """
+  if params is not None:
+    num = len(wave.real_keys)
+    weights = {name: np.asarray(x)[:num] for name, x in params.items()}
+    kind = "difference" if is_difference else "parameters"
+    with replacing(folder / f"{wave.name}.safetensors") as part:
+      save_file(weights, part, metadata={"kind": kind})
+  write_json(folder / f"{wave.name}.json", record)
+
+
+@jax.jit
+def difference(
+  params: Mapping[str, jax.Array], base: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """What tuning changed, in bfloat16: half of the bytes.
+
+  Its error is 1/256 of the change at most, where bfloat16 of the parameters
+  themselves would lose changes below 1/512 of their size.
+  """
+  wide = jnp.float32
+  return {
+    name: (x.astype(wide) - base[name].astype(wide)).astype(jnp.bfloat16)
+    for name, x in params.items()
+  }
+
+
+@jax.jit
+def changed(
+  base: Mapping[str, jax.Array], by: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """`difference`, undone."""
+  wide = jnp.float32
+  return {
+    name: (base[name].astype(wide) + x.astype(wide)).astype(base[name].dtype)
+    for name, x in by.items()
+  }
 
 
 def write_times(folder: Path, name: str, seconds: Sequence[float]) -> None:
@@ -101,16 +161,20 @@ def load_wave(
   """
   if not file.exists():
     raise ValueError(
-      f"{file} is gone: with config.finetune.keep_weights=False weights are "
+      f"{file} is gone: with config.finetune.keep='nothing' weights are "
       f"deleted once sampled. Delete {file.parent} to tune the experts anew."
     )
   params = load_file(file)
+  with safe_open(file, framework="np") as opened:
+    kind = (opened.metadata() or {}).get("kind")
   shapes = {name: x.shape[1:] for name, x in params.items()}
   if shapes != {name: x.shape for name, x in trainable.items()}:
     raise ValueError(
       f"{file} holds experts of another net than config.backbone and "
       f"config.finetune.teacher declare: delete {file.parent}."
     )
+  if kind == "difference":
+    params = {n: np.asarray(x) for n, x in changed(trainable, params).items()}
   return {
     name: np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
     for name, x in params.items()

@@ -68,20 +68,21 @@ def make_waves(
 
   Args:
     keys: keys of clusters, in any order.
-    experts_per_wave: E; fewer, if there are not so many clusters.
-    num_devices: each of them gets the same number of experts.
+    experts_per_wave: clusters of a wave; the last has fewer.
+    num_devices: each of them gets the same number of experts, so that a wave is
+      filled up to a multiple.
     limit: how many clusters at most, the first in the order of their keys; None
       or 0 takes them all.
 
-  Returns: the waves, all of E experts.
+  Returns: the waves, all of E experts. Which clusters share one depends on
+    nothing but their keys and `experts_per_wave`.
   """
-  assert experts_per_wave % num_devices == 0, "see check_batch"
   ordered = sorted(set(keys))[: limit or None]
-  needed = -(-len(ordered) // num_devices) * num_devices
-  size = min(experts_per_wave, needed)
+  largest = min(experts_per_wave, len(ordered))
+  size = -(-largest // num_devices) * num_devices
   waves = []
-  for start in range(0, len(ordered), size):
-    rows = ordered[start : start + size]
+  for start in range(0, len(ordered), experts_per_wave):
+    rows = ordered[start : start + experts_per_wave]
     waves.append(
       Wave(
         index=len(waves),
@@ -183,8 +184,8 @@ def map_experts(
     function: (shared, *of one expert) -> tree of arrays.
     mesh: all of its axes divide the experts.
     inner: how the experts of one device run: "vmap", all at once, or "map", one
-      after the other, in the memory of one. A single one is not mapped at all:
-      its kernels then make plain convolutions.
+      after the other, in the memory of one. One alone is not mapped by "vmap":
+      its own kernels then make plain convolutions.
 
   Returns: (shared, *trees with leading E) -> tree with leading E.
   """
@@ -193,10 +194,12 @@ def map_experts(
     def one(rows):
       return function(shared, *rows)
 
+    if inner == "map":
+      return lax.map(one, experts)
     if len(jax.tree.leaves(experts)[0]) == 1:
       alone = one(jax.tree.map(lambda x: x[0], experts))
       return jax.tree.map(lambda x: x[None], alone)
-    return jax.vmap(one)(experts) if inner == "vmap" else lax.map(one, experts)
+    return jax.vmap(one)(experts)
 
   each = P(mesh.axis_names)
   # check_vma: every output belongs to an expert; there is nothing to check.

@@ -5,6 +5,7 @@
   unet/                      config.json, diffusion_pytorch_model.safetensors
   vae/                       the same; absent in pixel models
   text_encoder/  tokenizer/  config.json, model.safetensors; tokenizer.json
+  text_encoder_2/  tokenizer_2/   the same; SDXL's
   scheduler/                 scheduler_config.json
 
 Where `patch_size` is p, the U-Net, or the autoencoder before it, sees an image
@@ -15,6 +16,7 @@ This file opens a backbone. It trains nothing and names no method.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -258,17 +260,19 @@ def _patch(folder):
   return read_index(folder).get("patch_size", 1)
 
 
-def check_parts(folder: Path) -> None:
+def check_parts(folder: Path, *, texts: bool = True) -> None:
   """Sees that a folder has the parts of a text-to-image model.
 
+  Args:
+    folder: in the published layout.
+    texts: whether a text encoder is needed; a net that enlarges is told what
+      the one before it was told.
+
   Raises:
-    ValueError: one is missing.
+    ValueError: a part is missing.
   """
-  for part in (
-    "unet/config.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-  ):
+  needed = ["unet/config.json", "scheduler/scheduler_config.json"]
+  for part in needed + ["text_encoder/config.json"] * texts:
     if not (folder / part).is_file():
       raise ValueError(
         f"{folder} has no {part}: expected a folder in the diffusers layout, "
@@ -287,7 +291,13 @@ def own_size(unet: Model, codec: Codec) -> int:
     {"sample_size": 64},
     what="a U-Net",
   )
-  return unet.config["sample_size"] * codec.patch
+  side = unet.config["sample_size"]
+  version = str(unet.config.get("_diffusers_version"))
+  if not codec.bounded and re.match(r"0\.[0-8]\.", version):
+    # Files of Stable Diffusion said 32 then, of nets that were trained on 64:
+    # its pipeline puts that right, too.
+    side = max(side, 64)
+  return side * codec.patch
 
 
 def _check_trainable(folder, config, codec):

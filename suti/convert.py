@@ -35,13 +35,7 @@ from suti.model_index import (
   without_parts,
 )
 from suti.progress import progress
-from suti.published import (
-  FAMILIES,
-  explain_without_config,
-  kind_of,
-  open_model,
-  read_config,
-)
+from suti.published import FAMILIES, explain_without_config, open_model
 
 # What is copied beside weights: configs, tokenizers, cards and licences.
 _TEXTS = re.compile(r".*\.(json|txt|model|md)|LICEN[CS]E.*", re.IGNORECASE)
@@ -154,10 +148,8 @@ def _kind_of_part(folder: Path) -> str:
     if any(folder.glob("*.safetensors")) and not aside:
       raise ValueError(explain_without_config(folder))
     return TEXTS
-  kind = kind_of(read_config(folder))
-  if kind not in FAMILIES and aside:
-    return LEFT_OUT
-  return open_model(folder, weights=False).kind
+  # Not by its kind: the config of a safety checker is a CLIP's.
+  return LEFT_OUT if aside else open_model(folder, weights=False).kind
 
 
 def _new_index(source, index, kinds, *, complete) -> dict[str, Any]:

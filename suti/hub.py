@@ -8,7 +8,7 @@ holds is `suti.backbone`'s matter.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from suti.io.files import is_disk_full
@@ -29,11 +29,14 @@ _VARIANTS = (
 )
 
 
-def find_or_fetch(name_or_dir: str | Path) -> Path:
+def find_or_fetch(
+  name_or_dir: str | Path, *, without: Collection[str] = ()
+) -> Path:
   """The folder of a model that lies here or on the hub.
 
   Args:
     name_or_dir: a folder, a shipped model's name, or `ORG/NAME[@REVISION]`.
+    without: parts that need not be fetched.
 
   Returns: a folder on this machine.
 
@@ -46,21 +49,31 @@ def find_or_fetch(name_or_dir: str | Path) -> Path:
   name = str(name_or_dir)
   if Path(name).exists() or not _ID.fullmatch(name):
     return find_model(name)
-  return fetch(name)
+  return fetch(name, without=without)
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, without: Collection[str] = ()) -> Path:
   """Fetches a repository's readable files, or finds them in the hub's cache.
 
   Args:
     name: `ORG/NAME`, or `ORG/NAME@REVISION`.
+    without: parts that are left out.
 
   Raises:
-    ValueError: see `find_or_fetch`; safetensors are missing from it.
+    ValueError: see `find_or_fetch`; it is of several parts and none is a
+      U-Net, or safetensors are missing from it.
   """
   folder = _snapshot(name, ["config.json", "model_index.json"])
-  named = [n for n in named_parts(read_index(folder)) if _PART.fullmatch(n)]
-  parts = [f"{part}/" for part in named if part not in ASIDE] or [""]
+  index = read_index(folder)
+  named = [n for n in named_parts(index) if _PART.fullmatch(n)]
+  if named and "unet" not in named:  # said before gigabytes are on their way
+    raise ValueError(
+      f"'{name}' is a {index.get('_class_name')} of {', '.join(named)}: give a "
+      "model that has a unet, as Stable Diffusion 1, 2 and XL and DeepFloyd IF "
+      "have."
+    )
+  gone = {*ASIDE, *without}
+  parts = [f"{part}/" for part in named if part not in gone] or [""]
   # A model of one part has its files at the top, and nothing else there.
   others = [] if named else ["*/*"]
   patterns = [

@@ -135,7 +135,11 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "rank": _count(optional=True),
     "checkpoint_every": _count(),
     "log_every": _count(),
-    "keep_weights": _flag(),
+    "profile_steps": _count(low=0),
+    "lease_s": _number(low=1.0, remedy="seconds; 60 is a good value"),
+    "grace_s": _number(low=0.0, remedy="seconds between SIGTERM and the end"),
+    "draw_at_once": _flag(),
+    "keep": _choice("trainable", "difference", "nothing"),
   },
   "sample": dict(_SAMPLING),
   "filter": {

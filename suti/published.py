@@ -195,6 +195,8 @@ def explain_without_config(path: Path) -> str:
   remedy = "put the config.json that was published with it beside it"
   if family.startswith("a LoRA"):
     remedy = "draw with it by `suti generate --model BASE --lora FILE`"
+  elif family.startswith("an IP-Adapter"):
+    remedy = "it has no config, open it in Python by suti.image_prompt"
   elif family.startswith("an original checkpoint"):
     remedy = "give the same model in the layout of diffusers, a folder"
   where = "has no config.json and" if path.is_dir() else "is a file and"

@@ -9,6 +9,7 @@ stage's own business. JAX is not imported here: a mistake on the command line
 must not cost its start-up.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,13 +19,17 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from suti import preemption
 from suti.io import files
 from suti.progress import progress as progress  # Stages take it from here.
-from suti.progress import span
+from suti.progress import span, unseen
+
+if TYPE_CHECKING:
+  from suti.parallel import hosts
 
 _OURS = ("suti", "experts", "apprentice")
 
@@ -36,6 +41,7 @@ def main(
   name: str,
   run: Callable[[Any, Path], Any],
   *,
+  how: "hosts.How" = "first",
   argv: Sequence[str] | None = None,
 ) -> None:
   """Runs a stage as a command and exits: `python -m experts.mine ...`.
@@ -43,6 +49,9 @@ def main(
   Args:
     name: the stage's module, "experts.mine".
     run: takes the locked config and the workdir.
+    how: what the processes of several hosts do, see `suti.parallel.hosts`:
+      "first", "each" or "all". A stage that each may run, any number of
+      commands may run at once in one workdir.
     argv: arguments after the command's name; those of the process if None.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
@@ -56,11 +65,44 @@ def main(
 
     options.check(config)
     use_compilation_cache()
-    with files.lock(workdir):
-      files.clean_parts(workdir)
-      run(config, workdir)
+    with joined(workdir, how=how) as group:
+      group.run(lambda: run(config, workdir), how=how)
 
   sys.exit(guard(start))
+
+
+@contextlib.contextmanager
+def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
+  """Holds the workdir, and finds the other processes of this command.
+
+  Only the first of them is heard: the others print nothing.
+
+  Args:
+    workdir: made if there is none.
+    how: what the processes do; if each works for itself, the workdir is not
+      held against other commands that say the same.
+
+  Raises:
+    ValueError: another command holds the workdir, or the processes do not find
+      each other.
+  """
+  from suti.parallel import hosts
+
+  @contextlib.contextmanager
+  def held() -> Iterator[None]:
+    shared = how == "each"
+    with files.lock(workdir, shared=shared):
+      files.clean_parts(workdir, shared=shared)
+      yield
+
+  group = hosts.join(workdir, how=how)
+  with contextlib.ExitStack() as stack:
+    if not group.first:
+      nowhere = stack.enter_context(open(os.devnull, "w"))
+      stack.enter_context(contextlib.redirect_stdout(nowhere))
+      stack.enter_context(unseen())
+    stack.enter_context(group.opened(held))
+    yield group
 
 
 def _usage(name: str) -> str:
@@ -232,14 +274,31 @@ def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
     resumes: whether it goes on where it was stopped.
 
   Returns:
-    The exit code: 0, 2 for a mistake, 130 for Ctrl-C.
+    The exit code: 0, 2 for a mistake, 130 for Ctrl-C, 143 for SIGTERM.
   """
+  code = 1
   try:
-    start()
+    code = _guarded(start, resumes=resumes)
+  finally:
+    # Who has not joined others may not even have loaded it.
+    if hosts := sys.modules.get("suti.parallel.hosts"):
+      hosts.end(code)
+  return code
+
+
+def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
+  """Does what `guard` says."""
+  try:
+    with preemption.watched():
+      start()
   except KeyboardInterrupt:
     again = " Start the same command again and it goes on from here."
     _say("Stopped." + (again if resumes else " Nothing was written."))
     return 130
+  except preemption.TerminatedError:
+    stopped = "Stopped by SIGTERM. Nothing was written."
+    _say(preemption.LINE if resumes else stopped)
+    return preemption.CODE
   except Exception as error:
     if os.environ.get("SUTI_TRACEBACK"):
       raise
@@ -332,15 +391,19 @@ class Stage:
       summary: numbers and texts by name, for the line and for the report.
 
     Returns:
-      The summary.
+      The summary; where several processes ran the stage, that of the first.
     """
-    summary = dict(summary)
-    seconds = time.monotonic() - self.started
-    done = {"summary": summary, "seconds": round(seconds, 3)} | self.record
-    files.write_json(self.folder / "done.json", done)
-    self.done = summary
-    print(f"{self.name}: {_line(summary)} ({span(seconds)})", flush=True)
-    return summary
+    seconds = round(time.monotonic() - self.started, 3)
+    done = {"summary": dict(summary), "seconds": seconds} | self.record
+    path = self.folder / "done.json"
+    if self.done is not None:  # finished before, and now once more
+      files.write_json(path, done)
+    elif not files.create_json(path, done):
+      done = files.read_json(path)
+    first: dict[str, Any] = done["summary"]
+    self.done = first
+    print(f"{self.name}: {_line(first)} ({span(seconds)})", flush=True)
+    return first
 
 
 def stage(
@@ -349,6 +412,7 @@ def stage(
   sections: Mapping[str, Any],
   *,
   reads: Sequence[str] = (),
+  during: str | None = None,
   folders: Mapping[str, str | os.PathLike] | None = None,
 ) -> Stage:
   """Opens a stage's folder, or says that it was finished before.
@@ -368,6 +432,7 @@ def stage(
       name; leave out what may change without a rerun.
     reads: names of the stages whose files this one reads; they must be
       finished, and must not have been made anew since this one was started.
+    during: the one of them that is running now, and does this one's work too.
     folders: models and datasets from outside the workdir, by the field of the
       config that names them; what they hold must not have changed either.
 
@@ -379,22 +444,25 @@ def stage(
   folder = workdir / name
   # Through JSON, so that tuples and lists compare equal.
   config = json.loads(json.dumps({k: _plain(v) for k, v in sections.items()}))
-  inputs = {read: _identity(workdir, read, name) for read in reads}
+  inputs = {
+    read: _identity(workdir, read, name, finished=read != during)
+    for read in reads
+  }
   inputs |= {
     field: files.fingerprint(folder)
     for field, folder in (folders or {}).items()
   }
   record = {"config": config, "inputs": inputs}
   done = None
-  if (folder / "stage.json").exists():
-    _compare(folder, name, record, files.read_json(folder / "stage.json"))
+  path = folder / "stage.json"
+  # Of several processes that start a stage at once, one writes this.
+  if path.exists() or not files.create_json(path, record):
+    _compare(folder, name, record, files.read_json(path))
     if (folder / "done.json").exists():
       last = files.read_json(folder / "done.json")
       done = last["summary"]
       seconds = span(last["seconds"])
       print(f"{name}: {_line(done)} (finished before, {seconds})", flush=True)
-  else:
-    files.write_json(folder / "stage.json", record)
   return Stage(
     name=name,
     folder=folder,
@@ -409,9 +477,9 @@ def _plain(value: Any) -> Any:
   return value.to_dict() if hasattr(value, "to_dict") else value
 
 
-def _identity(workdir: Path, read: str, reader: str) -> str:
+def _identity(workdir: Path, read: str, reader: str, *, finished: bool) -> str:
   """Names the run that made a stage's files after its config and its input."""
-  path = workdir / read / "done.json"
+  path = workdir / read / ("done.json" if finished else "stage.json")
   if not path.exists():
     raise ValueError(
       f"{reader} reads {workdir / read}, which is not finished: run"

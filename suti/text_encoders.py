@@ -73,8 +73,7 @@ def open_text_encoders(
     ValueError: an encoder or a tokenizer is missing, of another kind, or its
       weights do not fit.
   """
-  host = jax.local_devices(backend="cpu")[0] if on_host else None
-  with jax.default_device(host) if host else contextlib.nullcontext():
+  with _placing(on_host=on_host):
     models = _open(folder, dtype=dtype, change=change)
   if models[0].kind == "T5EncoderModel":
     encode = _t5(models[0], folder)
@@ -107,6 +106,14 @@ def blank_text(folder: Path) -> Text:
     width_p = models[1].spec["text_projection.weight"].shape[-1]
     pooled_BP = np.zeros((1, width_p), np.float32)
   return Text(np.zeros((1, length, width), np.float32), pooled_BP)
+
+
+def _placing(*, on_host: bool) -> contextlib.AbstractContextManager:
+  """Within it arrays are read to the host's memory, if it is a device."""
+  with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave it out
+    if on_host:
+      return jax.default_device(jax.local_devices(backend="cpu")[0])
+  return contextlib.nullcontext()
 
 
 def _open(folder: Path, **options: Any) -> list[Model]:

@@ -106,7 +106,7 @@ def open_stage(
     ValueError: a part is missing or does not fit; a net of another use, such as
       inpainting.
   """
-  check_parts(folder)
+  check_parts(folder, texts=False)
   index = read_index(folder)
   codec = open_codec(folder, patch=index.get("patch_size", 1))
   unet = open_model(
@@ -154,9 +154,9 @@ def _read_scheduler(folder, *, latent):
   config = read_object(folder / "scheduler" / "scheduler_config.json")
   if latent:
     config.setdefault("clip_sample", False)  # latents have no range
-  kind = read_index(folder).get("_class_name")
-  if kind == "StableDiffusionPipeline" and "steps_offset" in config:
-    config["steps_offset"] = 1
+  if read_index(folder).get("_class_name") == "StableDiffusionPipeline":
+    # Whatever the file says, or does not say.
+    config |= {"steps_offset": 1, "clip_sample": False}
   return config
 
 
@@ -208,7 +208,8 @@ def draw(
     seeds: one a picture, which decides its noise, whatever is drawn beside it.
     size: height and width in px; None is the model's own.
     steps: of the sampler; None is the publisher's number.
-    guidance: weight of the text, 1 being none; None is the publisher's.
+    guidance: weight of the text, up to 1 being none as published, so that the
+      0 of a distilled model's card is understood; None is the publisher's.
     sampler: a key of `SAMPLERS`; None is the model's own.
     small_pm1: (B, h, w, 3), what a stage that enlarges is given.
     watch: given the pieces of the work, hands them out one by one, so that
@@ -232,7 +233,7 @@ def draw(
   beside = _beside(stage, small_pm1, keys_B, size=size)
   conditions = [_condition(stage, x, size=size) | beside for x in (text, null)]
   guidance = stage.guidance if guidance is None else guidance
-  if guidance == 1:
+  if guidance <= 1:
     conditions.pop()
   slots = samplers.start(plan, noise_BHWC)
   for piece in watch(plan.pieces()) if watch else [plan]:
@@ -254,9 +255,15 @@ def choose_sampler(
     name: a key of `SAMPLERS`; None leaves the config's own.
 
   Raises:
-    ValueError: no such sampler.
+    ValueError: no such sampler, or the config's own is none of them.
   """
   if name is None:
+    own = scheduler.get("_class_name")
+    if own not in SAMPLERS.values():
+      raise ValueError(
+        f"The model's own sampler is {own!r}, which is not known here: "
+        f"give sampler=, one of {', '.join(SAMPLERS)}."
+      )
     return scheduler
   if name not in SAMPLERS:
     raise ValueError(

@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from suti import convert as module
 from suti.convert import LEFT_OUT, TEXTS, convert
-from suti.io.files import read_json, write_json
+from suti.io.files import read_json, this_process, write_json
 from suti.published import open_model
 from tests import tiny
 
@@ -60,7 +60,8 @@ def published(tmp_path_factory):
   ):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text)
-  config = {"architectures": ["StableDiffusionSafetyChecker"]}
+  # As published: its config is a CLIP's in all but the class.
+  config = tiny.CLIP | {"architectures": ["StableDiffusionSafetyChecker"]}
   write_json(folder / "safety_checker" / "config.json", config)
   return folder
 
@@ -391,7 +392,9 @@ def test_stopped_half_way_it_leaves_nothing(plain, tmp_path, monkeypatch, stop):
 
 
 def test_what_a_killed_run_left_goes_with_the_next(plain, tmp_path):
-  nobody, somebody = tmp_path / ".out.999999999.part", tmp_path / ".out.1.part"
+  here = this_process().rpartition("-")[0]
+  nobody = tmp_path / f".out.{here}-999999999.part"
+  somebody = tmp_path / f".out.{here}-1.part"
   for folder in (nobody, somebody):
     (folder / "unet").mkdir(parents=True)
   convert(plain, tmp_path / "out")

@@ -110,6 +110,12 @@ def test_only_what_is_read_is_fetched(hub):
   assert open_stage(folder).size_px == tiny.SIZE_PX
 
 
+def test_parts_that_nobody_needs_are_not_fetched(hub):
+  folder = find_or_fetch(REPO, without=("text_encoder", "tokenizer"))
+  assert files(folder) == {n for n in WANTED if not n.startswith("t")}
+  assert open_stage(folder).size_px == tiny.SIZE_PX
+
+
 def test_what_is_in_the_cache_is_not_fetched_again(hub, monkeypatch):
   folder = fetch(REPO)
   hub.fetched.clear()
@@ -173,6 +179,19 @@ def test_a_lone_model_is_at_the_top(tmp_path, hub, monkeypatch):
       "tokenizer.json",
       "tokenizer_config.json",
     }
+
+
+def test_what_no_command_can_read_is_not_fetched(hub, published):
+  file = published / "model_index.json"
+  index = file.read_bytes()
+  parts = {"transformer": ["diffusers", "FluxTransformer2DModel"]}
+  write_json(file, {"_class_name": "FluxPipeline", **parts})
+  try:
+    text = refusal(REPO)
+  finally:
+    file.write_bytes(index)
+  assert text.startswith(f"'{REPO}' is a FluxPipeline of transformer: give a m")
+  assert hub.fetched == ["model_index.json"]
 
 
 def test_pickles_are_not_fetched(hub, published):

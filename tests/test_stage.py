@@ -2,6 +2,7 @@
 """A stage as a command: flags, mistakes in one line, folders, progress."""
 
 import errno
+import functools
 import json
 import os
 import re
@@ -412,3 +413,60 @@ def test_a_stage_made_of_another_model_is_refused(tmp_path):
   (model / "model.safetensors").write_bytes(b"two")
   with pytest.raises(ValueError, match=r"config\.backbone names has changed"):
     tune()
+
+
+# --- A stage that many processes run -----------------------------------------
+
+
+def test_the_first_to_finish_says_what_is_done(tmp_path, capsys):
+  one, two = (stage.stage(tmp_path, "experts/mine", MINE) for _ in range(2))
+  assert one.finish({"clusters": 3}) == two.finish({"clusters": 4})
+  assert two.done == {"clusters": 3}
+  assert capsys.readouterr().out.count("clusters 3") == 2
+  # Finished before, and once more with other thresholds: that replaces.
+  again = stage.stage(tmp_path, "experts/mine", MINE)
+  assert again.finish({"clusters": 5}) == {"clusters": 5}
+  assert stage.stage(tmp_path, "experts/mine", MINE).done == {"clusters": 5}
+
+
+_START = """
+import sys
+from suti import stage
+try:
+  stage.stage(sys.argv[1], "experts/mine", {"seed": int(sys.argv[2])})
+except ValueError as error:
+  print(error)
+"""
+
+
+def test_of_two_configs_that_start_at_once_one_is_refused(tmp_path, root):
+  racers = [
+    subprocess.Popen(
+      [sys.executable, "-c", _START, str(tmp_path), str(seed)],
+      cwd=root,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for seed in range(4)
+  ]
+  said = [racer.communicate()[0] for racer in racers]
+  assert sorted(map(bool, said)) == [False, True, True, True]
+  kept = files.read_json(tmp_path / "experts/mine/stage.json")["config"]["seed"]
+  assert not said[kept]
+
+
+def test_a_shared_stage_spares_what_the_living_write(
+  start, config_path, tmp_path, monkeypatch
+):
+  here = files.this_process().rpartition("-")[0]
+  folder = tmp_path / "w" / "experts"
+  folder.mkdir(parents=True)
+  for process in ("999999999", os.getppid()):
+    (folder / f".a.{here}-{process}.part").write_bytes(b"half")
+  (folder / ".a.elsewhere-1.part").write_bytes(b"half")
+  monkeypatch.setattr(stage, "main", functools.partial(stage.main, how="each"))
+  with files.lock(tmp_path / "w", shared=True):
+    code, _ = start(lambda *_: None, *good(config_path, tmp_path))
+  assert code == 0
+  left = {path.name.split(".")[2] for path in folder.iterdir()}
+  assert left == {"elsewhere-1", f"{here}-{os.getppid()}"}

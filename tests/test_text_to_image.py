@@ -12,6 +12,8 @@ import pytest
 import safetensors.numpy
 
 from suti import text_to_image
+from suti.backbone import own_size
+from suti.codec import open_codec
 from suti.convert import convert
 from suti.io.files import read_json, write_json
 from suti.io.lora import load_lora, save_lora
@@ -220,11 +222,13 @@ def test_without_guidance_the_net_is_asked_once(sd):
   stage, encode = sd
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
   other = jax.tree.map(np.zeros_like, null)
-  drawn = [
-    text_to_image.draw(stage, text, x, seeds=[1], steps=2, guidance=1.0)
-    for x in (null, other)
-  ]
-  np.testing.assert_array_equal(*drawn)
+  one, *others = (
+    text_to_image.draw(stage, text, x, seeds=[1], steps=2, guidance=weight)
+    # 0 is what the cards of distilled models say.
+    for x, weight in ((null, 1.0), (other, 1.0), (null, 0.0))
+  )
+  for drawn in others:
+    np.testing.assert_array_equal(one, drawn)
 
 
 def test_bfloat16_weights_draw_about_the_same(sd):
@@ -236,6 +240,22 @@ def test_bfloat16_weights_draw_about_the_same(sd):
   drawn = text_to_image.draw(half, text, null, **options)
   assert drawn.dtype == jnp.float32
   assert 0 < np.abs(np.asarray(drawn - exact)).mean() < 0.05
+
+
+def test_nets_of_2022_draw_at_the_size_they_were_trained_on(tmp_path):
+  folder = tiny_pipelines.write("sd1", tmp_path)
+  config = read_json(folder / "unet" / "config.json")
+  codec = open_codec(folder)
+  for version, said, size_px in (
+    ("0.3.0", 32, 128),
+    ("0.8.0.dev0", 96, 192),
+    ("0.9.0", 32, 64),
+    ("0.30.0", 32, 64),
+  ):
+    told = {"_diffusers_version": version, "sample_size": said}
+    write_json(folder / "unet" / "config.json", config | told)
+    unet = open_model(folder / "unet", weights=False)
+    assert own_size(unet, codec) == size_px, version
 
 
 # --- What is refused ---------------------------------------------------------

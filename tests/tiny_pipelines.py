@@ -72,7 +72,9 @@ _TOKENIZER = ["transformers", "PreTrainedTokenizerFast"]
 
 
 def _unet(case: str, **changes: Any) -> dict[str, Any]:
-  return UNETS[case][0] | {"sample_size": 8} | changes
+  # Of a version that does not put a small size right.
+  small = {"_diffusers_version": "0.42.1", "sample_size": 8}
+  return UNETS[case][0] | small | changes
 
 
 # name -> (pipeline, its parts, its scheduler, more of model_index.json)
@@ -94,8 +96,14 @@ PIPELINES: dict[str, tuple[str, dict, dict, dict]] = {
       "vae": _VAE,
       "text_encoder": _TEXT,
     },
-    _SD_STEPS
-    | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
+    # As old files are, which its pipeline puts right: drawn with an offset of
+    # 1 and unclipped.
+    {k: v for k, v in _SD_STEPS.items() if k != "steps_offset"}
+    | {
+      "_class_name": "DDIMScheduler",
+      "clip_sample": True,
+      "prediction_type": "v_prediction",
+    },
     {},
   ),
   "sdxl": (
@@ -128,9 +136,29 @@ PIPELINES: dict[str, tuple[str, dict, dict, dict]] = {
 }
 
 
-def write(name: str, folder: pathlib.Path) -> pathlib.Path:
-  """Writes one of `PIPELINES`; returns the folder."""
+# A U-Net's changes, for tests that compile its training step.
+ONE_LEVEL: dict[str, dict[str, Any]] = {
+  "sdxl": {
+    "attention_head_dim": [2],
+    "block_out_channels": [8],
+    "down_block_types": ["CrossAttnDownBlock2D"],
+    "transformer_layers_per_block": [1],
+    "up_block_types": ["CrossAttnUpBlock2D"],
+  },
+  "if1": {
+    "block_out_channels": [8],
+    "down_block_types": ["SimpleCrossAttnDownBlock2D"],
+    "up_block_types": ["SimpleCrossAttnUpBlock2D"],
+  },
+}
+
+
+def write(
+  name: str, folder: pathlib.Path, *, unet: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+  """Writes one of `PIPELINES`, with a changed U-Net; returns the folder."""
   kind, parts, scheduler, more = PIPELINES[name]
+  parts = parts | {"unet": parts["unet"] | (unet or {})}
   index: dict[str, Any] = {"_class_name": kind, "_diffusers_version": "0.42.1"}
   for part, config in parts.items():
     class_name = _write_model(folder / part, config)

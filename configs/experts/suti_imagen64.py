@@ -45,6 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.prompts.update(source="unseen", num_per_cluster=1)
   config.finetune.update(
     teacher="dreambooth",
+    text_dtype="bfloat16",  # choice: T5-XXL is 19 GB in float32
     num_steps=500,
     batch_size=4,  # choice
     learning_rate=1e-5,
@@ -58,7 +59,8 @@ def get_config(arg: str = "") -> ConfigDict:
     remat=False,  # by suti plan, half of such a chip's memory is enough
     dtype="bfloat16",  # choice
     checkpoint_every=100,  # choice
-    keep_weights=False,
+    draw_at_once=True,
+    keep="nothing",
   )
   config.sample.update(
     images_per_prompt=1,

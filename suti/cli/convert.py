@@ -165,6 +165,7 @@ def _parser() -> Parser:
   add(
     "--expert",
     nargs="+",
+    action="extend",
     metavar="CLUSTER",
     help="which experts to take out, by the names of their clusters "
     "(default: all)",

@@ -78,6 +78,7 @@ def _parser() -> Parser:
   add(
     "--subject",
     nargs="+",
+    action="extend",
     metavar="DIR_OR_FILE",
     help="pictures of one subject, 1 to 10: a folder of them, or files "
     "(JPEG, PNG, WebP, ...)",
@@ -114,7 +115,7 @@ def _parser() -> Parser:
     type=float,
     metavar="W",
     help="weight of guidance, how strongly text and pictures are followed; 1 "
-    "is none (default: the model's)",
+    "is none, and of a text alone less is, too (default: the model's)",
   )
   add = parser.add_argument_group("of a text alone").add_argument
   add("--negative", metavar="TEXT", help="what not to draw")
@@ -132,6 +133,7 @@ def _parser() -> Parser:
   add(
     "--lora",
     nargs="+",
+    action="extend",
     metavar="FILE",
     help="experts to draw with: LoRA files of this project, of PEFT, of "
     "diffusers or of kohya; FILE:0.8 for a part of one's strength",
@@ -139,6 +141,7 @@ def _parser() -> Parser:
   add(
     "--enlarge",
     nargs="+",
+    action="extend",
     metavar="NAME_OR_DIR",
     help="models of a cascade that enlarge the picture, such as DeepFloyd's "
     "IF-II",

@@ -17,6 +17,9 @@ NUM = 1  # pictures
 MAX_NUM = 64  # on one contact sheet
 MAX_PX = 8192  # of a side; what is larger is a mistake, and takes all memory
 CELL_PX = 256  # side of a picture on the contact sheet
+# Of a model that enlarges: it is told what the first one's encoder said, which
+# in IF has 4.8 billion parameters.
+_UNREAD = ("text_encoder", "tokenizer")
 
 
 def draw_text(args: argparse.Namespace) -> None:
@@ -32,7 +35,8 @@ def draw_text(args: argparse.Namespace) -> None:
   from suti import stage
   from suti.hub import find_or_fetch
 
-  folders = [find_or_fetch(x) for x in (args.model, *(args.enlarge or ()))]
+  folders = [find_or_fetch(args.model)]
+  folders += [find_or_fetch(x, without=_UNREAD) for x in args.enlarge or ()]
   for folder in folders:
     if (folder / "apprentice.json").is_file():
       raise ValueError(
@@ -109,9 +113,11 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
     net, "drawing", [None] * num, size=size, guidance=args.guidance
   )
   for folder in others:
-    del net  # its weights go before the next net's come
+    before_px, net = net.size_px, None  # weights go before the next ones come
     net = text_to_image.open_stage(folder, dtype=dtype)
-    pictures = draw(net, "enlarging", pictures)
+    # As many times larger as its own pictures are, in any proportions.
+    size = size and tuple(side * net.size_px // before_px for side in size)
+    pictures = draw(net, "enlarging", pictures, size=size)
   pictures_BHWC = np.concatenate(pictures)
   if not np.isfinite(pictures_BHWC).all():
     raise ValueError(

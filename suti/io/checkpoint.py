@@ -9,6 +9,7 @@ are not checkpoints: see `suti.io.weights`.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from suti.io import files
+
+_FIRST_DIM = re.compile(r"\(\d+")  # of a shape as `_leaves` writes it
 
 
 class Checkpoints:
@@ -43,6 +46,7 @@ class Checkpoints:
     *,
     model: Mapping[str, Any] | None = None,
     max_to_keep: int = 2,
+    read_only: bool = False,
   ) -> None:
     """Opens the folder; it is made when something is saved.
 
@@ -50,6 +54,7 @@ class Checkpoints:
       folder: the run's checkpoints.
       model: what must stay equal for a run to go on: config fields by name.
       max_to_keep: older ones are deleted.
+      read_only: another process may be writing there: nothing is tidied.
     """
     self.folder = Path(folder).resolve()
     self.data: Any = None
@@ -58,7 +63,8 @@ class Checkpoints:
       self.folder,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=max_to_keep,
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        read_only=read_only,
         # On CPU a saved array may be the very buffer that the next step, which
         # takes its state by donation, writes into.
         enable_async_checkpointing=jax.default_backend() != "cpu",
@@ -96,12 +102,17 @@ class Checkpoints:
       self._raise_if_full(error)
       raise
 
-  def restore(self, state: Any) -> Any:
+  def restore(
+    self, state: Any, *, step: int | None = None, any_length: bool = False
+  ) -> Any:
     """Returns the newest saved state, or the given one if there is none.
 
     Args:
       state: as the loop would start with it: names, shapes, types and places
         are taken from it.
+      step: which to read, instead of the newest.
+      any_length: leading dims may differ from those that were saved: rows are
+        cut off at the end, or zeros added.
 
     Returns:
       A state of the same structure.
@@ -109,21 +120,21 @@ class Checkpoints:
     Raises:
       ValueError: the checkpoint is of another model, or cannot be read.
     """
-    step = self.latest
+    step = self.latest if step is None else step
     if step is None:
       return state
     about = self._read(step, about=ocp.args.JsonRestore()).about
-    self._compare(about, state)
+    self._compare(about, state, any_length=any_length)
     shapes = jax.tree.map(_shape, state)
     read = self._read(
       step,
-      state=ocp.args.StandardRestore(shapes),
+      state=ocp.args.StandardRestore(shapes, strict=not any_length),
       data=ocp.args.JsonRestore(),
     )
     self.data = read.data["data"]
     return jax.tree.map(_like, read.state, state)
 
-  def close(self) -> None:
+  def wait(self) -> None:
     """Waits until all is written.
 
     Raises:
@@ -135,6 +146,11 @@ class Checkpoints:
     except Exception as error:
       self._raise_if_full(error)
       raise
+
+  def close(self) -> None:
+    """Waits as `wait` does, and ends Orbax's threads."""
+    try:
+      self.wait()
     finally:
       self._manager.close()
 
@@ -151,11 +167,19 @@ class Checkpoints:
         " the start."
       ) from error
 
-  def _compare(self, about: Mapping[str, Any], state: Any) -> None:
+  def _compare(
+    self, about: Mapping[str, Any], state: Any, *, any_length: bool
+  ) -> None:
     """Raises unless a checkpoint is of this model."""
+    then, now = about["leaves"], _leaves(state)
+    if any_length:
+      then, now = (
+        {name: _FIRST_DIM.sub("(E", text) for name, text in leaves.items()}
+        for leaves in (then, now)
+      )
     found = files.first_difference(
       about["model"], self._model, "config"
-    ) or files.first_difference(about["leaves"], _leaves(state))
+    ) or files.first_difference(then, now)
     if found:
       name, old, new = found
       raise ValueError(

@@ -3,8 +3,9 @@
 
 Whatever a run writes is written under a hidden name beside its place, flushed
 to the disk, and renamed: a process killed at any moment leaves the old file or
-the new one, never half of one. The one file that grows in place is log.jsonl,
-which `suti.log` owns. Nothing here knows what is in a file.
+the new one, never half of one. `create` and `create_json` do so only where
+there is none, so that of many processes one wins. The one file that grows in
+place is log.jsonl, which `suti.log` owns. Nothing here knows what is in a file.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -57,9 +59,33 @@ def _sync_folder(folder: Path) -> None:
     os.close(handle)
 
 
-def _part_of(path: Path) -> Path:
-  """The hidden name under which a file is written; holds the process id."""
-  return path.parent / f".{path.name}.{os.getpid()}.part"
+def this_process() -> str:
+  """Names this process among those of all machines that share a disk."""
+  host = re.sub(r"[^A-Za-z0-9_-]", "_", os.uname().nodename)
+  return f"{host}-{os.getpid()}"
+
+
+def is_dead(process: str) -> bool:
+  """Says whether a process of `this_process` is known to have ended.
+
+  That of another machine is not: nothing here can tell.
+  """
+  host, _, number = process.rpartition("-")
+  here = this_process().rpartition("-")[0]
+  if host != here or not number.isdigit():
+    return False
+  try:
+    os.kill(int(number), 0)
+  except ProcessLookupError:
+    return True
+  except OSError:  # another user's
+    return False
+  return False
+
+
+def _part_of(path: Path, *, kind: str = "") -> Path:
+  """The hidden name under which a file is written; says who writes."""
+  return path.parent / f".{path.name}{kind}.{this_process()}.part"
 
 
 @contextlib.contextmanager
@@ -112,7 +138,7 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
   """
   path = Path(path)
   part = _part_of(path)
-  old = path.parent / f".{path.name}.{os.getpid()}.old.part"
+  old = _part_of(path, kind=".old")
   try:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -160,31 +186,36 @@ def check_new_folder(path: Path, *, outside: Path) -> None:
       "write: give another place."
     )
   for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-    process = part.name.removesuffix(".part").rpartition(".")[2]
-    if process.isdigit() and not _is_alive(int(process)):
+    if is_dead(_writer_of(part)):
       shutil.rmtree(part, ignore_errors=True)
 
 
-def _is_alive(process: int) -> bool:
-  try:
-    os.kill(process, 0)
-  except ProcessLookupError:
-    return False
-  except OSError:  # another user's
-    return True
-  return True
+def _writer_of(part: Path) -> str:
+  return part.name.removesuffix(".part").rpartition(".")[2]
 
 
-def clean_parts(folder: str | os.PathLike) -> None:
+def clean_parts(folder: str | os.PathLike, *, shared: bool = False) -> None:
   """Removes what killed runs left half-written under `folder`.
 
-  Call it under the lock of the workdir, where no other run can be writing.
+  Args:
+    folder: where to look.
+    shared: others may be writing there now: only what processes of this machine
+      left that are dead is removed. False asks for the exclusive lock.
   """
-  for part in list(Path(folder).rglob(".*.part")):
-    if part.is_dir():
-      shutil.rmtree(part, ignore_errors=True)
-    else:
-      part.unlink(missing_ok=True)
+  # Not rglob, which fails where another process removes what it walks through.
+  for root, folders, names in os.walk(folder):
+    parts = [
+      Path(root, name)
+      for name in (*folders, *names)
+      if name.startswith(".") and name.endswith(".part")
+    ]
+    for part in parts:
+      if shared and not is_dead(_writer_of(part)):
+        continue
+      if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+      else:
+        part.unlink(missing_ok=True)
 
 
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:
@@ -201,6 +232,44 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
     part.write_bytes(content)
 
 
+def create(path: str | os.PathLike, content: bytes) -> bool:
+  """Writes a whole file where there is none yet.
+
+  Of many processes that try at once, on any machine, one succeeds. Needs hard
+  links, which are the one way to give a whole file a name only if it is free.
+
+  Args:
+    path: where; missing folders are made.
+    content: all of its bytes.
+
+  Returns:
+    Whether this call made it; False leaves the file that is there.
+
+  Raises:
+    ValueError: the disk is full.
+  """
+  path = Path(path)
+  part = _part_of(path, kind=".new")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("wb") as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    try:
+      os.link(part, path)
+    except FileExistsError:
+      return False
+    _sync_folder(path.parent)
+    return True
+  except OSError as error:
+    if is_disk_full(error):
+      raise _disk_full(path) from error
+    raise
+  finally:
+    part.unlink(missing_ok=True)
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes a value as indented JSON, whole or not at all.
 
@@ -208,13 +277,22 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     ValueError: there is a NaN or an infinity in it, which other readers of JSON
       do not know; or the disk is full.
   """
+  write_atomic(path, _json(path, value))
+
+
+def create_json(path: str | os.PathLike, value: Any) -> bool:
+  """`create` with what `write_json` would write."""
+  return create(path, _json(path, value))
+
+
+def _json(path: str | os.PathLike, value: Any) -> bytes:
   try:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
   except ValueError as error:
     raise ValueError(
       f"{path} would hold a NaN or an infinity, which is not JSON: {error}."
     ) from error
-  write_atomic(path, (text + "\n").encode())
+  return (text + "\n").encode()
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -304,11 +382,12 @@ def first_difference(
 
 
 @contextlib.contextmanager
-def lock(workdir: str | os.PathLike) -> Iterator[Path]:
+def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
   """Holds a workdir for this process; the system frees it if the process dies.
 
   Args:
     workdir: made if there is none.
+    shared: hold it beside others that share it; nobody else may.
 
   Yields:
     The workdir.
@@ -326,7 +405,8 @@ def lock(workdir: str | os.PathLike) -> Iterator[Path]:
     ) from error
   with (workdir / ".lock").open("a+") as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+      fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
       if error.errno not in (errno.EAGAIN, errno.EACCES):
         raise

@@ -42,6 +42,10 @@ _DATASET = "examples"
 _SPLIT = "train"
 
 
+class DamagedError(ValueError):
+  """A record that is there and cannot be read, as others of its file can."""
+
+
 # --- Pictures and records as bytes -------------------------------------------
 
 
@@ -215,7 +219,14 @@ class Records(Sequence, Generic[Record]):
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
     index = _in_range(index, len(self))
-    return _decode(self._reader.read([index + 1])[0], self._kind)
+    try:
+      return _decode(self._reader.read([index + 1])[0], self._kind)
+    except Exception as error:  # of ArrayRecord, JSON, PNG or the record
+      raise DamagedError(
+        f"Record {index} of {self._path} is damaged"
+        f" ({' '.join(str(error).split())[:120]}): delete the file and run the"
+        " stage that writes it again."
+      ) from error
 
   def __iter__(self) -> Iterator[Record]:
     return (self[index] for index in range(len(self)))
@@ -251,11 +262,7 @@ def _check_schema(found: Any, path: Path) -> None:
 
 
 def write_lines(path: str | Path, records: Iterable[Any]) -> int:
-  """Writes records without pictures, one line of JSON each.
-
-  Args:
-    path: the file; it appears when all records are in it.
-    records: any number.
+  """Writes any number of records without pictures, one line of JSON each.
 
   Returns:
     How many were written.
@@ -278,14 +285,7 @@ def write_lines(path: str | Path, records: Iterable[Any]) -> int:
 
 
 def read_lines(path: str | Path, kind: type[Record]) -> list[Record]:
-  """Reads a file of `write_lines`.
-
-  Args:
-    path: the file.
-    kind: the class its records must be of.
-
-  Returns:
-    The records.
+  """Reads a file of `write_lines`, of records of one class.
 
   Raises:
     ValueError: the file is absent, damaged, of another kind or schema.

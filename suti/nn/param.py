@@ -211,6 +211,16 @@ def without(
   return {name: v for name, v in values.items() if name not in names}
 
 
+def cast(params: Mapping[str, Any], dtype: Any) -> dict[str, Any]:
+  """Parameters, or their shapes, in another dtype."""
+  return {
+    name: jax.ShapeDtypeStruct(x.shape, dtype)
+    if isinstance(x, jax.ShapeDtypeStruct)
+    else x.astype(dtype)
+    for name, x in params.items()
+  }
+
+
 def copy(module: Module) -> Module:
   """Copies a declared module, so that surgery leaves the original whole."""
   return nnx.merge(*nnx.split(module))

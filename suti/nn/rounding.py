@@ -7,6 +7,8 @@ near each neighbour is, the weight moves by the sum of its steps on average
 (Gupta et al. 2015, arXiv 1502.02551, section 4.1).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,14 +20,32 @@ def round_by_chance(x: jax.Array, key: jax.Array) -> jax.Array:
   Args:
     x: float32; what bfloat16 can hold stays as it is, and so does what is not
       finite.
-    key: for which way each element goes.
+    key: for which way each element goes; never the same one twice.
 
   Returns: bfloat16 of the same shape.
   """
   # bfloat16 is the upper half of float32. A uniform number added to the lower
   # half carries over into it as often as the lower half is large.
   bits = lax.bitcast_convert_type(x, jnp.uint32)
-  chance = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
-  upper = (bits + chance) & jnp.uint32(0xFFFF0000)
+  upper = (bits + (_hashes(key, x.shape) >> 16)) & jnp.uint32(0xFFFF0000)
   rounded = lax.bitcast_convert_type(upper, jnp.float32)
   return jnp.where(jnp.isfinite(x), rounded, x).astype(jnp.bfloat16)
+
+
+def _hashes(key, shape):
+  """A uniform uint32 of each element's place and the key.
+
+  Ten operations on integers, which melt into the update of a parameter, where
+  JAX's own generator is a hundred and an array of its own: for rounding alone,
+  and with a key that is drawn properly.
+  """
+  one, two = jax.random.key_data(key)
+  place = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+  return _mix(_mix(place ^ one) + two)
+
+
+def _mix(x):
+  """Chris Wellons' `lowbias32`: flips each bit for half of all changes."""
+  x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+  x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+  return x ^ (x >> 16)

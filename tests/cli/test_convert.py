@@ -294,6 +294,12 @@ def test_weights_without_a_config_are_recognised(capsys, model, tmp_path):
   assert "holds a LoRA: draw with it by `suti generate --model BASE --lora" in (
     line(lora)
   )
+  adapter = tmp_path / "ip-adapter_sd15.safetensors"
+  names = ("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight")
+  safetensors.numpy.save_file(dict.fromkeys(names, zeros), adapter)
+  assert "holds an IP-Adapter: it has no config, open it in Pyth" in (
+    line(adapter)
+  )
   whole = tmp_path / "v1-5-pruned.safetensors"
   safetensors.numpy.save_file(
     {"model.diffusion_model.out.0.weight": zeros}, whole

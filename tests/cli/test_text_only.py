@@ -18,7 +18,7 @@ from suti.io.lora import save_lora
 from suti.nn.param import functional, init, without
 from suti.nn.surgery import lora
 from suti.published import open_model
-from tests import tiny
+from tests import tiny, tiny_pipelines
 from tests.commands import error_of, start
 
 LAYERS = {
@@ -138,6 +138,16 @@ def test_in_bfloat16_it_is_about_the_same(pixels, plain, tmp_path):
   assert 0 < np.abs(plain - rounded).mean() < 8
 
 
+def test_a_cascade_enlarges_in_the_proportions_that_were_asked_for(tmp_path):
+  first = tiny_pipelines.write("if1", tmp_path / "if1")
+  second = tiny_pipelines.write("if2", tmp_path / "if2")
+  # What the first one's encoder said is enough.
+  shutil.rmtree(second / "text_encoder")
+  shutil.rmtree(second / "tokenizer")
+  more = ("--enlarge", second, "--size", "16x8")
+  assert draw(first, tmp_path, *more).shape == (16, 32, 3)
+
+
 # --- LoRA --------------------------------------------------------------------
 
 
@@ -162,9 +172,22 @@ def test_both_parts_of_a_lora_count(pixels, updates, tmp_path):
     pictures.append(draw(pixels, tmp_path, "--lora", file))
   one, other, both = pictures
   assert (one != other).any() and (both != one).any() and (both != other).any()
-  # Two files of one part each are the same as one of both.
+  # Two files of one part each are the same as one of both, however given.
   files = [tmp_path / f"{part}.safetensors" for part in LAYERS]
-  np.testing.assert_array_equal(draw(pixels, tmp_path, "--lora", *files), both)
+  for more in (
+    ("--lora", *files),
+    ("--lora", files[0], "--lora", files[1]),
+  ):
+    np.testing.assert_array_equal(draw(pixels, tmp_path, *more), both)
+
+
+def test_two_loras_of_one_layer_add_up(pixels, updates, tmp_path):
+  file = tmp_path / "expert.safetensors"
+  save_lora(updates, file)
+  once = draw(pixels, tmp_path, "--lora", f"{file}:0.2").astype(int)
+  twice = draw(pixels, tmp_path, "--lora", f"{file}:0.15", f"{file}:0.05")
+  # Merged one after the other, they may round otherwise.
+  assert np.abs(once - twice).max() <= 1
 
 
 def test_a_merged_model_draws_the_same(pixels, updates, tmp_path):
@@ -360,7 +383,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       scheduler,
       lambda x: x.update(_class_name="LMSDiscreteScheduler"),
-      "_class_name='LMSDiscreteScheduler' of the scheduler config is unknown",
+      "own sampler is 'LMSDiscreteScheduler', which is not known here: give sa",
     ),
     (
       scheduler,

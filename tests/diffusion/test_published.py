@@ -254,9 +254,9 @@ def test_unipc_ends_without_noise_where_the_published_divides_by_zero(options):
     ),
     (as_("DPMSolverMultistep", solver_order=4), 9, "solver_order=4 .* 1, 2, 3"),
     (
-      as_("DPMSolverMultistep", algorithm_type="deis"),
+      as_("DPMSolverMultistep", algorithm_type="dpmsolver"),
       9,
-      "type='deis' .* sde-",
+      "type='dpmsolver' .* sde-",
     ),
     (
       as_(

@@ -44,7 +44,8 @@ def main() -> None:
     count_down(WORKDIR / "log" / str(step))
     return write(log, step, scalars)
 
-  os.replace, os.rename = watched(os.replace), watched(os.rename)
+  for name in ("link", "rename", "replace"):
+    setattr(os, name, watched(getattr(os, name)))
   suti.log.Log.write = write_line
   suti.cli.main(["run", *ARGUMENTS])
 

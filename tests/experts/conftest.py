@@ -12,10 +12,21 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experts import finetune, sample, teacher, tuning
-from suti.backbone import load_backbone
+from suti.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
 from tests.experts.loops import Loop
+
+# Fields that no program depends on.
+NO_PROGRAM = (
+  "images_per_prompt",
+  "checkpoint_every",
+  "draw_at_once",
+  "experts_per_device",
+  "keep",
+  "log_every",
+  "profile_steps",
+)
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +61,12 @@ def _remember(make):
   def remembered(*args):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
-    # Of a whole config `make_draw` reads this section, and no counts.
+    (base,) = [x for x in args if isinstance(x, Backbone)]
+    # Of a whole config `make_draw` reads this section.
     program = dict(config.get("sample", config))
-    program.pop("images_per_prompt", None)
-    key = f"{args[0].paper} {mesh} {program}"
+    for field in NO_PROGRAM:
+      program.pop(field, None)
+    key = f"{args[0].paper} {base.name} {mesh} {program}"
     if key not in made:
       made[key] = Program(make(*args))
     return made[key]
@@ -92,9 +105,13 @@ def loops(models):
     "alone": Loop(backbone, num_devices=1),
     "lora": Loop(backbone, teacher="lora", rank=3),
     "mapped": Loop(backbone, teacher="lora", rank=3, inner="map", remat=True),
-    # Kept in bfloat16, and stopped as soon as a loss is above the one before.
+    # In bfloat16, and stopped as soon as a loss is above the one before.
     "narrow": Loop(
-      backbone, master_dtype="bfloat16", stop_window=1, stop_gain=0.0
+      backbone,
+      dtype="bfloat16",
+      master_dtype="bfloat16",
+      stop_window=1,
+      stop_gain=0.0,
     ),
   }
 

@@ -8,8 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.quickstart import get_config
+from experts.clusters import write_clusters
 from suti.evaluation.scores import Scorer
-from suti.io.records import write_lines, write_records
+from suti.io.records import write_lines
 from suti.schema import Cluster, Prompt, content_key
 from suti.stage import stage
 from tests import tiny
@@ -39,26 +40,29 @@ def make_config(models: dict[str, pathlib.Path], **finetune) -> ConfigDict:
     experts_per_wave=16,
     checkpoint_every=2,
     inner="vmap",
+    draw_at_once=False,
   )
   config.finetune.update(finetune)
   return config.lock()
 
 
-def draw_pictures(seed: int, num: int) -> tuple[np.ndarray, ...]:
+def draw_pictures(
+  seed: int, num: int, *, size_px: int = SIZE_PX
+) -> tuple[np.ndarray, ...]:
   """Noise around a colour of the seed's own."""
   rng = np.random.default_rng(seed)
   colour = rng.integers(40, 216, 3)
   return tuple(
-    (colour + rng.integers(-20, 20, (SIZE_PX, SIZE_PX, 3))).astype(np.uint8)
+    (colour + rng.integers(-20, 20, (size_px, size_px, 3))).astype(np.uint8)
     for _ in range(num)
   )
 
 
-def make_clusters(num: int) -> list[Cluster]:
+def make_clusters(num: int, *, size_px: int = SIZE_PX) -> list[Cluster]:
   """Clusters of three or four pictures, in the order of their keys."""
   clusters = []
   for seed in range(num):
-    images = draw_pictures(seed, 3 + seed % 2)
+    images = draw_pictures(seed, 3 + seed % 2, size_px=size_px)
     clusters.append(
       Cluster(
         key=content_key(*images),
@@ -75,9 +79,8 @@ def make_clusters(num: int) -> list[Cluster]:
 
 def write_stages(workdir: pathlib.Path, clusters: list[Cluster]) -> None:
   """experts/mine and experts/prompts, finished; one to three prompts each."""
-  write_records(
-    workdir / "experts/mine/clusters.array_record", clusters, kind=Cluster
-  )
+  keys = [cluster.key for cluster in clusters]
+  write_clusters(workdir / "experts/mine", keys, iter(clusters))
   prompts = [
     Prompt(cluster=cluster.key, prompt=text, skill="attribute")
     for number, cluster in enumerate(clusters)

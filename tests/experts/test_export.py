@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experts.export import export_experts
-from experts.wave_files import write_wave
+from experts.wave_files import describe, write_wave
 from experts.waves import make_waves
 from suti.io.lora import load_lora
 from suti.models.unet import declare_unet
@@ -34,7 +34,8 @@ def write(folder, names=NEW, *, failed=()):
     }
     failed_E = np.array([3 if key in failed else -1 for key in wave.keys])
     state = {"params": params, "failed_E": failed_E, "loss_ET": np.ones((2, 4))}
-    write_wave(folder, wave, state, teacher="lora")
+    record = describe(wave, state, teacher="lora", damaged={})
+    write_wave(folder, wave, record, params=params)
     for row, key in enumerate(wave.real_keys):
       found[key] = {name: x[row] for name, x in params.items()}
   return found
@@ -103,5 +104,5 @@ def test_what_cannot_be_exported(tmp_path):
   with pytest.raises(ValueError, match=r"they change 'conv_in\.weight' itself"):
     export_experts(folder, out)
   (folder / "wave-00000.safetensors").unlink()
-  with pytest.raises(ValueError, match="keep_weights=False weights are del"):
+  with pytest.raises(ValueError, match="keep='nothing' weights are del"):
     export_experts(folder, out)

@@ -2,7 +2,13 @@
 """Waves of experts: independent, without communication, resumable."""
 
 import dataclasses
+import errno
+import os
+import pathlib
 import shutil
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,13 +16,20 @@ import pytest
 from safetensors.numpy import load_file
 
 from experts import finetune, teacher, tuning, wave_files
+from experts.wave_checkpoints import WaveCheckpoints
 from experts.waves import make_waves, wave_data
+from suti import preemption
 from suti.backbone import load_backbone
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
 from suti.parallel.mesh import batch_sharding
 from tests.experts import inputs
-from tests.experts.loops import COLLECTIVE, assert_same_expert
+from tests.experts.loops import (
+  COLLECTIVE,
+  NUM_STEPS,
+  Loop,
+  assert_same_expert,
+)
 
 
 def test_an_expert_of_a_wave_is_the_expert_alone(wave, loops, clusters):
@@ -91,8 +104,14 @@ def test_a_quarantined_expert_is_named_and_all_are_an_error(
   failed_E = np.array([-1, 2] + [-1] * 6)
   loss_ET = wave["loss_ET"][:8].copy()
   loss_ET[1, 2] = np.nan
-  state = wave | {"failed_E": failed_E, "loss_ET": loss_ET}
-  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+
+  def write(state):
+    record = wave_files.describe(
+      one_wave, state, teacher="dreambooth", damaged={}
+    )
+    wave_files.write_wave(tmp_path, one_wave, record, params=None)
+
+  write(wave | {"failed_E": failed_E, "loss_ET": loss_ET})
   summary = wave_files.summarise(tmp_path, [one_wave])
   assert summary["experts"] == 6
   assert summary["quarantined"] == (
@@ -102,8 +121,7 @@ def test_a_quarantined_expert_is_named_and_all_are_an_error(
   assert (expert.status, expert.steps) == ("quarantined", 2)
   assert np.isfinite(expert.loss)
 
-  state = wave | {"failed_E": np.zeros(8, np.int32)}
-  wave_files.write_wave(tmp_path, one_wave, state, teacher="dreambooth")
+  write(wave | {"failed_E": np.zeros(8, np.int32)})
   with pytest.raises(ValueError, match=r"All 7 experts were quarantined"):
     wave_files.summarise(tmp_path, [one_wave])
 
@@ -122,6 +140,70 @@ def test_a_run_writes_real_experts_and_their_losses(tuned, clusters):
   assert [e["cluster"] for e in experts] == [c.key for c in clusters]
   assert all(len(curve) == 4 for r in records for curve in r["losses"])
   assert not (folder / "checkpoints").exists()
+
+
+def test_a_wave_goes_on_with_other_numbers_of_devices(
+  loops, clusters, tmp_path
+):
+  """8, then 4, then 1: another padding each time, the same experts."""
+  keys = [cluster.key for cluster in clusters[:10]]
+  whole = loops["mapped"].run([*clusters[:10], *clusters[9:10] * 6])
+  backbone = loops["mapped"].backbone
+  state = None
+  for last, num_devices in ((2, 8), (3, 4), (NUM_STEPS, 1)):
+    loop = (
+      loops["mapped"]
+      if num_devices == 8
+      else Loop(
+        backbone,
+        num_devices=num_devices,
+        teacher="lora",
+        rank=3,
+        inner="map",
+        remat=True,
+      )
+    )
+    (wave,) = make_waves(keys, experts_per_wave=16, num_devices=num_devices)
+    assert len(wave.keys) == {8: 16, 4: 12, 1: 10}[num_devices]
+    data = loop.data([*clusters[:10], *clusters[9:10] * (len(wave.keys) - 10)])
+    with WaveCheckpoints(
+      tmp_path, wave, worker=f"on-{num_devices}"
+    ) as checkpoints:
+      state = checkpoints.restore(loop.start(len(wave.keys)))
+      for _ in range(int(state["step"]), last):
+        state = loop.step(state, loop.frozen, data)
+      assert int(state["step"]) == last
+      checkpoints.save(last, state)
+    (left,) = (tmp_path / wave.name).iterdir()
+    assert left.name == f"on-{num_devices}", "its predecessors' are gone"
+  for name in ("params", "loss_ET", "failed_E"):
+    for one, two in zip(
+      jax.tree.leaves(whole[name]), jax.tree.leaves(state[name]), strict=True
+    ):
+      np.testing.assert_array_equal(one[:10], np.asarray(two)[:10])
+
+
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
+  loops, clusters, tmp_path, capsys
+):
+  loop = loops["mapped"]
+  (wave,) = make_waves(
+    [c.key for c in clusters[:16]], experts_per_wave=16, num_devices=8
+  )
+  state, data = loop.start(16), loop.data(clusters[:16])
+  with WaveCheckpoints(tmp_path, wave, worker="first") as checkpoints:
+    for step in (1, 2):
+      state = loop.step(state, loop.frozen, data)
+      checkpoints.save(step, state)
+  newest = tmp_path / wave.name / "first" / "2"
+  for file in (newest / "state").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  with WaveCheckpoints(tmp_path, wave, worker="second") as checkpoints:
+    assert int(checkpoints.restore(loop.start(16))["step"]) == 1
+  assert (
+    "Step 2 of wave-00000 is lost: The checkpoint " in capsys.readouterr().err
+  )
 
 
 class KilledError(Exception):
@@ -167,6 +249,53 @@ def test_a_killed_run_ends_in_the_same_files(
   shutil.rmtree(workdir)
 
 
+def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
+  whole, config = tuned
+  config = config.copy_and_resolve_references().unlock()
+  config.finetune.checkpoint_every = 100  # no checkpoint but the last
+  inputs.write_stages(tmp_path, clusters)
+  make_step, steps = tuning.make_step, []
+
+  def counted(*args):
+    step = make_step(*args)
+
+    def step_and_count(*inputs):
+      steps.append(1)
+      if len(steps) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step(*inputs)
+
+    return step_and_count
+
+  monkeypatch.setattr(tuning, "make_step", counted)
+  with pytest.raises(preemption.TerminatedError), preemption.watched():
+    finetune.run(config, tmp_path)
+  folder = tmp_path / "experts/finetune"
+  assert len(steps) == 3
+  assert not list((folder / "claims").iterdir())
+  finetune.run(config, tmp_path)
+  assert len(steps) == 2 * NUM_STEPS
+  for name in ("wave-00000", "wave-00001"):
+    path = f"experts/finetune/{name}.safetensors"
+    assert (whole / path).read_bytes() == (tmp_path / path).read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_the_wave_is_given_back(
+  tuned, clusters, tmp_path, monkeypatch
+):
+  inputs.write_stages(tmp_path, clusters)
+
+  def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(wave_files, "save_file", full)
+  with pytest.raises(ValueError, match=r"The disk of .* is full: free some sp"):
+    finetune.run(tuned[1], tmp_path)
+  folder = tmp_path / "experts/finetune"
+  assert not list((folder / "claims").iterdir())
+  assert not list(folder.glob("wave-*"))
+
+
 def test_a_size_that_the_backbone_does_not_make_is_refused(tuned, tmp_path):
   config = inputs.make_config({"backbone": tuned[1].backbone}).unlock()
   config.size_px = 64
@@ -184,3 +313,49 @@ def test_pictures_past_the_limit_are_left_out(loops, clusters):
   data = wave_data([clusters[0], many], backbone, num_pictures=4, seed=0)
   np.testing.assert_array_equal(data["num"], [len(clusters[0].images), 4])
   np.testing.assert_array_equal(data["x_KHWC"][0][:3], data["x_KHWC"][1][:3])
+
+
+def test_two_processes_tune_what_one_does(
+  tuned, models, clusters, tmp_path, root
+):
+  """Each takes waves, with its own devices: the files are equal to the byte."""
+  whole, _ = tuned
+  inputs.write_stages(tmp_path, clusters)
+  config = tmp_path / "config.py"
+  config.write_text(
+    "from tests.experts.inputs import make_config\n\n"
+    f"MODELS = { {name: str(path) for name, path in models.items()}!r}\n\n"
+    "def get_config():\n  return make_config(MODELS)\n"
+  )
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        *("-m", "experts.finetune", "--config", str(config)),
+        *("--workdir", str(tmp_path)),
+      ],
+      cwd=root,
+      env=os.environ
+      | {
+        "SUTI_COORDINATOR": "127.0.0.1:9",  # nobody listens there
+        "SUTI_NUM_PROCESSES": "2",
+        "SUTI_PROCESS_ID": str(index),
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+      },
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in (0, 1)
+  ]
+  outputs = [process.communicate(timeout=400) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  folder = pathlib.Path("experts/finetune")
+  for name in ("wave-00000", "wave-00001"):
+    for kind in ("json", "safetensors"):
+      path = folder / f"{name}.{kind}"
+      assert (whole / path).read_bytes() == (tmp_path / path).read_bytes(), path
+  # The first process says what became of the waves of all.
+  assert "experts/finetune: experts 20, " in outputs[0][0]
+  assert outputs[1] == ("", "")

@@ -9,7 +9,11 @@ import pytest
 from PIL import Image
 
 from experts import mine, rows
+from experts.clusters import find_clusters, read_clusters
+from experts.waves import wave_data
+from suti.backbone import load_backbone
 from suti.images import load_image
+from tests import tiny_pipelines
 from tests.experts import inputs
 
 
@@ -52,7 +56,7 @@ def test_a_folder_of_subjects(photos, tmp_path):
     "pictures_unreadable": 0,
     "pictures_repeated": 3,
   }
-  clusters = mine.read_clusters(tmp_path / "run")
+  clusters = read_clusters(tmp_path / "run")
   assert [c.key for c in clusters] == sorted(c.key for c in clusters)
   found = {c.source: c for c in clusters}
   assert found["brown_dog"].subject == "dog"
@@ -60,12 +64,34 @@ def test_a_folder_of_subjects(photos, tmp_path):
   assert found["brown_dog"].live
   assert len(found["old_teapot"].images) == 3
   assert found["old_teapot"].truth is None
-  one = mine.find_clusters(clusters, [clusters[1].key])
+  one = find_clusters(clusters, [clusters[1].key])
   assert one[clusters[1].key].source == clusters[1].source
   with pytest.raises(ValueError, match="has no cluster 000000000000"):
-    mine.find_clusters(clusters, ["0" * 12])
+    find_clusters(clusters, ["0" * 12])
   folder = tmp_path / "run/experts/mine"
   assert not list(folder.glob("part-*"))
+
+
+def test_sizes_that_pictures_had_reach_the_net(tmp_path):
+  """SDXL is told how large a photograph was, and what of it is shown."""
+  for number, image in enumerate(inputs.draw_pictures(1, 3, size_px=64)):
+    (tmp_path / "photos" / "dog").mkdir(parents=True, exist_ok=True)
+    path = tmp_path / "photos" / "dog" / f"{number}.png"
+    Image.fromarray(image).resize((64 + 32 * number, 96)).save(path)
+  mine.run(config_of(tmp_path / "photos"), tmp_path / "run")
+  (cluster,) = mine.read_clusters(tmp_path / "run")
+  assert cluster.originals == ((96, 64), (96, 96), (96, 128))
+  folder = tiny_pipelines.write("sdxl", tmp_path / "sdxl")
+  data = wave_data([cluster], load_backbone(folder), num_pictures=4, seed=0)
+  np.testing.assert_array_equal(
+    data["told"]["sizes_BI"][0],
+    [
+      [96, 64, 4, 0, 16, 16],  # 24 x 16 once scaled
+      [96, 96, 0, 0, 16, 16],
+      [96, 128, 0, 2, 16, 16],  # 16 x 21
+      [96, 128, 0, 2, 16, 16],  # filled up
+    ],
+  )
 
 
 def test_a_key_is_of_the_pictures_not_of_the_order_of_folders(photos, tmp_path):
@@ -74,7 +100,7 @@ def test_a_key_is_of_the_pictures_not_of_the_order_of_folders(photos, tmp_path):
   save(photos / "a_candle", inputs.draw_pictures(7, 3))
   mine.run(config_of(photos), tmp_path / "b")
   keys = [
-    {c.source: c.key for c in mine.read_clusters(tmp_path / name)}
+    {c.source: c.key for c in read_clusters(tmp_path / name)}
     for name in ("a", "b")
   ]
   assert keys[0].items() < keys[1].items()
@@ -106,7 +132,7 @@ def test_a_killed_run_goes_on_at_its_part(photos, tmp_path, monkeypatch):
   monkeypatch.setattr(rows, "load_image", watched)
   mine.run(config_of(photos), tmp_path / "killed")
   assert {p.parent.name for p in opened} == {"vase"}
-  for name in ("clusters.array_record", "pages.json"):
+  for name in ("clusters.array_record", "clusters.keys", "pages.json"):
     path = f"experts/mine/{name}"
     whole = (tmp_path / "whole" / path).read_bytes()
     assert (tmp_path / "killed" / path).read_bytes() == whole
@@ -288,7 +314,7 @@ def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
     1,
     1,
   )
-  cluster = mine.read_clusters(tmp_path)[0]
+  cluster = read_clusters(tmp_path)[0]
   assert cluster.captions == ("a dog in the snow",) * 3
 
 
@@ -303,5 +329,5 @@ def test_held_out_subjects_are_written_as_they_are(monkeypatch, tmp_path):
   monkeypatch.setattr(dataset, "heldout", heldout)
   config = config_of("", source="heldout", split="test", num_pages=2)
   assert mine.run(config, tmp_path) == {"clusters": 2}
-  found = [c.key for c in mine.read_clusters(tmp_path)]
+  found = [c.key for c in read_clusters(tmp_path)]
   assert found == [clusters[1].key, clusters[2].key]

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from experts import sample
+from experts import finetune, sample, wave_files
 from experts.prompts import read_prompts
+from suti.backbone import load_backbone
 from suti.io.files import read_json, write_json
 from tests.experts import inputs
 
@@ -21,7 +22,7 @@ def copy_of(tuned, name):
 
 def config_of(tuned, **kw):
   config = tuned[1].copy_and_resolve_references().unlock()
-  config.finetune.keep_weights = kw.pop("keep_weights", True)
+  config.finetune.keep = kw.pop("keep", "trainable")
   config.sample.update(kw)
   return config
 
@@ -69,9 +70,7 @@ class KilledError(Exception):
 
 def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
-  config = config_of(
-    tuned, images_per_prompt=2, batch_size=3, keep_weights=False
-  )
+  config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
   write = sample.write_records
 
@@ -94,6 +93,104 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
   shutil.rmtree(workdir / "experts/sample")
   with pytest.raises(ValueError, match=r"wave-00000.safetensors is gone: with"):
     sample.run(config, workdir)
+
+
+def contents(workdir):
+  """{name: bytes} of what is drawn."""
+  files = (workdir / "experts/sample").glob("wave-*")
+  return {file.name: file.read_bytes() for file in files}
+
+
+def tune_and_draw(tuned, clusters, workdir, *, keep):
+  inputs.write_stages(workdir, clusters)
+  config = config_of(tuned, images_per_prompt=2, batch_size=3, keep=keep)
+  config.finetune.draw_at_once = True
+  finetune.run(config, workdir)
+  return config
+
+
+def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
+  tuned, drawn, clusters, tmp_path, monkeypatch
+):
+  config = tune_and_draw(tuned, clusters, tmp_path, keep="nothing")
+  assert contents(tmp_path) == contents(drawn)
+  assert len(contents(tmp_path)) == 4  # two waves
+  assert not list((tmp_path / "experts/finetune").glob("*.safetensors"))
+  for name in ("wave-00000.json", "wave-00001.json"):
+    path = f"experts/finetune/{name}"
+    assert (tmp_path / path).read_bytes() == (drawn / path).read_bytes()
+  monkeypatch.setattr(sample, "open_backbone", None)  # nothing is left to do
+  assert sample.run(config, tmp_path)["candidates"] == len(
+    candidates_of(tmp_path)
+  )
+
+
+def test_a_difference_is_half_as_large_and_draws_the_same_later(
+  tuned, clusters, tmp_path
+):
+  config = tune_and_draw(tuned, clusters, tmp_path, keep="difference")
+  at_once = contents(tmp_path)
+  shutil.rmtree(tmp_path / "experts/sample")
+  sample.run(config, tmp_path)
+  assert contents(tmp_path) == at_once
+
+  base = load_backbone(config.backbone).params
+  name = "experts/finetune/wave-00000.safetensors"
+  kept = wave_files.load_wave(tmp_path / name, base, size=16)
+  whole = wave_files.load_wave(tuned[0] / name, base, size=16)
+  for key, x in whole.items():
+    change = np.abs(x - np.asarray(base[key]))
+    off = np.abs(kept[key] - x)
+    # And the rounding of the sum itself, to float32.
+    assert (off <= change / 256 + np.spacing(np.abs(x))).all()
+    assert change.max() > 0
+  sizes = [(root / name).stat().st_size for root in (tmp_path, tuned[0])]
+  assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_sample_config_of_another_run_is_refused_before_tuning(
+  tuned, clusters, tmp_path
+):
+  config = tune_and_draw(tuned, clusters[:1], tmp_path, keep="nothing")
+  (tmp_path / "experts/finetune/done.json").unlink()
+  config.sample.guidance = 9.0
+  with pytest.raises(ValueError, match=r"config.sample.guidance was 3.0 when"):
+    finetune.run(config, tmp_path)
+
+
+def test_an_expert_that_draws_nan_is_quarantined_alone(
+  tuned, drawn, monkeypatch
+):
+  workdir = copy_of(tuned, "nan_picture")
+  make_draw = sample.make_draw
+
+  def spoiled(*args):
+    draw = make_draw(*args)
+
+    def draw_and_spoil(*inputs):
+      images = np.array(draw(*inputs))
+      images[2, 0, 3, 4] = np.nan
+      return images
+
+    return draw_and_spoil
+
+  monkeypatch.setattr(sample, "make_draw", spoiled)
+  config = config_of(tuned, images_per_prompt=2, batch_size=3)
+  summary = sample.run(config, workdir)
+  names = [
+    row["cluster"]
+    for wave in ("wave-00000", "wave-00001")
+    for row in read_json(workdir / f"experts/sample/{wave}.json")["quarantined"]
+  ]
+  assert len(names) == 2  # the third of each wave
+  assert summary["quarantined"].startswith(
+    f"{names[0]} (a picture is not finite), {names[1]}"
+  )
+  ours = {c.key: c.image for c in candidates_of(workdir)}
+  theirs = {c.key: c for c in candidates_of(drawn)}
+  assert {theirs[key].cluster for key in theirs.keys() - ours} == set(names)
+  for key, image in ours.items():
+    np.testing.assert_array_equal(image, theirs[key].image)
 
 
 def test_a_quarantined_expert_draws_nothing(tuned, clusters):

@@ -34,14 +34,8 @@ def test_low_rank_experts_share_the_products_of_their_base(loops, clusters):
   """One product over all experts' rows, not one for each expert."""
   loop, num = loops["lora"], 3
   data = loop.data(clusters[:8])
-  batch = {
-    name: jnp.asarray(np.asarray(data[f"{part}_K{dims}"])[:num, :2])
-    for name, part, dims in (
-      ("x_BHWC", "x", "HWC"),
-      ("text_BLD", "text", "LD"),
-      ("text_mask_BL", "text_mask", "L"),
-    )
-  }
+  batch = {"x_BHWC": data["x_KHWC"], "told": data["told"]}
+  batch = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:num, :2]), batch)
 
   def gradient(params, batch, key):
     return jax.grad(
@@ -70,7 +64,7 @@ def test_low_rank_experts_share_the_products_of_their_base(loops, clusters):
   alone = shared_products(
     gradient,
     loop.trainable,
-    {name: x[0] for name, x in batch.items()},
+    jax.tree.map(lambda x: x[0], batch),
     keys[0],
   )
   together = shared_products(
@@ -118,13 +112,16 @@ def test_pictures_that_are_not_there_change_no_bit(wave, loops, filled):
   loop = loops["full"]
 
   def spoil(data):
-    spoiled = {}
-    for name in ("x_KHWC", "text_KLD"):
-      x = np.array(data[name])
+    sharding = batch_sharding(loop.mesh)
+
+    def spoiled(x):
+      x = np.array(x)
       for i, num in enumerate(np.asarray(data["num"])):
         x[i, num:] = np.nan
-      spoiled[name] = jax.device_put(x, batch_sharding(loop.mesh))
-    return data | spoiled
+      return jax.device_put(x, sharding)
+
+    parts = ("x_KHWC", "told")
+    return data | jax.tree.map(spoiled, {name: data[name] for name in parts})
 
   nums = np.asarray(loop.data(filled)["num"])
   assert set(nums) == {3, 4}
@@ -220,3 +217,16 @@ def test_windows_are_compared_once_in_a_window():
   assert steps([1, 1, 0.89, 0.89, *[0.5] * 8]) == 8
   never = _Fields(config | {"stop_window": 0})
   assert not tuning._is_enough(jnp.ones(12), jnp.int32(8), never)
+
+
+def test_what_is_looked_at_leaves_out_the_lost():
+  """Two of three have a loss; one of them has taken a step less."""
+  state = {
+    "step_E": np.array([0, 2, 1]),
+    "done_E": np.array([True, True, False]),
+    "loss_ET": np.float32([[np.nan, 0, 0], [5, 3, 0], [7, 0, 0]]),
+  }
+  assert tuning.look(state) == (5.0, False)
+  lost = {"step_E": np.array([0]), "done_E": np.array([True])}
+  loss, done = tuning.look(lost | {"loss_ET": np.float32([[np.nan] * 3])})
+  assert np.isnan(loss) and done

@@ -33,6 +33,13 @@ def test_a_wave_is_no_larger_than_needed():
   assert len(wave.real_keys) == 5
 
 
+def test_devices_do_not_move_clusters_between_waves():
+  """Two a wave, on one device or on four: a run may go on elsewhere."""
+  alone, spread = waves_of(KEYS), waves_of(KEYS, num_devices=4)
+  assert [w.real_keys for w in alone] == [w.real_keys for w in spread]
+  assert {len(w.keys) for w in spread} == {4}
+
+
 def test_a_limit_takes_the_first_by_key():
   (wave,) = waves_of(KEYS, limit=2)
   assert wave.real_keys == tuple(sorted(KEYS)[:2])

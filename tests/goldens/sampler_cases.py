@@ -182,7 +182,7 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     _DPM | {"euler_at_final": True} | _TO_SIGMA | _NO_LOWER,
     7,
   ),
-  "dpm_to_sigma_long": (_DPM | _TO_SIGMA, 16),
+  "dpm_to_sigma_long": (_DPM | _TO_SIGMA | {"algorithm_type": "deis"}, 16),
   "dpm_karras": (_DPM | _KARRAS, 9),
   "dpm_clipped_cosine": (_DPM_COSINE | {"lambda_min_clipped": -5.1}, 7),
   "dpm_clipped_trailing": (

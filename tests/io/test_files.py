@@ -200,6 +200,38 @@ def test_a_workdir_belongs_to_one_process_until_it_dies(tmp_path, root):
     pass
 
 
+def test_those_who_share_a_workdir_keep_others_out(tmp_path):
+  with (
+    files.lock(tmp_path, shared=True),
+    files.lock(tmp_path, shared=True),
+    pytest.raises(ValueError, match="in use"),
+    files.lock(tmp_path),
+  ):
+    pass
+  with (
+    files.lock(tmp_path),
+    pytest.raises(ValueError, match="in use"),
+    files.lock(tmp_path, shared=True),
+  ):
+    pass
+
+
+def test_a_file_is_made_once_and_whole(tmp_path, monkeypatch):
+  path = tmp_path / "sub" / "a"
+  assert files.create(path, b"first")
+  assert not files.create(path, b"second")
+  assert path.read_bytes() == b"first"
+  assert names(path.parent) == ["a"]
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(os, "fsync", full)
+  with pytest.raises(ValueError, match=r"The disk of .* is full"):
+    files.create(tmp_path / "b", b"x")
+  assert names(tmp_path) == ["sub"]
+
+
 def test_a_file_is_no_workdir(tmp_path):
   (tmp_path / "file").write_text("")
   for path in (tmp_path / "file", tmp_path / "file" / "sub"):

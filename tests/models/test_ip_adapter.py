@@ -11,7 +11,8 @@ import safetensors.numpy
 from suti.io.weights import load, save
 from suti.models.ip_adapter import ImagePrompt, declare_ip_adapter, decouple
 from suti.models.unet import declare_unet
-from suti.nn.param import functional, init
+from suti.nn.param import functional, init, without
+from suti.nn.surgery import lora, merge
 from tests.goldens import drawing, unets
 from tests.goldens.families import ip_adapter as family
 from tests.goldens.ours import drawn
@@ -42,6 +43,8 @@ def ours():
     "adapter": adapter,
     "params": init(spec, jax.random.key(1)),
     "base": jax.jit(lambda: base(params, *arguments))(),
+    "arguments": arguments,
+    "unet_params": params,
     "unet": run_unet,
   }
 
@@ -70,6 +73,21 @@ def test_the_order_of_the_pictures_does_not_matter_and_each_counts(ours):
     draw(jnp.tile(first_BKD, (1, 3, 1))), draw(first_BKD), atol=1e-5
   )
   assert np.abs(draw(first_BKD) - found).max() > 1e-3
+
+
+def test_an_expert_beside_it_is_the_expert_merged_into_its_base(ours):
+  base = ours["unet_params"]
+  unet = decouple(declare_unet(family.UNET), family.declare(CONFIG))
+  spec, apply = functional(lora(unet, r"attn\d\.to_(q|v|out\.0)$", rank=2))
+  update = init(without(spec, base), jax.random.key(2))
+  update = {n: x if ".lora_A." in n else x + 0.1 for n, x in update.items()}
+  none = jax.tree.map(jnp.zeros_like, update)
+  keys_values = ours["adapter"](ours["params"], ours["images"])
+  prompt = ImagePrompt(keys_values, 1.0)
+  run = jax.jit(lambda p: apply(p, *ours["arguments"], context=prompt))
+  beside, merged = run(base | update), run(merge(base, update) | none)
+  np.testing.assert_allclose(beside, merged, atol=1e-5)
+  assert np.abs(beside - run(base | none)).max() > 1e-3
 
 
 @pytest.mark.parametrize("case", family.CASES)

@@ -62,3 +62,18 @@ def test_small_steps_add_up_where_rounding_to_the_nearest_stalls():
   deviation = by_chance.std() / np.sqrt(len(by_chance))
   assert abs(by_chance.mean() - 5e-3) < 4 * deviation
   assert deviation < 1e-4
+
+
+def test_elements_and_keys_go_their_own_ways():
+  """No two neighbours, and no two keys, are rounded alike."""
+  x = jnp.full((64, 64), 1.0 + 2**-8, jnp.float32)  # halfway
+  keys = jax.random.split(jax.random.key(5), 8)
+  up_KN = np.stack([round_by_chance(x, key) for key in keys]).reshape(8, -1) > 1
+  agree = [
+    np.mean(up_KN[i] == up_KN[j]) for i in range(8) for j in range(i)
+  ] + [np.mean(up_KN[:, n:] == up_KN[:, :-n]) for n in (1, 2, 64)]
+  # Half of 4096, with four deviations of a coin.
+  assert np.abs(np.array(agree) - 0.5).max() < 4 * 0.5 / 64
+  np.testing.assert_array_equal(
+    jax.vmap(round_by_chance, (None, 0))(x, keys).reshape(8, -1) > 1, up_KN
+  )

@@ -110,9 +110,9 @@ _CHOICES: Mapping[str, tuple] = {
   "final_sigmas_type": ("zero", "sigma_min"),
   "variance_type": ddpm.VARIANCES,
   "solver_order": (1, 2, 3),
-  "algorithm_type": ("dpmsolver++", "sde-dpmsolver++"),
-  # Either solver's name stands for the default of the other, as published: so
-  # one file serves both.
+  # Names of another class's stand for the default, as published: so one file
+  # serves several.
+  "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", "deis"),
   "solver_type": (*dpm_solver.SOLVERS, *unipc.SOLVERS, "logrho"),
 }
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SIGTERM: what a machine that is taken away sends before it is.
+
+A command that is told so ends at once, as at Ctrl-C, with an exit code of its
+own. A loop that can do better asks for it to be `deferred`: it is then told by
+an event, and ends between two steps, where its state is whole. If that takes
+too long, for instance because it is compiling, the process ends without it.
+Whoever sends a second SIGTERM means it.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+CODE = 143  # what a shell shows for a process that SIGTERM ended
+LINE = (
+  "Stopped by SIGTERM. Start the same command again and it goes on from here."
+)
+# The event of the loop that asked for it; None while nobody did.
+_told: threading.Event | None = None
+
+
+class TerminatedError(BaseException):
+  """SIGTERM was received; no Exception, so that nobody catches it."""
+
+
+def _receive(*_: object) -> None:
+  if _told is None or _told.is_set():
+    raise TerminatedError
+  _told.set()
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+  """Turns SIGTERM into `TerminatedError` inside, if this is the main thread."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  before = signal.signal(signal.SIGTERM, _receive)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def deferred(
+  *, grace_s: float, at_last: Callable[[], None]
+) -> Iterator[threading.Event]:
+  """Lends the event that the first SIGTERM sets instead of raising.
+
+  The body should end soon after; `TerminatedError` is then raised here, if it
+  was not raised inside. It has no effect outside of `watched`.
+
+  Args:
+    grace_s: how long the body has; then the process ends where it stands.
+    at_last: called in another thread before it does.
+  """
+  global _told
+  _told = event = threading.Event()
+  with _deadline(event, grace_s=grace_s, at_last=at_last):
+    try:
+      yield event
+    finally:
+      _told = None
+  if event.is_set():
+    raise TerminatedError
+
+
+@contextlib.contextmanager
+def _deadline(
+  event: threading.Event, *, grace_s: float, at_last: Callable[[], None]
+) -> Iterator[None]:
+  """Ends the process `grace_s` after SIGTERM, if it is still in the body.
+
+  The handlers of Python run between two lines of Python, which may be minutes
+  apart: a thread is told by the descriptor that the system writes to at once.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  ended = threading.Event()
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+  def wait() -> None:
+    while (number := os.read(reader, 1)[0]) != signal.SIGTERM:
+      if not number:  # no signal's: the body has ended
+        return
+    event.set()
+    if not ended.wait(grace_s):
+      at_last()
+      print(LINE, file=sys.stderr, flush=True)
+      os._exit(CODE)
+
+  thread = threading.Thread(target=wait, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(before)
+    ended.set()
+    os.write(writer, b"\0")
+    thread.join()
+    os.close(reader)
+    os.close(writer)
