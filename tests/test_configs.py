@@ -59,7 +59,6 @@ def places(tmp_path, monkeypatch):
 
 ARGUMENTS = {
   "configs/experts/photos.py": ("my_photos",),
-  "configs/experts/lora_sdxl.py": ("my_photos",),
   "configs/experts/suti_if.py": ("web.csv",),
   "configs/experts/suti_imagen64.py": ("web.csv",),
   "configs/experts/lora_sd15.py": ("web.csv",),
