@@ -31,4 +31,5 @@ def get_config(arg: str = "") -> ConfigDict:
     num_steps=100,  # publisher
     percentile=95.0,  # publisher
   )
+  config.plan.backbone = ConfigDict()  # its folder's, not the paper's net
   return config.lock()
