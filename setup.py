@@ -56,6 +56,7 @@ setup(
     "transformers>=5.0",
   ],
   extras_require={
+    # Also what `suti plan` compiles with, on any machine.
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     "parquet": ["pyarrow>=20"],

@@ -242,7 +242,8 @@ class Work:
     return sum(num for name, num in self._pieces.items() if name in done)
 
   def _tell(self, note: str) -> None:
-    self.bar.update(self._count() - self.bar.count, note=note)
+    # What was counted of pieces that are not done yet stays counted.
+    self.bar.update(max(0, self._count() - self.bar.count), note=note)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ import numpy as np
 from experts import packing, sample, tuning
 from experts.claims import work
 from experts.clusters import read_clusters, readable
+from experts.live import Live
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
 from experts.wave_checkpoints import WaveCheckpoints
@@ -50,7 +51,7 @@ from suti.stage import main, stage
 
 # Room for the largest cluster of the paper: clusters of other limits, such as a
 # benchmark's, then share a compiled program.
-_PICTURES = 10
+PICTURES = 10
 
 
 def run(config, workdir: Path) -> dict:
@@ -65,6 +66,7 @@ def run(config, workdir: Path) -> dict:
     "keep",
     "lease_s",
     "log_every",
+    "profile_steps",
   )
   is_difference = tune.keep == "difference"
   current = stage(
@@ -92,7 +94,7 @@ def run(config, workdir: Path) -> dict:
   # --- 3 Data -----------------------------------------------------------------
   clusters = read_clusters(workdir)
   keys = {prompt.cluster for prompt in read_prompts(workdir)}
-  num_pictures = max(config.mine.max_images, _PICTURES)
+  num_pictures = max(config.mine.max_images, PICTURES)
 
   # --- 4 Shardings and arrays -------------------------------------------------
   each = batch_sharding(mesh)
@@ -139,13 +141,16 @@ def run(config, workdir: Path) -> dict:
   folder = current.folder
   by_name = {wave.name: wave for wave in waves}
   compiled = False
-  with work(
-    folder,
-    {name: tune.num_steps for name in by_name},
-    label="finetune",
-    lease_s=tune.lease_s,
-    grace_s=tune.grace_s,
-  ) as farm:
+  with (
+    work(
+      folder,
+      {name: tune.num_steps for name in by_name},
+      label="finetune",
+      lease_s=tune.lease_s,
+      grace_s=tune.grace_s,
+    ) as farm,
+    Live(folder, farm, waves=waves, config=tune) as live,
+  ):
     for claim in farm:
       # --- 6 Start or resume --------------------------------------------------
       wave = by_name[claim.name]
@@ -163,7 +168,7 @@ def run(config, workdir: Path) -> dict:
       ) as checkpoints:
         state = checkpoints.restore(start(len(wave.keys)))
         first = int(state["step"])
-        farm.bar.skip(first)
+        live.begin(wave, first)
         if damaged:
           is_damaged_E = np.array([key in damaged for key in wave.keys])
           state = tuning.fail(state, is_damaged_E)
@@ -185,11 +190,11 @@ def run(config, workdir: Path) -> dict:
           if compiled and done % tune.log_every and done < tune.num_steps:
             continue
           loss, all_done = tuning.look(state)
-          farm.bar.update(done - looked, note=f"{wave.name} loss {loss:.4f}")
           now = time.monotonic()
           if compiled:
             num = (done - looked) * len(wave.real_keys)
             seconds.append((now - began) / num)
+          live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
           looked, began, compiled = done, now, True
           if all_done:
             break
@@ -216,6 +221,7 @@ def run(config, workdir: Path) -> dict:
             is_difference=is_difference,
           )
           checkpoints.remove()
+          live.end(record["experts"])
 
   summary = summarise(folder, waves)
   if (each_s := median_time(folder)) is not None:

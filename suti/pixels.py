@@ -179,7 +179,8 @@ def _resized(size, height: int, width: int) -> tuple[int, int]:
 
 def _center_crop(image_u8, height: int, width: int) -> np.ndarray:
   """Cuts the middle out; what is too small gets a black margin."""
-  cut, margins = [], []
+  cut: list[slice] = []
+  margins: list[tuple[int, int]] = []
   for side, wanted in zip(image_u8.shape, (height, width), strict=False):
     start = max(0, side - wanted) // 2
     cut.append(slice(start, start + wanted))

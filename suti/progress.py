@@ -10,7 +10,7 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
 
 class Progress:
@@ -23,6 +23,9 @@ class Progress:
     self, items: Iterable | None, total: int | None, label: str, done: int
   ) -> None:
     self.total, self.label, self.count, self.note = total, label, done, ""
+    # Makes more lines: a terminal has them under the bar, a log has the first
+    # behind the note.
+    self.below: Callable[[], Sequence[str]] = tuple
     self._items = items
     self._start = (time.monotonic(), done)
     # Recent (time, count): the rate of the last steps, not of the compilation.
@@ -63,13 +66,18 @@ class Progress:
     self._start = (time.monotonic(), self.count)
     self._recent.clear()
 
+  def say(self, line: str) -> None:
+    """Prints a line that stays, above the bar."""
+    clear = "\r\x1b[J" if self._tty and not self._silent else ""
+    print(f"{clear}{line}", file=sys.stderr, flush=True)
+
   def close(self) -> None:
     """Draws the last line and lets another bar be drawn."""
     if self._silent:
       return
     self._draw(time.monotonic())
     if self._tty:
-      print(file=sys.stderr, flush=True)
+      print("\n" * len(self.below()), file=sys.stderr, flush=True)
     self._silent = True
     Progress._drawn = None
 
@@ -94,7 +102,9 @@ class Progress:
     text = f"{self.count}{of}  {speed}  ETA {eta}"
     if self.note:
       text += f"  {self.note}"
+    below = self.below()
     if not self._tty:
+      text = "  ".join([text, *below[:1]])
       print(f"{self.label}  {text}", file=sys.stderr, flush=True)
       return
     width = shutil.get_terminal_size().columns - 1
@@ -103,8 +113,11 @@ class Progress:
       cells = max(min(30, width - len(self.label) - len(text) - 4), 0)
       full = cells * min(self.count, self.total) // self.total
       bar = "█" * full + "░" * (cells - full) + "  "
-    line = f"{self.label}  {bar}{text}"[:width]
-    print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+    lines = [f"{self.label}  {bar}{text}", *below]
+    drawn = "\n".join(line[:width] for line in lines)
+    back = f"\r\x1b[{len(below)}A" if below else ""
+    # All that is below is cleared: there may have been more of it.
+    print(f"\r\x1b[J{drawn}{back}", end="", file=sys.stderr, flush=True)
 
 
 def progress(

@@ -136,16 +136,43 @@ def parse(argv: Sequence[str]) -> tuple[Any, Path]:
       " --workdir DIR and --config.FIELD=VALUE."
     )
   if config is None:
-    raise ValueError(
-      "--config is missing: give a config file, such as"
-      " --config configs/quickstart.py."
-    )
+    raise ValueError(_NO_CONFIG)
   if not workdir:
     raise ValueError(
       "--workdir is missing: give a folder to work in, such as"
       " --workdir runs/quickstart."
     )
   return config, Path(workdir)
+
+
+_NO_CONFIG = (
+  "--config is missing: give a config file, such as"
+  " --config configs/quickstart.py."
+)
+
+
+def parse_config(argv: Sequence[str], *, command: str) -> Any:
+  """Reads `--config FILE --config.a.b=c` of a command without a workdir.
+
+  Args:
+    argv: its arguments, but for those that are its own.
+    command: its name, for messages.
+
+  Returns:
+    The config, locked.
+
+  Raises:
+    ValueError: whatever is wrong with them, in one line.
+  """
+  config, rest, workdir = _parse(argv)
+  if rest or workdir:
+    raise ValueError(
+      f"Unexpected argument '{rest[0] if rest else '--workdir'}': see {command}"
+      " --help."
+    )
+  if config is None:
+    raise ValueError(_NO_CONFIG)
+  return config
 
 
 def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:

@@ -106,7 +106,7 @@ def test_a_terminal_gets_a_bar_on_one_line(monkeypatch, capsys):
       bar.update()
   err = capsys.readouterr().err
   assert err.count("\n") == 1 and err.endswith("\n")
-  drawn = err.rstrip("\n").split("\r\x1b[K")[1:]
+  drawn = err.rstrip("\n").split("\r\x1b[J")[1:]
   assert len(drawn) >= 4
   assert all(len(line) < 60 for line in drawn)
   assert "2/4" in drawn[-4] and "ETA 2.0 s" in drawn[-4]

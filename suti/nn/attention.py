@@ -99,10 +99,15 @@ def _fused(q_BSND, k_BLND, v_BLND, scale, implementation: Any = "cudnn"):
 
 def _fused_forward(q_BSND, k_BLND, v_BLND, scale, implementation: Any):
   """Its gradient takes even numbers of queries and of keys only."""
-  batch, num_queries = q_BSND.shape[:2]
+  num_queries, num_keys = q_BSND.shape[1], k_BLND.shape[1]
   lengths = {}
-  if k_BLND.shape[1] % 2:
-    lengths["key_value_seq_lengths"] = jnp.full(batch, k_BLND.shape[1])
+  if num_keys % 2:
+    # Of the arrays, so that they are mapped where these are: under `vmap` the
+    # kernel takes no lengths that all experts share.
+    lengths = {
+      "query_seq_lengths": _each(q_BSND, num_queries),
+      "key_value_seq_lengths": _each(k_BLND, num_keys),
+    }
 
   def padded(*inputs):
     out_BSND = jax.nn.dot_product_attention(
@@ -117,6 +122,10 @@ def _fused_forward(q_BSND, k_BLND, v_BLND, scale, implementation: Any):
 
 
 _fused.defvjp(_fused_forward, lambda _, __, pull_back, dy: pull_back(dy))
+
+
+def _each(x_BSND, number):
+  return jnp.where(x_BSND[:, 0, 0, 0] == 0, number, number)
 
 
 def _even(x_BSND):

@@ -21,18 +21,17 @@ sparsity. A few tasks compile at a time (`--beside`).
 
 import argparse
 import importlib
-import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parent.parent.parent
+from tests.benchmarks.sides import Side, answers
+
 SMALL_UNET = {
   "block_out_channels": [64, 128],
   "layers_per_block": 1,
@@ -99,7 +98,9 @@ def report(tasks, args, sides) -> None:
       folder = pathlib.Path(name) / task
       folder.mkdir()
       # The first writes the weights, the others wait for the file.
-      started[task] = {s: Side(s, task, folder, args.device) for s in sides}
+      command = [__spec__.name, task, "--folder", str(folder)]
+      command += ["--device", args.device]
+      started[task] = {s: Side([*command, "--side", s]) for s in sides}
     for side in (side for task in tasks for side in started[task].values()):
       side.tell()  # It has been called once.
     for task in tasks:
@@ -129,40 +130,6 @@ def row(task, folder, times, flops, args) -> None:
     cells += [f"{medians['compiled'] / last:11.2f}", f"{rate:11.0f}"]
     cells += [f"{rate / args.peak:11.0%}"]
   print(f"{task:14}{difference:10.1e}", *cells, flush=True)
-
-
-class Side:
-  """A process that holds one side of one task, ready to be timed."""
-
-  def __init__(self, name, task, folder, device):
-    command = [sys.executable, "-m", __spec__.name, task, "--side", name]
-    command += ["--folder", str(folder), "--device", device]
-    self.process = subprocess.Popen(
-      command,
-      cwd=ROOT,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-      # Several processes share the device.
-      env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-    )
-
-  def tell(self):
-    """The next line that it writes; nothing if it has ended."""
-    return json.loads(self.process.stdout.readline() or "{}")
-
-  def ask(self, what):
-    """Has it do something, and waits."""
-    if self.process.poll() is not None:
-      return {}
-    self.process.stdin.write(what + "\n")
-    self.process.stdin.flush()
-    return self.tell()
-
-  def end(self):
-    """Frees its memory."""
-    self.process.stdin.close()
-    self.process.wait()
 
 
 def setting(task: str, *, gpu: bool):
@@ -201,12 +168,7 @@ def measure(run, wait, side: str, folder: pathlib.Path, *, flops=None) -> None:
     folder: where the result goes.
     flops: () -> the operations of a call.
   """
-  out = os.fdopen(os.dup(1), "w")
-  os.dup2(2, 1)  # Libraries print what they like.
-
-  def say(**values):
-    print(json.dumps(values), file=out, flush=True)
-
+  say = answers()
   once, calls = float("inf"), 0
   # A call of many seconds has nothing left to warm up.
   while calls < 3 and (calls == 0 or once < 10):

@@ -25,6 +25,7 @@ NO_PROGRAM = (
   "experts_per_device",
   "keep",
   "log_every",
+  "profile_steps",
 )
 
 

@@ -157,3 +157,22 @@ def test_what_is_padded_for_the_fused_kernel_changes_nothing(queries, keys):
   np.testing.assert_allclose(found, expected, atol=1e-6)
   for a, b in zip(fused_pull_back(q), pull_back(q), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_lengths_of_padded_keys_are_mapped_with_the_keys(monkeypatch):
+  # cuDNN's rule for `vmap` refuses lengths that are the same for all.
+  seen = []
+
+  def kernel(q, k, v, **options):
+    seen.extend(v for n, v in options.items() if n.endswith("_lengths"))
+    return q
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+  x_EBLND = jnp.zeros((4, 2, 5, 3, 8))
+  jax.vmap(lambda x: attention._fused_forward(x, x, x, 1.0, "cudnn")[0])(
+    x_EBLND
+  )
+  assert len(seen) == 2  # of queries and of keys
+  for lengths_B in seen:
+    assert lengths_B.shape == (2,)
+    assert isinstance(lengths_B, jax.core.Tracer), "not mapped"

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`suti status`: what the workers of a farm are at, from anywhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from suti.cli.parser import Parser
+
+_DESCRIPTION = """\
+Shows what the workers of experts.finetune in a workdir are at: waves that are
+done, experts an hour, quarantined ones, time of a step, memory, and who works
+on which wave. It reads their files and asks nobody.
+"""
+_EXAMPLES = """\
+examples:
+  suti status runs/quickstart
+  watch suti status runs/quickstart
+"""
+
+
+def status(argv: Sequence[str]) -> None:
+  """Prints the farm in one line, and a row for each wave at work.
+
+  Raises:
+    ValueError: no farm was started in the workdir.
+  """
+  parser = Parser(
+    prog="suti status", description=_DESCRIPTION, epilog=_EXAMPLES
+  )
+  parser.add_argument("workdir", metavar="WORKDIR")
+  args = parser.parse_args(list(argv))
+  folder = Path(args.workdir) / "experts" / "finetune"
+  if not (folder / "stage.json").exists():
+    raise ValueError(
+      f"{args.workdir} has no experts/finetune: give the --workdir of a farm "
+      "that was started."
+    )
+  from experts import live
+  from experts.claims import Claims, finished
+  from suti.io.files import read_json
+
+  tune = read_json(folder / "stage.json")["config"]["finetune"]
+  held = Claims(folder / "claims", lease_s=1.0).holders()
+  lines = live.read_lines(folder)
+  done = len(finished(folder))
+  num = max([done, *(int(line["waves"]) for line in lines.values())])
+  print(live.total(lines, held.values(), done=done, num_waves=num))
+  for row in live.table(lines, held, num_steps=tune["num_steps"]):
+    print(row)
