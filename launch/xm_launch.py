@@ -12,7 +12,8 @@ slice: slices share the workdir and claim its waves, and never talk to each
 other. A stage begins when the one before it has ended. Start the same command
 again after anything: what is finished is not run again.
 
-The local executor needs no container. XManager's own specs for TPUs end where
+The local executor needs no container; where this machine has one accelerator,
+one slice is all that can use it. XManager's own specs for TPUs end where
 its clients do: Vertex knows v2 and v3, and its Kubernetes jobs ask for no TPU
 at all. The specs here are made for today's types and sent by XManager;
 `--dry-run` prints them. Nothing of ours is imported.
