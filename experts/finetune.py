@@ -51,7 +51,7 @@ from suti.stage import main, stage
 
 # Room for the largest cluster of the paper: clusters of other limits, such as a
 # benchmark's, then share a compiled program.
-_PICTURES = 10
+PICTURES = 10
 
 
 def run(config, workdir: Path) -> dict:
@@ -94,7 +94,7 @@ def run(config, workdir: Path) -> dict:
   # --- 3 Data -----------------------------------------------------------------
   clusters = read_clusters(workdir)
   keys = {prompt.cluster for prompt in read_prompts(workdir)}
-  num_pictures = max(config.mine.max_images, _PICTURES)
+  num_pictures = max(config.mine.max_images, PICTURES)
 
   # --- 4 Shardings and arrays -------------------------------------------------
   each = batch_sharding(mesh)
@@ -232,4 +232,4 @@ def run(config, workdir: Path) -> dict:
 
 
 if __name__ == "__main__":
-  main("experts.finetune", run, shared=True)
+  main("experts.finetune", run, how="each")

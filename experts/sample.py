@@ -308,4 +308,4 @@ def make_request(
 
 
 if __name__ == "__main__":
-  main("experts.sample", run, shared=True)
+  main("experts.sample", run, how="each")

@@ -108,7 +108,8 @@ def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:
     failed_E & (before_E < 0), np.asarray(state["step"]), before_E
   )
   sharding = state["failed_E"].sharding
-  new = {"failed_E": now_E, "done_E": now_E >= 0}
+  done_E = np.asarray(state["done_E"]) | (now_E >= 0)
+  new = {"failed_E": now_E, "done_E": done_E}
   return state | jax.device_put(new, sharding)
 
 

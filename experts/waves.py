@@ -184,8 +184,8 @@ def map_experts(
     function: (shared, *of one expert) -> tree of arrays.
     mesh: all of its axes divide the experts.
     inner: how the experts of one device run: "vmap", all at once, or "map", one
-      after the other, in the memory of one. A single one is not mapped at all:
-      its kernels then make plain convolutions.
+      after the other, in the memory of one. One alone is not mapped by "vmap":
+      its own kernels then make plain convolutions.
 
   Returns: (shared, *trees with leading E) -> tree with leading E.
   """
@@ -194,10 +194,12 @@ def map_experts(
     def one(rows):
       return function(shared, *rows)
 
+    if inner == "map":
+      return lax.map(one, experts)
     if len(jax.tree.leaves(experts)[0]) == 1:
       alone = one(jax.tree.map(lambda x: x[0], experts))
       return jax.tree.map(lambda x: x[None], alone)
-    return jax.vmap(one)(experts) if inner == "vmap" else lax.map(one, experts)
+    return jax.vmap(one)(experts)
 
   each = P(mesh.axis_names)
   # check_vma: every output belongs to an expert; there is nothing to check.

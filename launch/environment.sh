@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
 # Makes a Python environment and installs the project into it; to be sourced.
 #
 #   source launch/environment.sh      then: prepare [EXTRA]

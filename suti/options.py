@@ -22,6 +22,7 @@ from suti.schema import SKILLS
 
 SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
 OPTIMIZERS = ("adafactor", "adam")
+PLANNED = ("finetune", "sample", "filter", "train", "apprentice_sample")
 MAX_PROMPTS = 25  # prompts a subject in DreamBench
 
 
@@ -30,7 +31,8 @@ class Rule:
   """What one field may hold.
 
   Attributes:
-    kind: int, float (an int will do), str, bool, or tuple (of str).
+    kind: int, float (an int will do), str, bool, tuple (of str), or dict, a
+      section whose fields are not looked at here.
     low, high: bounds, inclusive.
     above: a bound that the value must exceed.
     below: a bound that the value must stay under.
@@ -69,6 +71,10 @@ def _text(**kw: Any) -> Rule:
 
 def _flag(**kw: Any) -> Rule:
   return Rule(kind=bool, **kw)
+
+
+def _section(**kw: Any) -> Rule:
+  return Rule(kind=dict, empty=True, **kw)
 
 
 _MODEL = _text(
@@ -187,6 +193,16 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "num_prompts": _count(high=MAX_PROMPTS),
     "num_expert_subjects": _count(low=0),
   },
+  "plan": {
+    "stages": Rule(kind=tuple, choices=PLANNED),
+    "num_subjects": _count(),
+    "share_of_peak": _number(above=0.0, high=1.0),
+    "effort": _number(low=-1.0, high=1.0),
+    "price_per_chip_hour": _section(),
+    "backbone": _section(),
+    "clip": _section(),
+    "identity": _section(),
+  },
   "report": {
     "title": _text(),
     "num_subjects": _count(),
@@ -203,11 +219,12 @@ _TOP: Mapping[str, Rule] = {
 }
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], *, data: bool = True) -> None:
   """Looks for every mistake that can be seen before anything starts.
 
   Args:
     config: the whole config, all sections.
+    data: whether what it reads must be there; a plan reads nothing.
 
   A config without any section of the loop (a pretraining's) passes: it is its
   model's published config for the most part, which the model checks.
@@ -236,8 +253,10 @@ def check(config: Mapping[str, Any]) -> None:
   _check_order(config)
   _check_tuning(config["finetune"])
   _check_training(config["train"])
-  _check_sources(config)
+  if data:
+    _check_sources(config)
   _check_mesh(config)
+  _check_prices(config)
   _check_patterns(config)
 
 
@@ -289,6 +308,8 @@ def _is_kind(value: Any, kind: type) -> bool:
     return kind is bool
   if kind is float:
     return isinstance(value, (int, float)) and math.isfinite(value)
+  if kind is dict:
+    return hasattr(value, "items")
   if kind is tuple:
     return isinstance(value, (tuple, list)) and all(
       isinstance(item, str) for item in value
@@ -325,6 +346,7 @@ def _expectation(rule: Rule) -> str:
     str: "a text" if rule.empty else "a text that is not empty",
     bool: "True or False",
     tuple: "texts, as ('a', 'b')",
+    dict: "a section",
   }[rule.kind]
   bounds = []
   if rule.low is not None:
@@ -450,6 +472,15 @@ def _check_mesh(config: Mapping[str, Any]) -> None:
         f"of mesh axis {quoted}: use a multiple of {num_devices} or set "
         f"config.mesh.{split[0]}."
       )
+
+
+def _check_prices(config: Mapping[str, Any]) -> None:
+  for chip, price in config["plan"]["price_per_chip_hour"].items():
+    _check_field(
+      f"config.plan.price_per_chip_hour.{chip}",
+      price,
+      _number(above=0.0, optional=True),
+    )
 
 
 def _check_patterns(config: Mapping[str, Any]) -> None:

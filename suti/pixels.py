@@ -186,4 +186,4 @@ def _center_crop(image_u8, height: int, width: int) -> np.ndarray:
     missing = max(0, wanted - side)
     before = math.ceil(missing / 2)
     margins.append((before, missing - before))
-  return np.pad(image_u8[tuple(cut)], [*margins, (0, 0)])
+  return np.pad(image_u8[tuple(cut)], np.array([*margins, (0, 0)]))

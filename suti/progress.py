@@ -6,6 +6,7 @@ what is printed after it, is the caller's.
 """
 
 import collections
+import contextlib
 import shutil
 import sys
 import time
@@ -16,6 +17,7 @@ class Progress:
   """A bar with count, rate and ETA; see `progress`."""
 
   _drawn: "Progress | None" = None  # One bar at a time; bars inside are silent.
+  _unseen = False
 
   def __init__(
     self, items: Iterable | None, total: int | None, label: str, done: int
@@ -31,7 +33,7 @@ class Progress:
     self._tty = sys.stderr.isatty()
     self._wait_s = 0.1 if self._tty else 10.0
     self._last_draw = self._start[0] if not self._tty else 0.0
-    self._silent = Progress._drawn is not None
+    self._silent = Progress._unseen or Progress._drawn is not None
     if not self._silent:
       Progress._drawn = self
 
@@ -145,6 +147,16 @@ def progress(
   if total is None and isinstance(items, Sized):
     total = len(items)
   return Progress(items, total, label, done)
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+  """Shows nothing that is begun inside: another process shows it."""
+  before, Progress._unseen = Progress._unseen, True
+  try:
+    yield
+  finally:
+    Progress._unseen = before
 
 
 def span(seconds: float) -> str:

@@ -9,6 +9,7 @@ stage's own business. JAX is not imported here: a mistake on the command line
 must not cost its start-up.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,14 +19,17 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from suti import preemption
 from suti.io import files
 from suti.progress import progress as progress  # Stages take it from here.
-from suti.progress import span
+from suti.progress import span, unseen
+
+if TYPE_CHECKING:
+  from suti.parallel import hosts
 
 _OURS = ("suti", "experts", "apprentice")
 
@@ -37,7 +41,7 @@ def main(
   name: str,
   run: Callable[[Any, Path], Any],
   *,
-  shared: bool = False,
+  how: "hosts.How" = "first",
   argv: Sequence[str] | None = None,
 ) -> None:
   """Runs a stage as a command and exits: `python -m experts.mine ...`.
@@ -45,7 +49,9 @@ def main(
   Args:
     name: the stage's module, "experts.mine".
     run: takes the locked config and the workdir.
-    shared: many processes may run this stage in one workdir at once.
+    how: what the processes of several hosts do, see `suti.parallel.hosts`:
+      "first", "each" or "all". A stage that each may run, any number of
+      commands may run at once in one workdir.
     argv: arguments after the command's name; those of the process if None.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
@@ -59,11 +65,44 @@ def main(
 
     options.check(config)
     use_compilation_cache()
-    with files.lock(workdir, shared=shared):
-      files.clean_parts(workdir, shared=shared)
-      run(config, workdir)
+    with joined(workdir, how=how) as group:
+      group.run(lambda: run(config, workdir), how=how)
 
   sys.exit(guard(start))
+
+
+@contextlib.contextmanager
+def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
+  """Holds the workdir, and finds the other processes of this command.
+
+  Only the first of them is heard: the others print nothing.
+
+  Args:
+    workdir: made if there is none.
+    how: what the processes do; if each works for itself, the workdir is not
+      held against other commands that say the same.
+
+  Raises:
+    ValueError: another command holds the workdir, or the processes do not find
+      each other.
+  """
+  from suti.parallel import hosts
+
+  @contextlib.contextmanager
+  def held() -> Iterator[None]:
+    shared = how == "each"
+    with files.lock(workdir, shared=shared):
+      files.clean_parts(workdir, shared=shared)
+      yield
+
+  group = hosts.join(workdir, how=how)
+  with contextlib.ExitStack() as stack:
+    if not group.first:
+      nowhere = stack.enter_context(open(os.devnull, "w"))
+      stack.enter_context(contextlib.redirect_stdout(nowhere))
+      stack.enter_context(unseen())
+    stack.enter_context(group.opened(held))
+    yield group
 
 
 def _usage(name: str) -> str:
@@ -97,16 +136,43 @@ def parse(argv: Sequence[str]) -> tuple[Any, Path]:
       " --workdir DIR and --config.FIELD=VALUE."
     )
   if config is None:
-    raise ValueError(
-      "--config is missing: give a config file, such as"
-      " --config configs/quickstart.py."
-    )
+    raise ValueError(_NO_CONFIG)
   if not workdir:
     raise ValueError(
       "--workdir is missing: give a folder to work in, such as"
       " --workdir runs/quickstart."
     )
   return config, Path(workdir)
+
+
+_NO_CONFIG = (
+  "--config is missing: give a config file, such as"
+  " --config configs/quickstart.py."
+)
+
+
+def parse_config(argv: Sequence[str], *, command: str) -> Any:
+  """Reads `--config FILE --config.a.b=c` of a command without a workdir.
+
+  Args:
+    argv: its arguments, but for those that are its own.
+    command: its name, for messages.
+
+  Returns:
+    The config, locked.
+
+  Raises:
+    ValueError: whatever is wrong with them, in one line.
+  """
+  config, rest, workdir = _parse(argv)
+  if rest or workdir:
+    raise ValueError(
+      f"Unexpected argument '{rest[0] if rest else '--workdir'}': see {command}"
+      " --help."
+    )
+  if config is None:
+    raise ValueError(_NO_CONFIG)
+  return config
 
 
 def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
@@ -210,6 +276,18 @@ def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
   Returns:
     The exit code: 0, 2 for a mistake, 130 for Ctrl-C, 143 for SIGTERM.
   """
+  code = 1
+  try:
+    code = _guarded(start, resumes=resumes)
+  finally:
+    # Who has not joined others may not even have loaded it.
+    if hosts := sys.modules.get("suti.parallel.hosts"):
+      hosts.end(code)
+  return code
+
+
+def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
+  """Does what `guard` says."""
   try:
     with preemption.watched():
       start()

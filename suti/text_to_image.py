@@ -45,7 +45,6 @@ from suti.io.files import read_object
 from suti.model_index import read_index
 from suti.published import Change, Model, open_model
 from suti.text_encoders import EncodeText, Text
-from suti.values import shorten
 
 SAMPLERS = {
   "ddim": "DDIMScheduler",
@@ -262,7 +261,7 @@ def choose_sampler(
     own = scheduler.get("_class_name")
     if own not in SAMPLERS.values():
       raise ValueError(
-        f"The model's own sampler is {shorten(own)}, which is not known here: "
+        f"The model's own sampler is {own!r}, which is not known here: "
         f"give sampler=, one of {', '.join(SAMPLERS)}."
       )
     return scheduler

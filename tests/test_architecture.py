@@ -49,7 +49,13 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
   "suti.options": (("suti.schema",), NUMPY),
   "suti.stage": (
-    ("suti.io.files", "suti.options", "suti.preemption", "suti.progress"),
+    (
+      "suti.io.files",
+      "suti.options",
+      "suti.parallel.hosts",
+      "suti.preemption",
+      "suti.progress",
+    ),
     frozenset({"absl", "ml_collections"}),
   ),
   "suti.preemption": ((), frozenset()),
@@ -64,6 +70,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.models": (("suti.nn", "suti.models", "suti.values"), JAX | {"flax"}),
   "suti.diffusion": (("suti.diffusion", "suti.values"), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
+  "suti.parallel.hosts": (("suti.io.files",), JAX),
   "suti.io.files": ((), NUMPY),
   "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (
@@ -182,7 +189,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "experts": (("suti", "experts"), None),
   "apprentice": (("suti", "apprentice"), None),
   "configs": (("configs",), frozenset({"ml_collections"})),
-  "launch": ((), frozenset()),
+  "launch": (
+    (),
+    frozenset({"absl", "google", "kubernetes", "xm_specs", "xmanager", "yaml"}),
+  ),
 }
 # Where SubjectWorld may be named: where it is trained on or read as a source.
 WORLD_READERS = (
@@ -331,7 +341,7 @@ def test_a_stage_is_started_with_two_flags(module):
   source = file.read_text(encoding="utf-8")
   assert re.search(
     r'^if __name__ == "__main__":\n'
-    rf'  (stage\.)?main\("{module}", run(, shared=True)?\)$',
+    rf'  (stage\.)?main\("{module}", run(, how="(each|all)")?\)$',
     source,
     re.M,
   ), f"{module} does not end in main(name, run)"

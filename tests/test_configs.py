@@ -14,10 +14,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from suti import options
+from suti.backbone import describe_backbone
+from suti.io.files import write_json
+from suti.nn.param import functional
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # Parts that other configs include, no config of a command.
-PARTS = {"configs/pretrain/pool.py"}
+PARTS = {
+  "configs/pretrain/pool.py",
+  *(
+    f"configs/backbones/{path.name}"
+    for path in (CONFIGS / "backbones").glob("*.py")
+  ),
+}
 FILES = sorted(
   {
     path.relative_to(CONFIGS.parent).as_posix()
@@ -27,6 +36,12 @@ FILES = sorted(
   - PARTS
 )
 LOOP = [f for f in FILES if not f.startswith("configs/pretrain/")]
+# {file of configs/backbones: parameters of its U-Net}
+BACKBONES = {
+  "imagen64": 2_125_500_419,
+  "sd15": 859_520_964,
+  "sdxl": 2_567_463_684,
+}
 
 
 def module(file: str):
@@ -44,9 +59,10 @@ def places(tmp_path, monkeypatch):
 
 ARGUMENTS = {
   "configs/experts/photos.py": ("my_photos",),
-  "configs/experts/lora_sdxl.py": ("my_photos",),
   "configs/experts/suti_if.py": ("web.csv",),
   "configs/experts/suti_imagen64.py": ("web.csv",),
+  "configs/experts/lora_sd15.py": ("web.csv",),
+  "configs/experts/lora_sdxl.py": ("web.csv",),
   "configs/apprentice/suti_imagen64.py": ("web.csv",),
   "configs/quickstart.py": ("", "tiny"),
   "configs/experts/lora_world.py": ("", "tiny"),
@@ -99,6 +115,22 @@ def test_tiny_is_the_quickstart_but_for_its_size():
     assert whole[section] == tiny[section]
   assert tiny.train.num_steps < whole.train.num_steps
   assert tiny.benchmark.num_subjects < whole.benchmark.num_subjects
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_has_the_parameters_that_its_text_says(name, tmp_path):
+  """The published numbers; and its parts fit each other."""
+  backbone = importlib.import_module(f"configs.backbones.{name}")
+  for part, content in backbone.get_config().to_dict().items():
+    stem = "scheduler_config" if part == "scheduler" else "config"
+    write_json(tmp_path / part / f"{stem}.json", content)
+  opened = describe_backbone(tmp_path)
+  spec, _ = functional(opened.unet)
+  assert sum(p.size for p in spec.values()) == BACKBONES[name]
+  assert f"{BACKBONES[name]:,}" in (backbone.__doc__ or "")
+  experts = {"imagen64": "suti_imagen64"}.get(name, f"lora_{name}")
+  config = module(f"configs/experts/{experts}.py").get_config()
+  assert opened.size_px == config.size_px
 
 
 def test_an_unknown_argument_is_one_line():

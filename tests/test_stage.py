@@ -464,7 +464,7 @@ def test_a_shared_stage_spares_what_the_living_write(
   for process in ("999999999", os.getppid()):
     (folder / f".a.{here}-{process}.part").write_bytes(b"half")
   (folder / ".a.elsewhere-1.part").write_bytes(b"half")
-  monkeypatch.setattr(stage, "main", functools.partial(stage.main, shared=True))
+  monkeypatch.setattr(stage, "main", functools.partial(stage.main, how="each"))
   with files.lock(tmp_path / "w", shared=True):
     code, _ = start(lambda *_: None, *good(config_path, tmp_path))
   assert code == 0

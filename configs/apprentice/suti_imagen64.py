@@ -73,4 +73,5 @@ def get_config(arg: str = "") -> ConfigDict:
     num_prompts=25,
     num_expert_subjects=30,
   )
+  config.plan.stages = ("train", "apprentice_sample")
   return config.lock()

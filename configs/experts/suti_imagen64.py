@@ -17,6 +17,7 @@ marks where the paper is silent and the value is ours.
 from ml_collections import ConfigDict
 
 from configs import quickstart
+from configs.backbones import imagen64, judges
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -51,8 +52,11 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer="adafactor",
     weighting="uniform",
     experts_per_wave=400,
+    # One a core, as in the paper, on however many there are: a chip of TPU v4
+    # is what the paper calls a core of 32 GB.
+    experts_per_device="1",
     inner="map",  # choice: one expert a core leaves nothing to vmap
-    remat=True,  # choice
+    remat=False,  # by suti plan, half of such a chip's memory is enough
     dtype="bfloat16",  # choice
     checkpoint_every=100,  # choice
     draw_at_once=True,
@@ -68,4 +72,10 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   config.filter.threshold = 0.02
   config.pack.shard_size = 4096  # choice
+  config.plan.update(
+    stages=("finetune", "sample", "filter"), num_subjects=1_800_000
+  )
+  config.plan.backbone = imagen64.get_config()
+  config.plan.clip = judges.get_clip()
+  config.plan.identity = judges.get_identity()
   return config.lock()

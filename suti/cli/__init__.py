@@ -17,6 +17,7 @@ commands:
              sample, evaluate, and a report
   generate   draw a subject, given as pictures, in a new scene, given as text;
              or a text alone, with a published text-to-image model
+  plan       what a config takes on a TPU slice, before one is paid for
   status     what the workers of a farm are at
   convert    check a published model and write it anew; take an expert out of a
              run as a LoRA that other tools open
@@ -25,7 +26,7 @@ suti COMMAND --help says more. Each stage is also a command of its own, such as
 python -m experts.mine, with the arguments of `suti run`.
 """
 
-COMMANDS = ("run", "generate", "status", "convert")
+COMMANDS = ("run", "generate", "plan", "status", "convert")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`suti run`: the eight stages in a row, and the report."""
+"""`suti run`: the eight stages in a row, and the report.
+
+On a slice of a TPU pod its first host runs all of it; to use all hosts, start
+the stages one by one (`suti.parallel.hosts`).
+"""
 
 import time
 from collections.abc import Sequence
@@ -50,10 +54,16 @@ def run(argv: Sequence[str]) -> None:
     return
   from suti import options, stage
   from suti.io import files
+  from suti.parallel import hosts
 
   config, workdir = stage.parse(argv)
   options.check(config)
   stage.use_compilation_cache()
+  if (place := hosts.find_place()) is not None:
+    if place.index:
+      print("The first host runs all stages; this one has nothing to do.")
+      return
+    hosts.stand_alone()
   started = time.monotonic()
   with files.lock(workdir):
     files.clean_parts(workdir)

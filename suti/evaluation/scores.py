@@ -22,9 +22,9 @@ from suti.text import load_tokenizer
 
 # B batch, K demonstrations, G generated and R real pictures, D embedding width.
 
-_ROWS = 64  # pictures or texts at once: one compiled program for any number
+ROWS = 64  # pictures or texts at once: one compiled program for any number
 # Either kind of DINO; all have the class token first.
-_IDENTITY = ("ViTModel", "Dinov2Model", "Dinov2WithRegistersModel")
+IDENTITY = ("ViTModel", "Dinov2Model", "Dinov2WithRegistersModel")
 
 Embed = Callable[[Sequence], np.ndarray]
 
@@ -98,10 +98,10 @@ def load_scorer(
   positions = judge.spec["text_model.embeddings.position_embedding.weight"]
   tokenize = load_tokenizer(find_model(clip), max_length=positions.shape[0])
   texts = jax.jit(lambda p, ids: judge.apply(p, ids, method="encode_text"))
-  images = jax.jit(lambda p, x: judge.apply(p, x, method="encode_image"))
+  images = image_encoder(judge)
 
-  vit, vit_pixels = _open("identity", identity, expected=_IDENTITY)
-  class_token = jax.jit(lambda p, x: unit(vit.apply(p, x)[:, 0]))
+  vit, vit_pixels = _open("identity", identity, expected=IDENTITY)
+  class_token = image_encoder(vit)
 
   return Scorer(
     clip_images=lambda batch: _in_rows(
@@ -114,6 +114,16 @@ def load_scorer(
       lambda rows: class_token(vit.params, vit_pixels(rows)), batch
     ),
   )
+
+
+def image_encoder(judge: Model) -> Callable[..., jax.Array]:
+  """The compiled program that embeds pictures, whichever kind the judge is.
+
+  Returns: (params, pixels_BHWC float32) -> unit (B, D) float32.
+  """
+  if judge.kind == "CLIPModel":
+    return jax.jit(lambda p, x: judge.apply(p, x, method="encode_image"))
+  return jax.jit(lambda p, x: unit(judge.apply(p, x)[:, 0]))
 
 
 def _open(
@@ -136,8 +146,8 @@ def _in_rows(encode: Callable, batch: Sequence) -> np.ndarray:
   """Encodes in blocks of equal size, the last one padded with its last row."""
   batch = list(batch)
   blocks = []
-  for start in range(0, len(batch), _ROWS):
-    rows = batch[start : start + _ROWS]
-    padded = rows + [rows[-1]] * (_ROWS - len(rows))
+  for start in range(0, len(batch), ROWS):
+    rows = batch[start : start + ROWS]
+    padded = rows + [rows[-1]] * (ROWS - len(rows))
     blocks.append(np.asarray(encode(padded))[: len(rows)])
   return np.concatenate(blocks)

@@ -26,7 +26,8 @@ def make_mesh(
   Args:
     config: `config.mesh`: devices along "expert", "data" and "fsdp"; one of
       them may be -1, which takes those that the others leave.
-    devices: what to lay out; all devices of all hosts if None.
+    devices: what to lay out; those of this host if None. Where there are
+      several hosts (`suti.parallel.hosts`), `jax.devices()` are those of all.
 
   Returns:
     The mesh.
@@ -34,7 +35,7 @@ def make_mesh(
   Raises:
     ValueError: the axes do not fit the devices.
   """
-  devices = jax.devices() if devices is None else list(devices)
+  devices = jax.local_devices() if devices is None else list(devices)
   sizes = {axis: int(config[axis]) for axis in AXES}
   text = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
   free = [axis for axis in AXES if sizes[axis] == -1]
@@ -49,8 +50,8 @@ def make_mesh(
   elif product != len(devices):
     raise ValueError(
       f"config.mesh has {text}, which does not fit the {len(devices)} devices"
-      f" of this machine: set the axes so that their product is {len(devices)},"
-      " or one of them to -1."
+      f" of {_owner(devices)}: set the axes so that their product is"
+      f" {len(devices)}, or one of them to -1."
     )
   # make_mesh alone knows which devices are neighbours in a TPU's torus; its
   # axes would be Explicit unless we say otherwise.
@@ -60,6 +61,12 @@ def make_mesh(
     axis_types=(AxisType.Auto,) * len(AXES),
     devices=devices,
   )
+
+
+def _owner(devices: Sequence[Any]) -> str:
+  """Whose devices they are, for messages."""
+  num = len({device.process_index for device in devices})
+  return "this machine" if num == 1 else f"{num} hosts"
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -200,13 +201,16 @@ def get_config():
 """
 
 
-def start(config: pathlib.Path, workdir: pathlib.Path, root: pathlib.Path):
+def start(
+  config: pathlib.Path, workdir: pathlib.Path, root: pathlib.Path, *args, **env
+):
   """`python -m apprentice.train` as a user starts it, on one device."""
   return subprocess.Popen(
     [
       sys.executable,
       *("-m", "apprentice.train"),
       *("--config", str(config), "--workdir", str(workdir)),
+      *args,
     ],
     cwd=root,
     env=os.environ
@@ -214,7 +218,8 @@ def start(config: pathlib.Path, workdir: pathlib.Path, root: pathlib.Path):
       "XLA_FLAGS": "--xla_backend_optimization_level=0",
       # All runs compile once.
       "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compiled"),
-    },
+    }
+    | env,
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,
@@ -298,15 +303,35 @@ def test_a_killed_run_and_an_unbroken_run_are_equal(
   assert weights(tmp_path) == weights(unbroken)
 
 
-def test_two_devices_learn_what_one_does(unbroken, config, tmp_path):
+def test_two_processes_learn_what_one_does(
+  unbroken, config_file, tmp_path, root
+):
   inputs.write_pack(tmp_path)
-  config = config.unlock()
-  config.mesh.data = 2
-  config.train.update(num_steps=4)
-  with inputs.on_devices(2):
-    train.run(config, tmp_path)
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+  changes = ("--config.mesh.data=2", "--config.train.num_steps=4")
+  processes = [
+    start(
+      config_file,
+      tmp_path,
+      root,
+      *changes,
+      SUTI_COORDINATOR=coordinator,
+      SUTI_NUM_PROCESSES="2",
+      SUTI_PROCESS_ID=str(index),
+    )
+    for index in (0, 1)
+  ]
+  for process in processes:
+    finish(process)
   one, two = losses(unbroken)[:2], losses(tmp_path)
   np.testing.assert_allclose(two, one, rtol=1e-4)
+  # The first alone wrote, and the last step is saved.
+  folder = tmp_path / "apprentice" / "train"
+  assert read_json(folder / "done.json")["summary"]["steps"] == 4
+  assert (folder / "checkpoints" / "4").is_dir()
+  assert weights(tmp_path).keys() == weights(unbroken).keys()
 
 
 def test_the_folder_says_how_it_was_made(unbroken, tiny_backbone):

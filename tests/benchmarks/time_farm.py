@@ -31,9 +31,9 @@ that do not agree end in an error. Then they take turns, each a process of its
 own (`sides.py`), `--beside` of them at a time. Printed are medians of a step;
 losses are fetched as both loops do, the recipe's at each step, ours at each
 tenth (`config.finetune.log_every`). Experts an hour count 500 steps, SuTI's
-number, and the time to begin an expert; they do not count compiling, which is
-once a run. Rates and shares of the peak count the operations of the recipe for
-all sides, one pass forward and backward, by torch's counter.
+number, and the time to begin an expert; compiling, once a run, is not counted.
+Rates and shares of the peak count the operations of the recipe for all sides,
+one pass forward and backward, by torch's counter.
 """
 
 import argparse

@@ -57,7 +57,7 @@ def start(rng: random.Random, *, dies: bool) -> tuple[int, float, int]:
   if process == 0:
     if dies and number:
       die_at_file(number, how)
-    stage.main("experts.finetune", finetune.run, shared=True, argv=ARGUMENTS)
+    stage.main("experts.finetune", finetune.run, how="each", argv=ARGUMENTS)
   return process, time.monotonic() + seconds, how
 
 

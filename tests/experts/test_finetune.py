@@ -4,8 +4,11 @@
 import dataclasses
 import errno
 import os
+import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -310,3 +313,49 @@ def test_pictures_past_the_limit_are_left_out(loops, clusters):
   data = wave_data([clusters[0], many], backbone, num_pictures=4, seed=0)
   np.testing.assert_array_equal(data["num"], [len(clusters[0].images), 4])
   np.testing.assert_array_equal(data["x_KHWC"][0][:3], data["x_KHWC"][1][:3])
+
+
+def test_two_processes_tune_what_one_does(
+  tuned, models, clusters, tmp_path, root
+):
+  """Each takes waves, with its own devices: the files are equal to the byte."""
+  whole, _ = tuned
+  inputs.write_stages(tmp_path, clusters)
+  config = tmp_path / "config.py"
+  config.write_text(
+    "from tests.experts.inputs import make_config\n\n"
+    f"MODELS = { {name: str(path) for name, path in models.items()}!r}\n\n"
+    "def get_config():\n  return make_config(MODELS)\n"
+  )
+  processes = [
+    subprocess.Popen(
+      [
+        sys.executable,
+        *("-m", "experts.finetune", "--config", str(config)),
+        *("--workdir", str(tmp_path)),
+      ],
+      cwd=root,
+      env=os.environ
+      | {
+        "SUTI_COORDINATOR": "127.0.0.1:9",  # nobody listens there
+        "SUTI_NUM_PROCESSES": "2",
+        "SUTI_PROCESS_ID": str(index),
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+      },
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in (0, 1)
+  ]
+  outputs = [process.communicate(timeout=400) for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  folder = pathlib.Path("experts/finetune")
+  for name in ("wave-00000", "wave-00001"):
+    for kind in ("json", "safetensors"):
+      path = folder / f"{name}.{kind}"
+      assert (whole / path).read_bytes() == (tmp_path / path).read_bytes(), path
+  # The first process says what became of the waves of all.
+  assert "experts/finetune: experts 20, " in outputs[0][0]
+  assert outputs[1] == ("", "")

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""launch/*.sh on machines that are not this one: stand-ins for their Python."""
+"""launch/*.sh parse; environment.sh on machines that are not this one."""
 
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 SCRIPTS = sorted([*(ROOT / "launch").glob("*.sh"), ROOT / ".ci" / "run"])
 
 # A Python that can do what a test needs of one, and notes what it is asked.
@@ -72,9 +73,18 @@ def machine(tmp_path):
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
-def test_a_script_parses_and_names_its_licence(path):
+def test_a_script_is_clean_and_names_its_licence(path):
   subprocess.run(["bash", "-n", str(path)], check=True)
   assert "# SPDX-License-Identifier: Apache-2.0" in path.read_text()
+  shellcheck = pathlib.Path(sys.executable).with_name("shellcheck")
+  result = subprocess.run(
+    [str(shellcheck), "--external-sources", str(path)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stdout
 
 
 def test_without_a_python_the_line_says_which_is_wanted(machine):

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled programs of stages 6 and 7, for shapes alone: `suti plan`.
+
+They are made by the functions that make them when a stage runs, with
+descriptions in the place of arrays. Nothing is computed here, and no weights
+and no data need be there.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from apprentice.fields import make_fields, pick
+from apprentice.generate import drawer, make_batch, weights
+from apprentice.model import declare
+from apprentice.optimizer import learning_rate, optimizer
+from apprentice.training import make_step, start_state
+from suti.backbone import Backbone
+from suti.nn.param import shapes, split
+from suti.parallel.mesh import batch_sharding, replicated
+from suti.parallel.preflight import Program, described, many
+from suti.parallel.rules import param_shardings, state_shardings
+
+# B batch, K demonstrations, H W C image or latent.
+
+
+def train(
+  config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
+) -> Program:
+  """A step of training.
+
+  Args:
+    config: the whole config.
+    backbone: described.
+    mesh: of the slice's devices.
+    per_device: how many examples each device takes of a batch.
+  """
+  section, num = config.train, per_device * mesh.size
+  apprentice = declare(backbone, name=section.method, config=config.method)
+  shardings = param_shardings(apprentice.spec, mesh)
+  params = {
+    name: described(x, shardings[name])
+    for name, x in shapes(apprentice.spec).items()
+  }
+  params, frozen = split(params, apprentice.trainable)
+  tx = optimizer(section, learning_rate(section))
+  state = jax.eval_shape(
+    lambda params: start_state(params, tx, seed=config.seed), params
+  )
+  placed = state_shardings(state, shardings, mesh)
+  return Program(
+    function=make_step(
+      apprentice,
+      tx,
+      section,
+      null_text=backbone.null_text(),
+      placed=placed,
+      mesh=mesh,
+    ),
+    arguments=(
+      jax.tree.map(described, state, placed),
+      frozen,
+      described(backbone.codec.params, replicated(mesh)),
+      described(many(_example(apprentice, section), num), batch_sharding(mesh)),
+    ),
+    num_parameters=sum(p.size for p in apprentice.spec.values()),
+    at_once=num,
+    calls=section.num_steps,
+  )
+
+
+def _example(apprentice, section):
+  """An example as `apprentice.data` gives it."""
+  backbone = apprentice.backbone
+  picture = np.zeros((backbone.size_px, backbone.size_px, 3), np.uint8)
+  if section.get("cache_latents") and backbone.codec.params:
+    picture = np.zeros(backbone.latent_shape, np.float16)
+  num = section.num_demonstrations
+  arrays = make_fields(
+    image=picture,
+    prompt="a dog",
+    demonstrations=[picture] * num,
+    captions=["a dog"] * num,
+    num_demonstrations=num,
+    encode_text=backbone.encode_text,
+    size_px=backbone.size_px,
+  )
+  return pick(arrays, apprentice.method.fields(apprentice.config))
+
+
+def sample(
+  config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
+) -> Program:
+  """The drawing of the benchmark's pictures; the base's are drawn apart.
+
+  Arguments are those of `train`.
+  """
+  section, num = config.apprentice_sample, per_device * mesh.size
+  apprentice = declare(backbone, name=config.train.method, config=config.method)
+  picture = np.zeros((backbone.size_px, backbone.size_px, 3), np.uint8)
+  shown = section.num_demonstrations
+  (row,) = [("a dog", [picture] * shown, ["a dog"] * shown)]
+  batch = make_batch(apprentice, [row], num_demonstrations=shown)
+  batch = jax.tree.map(lambda x: x[0], batch)
+  whole, rows = replicated(mesh), batch_sharding(mesh)
+  pictures = (
+    config.benchmark.num_subjects
+    * config.benchmark.num_prompts
+    * section.images_per_prompt
+  )
+  return Program(
+    function=jax.jit(drawer(apprentice, section)),
+    arguments=(
+      described(shapes(apprentice.spec), whole),
+      described(backbone.codec.params, whole),
+      described(many(batch, num), rows),
+      described(backbone.null_text(), whole),
+      described(many(np.uint32(0), num), rows),
+      described(weights(section), whole),
+    ),
+    num_parameters=sum(p.size for p in apprentice.spec.values()),
+    at_once=num,
+    calls=-(-pictures // num),
+  )

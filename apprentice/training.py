@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state and the compiled step of an apprentice's training.
+
+SuTI (arXiv 2304.00186), eq. 6: the squared error of one prediction, given
+demonstrations. What may be dropped, clipped and averaged are config fields; see
+`apprentice.train`, which runs the loop.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from apprentice.fields import drop, to_latents
+from apprentice.model import Apprentice
+from apprentice.optimizer import average
+from suti.diffusion.objective import denoising_loss
+from suti.parallel.mesh import batch_sharding, replicated
+
+# B batch, K demonstrations, H W C latent.
+
+
+def start_state(params: Any, tx: Any, *, seed: int) -> dict[str, Any]:
+  """What training carries on, before its first step.
+
+  Args:
+    params: those that learn.
+    tx: the optimizer.
+    seed: of what is dropped, and of the noise.
+  """
+  return {
+    "params": params,
+    "opt": tx.init(params),
+    "ema": jax.tree.map(jnp.copy, params),
+    "step": jnp.zeros((), jnp.int32),
+    "key": jax.random.key_data(jax.random.key(seed)),
+  }
+
+
+def make_step(
+  apprentice: Apprentice,
+  tx: Any,
+  train: Any,
+  *,
+  null_text: Any,
+  placed: Any,
+  mesh: Mesh,
+) -> Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]:
+  """Makes the compiled step: (state, frozen, vae_params, batch) -> state.
+
+  Args:
+    apprentice: declared.
+    tx: the optimizer.
+    train: `config.train`.
+    null_text: of the backbone, one row.
+    placed: shardings of the state.
+    mesh: its devices share a batch.
+
+  Returns: the step, which also gives the loss and the gradient's norm.
+  """
+  backbone, method = apprentice.backbone, apprentice.method
+  apply = apprentice.apply
+  dtype = train.get("dtype") or "float32"  # of the arithmetic
+
+  def step(state, frozen, vae_params, batch):
+    key = jax.random.fold_in(
+      jax.random.wrap_key_data(state["key"]), state["step"]
+    )
+    drop_key, loss_key = jax.random.split(key)
+    batch = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
+    batch = drop(batch, drop_key, null_text=null_text, config=train)
+
+    def loss(params):
+      whole = {n: p.astype(dtype) for n, p in (params | frozen).items()}
+      context = method.encode(apply, whole, batch)
+      return denoising_loss(
+        backbone.schedule,
+        lambda x, t_B: method.denoise(
+          apply, whole, x, t_B, batch["text"], context
+        ),
+        batch["image"],
+        loss_key,
+        weighting=train.get("weighting") or "uniform",
+        gamma=train.get("min_snr_gamma") or 5.0,
+        stratified=True,
+      ).mean()
+
+    value, grads = jax.value_and_grad(loss)(state["params"])
+    updates, opt = tx.update(grads, state["opt"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    ema = average(state["ema"], params, step=state["step"], decay=train.ema)
+    new = {"params": params, "opt": opt, "ema": ema, "key": state["key"]}
+    scalars = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+    return new | {"step": state["step"] + 1}, scalars
+
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(placed, None, replicated(mesh), batch_sharding(mesh)),
+    out_shardings=(placed, replicated(mesh)),
+  )

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled programs of stages 2 to 4, for shapes alone: `suti plan`.
+
+They are made by the functions that make them when a stage runs, with
+descriptions in the place of arrays. Nothing is computed here, and no weights
+and no data need be there.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from experts import tuning
+from experts.finetune import PICTURES
+from experts.sample import Row, make_draw, make_request
+from experts.teacher import declare, find
+from experts.waves import describe_wave
+from suti.backbone import Backbone
+from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
+from suti.nn.param import shapes
+from suti.parallel.mesh import batch_sharding, replicated
+from suti.parallel.preflight import Program, described, many
+from suti.published import open_model
+from suti.schema import Prompt
+
+# E experts, B pictures of one expert drawn at once, H W C picture.
+
+
+def finetune(
+  config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
+) -> Program:
+  """A step of a wave of experts.
+
+  Args:
+    config: the whole config.
+    backbone: described.
+    mesh: of the slice's devices.
+    per_device: how many experts each device tunes.
+  """
+  tune = config.finetune
+  teacher = find(tune.teacher)
+  apply, trainable, frozen = declare(teacher, backbone, config)
+  tx = tuning.make_optimizer(tune)
+  num = per_device * mesh.size
+
+  def start(trainable):
+    make = tuning.make_start(
+      trainable,
+      tx,
+      mesh,
+      num_steps=tune.num_steps,
+      dtype=tune.master_dtype,
+    )
+    return make(num)
+
+  state = jax.eval_shape(start, described(trainable))
+  step = state.pop("step")
+  data = describe_wave(
+    backbone,
+    num_experts=num,
+    num_pictures=max(config.mine.max_images, PICTURES),
+  )
+  frozen = jax.eval_shape(
+    lambda frozen: tuning.cast(frozen, tune.dtype), described(frozen)
+  )
+  each, whole = batch_sharding(mesh), replicated(mesh)
+  return Program(
+    function=tuning.make_step(teacher, apply, backbone, tx, mesh, tune),
+    arguments=(
+      described(state, each) | {"step": described(step, whole)},
+      described(frozen, whole),
+      described(data, each),
+    ),
+    num_parameters=_count(trainable) + _count(frozen),
+    at_once=num,
+    subjects=num,
+    calls=tune.num_steps,
+  )
+
+
+def sample(
+  config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
+) -> Program:
+  """The drawing of an expert's candidates, `config.sample.batch_size` at once.
+
+  Arguments are those of `finetune`.
+  """
+  teacher = find(config.finetune.teacher)
+  apply, trainable, frozen = declare(teacher, backbone, config)
+  num, at_once = per_device * mesh.size, config.sample.batch_size
+  prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
+  rows = [[Row(prompt=prompt, seed=0)]]
+  request = make_request(rows, backbone, places=range(at_once), num_experts=1)
+  request = jax.tree.map(lambda x: x[0], request)
+  drawn = config.prompts.num_per_cluster * config.sample.images_per_prompt
+  each, whole = batch_sharding(mesh), replicated(mesh)
+  return Program(
+    function=make_draw(teacher, apply, backbone, config, mesh),
+    arguments=(
+      described(frozen, whole),
+      described(backbone.null_text(), whole),
+      described(backbone.codec.params, whole),
+      described(many(trainable, num), each),
+      described(many(request, num), each),
+    ),
+    num_parameters=_count(trainable) + _count(frozen),
+    at_once=num * at_once,
+    subjects=num,
+    calls=-(-drawn // at_once),
+  )
+
+
+def judge(config: Any, folder: Path, mesh: Mesh) -> Program:
+  """A judge's embedding of pictures, as `experts.filter` asks for it.
+
+  Args:
+    config: the whole config.
+    folder: of a CLIP, a DINO or a DINOv2; its config.json will do.
+    mesh: of one device: the stage uses one.
+  """
+  model = open_model(folder, expected=("CLIPModel", *IDENTITY), weights=False)
+  side = model.config.get("vision_config", model.config)["image_size"]
+  pixels_BHWC = jax.ShapeDtypeStruct((ROWS, side, side, 3), jnp.float32)
+  params = shapes(model.spec)
+  # A subject's candidates, and as many demonstrations as it may have.
+  pictures = config.mine.max_images + (
+    config.prompts.num_per_cluster * config.sample.images_per_prompt
+  )
+  return Program(
+    function=image_encoder(model),
+    arguments=described((params, pixels_BHWC), replicated(mesh)),
+    num_parameters=_count(params),
+    at_once=ROWS,
+    subjects=ROWS / pictures,
+  )
+
+
+def _count(params: Any) -> int:
+  return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What launch/tpu_vm.sh runs on each worker of a TPU: install, start, status, stop.
+#
+#   bash launch/on_worker.sh install
+#   bash launch/on_worker.sh start COMMAND...
+#
+# The command becomes a systemd unit: it outlives the ssh session, and is started
+# again when it fails and after a reboot, until it ends well or names a mistake
+# that only its user can mend (exit code 2). Its output is in suti.log.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+UNIT="${SUTI_UNIT:-/etc/systemd/system/suti.service}"
+
+# Images of TPU VMs have Python 3.10, and jax wants a newer one.
+install_python() {
+  sudo add-apt-repository --yes ppa:deadsnakes/ppa
+  # Another apt may be at work on a machine that has just come up.
+  sudo DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+    install --yes --quiet python3.12 python3.12-venv
+}
+
+# A word as systemd reads it.
+quoted() {
+  local word="${1//\\/\\\\}"
+  word="${word//\"/\\\"}"
+  word="${word//%/%%}"
+  printf '"%s" ' "${word//\$/\$\$}"
+}
+
+unit() {
+  local word
+  cat << END
+[Unit]
+Description=suti
+After=network-online.target
+Wants=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+User=$(id -un)
+WorkingDirectory=$PWD
+Environment=PYTHONUNBUFFERED=1 "PATH=$PWD/.venv/bin:$PATH"
+ExecStart=$(for word in /usr/bin/env "$@"; do quoted "$word"; done)
+Restart=on-failure
+RestartSec=15
+RestartPreventExitStatus=2
+TimeoutStopSec=60
+StandardOutput=append:$PWD/suti.log
+StandardError=append:$PWD/suti.log
+
+[Install]
+WantedBy=multi-user.target
+END
+}
+
+command="${1:-}"
+[[ $# -eq 0 ]] || shift
+case "$command" in
+  install)
+    # shellcheck source=launch/environment.sh
+    source launch/environment.sh
+    (_find_python) > /dev/null 2>&1 || install_python
+    prepare tpu
+    ;;
+  start)
+    [[ $# -gt 0 ]] || {
+      echo "Error: start without a command: give one." >&2
+      exit 2
+    }
+    unit "$@" | sudo tee "$UNIT" > /dev/null
+    sudo systemctl daemon-reload
+    sudo systemctl enable --quiet suti
+    sudo systemctl restart suti
+    ;;
+  status)
+    # active, activating (between two tries), inactive (ended well), failed
+    systemctl is-active suti || true
+    tail -n 5 suti.log 2> /dev/null || true
+    ;;
+  stop)
+    sudo systemctl disable --quiet --now suti
+    ;;
+  *)
+    echo "Error: '$command' is none of install, start, status and stop." >&2
+    exit 2
+    ;;
+esac

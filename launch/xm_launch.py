@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All stages as one XManager experiment: here, on Vertex AI, or on Kubernetes.
+
+  python launch/xm_launch.py --config configs/quickstart.py:tiny \
+    --workdir runs/xm --slices 2
+  python launch/xm_launch.py --config configs/experts/suti_imagen64.py:web.csv \
+    --workdir /gcs/BUCKET/suti --slices 8 --tpu v4-128 --executor kubernetes \
+    --image REGION-docker.pkg.dev/PROJECT/suti/suti --dry-run
+
+A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
+slice: slices share the workdir and claim its waves, and never talk to each
+other. A stage begins when the one before it has ended. Start the same command
+again after anything: what is finished is not run again.
+
+The local executor needs no container. XManager's own specs for TPUs end where
+its clients do: Vertex knows v2 and v3, and its Kubernetes jobs ask for no TPU
+at all. The specs here are made for today's types and sent by XManager;
+`--dry-run` prints them. Nothing of ours is imported.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xm_specs import fail, kubernetes_job, parse_tpu, vertex_pool
+
+# What runs in which order, and whether each slice runs one.
+STAGES = (
+  ("experts.mine", False),
+  ("experts.prompts", False),
+  ("experts.finetune", True),
+  ("experts.sample", True),
+  ("experts.filter", False),
+  ("experts.pack", False),
+  ("apprentice.train", False),
+  # The benchmark and the report; what is above is found finished.
+  ("suti.cli", False),
+)
+
+
+# --- The experiment -----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unit:
+  """A work unit: one command, on one slice."""
+
+  name: str
+  args: tuple[str, ...]  # after `python`
+
+
+def plan(options: argparse.Namespace, overrides: Sequence[str]) -> list[list]:
+  """The work units: those of a row run at once, rows one after the other."""
+  flags = ("--config", options.config, "--workdir", options.workdir)
+  rows = []
+  for module, every_slice in STAGES:
+    command = ("run",) if module == "suti.cli" else ()
+    args = ("-m", module, *command, *flags, *overrides)
+    count = options.slices if every_slice else 1
+    name = "report" if module == "suti.cli" else module.rpartition(".")[2]
+    names = [f"{name}-{i}" if count > 1 else name for i in range(count)]
+    rows.append([Unit(name=name, args=args) for name in names])
+  return rows
+
+
+def read_arguments(
+  argv: Sequence[str],
+) -> tuple[argparse.Namespace, list[str], list[str]]:
+  """Ours, overrides of the config, and XManager's own (--xm_...)."""
+  parser = argparse.ArgumentParser(
+    prog="xm_launch.py",
+    description="All stages as one XManager experiment.",
+    epilog="--config.FIELD=VALUE gives a field of the config another value;"
+    " --xm_... are XManager's own flags.",
+    allow_abbrev=False,
+  )
+  parser.error = lambda message: fail(f"{message} (see --help).")  # type: ignore[method-assign]
+  parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
+  parser.add_argument(
+    "--workdir", required=True, metavar="DIR", help="seen by all slices"
+  )
+  parser.add_argument(
+    "--slices", type=int, default=1, metavar="N", help="that tune experts"
+  )
+  parser.add_argument(
+    "--tpu", metavar="TYPE", help="of each slice: v4-128, v5e-16, v6e-8, ..."
+  )
+  parser.add_argument(
+    "--executor", choices=("local", "vertex", "kubernetes"), default="local"
+  )
+  parser.add_argument(
+    "--image", help="a container made by launch/Dockerfile (not for local)"
+  )
+  parser.add_argument("--spot", action="store_true", help="preemptible slices")
+  parser.add_argument("--name", default="suti", help="of the experiment")
+  parser.add_argument(
+    "--dry-run", action="store_true", help="print what would be sent"
+  )
+  options, rest = parser.parse_known_args(argv)
+  overrides = [arg for arg in rest if re.match(r"--(no)?config\.", arg)]
+  xm_flags = [arg for arg in rest if re.match(r"--(no)?xm_", arg)]
+  for arg in rest:
+    if arg not in (*overrides, *xm_flags):
+      fail(f"unknown argument '{arg}' (see --help).")
+  for arg in overrides:
+    if "=" not in arg and not arg.startswith("--noconfig"):
+      fail(f"{arg}: write {arg}=VALUE.")
+  _check(options)
+  return options, overrides, xm_flags
+
+
+def _check(options: argparse.Namespace) -> None:
+  """Refuses what cannot be run, before XManager is loaded."""
+  if options.slices < 1:
+    fail(f"--slices={options.slices}: 1 or more are expected.")
+  if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", options.name):
+    fail(
+      f"--name={options.name}: lower-case letters, digits and dashes are"
+      " expected, a letter first, 40 at most."
+    )
+  if options.executor == "local":
+    for flag, given in (("tpu", options.tpu), ("image", options.image)):
+      if given:
+        fail(
+          f"--{flag} with --executor local, which runs on this machine: give"
+          " --executor vertex or kubernetes."
+        )
+    return
+  for flag in ("tpu", "image"):
+    if not getattr(options, flag):
+      fail(f"--executor {options.executor} needs --{flag}.")
+  tpu = parse_tpu(options.tpu)
+  if options.executor == "vertex":
+    if tpu.generation.vertex is None:
+      fail(
+        f"--tpu={options.tpu}: Vertex AI trains on v2, v3, v5e and v6e alone:"
+        " give one of them, or --executor kubernetes."
+      )
+  elif tpu.generation.gke is None:
+    fail(
+      f"--tpu={options.tpu}: on Kubernetes v4, v5e, v5p and v6e are supported."
+    )
+  if not re.match(r"(/|gs://)", options.workdir):
+    fail(
+      f"--workdir={options.workdir}: a folder that all slices see is expected,"
+      " such as /gcs/BUCKET/suti."
+    )
+
+
+# --- XManager -----------------------------------------------------------------
+
+
+class Here:
+  """Runs work units on this machine."""
+
+  def __init__(self, options: argparse.Namespace) -> None:
+    """Runs nothing yet."""
+    from xmanager import xm_local
+
+    self.executor = xm_local.Local()
+
+  def executable(self, experiment: Any) -> Any:
+    """This Python."""
+    from xmanager import xm, xm_local
+
+    python = xm.Binary(path=sys.executable)
+    wanted = xm.Packageable(
+      executable_spec=python, executor_spec=xm_local.Local.Spec()
+    )
+    return experiment.package([wanted])[0]
+
+  def show(self, rows: Sequence[Sequence[Unit]]) -> str:
+    """What would be run; a line that ends in & does not wait."""
+    lines = []
+    for row in rows:
+      tail = " &" if len(row) > 1 else ""
+      lines += [shlex.join((sys.executable, *u.args)) + tail for u in row]
+      lines += ["wait"] if tail else []
+    return "\n".join(lines)
+
+  def register(self, units: Mapping[str, Unit]) -> None:
+    """XManager's own launcher does."""
+
+
+class Cloud:
+  """Sends work units elsewhere; what they are made of is told in `show`."""
+
+  def __init__(self, options: argparse.Namespace) -> None:
+    """Sends nothing yet."""
+    from xmanager import xm, xm_local
+
+    self.options, self.tpu = options, parse_tpu(options.tpu)
+    kinds = {"vertex": xm_local.Vertex, "kubernetes": xm_local.Kubernetes}
+    resource = xm.ResourceType[self.tpu.generation.resource]
+    self.executor = kinds[options.executor](
+      requirements=xm.JobRequirements({resource: self.tpu.topology})
+    )
+
+  def executable(self, experiment: Any) -> Any:
+    """The container as it is: packaging it would pull it and push a copy."""
+    del experiment
+    from xmanager.xm_local import executables
+
+    return executables.GoogleContainerRegistryImage(
+      name=self.options.name,
+      image_path=self.options.image,
+      args=[],
+      env_vars={},
+    )
+
+
+class Vertex(Cloud):
+  """Custom jobs of Vertex AI, sent by a client that knows today's TPUs."""
+
+  def pool(self, unit: Unit) -> Any:
+    """The slice that a unit runs on."""
+    return vertex_pool(self.tpu, self.options.image, unit.args)
+
+  @property
+  def strategy(self) -> str:
+    """Of scheduling."""
+    return "SPOT" if self.options.spot else "STANDARD"
+
+  def show(self, rows: Sequence[Sequence[Unit]]) -> str:
+    """The jobs in the JSON of Vertex AI's interface."""
+    jobs = []
+    for unit in (unit for row in rows for unit in row):
+      pool = self.pool(unit)
+      text = type(pool).to_json(
+        pool,
+        use_integers_for_enums=False,
+        always_print_fields_with_no_presence=False,
+      )
+      spec = {
+        "workerPoolSpecs": [json.loads(text)],
+        "scheduling": {"strategy": self.strategy},
+      }
+      name = f"{self.options.name}_{unit.name}"
+      jobs.append({"displayName": name, "jobSpec": spec})
+    return json.dumps(jobs, indent=2)
+
+  def register(self, units: Mapping[str, Unit]) -> None:
+    """Makes a client of ours XManager's; it asks for the project's name."""
+    from google.cloud import aiplatform, aiplatform_v1
+    from xmanager.cloud import auth, vertex
+
+    launcher = self
+
+    class Client(vertex.Client):
+      def launch(self, name: str, jobs: Sequence[Any]) -> str:
+        (job,) = jobs
+        custom = aiplatform.CustomJob(
+          project=self.project,
+          location=self.location,
+          display_name=name,
+          worker_pool_specs=[launcher.pool(units[job.name])],
+          staging_bucket=f"gs://{auth.get_bucket()}",
+        )
+        strategies = aiplatform_v1.Scheduling.Strategy
+        custom.submit(scheduling_strategy=strategies[launcher.strategy])
+        return custom.resource_name
+
+    vertex.set_default_client(Client())
+
+
+class Kubernetes(Cloud):
+  """Jobs of a cluster on GKE, one pod for each host."""
+
+  def parts(self, unit: Unit, *, suffix: str = "") -> tuple[Any, Any]:
+    """The service and the job of a unit."""
+    return kubernetes_job(
+      f"{self.options.name}-{unit.name}{suffix}",
+      self.tpu,
+      self.options.image,
+      unit.args,
+      spot=self.options.spot,
+    )
+
+  def show(self, rows: Sequence[Sequence[Unit]]) -> str:
+    """The manifests, as kubectl reads them."""
+    import yaml
+    from kubernetes import client
+
+    as_json = client.ApiClient().sanitize_for_serialization
+    units = [unit for row in rows for unit in row]
+    parts = [as_json(part) for unit in units for part in self.parts(unit)]
+    return yaml.safe_dump_all(parts, sort_keys=False)
+
+  def register(self, units: Mapping[str, Unit]) -> None:
+    """Has XManager create our jobs for its Kubernetes executor."""
+    from kubernetes import client
+    from xmanager import xm, xm_local
+    from xmanager.cloud import kubernetes
+    from xmanager.xm_local import registry
+
+    class Handle(kubernetes.KubernetesHandle):
+      async def wait(self) -> None:
+        """Waits for the end; XManager's own waits for success, for ever."""
+        for job in self.jobs:
+          while not _has_ended(job.metadata.name):
+            await asyncio.sleep(5)
+
+    def batch() -> Any:
+      return client.BatchV1Api(kubernetes.client().api_client)
+
+    def _has_ended(name: str) -> bool:
+      status = batch().read_namespaced_job_status(name, "default").status
+      states = {c.type for c in status.conditions or () if c.status == "True"}
+      if "Failed" in states:
+        raise RuntimeError(f"job {name} failed: kubectl logs job/{name}")
+      return "Complete" in states
+
+    async def launch(unit: Any, group: Any) -> list[Any]:
+      created = []
+      for job in xm.job_operators.flatten_jobs(group):
+        service, body = self.parts(
+          units[job.name], suffix=f"-{unit.experiment_id}"
+        )
+        core = client.CoreV1Api(kubernetes.client().api_client)
+        core.create_namespaced_service("default", service)
+        created.append(batch().create_namespaced_job("default", body))
+      return [Handle(jobs=created)]
+
+    registry.register(
+      xm_local.Kubernetes,
+      launch=launch,
+      create_handle=registry.get_create_handle_method(xm_local.Kubernetes),
+    )
+
+
+async def launch(
+  options: argparse.Namespace, launcher: Any, rows: Sequence[Sequence[Unit]]
+) -> None:
+  """Runs the rows one after the other, as one experiment.
+
+  Raises:
+    ExperimentUnitFailedError: of XManager; nothing is begun after it.
+  """
+  from xmanager import xm, xm_local
+
+  launcher.register({unit.name: unit for row in rows for unit in row})
+  async with xm_local.create_experiment(options.name) as experiment:
+    executable = launcher.executable(experiment)
+    for row in rows:
+      print(f"[{', '.join(unit.name for unit in row)}]", flush=True)
+      added = [
+        await experiment.add(
+          xm.Job(
+            executable,
+            launcher.executor,
+            args=list(unit.args),
+            name=unit.name,
+          )
+        )
+        for unit in row
+      ]
+      await asyncio.gather(*(unit.wait_until_complete() for unit in added))
+
+
+def main(argv: Sequence[str]) -> None:
+  """Plans, then shows or launches."""
+  options, overrides, xm_flags = read_arguments(argv)
+  if importlib.util.find_spec("xmanager") is None:
+    fail("xmanager is not installed: pip install -e '.[xm]'.")
+  from absl import flags
+  from xmanager import xm
+
+  try:
+    flags.FLAGS(["xm_launch.py", *xm_flags])
+  except flags.Error as error:
+    fail(str(error))
+  rows = plan(options, overrides)
+  kinds = {"local": Here, "vertex": Vertex, "kubernetes": Kubernetes}
+  launcher = kinds[options.executor](options)
+  if options.dry_run:
+    print(launcher.show(rows))
+    return
+  try:
+    asyncio.run(launch(options, launcher, rows))
+  except xm.ExperimentUnitFailedError as error:
+    print(
+      f"Error: a stage failed ({error}), see above: start the same command"
+      " again when it is mended, and it goes on from there.",
+      file=sys.stderr,
+    )
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a program does to hours and money: an estimate, not a measurement.
+
+The program is the one that would run, compiled. Its time is not measured: it is
+taken to be the longest of four:
+
+  products   at `share_of_peak` of the chip's published peak
+  memory     HBM at the whole of its published bandwidth
+  links      to other chips, at the whole of theirs
+  schedule   the cycles that the compiler has estimated of each operation, one
+             after the other; of some it has no estimate
+
+Nothing is counted that is not in the program: reading data, encoding texts and
+pictures once a wave, writing weights, compiling, being preempted.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from suti.parallel.chips import Topology
+from suti.parallel.preflight import Program, Report, roofline
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Assumptions:
+  """What an estimate takes for granted.
+
+  Attributes:
+    share_of_peak: of the chip's products a second, what is reached.
+    num_subjects: how many are to be done.
+    price: of a chip for an hour, in whatever money; None if it is not known.
+  """
+
+  share_of_peak: float
+  num_subjects: int
+  price: float | None
+
+
+def fits(report: Report, topology: Topology) -> bool:
+  """Whether a chip has room for a program."""
+  room = topology.chip.program_bytes
+  return not report.too_large and report.total_bytes <= room
+
+
+def estimate(
+  stage: str,
+  program: Program,
+  report: Report,
+  topology: Topology,
+  assumptions: Assumptions,
+) -> dict[str, Any]:
+  """All that a plan says of a stage, as plain data.
+
+  Args:
+    stage: its module.
+    program: what was compiled.
+    report: of it.
+    topology: the slice, all of which works on the stage.
+    assumptions: see there.
+
+  Returns: numbers by name; bytes and seconds, of one device and one run where
+    the name does not say otherwise. Of a program that does not fit, no times.
+  """
+  chip, costs = topology.chip, report.costs
+  row: dict[str, Any] = {
+    "stage": stage,
+    "at_once": program.at_once,
+    "parameters": program.num_parameters,
+    "fits": fits(report, topology),
+    "total_bytes": report.total_bytes,
+    "argument_bytes": report.argument_bytes,
+    "output_bytes": report.output_bytes,
+    "alias_bytes": report.alias_bytes,
+    "temp_bytes": report.temp_bytes,
+    "code_bytes": report.code_bytes,
+    "room_bytes": chip.program_bytes,
+    "compile_seconds": report.compile_s,
+  }
+  if not row["fits"]:
+    return row
+  least = roofline(costs, chip)
+  times = least | {
+    "products": least["products"] / assumptions.share_of_peak,
+    "schedule": costs.cycles / chip.clock_hz,
+  }
+  limit = max(times, key=lambda name: times[name])
+  seconds = times[limit]
+  groups = 1
+  if program.subjects is not None:
+    groups = math.ceil(assumptions.num_subjects / program.subjects)
+  hours = groups * program.calls * seconds / 3600
+  chip_hours = hours * topology.num_chips
+  row |= {
+    "flops": costs.flops,
+    "hbm_bytes": costs.bytes,
+    "collective_bytes": dict(costs.collectives),
+    "collectives": dict(costs.num_collectives),
+    "unknown_loops": costs.unknown_loops,
+    "least_seconds": max(least.values()),
+    "seconds_by": times,
+    "seconds": seconds,
+    "limit": limit,
+    "share_of_peak": least["products"] / seconds if seconds else 0.0,
+    "calls": program.calls,
+    "hours": hours,
+    "chip_hours": chip_hours,
+    "cost": None
+    if assumptions.price is None
+    else chip_hours * assumptions.price,
+  }
+  if program.subjects is not None and seconds:
+    each = program.calls * topology.num_chips / program.subjects / 3600
+    row["subjects_per_chip_hour"] = 1 / (each * seconds)
+    row["most_per_chip_hour"] = 1 / (each * row["least_seconds"])
+  return row

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles a stage's program for a TPU slice that is not there.
+
+libtpu describes a slice by its name and compiles for it on any machine. What
+comes out is the program that would run, so what it holds, computes and sends
+(`suti.parallel.hlo`) is read off, not modelled. How long that takes is not
+known without the chip: `roofline` gives the least time that its published peaks
+(`suti.parallel.chips`) allow.
+
+Reports are kept in a folder by the hash of the program, the slice and the
+versions, as a large program takes minutes to compile. No stage is known here:
+programs are handed over, with descriptions in the place of arrays.
+"""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from suti.parallel.chips import Chip, Topology
+from suti.parallel.hlo import Costs, read_costs
+
+# Of what is written of a program: raised where a report holds other numbers.
+_FORMAT = 1
+# What a Cloud TPU VM's agents would tell libtpu; nobody is asked.
+_ENVIRONMENT = {
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_ACCELERATOR_TYPE": "v4-8",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+}
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """A program of a stage, ready to be lowered.
+
+  Attributes:
+    function: a jitted function.
+    arguments: what it is called with, `jax.ShapeDtypeStruct`s with shardings.
+    num_parameters: of the net, those that are frozen included.
+    at_once: experts, examples or pictures that one run works on, on all devices
+      together.
+    calls: how often it runs, for `subjects` if these are given.
+    subjects: how many subjects are done with after `calls` runs; None if the
+      stage's work does not grow with them.
+  """
+
+  function: Any
+  arguments: Sequence[Any]
+  num_parameters: int
+  at_once: int
+  calls: int = 1
+  subjects: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+  """What is known of a compiled program, of one device.
+
+  Attributes:
+    argument_bytes, output_bytes, alias_bytes, temp_bytes, code_bytes: what it
+      holds while it runs; aliases are outputs in the place of arguments.
+    costs: what it does.
+    too_large: what the compiler said if it does not fit; `total_bytes` is then
+      what it would need, and the other numbers are 0.
+    compile_s: seconds that it took, when it was compiled.
+  """
+
+  argument_bytes: int = 0
+  output_bytes: int = 0
+  alias_bytes: int = 0
+  temp_bytes: int = 0
+  code_bytes: int = 0
+  needed_bytes: int = 0
+  costs: Costs = dataclasses.field(default_factory=Costs)
+  too_large: str = ""
+  compile_s: float = 0.0
+
+  @property
+  def total_bytes(self) -> int:
+    """The most that is held at once."""
+    return self.needed_bytes or (
+      self.argument_bytes
+      + self.output_bytes
+      - self.alias_bytes
+      + self.temp_bytes
+      + self.code_bytes
+    )
+
+
+def described(tree: Any, sharding: Any = None) -> Any:
+  """Descriptions of arrays, or of what describes them already.
+
+  Args:
+    tree: of arrays, `jax.ShapeDtypeStruct`s or numbers of NumPy.
+    sharding: of all of them.
+  """
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
+
+
+def many(tree: Any, num: int) -> Any:
+  """Descriptions of `num` of them, in a leading dim."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
+  )
+
+
+def devices(topology: Topology) -> Sequence[Any]:
+  """The devices of a slice, to make a mesh of.
+
+  Raises:
+    ValueError: libtpu is not installed.
+  """
+  if importlib.util.find_spec("libtpu") is None:
+    raise ValueError(
+      "suti plan compiles with libtpu, which is not installed: "
+      "pip install 'suti-jax[tpu]' (from a checkout: pip install -e '.[tpu]')."
+    )
+  for name, value in _ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+  shape = "x".join(map(str, topology.shape))
+  options: dict[str, Any] = dict(topology.chip.libtpu)
+  if topology.num_chips == 1:
+    options["chips_per_host_bounds"] = (1, 1, 1)
+  return topologies.get_topology_desc(
+    f"{topology.chip.kind}:{shape}", platform="tpu", **options
+  ).devices
+
+
+def inspect(
+  program: Program,
+  topology: Topology,
+  *,
+  effort: float = 0.0,
+  cache: Path | None = None,
+) -> Report:
+  """Compiles a program and says what it is.
+
+  Args:
+    program: its arguments' shardings are over the devices of `topology`.
+    topology: the slice.
+    effort: of the compiler, -1 to 1; 0 is what stages run with. Less compiles
+      faster, to a program that moves up to twice as much.
+    cache: a folder where reports are kept.
+  """
+  lowered = program.function.lower(*program.arguments)
+  file = None
+  if cache is not None:
+    file = cache / f"{_hash(lowered.as_text(), topology, effort)}.json"
+    if file.is_file():
+      return _from_json(file.read_text(encoding="utf-8"))
+  started = time.monotonic()
+  report = _compile(lowered, effort)
+  report = dataclasses.replace(
+    report, compile_s=round(time.monotonic() - started, 1)
+  )
+  if file is not None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(dataclasses.asdict(report)), encoding="utf-8")
+    part.replace(file)
+  return report
+
+
+def roofline(costs: Costs, chip: Chip) -> dict[str, float]:
+  """The least seconds that a chip's peaks allow, by what takes them.
+
+  Products, memory and links work at the same time: the largest one is a floor
+  of the whole, and names what limits it.
+  """
+  return {
+    "products": costs.flops / chip.peak_flops,
+    "memory": costs.bytes / chip.hbm_bandwidth,
+    "links": sum(costs.collectives.values()) / chip.ici_bandwidth,
+  }
+
+
+def _compile(lowered: Any, effort: float) -> Report:
+  try:
+    compiled = lowered.compile(
+      compiler_options={"exec_time_optimization_effort": effort}
+    )
+  except jax.errors.JaxRuntimeError as error:
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" not in text:
+      raise
+    return Report(too_large=text.splitlines()[0], needed_bytes=_needed(text))
+  memory = compiled.memory_analysis()
+  return Report(
+    argument_bytes=memory.argument_size_in_bytes,
+    output_bytes=memory.output_size_in_bytes,
+    alias_bytes=memory.alias_size_in_bytes,
+    temp_bytes=memory.temp_size_in_bytes,
+    code_bytes=memory.generated_code_size_in_bytes,
+    costs=read_costs(compiled.as_text()),
+  )
+
+
+def _needed(text: str) -> int:
+  """Bytes in "Used 41.25G of 30.75G hbm" or "(256.00G) exceeds"."""
+  found = re.search(r"Used ([\d.]+)([KMGT]?)B? of", text) or re.search(
+    r"\(([\d.]+)([KMGT]?)B?\) exceeds", text
+  )
+  return int(float(found[1]) * _UNITS[found[2]]) if found else 2**63 - 1
+
+
+def _hash(text: str, topology: Topology, effort: float) -> str:
+  made_of = (
+    _FORMAT,
+    effort,
+    topology.name,
+    *map(_version, ("jax", "jaxlib", "libtpu")),
+    text,
+  )
+  return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
+
+
+def _version(package: str) -> str:
+  """Of what is installed; where it is compiled for a CPU, libtpu may be not."""
+  try:
+    return version(package)
+  except PackageNotFoundError:
+    return ""
+
+
+def _from_json(text: str) -> Report:
+  fields = json.loads(text)
+  return Report(**fields | {"costs": Costs(**fields["costs"])})

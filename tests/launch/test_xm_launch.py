@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: Apache-2.0
+"""launch/xm_launch.py: what it sends elsewhere, and a run on this machine."""
+
+import http.server
+import importlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import threading
+import types
+
+import pytest
+
+from suti.io.files import read_json
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+STAGES = (
+  "experts.mine",
+  "experts.prompts",
+  "experts.finetune",
+  "experts.sample",
+  "experts.filter",
+  "experts.pack",
+  "apprentice.train",
+  "suti.cli",
+)
+ELSEWHERE = ("--config", "c.py", "--workdir", "/gcs/data/w", "--image", "i")
+
+
+def launch(*args, **env) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, str(ROOT / "launch" / "xm_launch.py"), *map(str, args)],
+    cwd=ROOT,
+    env=os.environ | env,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def shown(*args) -> str:
+  result = launch(*args, "--dry-run")
+  assert result.returncode == 0, result.stderr
+  return result.stdout
+
+
+# --- Mistakes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("args", "line"),
+  [
+    ((), "the following arguments are required: --config, --workdir (see"),
+    (("--slices", "0"), "--slices=0: 1 or more are expected."),
+    (("--slice", "2"), "unknown argument '--slice' (see --help)."),
+    (("--config.seed",), "--config.seed: write --config.seed=VALUE."),
+    (("--name", "A b"), "--name=A b: lower-case letters, digits and dashes"),
+    (
+      ("--tpu", "v4-8"),
+      "--tpu with --executor local, which runs on this machine: give",
+    ),
+    (("--executor", "borg"), "argument --executor: invalid choice: 'borg'"),
+    (("--executor", "vertex"), "--executor vertex needs --tpu."),
+    (
+      ("--executor", "vertex", "--tpu", "v6e-8"),
+      "--executor vertex needs --image.",
+    ),
+    (
+      ("--executor", "vertex", "--tpu", "v4-128", "--image", "i"),
+      "--tpu=v4-128: Vertex AI trains on v2, v3, v5e and v6e alone: give one",
+    ),
+    (
+      ("--executor", "kubernetes", "--tpu", "v3-8", "--image", "i"),
+      "--tpu=v3-8: on Kubernetes v4, v5e, v5p and v6e are supported.",
+    ),
+    (
+      ("--executor", "kubernetes", "--tpu", "v4-12", "--image", "i"),
+      "--tpu=v4-12: of v4 the number counts cores, two a chip, and can be 8, ",
+    ),
+    (
+      ("--executor", "kubernetes", "--tpu", "v9-8", "--image", "i"),
+      "--tpu=v9-8: expected is one of v2-N, v3-N, v4-N, v5e-N, v5p-N, v6e-N.",
+    ),
+    (
+      ("--executor", "kubernetes", "--tpu", "v4-8", "--image", "i"),
+      "--workdir=runs: a folder that all slices see is expected, such as",
+    ),
+  ],
+)
+def test_a_mistake_is_one_line(args, line):
+  whole = ("--config", "c.py", "--workdir", "runs", *args) if args else ()
+  result = launch(*whole)
+  assert result.returncode == 2
+  assert result.stderr.startswith(f"Error: {line}")
+  assert result.stderr.count("\n") == 1
+
+
+# --- Specs --------------------------------------------------------------------
+
+
+@pytest.mark.xm
+def test_here_workers_run_at_once_and_stages_in_a_row():
+  args = ("--config", "c.py:a", "--workdir", "my runs", "--slices", "2")
+  lines = shown(*args, "--config.seed=3").splitlines()
+  flags = "--config c.py:a --workdir 'my runs' --config.seed=3"
+  commands = [f"{sys.executable} -m {name} {flags}" for name in STAGES[:-1]]
+  tune, draw = (command + " &" for command in commands[2:4])
+  assert lines == [
+    *commands[:2],
+    *[tune, tune, "wait"],
+    *[draw, draw, "wait"],
+    *commands[4:],
+    f"{sys.executable} -m suti.cli run {flags}",
+  ]
+
+
+@pytest.mark.xm
+@pytest.mark.parametrize(
+  ("tpu", "machine"),
+  [
+    ("v5e-16", {"machineType": "ct5lp-hightpu-4t", "tpuTopology": "4x4"}),
+    ("v6e-8", {"machineType": "ct6e-standard-8t", "tpuTopology": "2x4"}),
+    ("v6e-1", {"machineType": "ct6e-standard-1t", "tpuTopology": "1x1"}),
+    (
+      "v3-8",
+      {
+        "machineType": "cloud-tpu",
+        "acceleratorType": "TPU_V3",
+        "acceleratorCount": 8,
+      },
+    ),
+  ],
+)
+def test_vertex_is_asked_for_a_slice_for_each_unit(tpu, machine):
+  args = ("--executor", "vertex", "--tpu", tpu, "--slices", "3", "--spot")
+  jobs = json.loads(shown(*ELSEWHERE, *args))
+  names = [job["displayName"] for job in jobs]
+  assert names == [
+    *("suti_mine", "suti_prompts"),
+    *("suti_finetune-0", "suti_finetune-1", "suti_finetune-2"),
+    *("suti_sample-0", "suti_sample-1", "suti_sample-2"),
+    *("suti_filter", "suti_pack", "suti_train", "suti_report"),
+  ]
+  spec = jobs[2]["jobSpec"]
+  (pool,) = spec["workerPoolSpecs"]
+  assert pool["machineSpec"] == machine
+  assert pool["containerSpec"] == {
+    "imageUri": "i",
+    "command": ["python"],
+    "args": [
+      *("-m", "experts.finetune", "--config", "c.py"),
+      *("--workdir", "/gcs/data/w"),
+    ],
+  }
+  assert spec["scheduling"] == {"strategy": "SPOT"}
+
+
+@pytest.mark.xm
+@pytest.mark.parametrize(
+  ("tpu", "kind", "topology", "hosts", "chips"),
+  [
+    ("v4-128", "tpu-v4-podslice", "4x4x4", 16, "4"),
+    ("v5p-8", "tpu-v5p-slice", "2x2x1", 1, "4"),
+    ("v5litepod-16", "tpu-v5-lite-podslice", "4x4", 4, "4"),
+    ("v6e-8", "tpu-v6e-slice", "2x4", 1, "8"),
+  ],
+)
+def test_kubernetes_gets_a_pod_for_each_host(tpu, kind, topology, hosts, chips):
+  yaml = pytest.importorskip("yaml")
+  args = ("--executor", "kubernetes", "--tpu", tpu, "--slices", "2", "--spot")
+  parts = list(yaml.safe_load_all(shown(*ELSEWHERE, *args)))
+  assert [part["kind"] for part in parts] == ["Service", "Job"] * 10
+  service, job = parts[4:6]  # of the first worker of experts.finetune
+  name = "suti-finetune-0"
+  assert job["metadata"]["name"] == service["metadata"]["name"] == name
+  spec = job["spec"]
+  assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == (
+    "Indexed",
+    hosts,
+    hosts,
+  )
+  # A user's mistake ends the job, a preemption does not.
+  (rule,) = spec["podFailurePolicy"]["rules"]
+  assert rule["action"] == "FailJob"
+  assert rule["onExitCodes"] == {"operator": "In", "values": [2]}
+  assert spec["backoffLimit"] >= 100
+  pod = spec["template"]["spec"]
+  assert pod["nodeSelector"] == {
+    "cloud.google.com/gke-tpu-accelerator": kind,
+    "cloud.google.com/gke-tpu-topology": topology,
+    "cloud.google.com/gke-spot": "true",
+  }
+  # GKE names the hosts by the headless service that the pods belong to.
+  assert pod["subdomain"] == name and service["spec"]["clusterIP"] == "None"
+  labels = spec["template"]["metadata"]["labels"]
+  assert service["spec"]["selector"].items() <= labels.items()
+  (container,) = pod["containers"]
+  assert container["resources"]["limits"] == {"google.com/tpu": chips}
+  assert container["args"][:2] == ["-m", "experts.finetune"]
+  assert container["volumeMounts"] == [
+    {"name": "data", "mountPath": "/gcs/data"}
+  ]
+  assert pod["volumes"][0]["csi"]["volumeAttributes"]["bucketName"] == "data"
+
+
+# --- Sent ---------------------------------------------------------------------
+
+
+class Cluster(http.server.ThreadingHTTPServer):
+  """What answers for a Kubernetes cluster: jobs end as soon as they are asked.
+
+  Attributes:
+    posted: what was created, in order, as (path, body).
+    failing: the name of a unit whose job fails.
+  """
+
+  def __init__(self, folder: pathlib.Path) -> None:
+    self.posted: list[tuple[str, dict]] = []
+    self.failing = "none"
+    cluster = self
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+      def do_POST(self):
+        size = int(self.headers["Content-Length"])
+        body = json.loads(self.rfile.read(size))
+        cluster.posted.append((self.path, body))
+        self.answer(body)
+
+      def do_GET(self):
+        name = self.path.split("/")[-2]
+        kind = "Failed" if f"-{cluster.failing}-" in name else "Complete"
+        state = {"type": kind, "status": "True"}
+        self.answer({"status": {"conditions": [state]}})
+
+      def answer(self, body):
+        text = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+      def log_message(self, *_):
+        pass
+
+    super().__init__(("127.0.0.1", 0), Handler)
+    server = f"http://127.0.0.1:{self.server_port}"
+    self.config = folder / "kubeconfig"
+    self.config.write_text(
+      json.dumps(
+        {
+          "current-context": "here",
+          "contexts": [{"name": "here", "context": {"cluster": "here"}}],
+          "clusters": [{"name": "here", "cluster": {"server": server}}],
+          "users": [],
+        }
+      )
+    )
+
+
+@pytest.fixture
+def cluster(tmp_path):
+  with Cluster(tmp_path) as server:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+
+
+def send(cluster, tmp_path):
+  args = ("--executor", "kubernetes", "--tpu", "v5e-16", "--slices", "2")
+  return launch(
+    *ELSEWHERE, *args, HOME=str(tmp_path), KUBECONFIG=str(cluster.config)
+  )
+
+
+@pytest.mark.xm
+def test_xmanager_creates_the_jobs_of_a_stage_when_the_last_has_ended(
+  cluster, tmp_path
+):
+  result = send(cluster, tmp_path)
+  assert result.returncode == 0, result.stderr
+  jobs = [body for path, body in cluster.posted if path.endswith("/jobs")]
+  names = [job["metadata"]["name"] for job in jobs]
+  # With the experiment's number, so that another one can be sent at any time.
+  names = [re.fullmatch(r"suti-(.*)-\d+", name)[1] for name in names]
+  assert names[:2] == ["mine", "prompts"]
+  assert sorted(names[2:4]) == ["finetune-0", "finetune-1"]
+  assert names[6:] == ["filter", "pack", "train", "report"]
+  assert jobs[0]["spec"]["completions"] == 4
+  services = [x for path, x in cluster.posted if path.endswith("/services")]
+  assert len(services) == len(jobs) == 10
+
+
+@pytest.mark.xm
+def test_a_job_that_fails_ends_the_experiment(cluster, tmp_path):
+  """XManager's own wait would go on for ever."""
+  cluster.failing = "prompts"
+  result = send(cluster, tmp_path)
+  assert result.returncode == 1
+  assert "Error: a stage failed (job suti-prompts-" in result.stderr
+  assert len(cluster.posted) == 4
+
+
+@pytest.mark.xm
+def test_vertex_is_sent_what_was_shown(monkeypatch):
+  """With a client that keeps what it is given: there is no other Vertex AI."""
+  monkeypatch.syspath_prepend(str(ROOT / "launch"))
+  xm_launch = importlib.import_module("xm_launch")
+  aiplatform = pytest.importorskip("google.cloud.aiplatform")
+  auth = importlib.import_module("xmanager.cloud.auth")
+  vertex = importlib.import_module("xmanager.cloud.vertex")
+  sent = {}
+
+  class Job:
+    resource_name = "projects/p/jobs/1"
+
+    def __init__(self, **kw):
+      sent.update(kw)
+
+    def submit(self, *, scheduling_strategy):
+      sent["strategy"] = scheduling_strategy.name
+
+  def start(client):
+    client.project, client.location = "p", "us-central1"
+
+  monkeypatch.setattr(aiplatform, "CustomJob", Job)
+  monkeypatch.setattr(auth, "get_bucket", lambda: "b")
+  monkeypatch.setattr(vertex.Client, "__init__", start)
+  args = ("--executor", "vertex", "--tpu", "v6e-16", "--spot")
+  options, overrides, _ = xm_launch.read_arguments([*ELSEWHERE, *args])
+  launcher = xm_launch.Vertex(options)
+  units = {u.name: u for row in xm_launch.plan(options, overrides) for u in row}
+  launcher.register(units)
+  job = types.SimpleNamespace(name="finetune")
+  name = vertex.get_default_client().launch("suti_1", [job])
+  assert name == Job.resource_name
+  assert sent["display_name"] == "suti_1" and sent["strategy"] == "SPOT"
+  assert sent["worker_pool_specs"] == [launcher.pool(units["finetune"])]
+  assert sent["staging_bucket"] == "gs://b"
+
+
+# --- A run --------------------------------------------------------------------
+
+
+@pytest.mark.xm
+def test_two_workers_and_all_stages_run_on_this_machine(tmp_path):
+  """XManager itself, the quickstart's smallest size, two processes a wave."""
+  args = ("--config", "configs/quickstart.py:tiny", "--workdir", tmp_path / "w")
+  few = ("--config.benchmark.num_expert_subjects=0",)
+  result = launch(*args, *few, "--slices", "2", HOME=str(tmp_path))
+  assert result.returncode == 0, result.stdout + result.stderr
+  assert "[finetune-0, finetune-1]" in result.stdout
+  for name in STAGES[:-1]:
+    folder = tmp_path / "w" / name.replace(".", "/")
+    assert (folder / "done.json").is_file(), name
+  assert read_json(tmp_path / "w" / "report" / "metrics.json")
+
+
+@pytest.mark.xm
+def test_a_stage_that_fails_ends_the_experiment(tmp_path):
+  args = ("--config", "configs/no_such.py", "--workdir", tmp_path / "w")
+  result = launch(*args, HOME=str(tmp_path))
+  assert result.returncode == 1
+  assert "--config=configs/no_such.py cannot be read" in result.stdout
+  assert "Error: a stage failed (" in result.stderr
+  assert "[prompts]" not in result.stdout

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One of two processes: joins, follows, gathers; started by test_hosts.py.
+
+  python one_of_two.py WORKDIR [fail]
+
+Prints what it saw, as JSON. With `fail` the first process makes a mistake.
+"""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+from suti.io import files
+from suti.parallel import hosts
+from suti.parallel.mesh import make_mesh
+from suti.stage import guard
+
+workdir = pathlib.Path(sys.argv[1])
+fails = sys.argv[2:] == ["fail"]
+seen: dict = {}
+
+
+@contextlib.contextmanager
+def held():
+  """Slow to enter: the other process must wait."""
+  time.sleep(0.5)
+  (workdir / "held").touch()
+  yield
+  (workdir / "held").unlink()
+
+
+def work() -> None:
+  """What a stage does, or a file that is missing; for the first process."""
+  if fails:
+    files.read_object(workdir / "model.json")
+  time.sleep(0.5)
+  (workdir / "done").touch()
+
+
+def start() -> None:
+  """As `suti.stage.main` does it."""
+  group = hosts.join(workdir, how="first")
+  with group.opened(held):
+    seen["held"] = (workdir / "held").exists()
+    group.run(work, how="first")
+  seen["done"] = (workdir / "done").exists()
+  mesh = make_mesh({"expert": 1, "data": 1, "fsdp": -1}, devices=jax.devices())
+  seen["devices"] = [mesh.size, len(jax.local_devices())]
+  rows = np.arange(8, dtype=np.float32).reshape(4, 2)
+  spread = jax.make_array_from_callback(
+    rows.shape,
+    jax.sharding.NamedSharding(mesh, jax.P("fsdp")),
+    lambda index: rows[index],
+  )
+  copies = hosts.gather({"spread": spread, "here": jax.numpy.ones(2)})
+  seen["copies"] = {name: x.tolist() for name, x in copies.items()}
+  seen["index"] = group.index
+
+
+code = guard(start)
+print(json.dumps(seen), flush=True)
+sys.exit(code)
