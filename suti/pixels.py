@@ -179,12 +179,11 @@ def _resized(size, height: int, width: int) -> tuple[int, int]:
 
 def _center_crop(image_u8, height: int, width: int) -> np.ndarray:
   """Cuts the middle out; what is too small gets a black margin."""
-  cut: list[slice] = []
-  margins: list[tuple[int, int]] = []
+  cut, margins = [], []
   for side, wanted in zip(image_u8.shape, (height, width), strict=False):
     start = max(0, side - wanted) // 2
     cut.append(slice(start, start + wanted))
     missing = max(0, wanted - side)
     before = math.ceil(missing / 2)
     margins.append((before, missing - before))
-  return np.pad(image_u8[tuple(cut)], [*margins, (0, 0)])
+  return np.pad(image_u8[tuple(cut)], np.array([*margins, (0, 0)]))

@@ -158,6 +158,14 @@ def test_what_is_padded_for_the_fused_kernel_changes_nothing(queries, keys):
   for a, b in zip(fused_pull_back(q), pull_back(q), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
+  def gradient(function):
+    return jax.vmap(jax.grad(lambda q, k, v: function(q, k, v).sum()))
+
+  rows = [jnp.stack([x, 2 * x]) for x in (q, k, v)]
+  np.testing.assert_allclose(
+    gradient(fused)(*rows), gradient(plain)(*rows), atol=1e-5
+  )
+
 
 def test_lengths_of_padded_keys_are_mapped_with_the_keys(monkeypatch):
   # cuDNN's rule for `vmap` refuses lengths that are the same for all.
