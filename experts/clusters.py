@@ -25,7 +25,6 @@ class Clusters(Sequence):
   """
 
   def __init__(self, folder: Path) -> None:
-    self._folder = folder
     self._records = read_records(folder / "clusters.array_record", Cluster)
     index = folder / "clusters.keys"
     self.keys = index.read_text().split() if index.is_file() else []
@@ -57,8 +56,8 @@ class Clusters(Sequence):
     cluster = self._records[place]
     if cluster.key != key:
       raise DamagedError(
-        f"Record {place} of {self._folder / 'clusters.array_record'} is of "
-        f"cluster {cluster.key} and not of {key}: run experts.mine anew."
+        f"Record {place} of experts/mine is of cluster {cluster.key} and not "
+        f"of {key}: run experts.mine anew."
       )
     return cluster
 
@@ -98,7 +97,9 @@ def readable(
     try:
       found[key] = clusters.find(key)
     except DamagedError as error:
-      causes[key] = str(error)
+      # Without the path, which is not the same for every worker.
+      reason = " ".join(str(error.__cause__ or error).split())
+      causes[key] = f"cannot be read: {reason}"
   return found, causes
 
 
