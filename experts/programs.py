@@ -6,6 +6,7 @@ descriptions in the place of arrays. Nothing is computed here, and no weights
 and no data need be there.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.sharding import Mesh
 from experts import tuning
 from experts.finetune import PICTURES
 from experts.sample import Row, make_draw, make_request
-from experts.teacher import declare, find
+from experts.teacher import Teacher, declare, find
 from experts.waves import describe_wave
 from suti.backbone import Backbone
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
@@ -42,7 +43,7 @@ def finetune(
   """
   tune = config.finetune
   teacher = find(tune.teacher)
-  apply, trainable, frozen = declare(teacher, backbone, config)
+  apply, trainable, frozen = _declare(teacher, backbone, config)
   tx = tuning.make_optimizer(tune)
   num = per_device * mesh.size
 
@@ -62,9 +63,6 @@ def finetune(
     backbone,
     num_experts=num,
     num_pictures=max(config.mine.max_images, PICTURES),
-  )
-  frozen = jax.eval_shape(
-    lambda frozen: tuning.cast(frozen, tune.dtype), described(frozen)
   )
   each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(
@@ -89,7 +87,7 @@ def sample(
   Arguments are those of `finetune`.
   """
   teacher = find(config.finetune.teacher)
-  apply, trainable, frozen = declare(teacher, backbone, config)
+  apply, trainable, frozen = _declare(teacher, backbone, config)
   num, at_once = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
   rows = [[Row(prompt=prompt, seed=0)]]
@@ -136,6 +134,21 @@ def judge(config: Any, folder: Path, mesh: Mesh) -> Program:
     at_once=ROWS,
     subjects=ROWS / pictures,
   )
+
+
+def _declare(
+  teacher: Teacher, backbone: Backbone, config: Any
+) -> tuple[Any, Any, Any]:
+  """The teacher's net, of which nothing is drawn and nothing converted."""
+  made: dict[str, Any] = {}
+
+  def parts(params: Any) -> Any:
+    opened = dataclasses.replace(backbone, params=params)
+    made["apply"], *arrays = declare(teacher, opened, config)
+    return arrays
+
+  trainable, frozen = jax.eval_shape(parts, backbone.params)
+  return made["apply"], trainable, frozen
 
 
 def _count(params: Any) -> int:

@@ -53,6 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
     experts_per_device="auto",
     inner="vmap",
     dtype="bfloat16",
+    text_dtype="bfloat16",
   )
   config.sample.update(
     guidance=7.5, sampler="dpmpp_2m", num_steps=25, batch_size=1

@@ -120,14 +120,14 @@ def _lines(
       f"{rate:.3g} {what} a chip-hour, {row['most_per_chip_hour']:.3g} at most"
     )
     words.append(
-      f"{assumptions.num_subjects} subjects in {_time(row['hours'])}"
+      f"{assumptions.num_subjects:,} subjects in {_time(row['hours'])}"
     )
   else:
     words.append(f"{1 / row['seconds']:.3g} runs a second")
     words.append(f"{row['calls']} runs in {_time(row['hours'])}")
-  words.append(f"{row['chip_hours']:.4g} chip-hours")
+  words.append(f"{_number(row['chip_hours'])} chip-hours")
   if row["cost"] is not None:
-    words.append(f"cost {row['cost']:,.0f}")
+    words.append(f"cost {_number(row['cost'])}")
   sent = ", ".join(
     f"{count} {kind} of {row['collective_bytes'][kind] / 1e9:.3g} GB in all"
     for kind, count in row["collectives"].items()
@@ -136,6 +136,11 @@ def _lines(
   if row["unknown_loops"]:
     words.append(f"{row['unknown_loops']} loops of unknown length counted once")
   return [f"{name}: {'; '.join(words)}."]
+
+
+def _number(value: float) -> str:
+  """69999.2 -> "69,999", 0.01234 -> "0.0123"."""
+  return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _time(hours: float) -> str:

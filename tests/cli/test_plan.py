@@ -109,7 +109,7 @@ def test_data_need_not_be_there(root, capsys, monkeypatch):
   config = f"--config={root / 'configs/experts/suti_imagen64.py'}"
   assert start("plan", config, "--topology=v4:2x2x1") == 0
   said = capsys.readouterr().out
-  assert "2.13G" in said and "1800000 subjects" in said
+  assert "2.13G" in said and "1,800,000 subjects" in said
 
 
 def test_search_finds_what_fits(command, capsys, monkeypatch):
@@ -153,15 +153,16 @@ def test_long_work_is_told_in_days():
     "share_of_peak": 0.25,
     "calls": 500,
     "hours": 240.0,
-    "chip_hours": 960.0,
+    "chip_hours": 69_999.2,
     "cost": None,
     "subjects_per_chip_hour": 30.0,
     "most_per_chip_hour": 60.0,
   }
   assumed = Assumptions(share_of_peak=0.4, num_subjects=28_800, price=None)
   text = plan_table.table([row], parse_topology("v4:2x2x1"), assumed)
-  assert "28800 subjects in 10 days" in text
+  assert "28,800 subjects in 10 days" in text
   assert "30 experts a chip-hour, 60 at most" in text
+  assert "69,999 chip-hours" in text
   assert "no chip sends another anything" in text
   assert "cost" not in text
   assert all(len(line) < 160 for line in text.splitlines())
