@@ -98,6 +98,8 @@ def run(config: Any, workdir: Path) -> dict:
   if current.done is not None:
     return current.done
   if train.num_steps == 0:
+    if jax.process_index():
+      return {}  # The first process writes.
     return current.finish(_take_init(config, current.folder))
   mesh = make_mesh(config.mesh, devices=jax.devices())
   check_batch("config.train.batch_size", train.batch_size, mesh)
@@ -192,7 +194,7 @@ def run(config: Any, workdir: Path) -> dict:
   log.close()
   params = gather(state["ema"] | frozen)
   if jax.process_index():
-    return {}
+    return {}  # The first process writes.
   _write_model(apprentice, params, config, current.folder)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]

@@ -184,6 +184,8 @@ def make_draw_wave(
     pictures: list[list[np.ndarray]] = [[] for _ in asked]
     spoiled: set[int] = set()
     seconds = []  # of each call that did not compile, a picture
+    # All at once: they are remembered, and the encoders leave the device.
+    backbone.encode_text([r.prompt.prompt for each in asked for r in each])
     for start in range(0, max(map(len, asked)), config.sample.batch_size):
       began = time.monotonic()
       request = make_request(

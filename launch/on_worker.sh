@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What launch/tpu_vm.sh runs on each worker of a TPU: install, start, status, stop.
 #
-#   bash launch/on_worker.sh install
+#   bash launch/on_worker.sh install [HOST:/PATH]
 #   bash launch/on_worker.sh start COMMAND...
 #
 # The command becomes a systemd unit: it outlives the ssh session, and is started
@@ -12,6 +12,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 UNIT="${SUTI_UNIT:-/etc/systemd/system/suti.service}"
+FSTAB="${SUTI_FSTAB:-/etc/fstab}"
+SHARED="${SUTI_SHARED:-/mnt/nfs/suti}"
 
 # Images of TPU VMs have Python 3.10, and jax wants a newer one.
 install_python() {
@@ -19,6 +21,17 @@ install_python() {
   # Another apt may be at work on a machine that has just come up.
   sudo DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
     install --yes --quiet python3.12 python3.12-venv
+}
+
+# The disk with the workdir, now and after a reboot; all users may write to it.
+mount_shared() {
+  local line="$1 $SHARED nfs defaults,_netdev 0 0"
+  sudo DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+    install --yes --quiet nfs-common
+  sudo mkdir -p "$SHARED"
+  grep -qxF "$line" "$FSTAB" || echo "$line" | sudo tee -a "$FSTAB" > /dev/null
+  mountpoint --quiet "$SHARED" || sudo mount "$SHARED"
+  sudo chmod 1777 "$SHARED"
 }
 
 # A word as systemd reads it.
@@ -59,6 +72,7 @@ command="${1:-}"
 [[ $# -eq 0 ]] || shift
 case "$command" in
   install)
+    [[ $# -eq 0 ]] || mount_shared "$1"
     # shellcheck source=launch/environment.sh
     source launch/environment.sh
     (_find_python) > /dev/null 2>&1 || install_python

@@ -28,6 +28,7 @@ flags:
   --preemptible    the older kind of it, for a day at most; only with --direct
   --reserved       from the project's reservation
   --direct         a TPU VM at once or not at all, instead of a queued resource
+  --nfs HOST:/PATH a disk that all workers mount as /mnt/nfs/suti, for the workdir
   --runtime NAME   software of the VM; chosen by the type otherwise
   --every SECONDS  resume: go on so, looking this often, until all have ended
   --dry-run        print the commands, one a line, and run none
@@ -65,7 +66,7 @@ shift
   fail "name '$NAME': lower-case letters, digits and dashes are expected, a" \
     "letter first, 52 at most."
 
-TYPE="" RUNTIME="" SLICES=1 TIER="" EVERY="" DIRECT="" DRY=""
+TYPE="" RUNTIME="" NFS="" SLICES=1 TIER="" EVERY="" DIRECT="" DRY=""
 PLACE=() PROGRAM=()
 
 # number FLAG VALUE
@@ -91,13 +92,18 @@ while [[ $# -gt 0 ]]; do
       [[ -z "$TIER" ]] || fail "$TIER and $flag: give one of them."
       TIER="$flag"
       ;;
-    --tpu | --zone | --project | --slices | --runtime | --every)
+    --tpu | --zone | --project | --slices | --runtime | --every | --nfs)
       [[ $# -gt 0 && -n "$1" && "$1" != --* ]] || fail "$flag: a value is missing."
       case "$flag" in
         --tpu) TYPE="$1" ;;
         --slices) number "$flag" "$1" && SLICES="$1" ;;
         --every) number "$flag" "$1" && EVERY="$1" ;;
         --runtime) RUNTIME="$1" ;;
+        --nfs)
+          [[ "$1" =~ ^[^:/[:space:]]+:/[^[:space:]]*$ ]] ||
+            fail "--nfs=$1: expected is HOST:/PATH."
+          NFS="$1"
+          ;;
         *) PLACE+=("$flag=$1") ;;
       esac
       shift
@@ -234,7 +240,7 @@ install() {
   fi
   tpu tpu-vm scp "$ARCHIVE" "$1:" --worker=all
   on all "$1" "mkdir -p suti && tar -xzf suti.tar.gz -C suti"
-  on all "$1" "bash suti/launch/on_worker.sh install"
+  on all "$1" "bash suti/launch/on_worker.sh install${NFS:+ $NFS}"
 }
 
 start() {

@@ -3,16 +3,17 @@
 
   python launch/xm_launch.py --config configs/quickstart.py:tiny \
     --workdir runs/xm --slices 2
-  python launch/xm_launch.py --config configs/experts/suti_imagen64.py:web.csv \
-    --workdir /gcs/BUCKET/suti --slices 8 --tpu v4-128 --executor kubernetes \
-    --image REGION-docker.pkg.dev/PROJECT/suti/suti --dry-run
+  python launch/xm_launch.py --config configs/experts/suti_imagen64.py:TABLE \
+    --workdir /mnt/nfs/suti/run --slices 8 --tpu v4-128 --executor kubernetes \
+    --image IMAGE --nfs 10.0.0.2:/share --dry-run
 
 A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
 slice: slices share the workdir and claim its waves, and never talk to each
 other. A stage begins when the one before it has ended. Start the same command
 again after anything: what is finished is not run again.
 
-The local executor needs no container. XManager's own specs for TPUs end where
+The local executor needs no container; where this machine has one accelerator,
+one slice is all that can use it. XManager's own specs for TPUs end where
 its clients do: Vertex knows v2 and v3, and its Kubernetes jobs ask for no TPU
 at all. The specs here are made for today's types and sent by XManager;
 `--dry-run` prints them. Nothing of ours is imported.
@@ -29,7 +30,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xm_specs import fail, kubernetes_job, parse_tpu, vertex_pool
+from xm_specs import SHARED, fail, kubernetes_job, parse_tpu, vertex_pool
 
 # What runs in which order, and whether each slice runs one.
 STAGES = (
@@ -98,6 +99,14 @@ def read_arguments(
   parser.add_argument(
     "--image", help="a container made by launch/Dockerfile (not for local)"
   )
+  parser.add_argument(
+    "--nfs",
+    metavar="SERVER:/PATH",
+    help=f"disk of all slices, which have it as {SHARED} (not for local)",
+  )
+  parser.add_argument(
+    "--network", help="that leads to the disk, in full (for vertex)"
+  )
   parser.add_argument("--spot", action="store_true", help="preemptible slices")
   parser.add_argument("--name", default="suti", help="of the experiment")
   parser.add_argument(
@@ -126,14 +135,15 @@ def _check(options: argparse.Namespace) -> None:
       " expected, a letter first, 40 at most."
     )
   if options.executor == "local":
-    for flag, given in (("tpu", options.tpu), ("image", options.image)):
-      if given:
+    for flag in ("tpu", "image", "nfs", "network"):
+      if getattr(options, flag):
         fail(
           f"--{flag} with --executor local, which runs on this machine: give"
           " --executor vertex or kubernetes."
         )
     return
-  for flag in ("tpu", "image"):
+  more = ("network",) if options.executor == "vertex" else ()
+  for flag in ("tpu", "image", "nfs", *more):
     if not getattr(options, flag):
       fail(f"--executor {options.executor} needs --{flag}.")
   tpu = parse_tpu(options.tpu)
@@ -147,10 +157,12 @@ def _check(options: argparse.Namespace) -> None:
     fail(
       f"--tpu={options.tpu}: on Kubernetes v4, v5e, v5p and v6e are supported."
     )
-  if not re.match(r"(/|gs://)", options.workdir):
+  if not re.fullmatch(r"[^:/]+:/.*", options.nfs):
+    fail(f"--nfs={options.nfs}: expected is SERVER:/PATH.")
+  if not options.workdir.startswith(f"{SHARED}/"):
     fail(
-      f"--workdir={options.workdir}: a folder that all slices see is expected,"
-      " such as /gcs/BUCKET/suti."
+      f"--workdir={options.workdir}: a folder of the disk that all slices see"
+      f" is expected, such as {SHARED}/run."
     )
 
 
@@ -221,7 +233,9 @@ class Vertex(Cloud):
 
   def pool(self, unit: Unit) -> Any:
     """The slice that a unit runs on."""
-    return vertex_pool(self.tpu, self.options.image, unit.args)
+    return vertex_pool(
+      self.tpu, self.options.image, unit.args, nfs=self.options.nfs
+    )
 
   @property
   def strategy(self) -> str:
@@ -241,6 +255,7 @@ class Vertex(Cloud):
       spec = {
         "workerPoolSpecs": [json.loads(text)],
         "scheduling": {"strategy": self.strategy},
+        "network": self.options.network,
       }
       name = f"{self.options.name}_{unit.name}"
       jobs.append({"displayName": name, "jobSpec": spec})
@@ -264,7 +279,10 @@ class Vertex(Cloud):
           staging_bucket=f"gs://{auth.get_bucket()}",
         )
         strategies = aiplatform_v1.Scheduling.Strategy
-        custom.submit(scheduling_strategy=strategies[launcher.strategy])
+        custom.submit(
+          network=launcher.options.network,
+          scheduling_strategy=strategies[launcher.strategy],
+        )
         return custom.resource_name
 
     vertex.set_default_client(Client())
@@ -280,6 +298,7 @@ class Kubernetes(Cloud):
       self.tpu,
       self.options.image,
       unit.args,
+      nfs=self.options.nfs,
       spot=self.options.spot,
     )
 

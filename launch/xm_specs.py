@@ -6,7 +6,6 @@ Types are those of Cloud TPU: "v4-128" has 128 cores, two a chip; "v5e-16" has
 """
 
 import dataclasses
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -14,6 +13,8 @@ from typing import Any, NoReturn
 MISTAKE = 2  # exit code of what only its user can mend: not tried again
 RETRIES = 100  # of a host that was preempted
 KEPT_S = 7 * 24 * 3600  # a job of Kubernetes that has ended
+# Where all slices see the workdir: Vertex AI mounts there and nowhere else.
+SHARED = "/mnt/nfs/suti"
 
 
 def fail(line: str) -> NoReturn:
@@ -167,11 +168,12 @@ def parse_tpu(name: str) -> Tpu:
 # --- Specs --------------------------------------------------------------------
 
 
-def vertex_pool(tpu: Tpu, image: str, args: Sequence[str]) -> Any:
-  """A worker pool of Vertex AI: a whole slice."""
+def vertex_pool(tpu: Tpu, image: str, args: Sequence[str], *, nfs: str) -> Any:
+  """A worker pool of Vertex AI: a whole slice, with "SERVER:/PATH" mounted."""
   from google.cloud import aiplatform_v1
 
   generation = tpu.generation
+  server, _, path = nfs.partition(":")
   if generation.cores == 2:
     machine = aiplatform_v1.MachineSpec(
       machine_type=generation.vertex,
@@ -186,6 +188,11 @@ def vertex_pool(tpu: Tpu, image: str, args: Sequence[str]) -> Any:
   return aiplatform_v1.WorkerPoolSpec(
     machine_spec=machine,
     replica_count=1,
+    nfs_mounts=[
+      aiplatform_v1.NfsMount(
+        server=server, path=path, mount_point=SHARED.rpartition("/")[2]
+      )
+    ],
     container_spec=aiplatform_v1.ContainerSpec(
       image_uri=image, command=["python"], args=list(args)
     ),
@@ -193,7 +200,13 @@ def vertex_pool(tpu: Tpu, image: str, args: Sequence[str]) -> Any:
 
 
 def kubernetes_job(
-  name: str, tpu: Tpu, image: str, args: Sequence[str], *, spot: bool
+  name: str,
+  tpu: Tpu,
+  image: str,
+  args: Sequence[str],
+  *,
+  nfs: str,
+  spot: bool,
 ) -> tuple[Any, Any]:
   """A job with a pod for each host of a slice, and the names of the pods.
 
@@ -201,6 +214,7 @@ def kubernetes_job(
     name: of the job.
     tpu: the slice.
     image, args: what runs.
+    nfs: "SERVER:/PATH" of the disk with the workdir.
     spot: whether the nodes may be taken away.
 
   Returns: a headless service, by which GKE tells each pod of the others
@@ -223,8 +237,7 @@ def kubernetes_job(
   }
   if spot:
     nodes["cloud.google.com/gke-spot"] = "true"
-  # A bucket is a folder there as it is on Vertex AI: /gcs/BUCKET.
-  buckets = sorted(set(re.findall(r"/gcs/([^/ ]+)", " ".join(args))))
+  server, _, path = nfs.partition(":")
   container = client.V1Container(
     name="suti",
     image=image,
@@ -232,36 +245,19 @@ def kubernetes_job(
     args=list(args),
     ports=[client.V1ContainerPort(container_port=8476)],
     resources=client.V1ResourceRequirements(requests=chips, limits=chips),
-    volume_mounts=[
-      client.V1VolumeMount(name=bucket, mount_path=f"/gcs/{bucket}")
-      for bucket in buckets
-    ]
-    or None,
+    volume_mounts=[client.V1VolumeMount(name="shared", mount_path=SHARED)],
   )
-  volumes = [
-    client.V1Volume(
-      name=bucket,
-      csi=client.V1CSIVolumeSource(
-        driver="gcsfuse.csi.storage.gke.io",
-        volume_attributes={
-          "bucketName": bucket,
-          "mountOptions": "implicit-dirs",
-        },
-      ),
-    )
-    for bucket in buckets
-  ]
+  shared = client.V1Volume(
+    name="shared", nfs=client.V1NFSVolumeSource(server=server, path=path)
+  )
   pod = client.V1PodTemplateSpec(
-    metadata=client.V1ObjectMeta(
-      labels={"app": "suti", **selector},
-      annotations={"gke-gcsfuse/volumes": "true"} if buckets else None,
-    ),
+    metadata=client.V1ObjectMeta(labels={"app": "suti", **selector}),
     spec=client.V1PodSpec(
       subdomain=name,
       restart_policy="Never",
       node_selector=nodes,
       containers=[container],
-      volumes=volumes or None,
+      volumes=[shared],
     ),
   )
   mistake = client.V1PodFailurePolicyRule(

@@ -50,14 +50,16 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.options": (("suti.schema",), NUMPY),
   "suti.stage": (
     (
+      "suti.arguments",
       "suti.io.files",
       "suti.options",
       "suti.parallel.hosts",
       "suti.preemption",
       "suti.progress",
     ),
-    frozenset({"absl", "ml_collections"}),
+    frozenset(),
   ),
+  "suti.arguments": ((), frozenset({"absl", "ml_collections"})),
   "suti.preemption": ((), frozenset()),
   "suti.progress": ((), frozenset()),
   "suti.values": ((), frozenset()),

@@ -38,6 +38,7 @@ FILES = sorted(
 LOOP = [f for f in FILES if not f.startswith("configs/pretrain/")]
 # {file of configs/backbones: parameters of its U-Net}
 BACKBONES = {
+  "if1": 935_365_830,
   "imagen64": 2_125_500_419,
   "sd15": 859_520_964,
   "sdxl": 2_567_463_684,
@@ -128,7 +129,8 @@ def test_a_backbone_has_the_parameters_that_its_text_says(name, tmp_path):
   spec, _ = functional(opened.unet)
   assert sum(p.size for p in spec.values()) == BACKBONES[name]
   assert f"{BACKBONES[name]:,}" in (backbone.__doc__ or "")
-  experts = {"imagen64": "suti_imagen64"}.get(name, f"lora_{name}")
+  papers = {"imagen64": "suti_imagen64", "if1": "suti_if"}
+  experts = papers.get(name, f"lora_{name}")
   config = module(f"configs/experts/{experts}.py").get_config()
   assert opened.size_px == config.size_px
 

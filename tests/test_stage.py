@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from suti import options, stage
+from suti import arguments, options, stage
 from suti.io import files
 
 CONFIG = """
@@ -193,7 +193,7 @@ def test_errors_of_libraries_keep_their_traceback(capsys, monkeypatch):
     stage.guard(lambda: {}["x"])
   monkeypatch.setenv("SUTI_TRACEBACK", "1")
   with pytest.raises(ValueError):
-    stage.guard(lambda: stage.parse([]))
+    stage.guard(lambda: arguments.parse([]))
 
 
 def test_a_full_disk_is_one_line(start, config_path, tmp_path):

@@ -3,17 +3,18 @@
 
   python -m experts.mine --config configs/experts/suti_if.py:web.parquet \
     --workdir runs/if        # then .prompts .finetune .sample .filter .pack
+  suti plan --config configs/experts/suti_if.py --topology v4:2x2x1
 
 Hardware: an accelerator; not run here, as the weights could not be fetched.
 
 Differs from configs/experts/suti_imagen64.py in the base: IF-I is, like Imagen,
-a pixel model that reads a T5-XXL, and its weights are public, in 0.4, 0.9 and
-4.3 billion parameters (M, L, XL). `publisher` marks what its publisher's
-pipeline has, `choice` what is ours.
+a pixel model that reads a T5-XXL, and its weights are public. `publisher` marks
+what its publisher's pipeline has, `choice` what is ours.
 """
 
 from ml_collections import ConfigDict
 
+from configs.backbones import if1
 from configs.experts import suti_imagen64
 
 
@@ -26,10 +27,10 @@ def get_config(arg: str = "") -> ConfigDict:
   Returns: the config.
   """
   config = suti_imagen64.get_config(arg).unlock()
-  config.backbone = "models/IF-I-L-v1.0"  # choice
+  config.backbone = "models/IF-I-L-v1.0"  # choice: M is half of it, XL five
   config.sample.update(
     num_steps=100,  # publisher
     percentile=95.0,  # publisher
   )
-  config.plan.backbone = ConfigDict()  # its folder's, not the paper's net
+  config.plan.backbone = if1.get_config()
   return config.lock()

@@ -36,11 +36,11 @@ def plan(argv: Sequence[str]) -> None:
       does not fit the slice's devices.
   """
   args, rest = _parser().parse_known_args(list(argv))
-  from suti import options, stage
+  from suti import arguments, options
   from suti.parallel.chips import parse_topology
 
   topology = parse_topology(args.topology)
-  config = stage.parse_config(rest, command="suti plan")
+  config = arguments.parse_config(rest, command="suti plan")
   options.check(config, data=False)
   if args.subjects is not None and args.subjects < 1:
     raise ValueError(f"--subjects={args.subjects}: expected 1 or more.")

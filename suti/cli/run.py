@@ -52,11 +52,11 @@ def run(argv: Sequence[str]) -> None:
   if any(arg in ("-h", "--help", "-help") for arg in argv):
     print(USAGE, end="")
     return
-  from suti import options, stage
+  from suti import arguments, options, stage
   from suti.io import files
   from suti.parallel import hosts
 
-  config, workdir = stage.parse(argv)
+  config, workdir = arguments.parse(argv)
   options.check(config)
   stage.use_compilation_cache()
   if (place := hosts.find_place()) is not None:

@@ -278,6 +278,8 @@ def join(workdir: Path, *, how: How) -> Group:
   if how == "each":
     stand_alone()
     return Group(workdir, index=place.index)
+  # It would take SIGTERM for itself, and from suti.preemption.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
     # Detection would also believe Slurm, whose processes get a device each.
     jax.distributed.initialize(

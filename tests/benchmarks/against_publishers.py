@@ -100,9 +100,14 @@ def report(tasks, args, sides) -> None:
       # The first writes the weights, the others wait for the file.
       command = [__spec__.name, task, "--folder", str(folder)]
       command += ["--device", args.device]
-      started[task] = {s: Side([*command, "--side", s]) for s in sides}
-    for side in (side for task in tasks for side in started[task].values()):
-      side.tell()  # It has been called once.
+      started[task] = {}
+      for side in sides:
+        started[task][side] = Side([*command, "--side", side])
+        if args.device == "cpu":  # nothing beside its first call
+          started[task][side].tell()
+    if args.device != "cpu":
+      for side in (side for task in tasks for side in started[task].values()):
+        side.tell()
     for task in tasks:
       times = {side: [] for side in sides}
       for _ in range(args.rounds):
@@ -170,7 +175,8 @@ def measure(run, wait, side: str, folder: pathlib.Path, *, flops=None) -> None:
   """
   say = answers()
   once, calls = float("inf"), 0
-  # A call of many seconds has nothing left to warm up.
+  # A call of many seconds has nothing left to warm up; one of minutes is timed
+  # by its first, which compiles nothing.
   while calls < 3 and (calls == 0 or once < 10):
     start = time.perf_counter()
     result = run()
@@ -187,7 +193,7 @@ def measure(run, wait, side: str, folder: pathlib.Path, *, flops=None) -> None:
     # Calls follow each other as they do in use: where the device works by
     # itself, it need not wait for the next.
     number = max(1, min(50, int(0.5 / once)))
-    times = []
+    times = [once] if once > 60 else []
     while sum(times) < 2.0 and len(times) < 5:
       start = time.perf_counter()
       for _ in range(number):

@@ -2,7 +2,7 @@
 """Workers that die at any moment leave the files of a run that nobody hurt.
 
 Some clusters cannot be read, some experts turn NaN, some draw NaN: by what is
-in their files alone. A word that the text encoder knows as NaN spoils whoever
+in their files alone. A word that the text encoder makes NaN of spoils whoever
 is told it, in a caption or in a prompt.
 """
 
@@ -58,7 +58,7 @@ FIELDS = {
 
 
 def write_backbone(folder: pathlib.Path) -> pathlib.Path:
-  """A backbone whose text encoder knows one word as NaN."""
+  """A backbone whose text encoder makes NaN of one word."""
   tiny.write_backbone(folder, unet=UNET)
   tokenizer = load_tokenizer(folder / "tokenizer", max_length=16)
   common = [*inputs.CAPTIONS, *inputs.PROMPTS, "a red", ""]
@@ -67,7 +67,8 @@ def write_backbone(folder: pathlib.Path) -> pathlib.Path:
   file = folder / "text_encoder" / "model.safetensors"
   params = load_file(file)
   (name,) = (n for n in params if n.endswith("token_embedding.weight"))
-  params[name][sorted(own)] = np.nan
+  # Finite, as a file of weights must be; their mean is not.
+  params[name][sorted(own)] = 3e38
   save_file(params, file, metadata={"format": "pt"})
   return folder
 
@@ -185,7 +186,8 @@ def test_what_is_lost_is_named_with_its_cause(whole):
   causes = {i: e["cause"] for i, e in enumerate(experts) if e["cause"]}
   assert sorted(causes) == sorted((*NAN_EXPERTS, *UNREADABLE, *EXCHANGED))
   for place in NAN_EXPERTS:
-    assert causes[place] == "loss or gradient not finite at step 0"
+    # At the first step that draws the picture with that caption.
+    assert causes[place].startswith("loss or gradient not finite at step ")
   for place in UNREADABLE:
     assert "chunk data hash mismatch" in causes[place]
   assert f"is of cluster {keys[21]} and not of {keys[20]}" in causes[20]

@@ -13,6 +13,8 @@ import pytest
 
 from experts.live import Live, device_memory, read_lines, step_of
 from experts.waves import make_waves
+from suti.cli.status import status
+from suti.io.files import write_json
 from suti.log import read_log
 from suti.progress import progress
 
@@ -205,3 +207,27 @@ def test_the_fullest_device_is_shown(monkeypatch):
   assert device_memory() == {"memory_gib": 3.0, "memory_limit_gib": 16.0}
   monkeypatch.undo()
   assert device_memory() == {}  # a CPU does not say
+
+
+def test_status_prints_the_farm_from_its_files(tmp_path, clock, capsys):
+  folder = tmp_path / "experts" / "finetune"
+  tune_fields = {"finetune": {"num_steps": 100}}
+  write_json(folder / "stage.json", {"config": tune_fields})
+  with watch(folder, "elsewhere-7-a") as live:
+    tune(live, clock, folder, WAVES[0], quarantined=1)
+    live.begin(WAVES[1], 0)
+    live.look(50, loss=0.25, seconds=0.1)
+  claim = {"worker": "elsewhere-7-a", "expires": time.time() + 60}
+  write_json(folder / "claims" / "wave-00001.1", claim)
+  capsys.readouterr()
+  status([str(tmp_path)])
+  first, second = capsys.readouterr().out.splitlines()
+  assert first == (
+    "1/3 waves, 1 experts, 1 quarantined, 360 experts an hour, 100 ms a step"
+    " each"
+  )
+  assert second.split() == [
+    *("wave-00001", "50/100", "loss", "0.2500", "360/h", "elsewhere-7-a")
+  ]
+  with pytest.raises(ValueError, match="has no experts/finetune: give the"):
+    status([str(tmp_path / "experts")])

@@ -15,6 +15,8 @@ FAKES = {
   '[[ "$1" != is-active ]] || { echo "$STATE"; exit 3; }\n',
   "add-apt-repository": '#!/bin/bash\necho "repository $*" >> "$NOTES"\n',
   "apt-get": '#!/bin/bash\necho "apt-get $*" >> "$NOTES"\n',
+  "mountpoint": '#!/bin/bash\n[[ -e "$NOTES.mounted" ]]\n',
+  "mount": '#!/bin/bash\necho "mount $*" >> "$NOTES"; touch "$NOTES.mounted"\n',
   # As on the images of TPU VMs.
   **{
     f"python3{minor}": "#!/bin/bash\nexit 1\n"
@@ -41,6 +43,8 @@ def worker(tmp_path):
         "NOTES": str(tmp_path / "notes"),
         "STATE": state,
         "SUTI_UNIT": str(tmp_path / "suti.service"),
+        "SUTI_FSTAB": str(tmp_path / "fstab"),
+        "SUTI_SHARED": str(tmp_path / "shared"),
       },
       capture_output=True,
       text=True,
@@ -113,6 +117,20 @@ def test_a_machine_with_an_old_python_gets_a_newer_one(worker):
   assert "install --yes --quiet python3.12 python3.12-venv" in notes
   assert result.returncode == 2
   assert "Error: no Python 3.11 or newer was found" in result.stderr
+
+
+def test_the_disk_with_the_workdir_is_mounted_once_and_after_a_reboot(worker):
+  run, folder = worker
+  (folder / "su ti" / "setup.py").touch()
+  (folder / "fstab").touch()
+  for _ in range(2):
+    run("install", "10.0.0.2:/share")
+  shared = folder / "shared"
+  line = f"10.0.0.2:/share {shared} nfs defaults,_netdev 0 0\n"
+  assert (folder / "fstab").read_text() == line
+  assert shared.stat().st_mode & 0o7777 == 0o1777
+  notes = (folder / "notes").read_text().splitlines()
+  assert notes.count(f"mount {shared}") == 1
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,14 @@ def test_the_software_follows_from_the_type(cloud, tpu, words):
   assert "--runtime-version=mine" in plan(cloud, "create", "suti", *args)[0]
 
 
+def test_workers_mount_the_disk_with_the_workdir(cloud):
+  args = ("--tpu", "v4-8", "--nfs", "10.0.0.2:/share", "--dry-run")
+  assert plan(cloud, "create", "suti", *args)[-1] == (
+    "gcloud compute tpus tpu-vm ssh suti --worker=all '--command=bash "
+    "suti/launch/on_worker.sh install 10.0.0.2:/share'"
+  )
+
+
 def test_a_program_is_started_on_all_workers_of_all_slices(cloud):
   lines = plan(cloud, "start", "suti", "--slices", "2", "--dry-run", *PROGRAM)
   assert lines == [START.format("suti-0"), START.format("suti-1")]
@@ -319,6 +327,10 @@ def test_an_unknown_state_is_not_taken_for_a_slice_that_is_gone(cloud):
     (
       ("create", "suti", "--tpu", "v4-8", "--preemptible"),
       "--preemptible without --direct: queued resources know --spot only.",
+    ),
+    (
+      ("create", "suti", "--tpu", "v4-8", "--nfs", "share"),
+      "--nfs=share: expected is HOST:/PATH.",
     ),
     (("start", "suti"), "start: a program is missing, such as: -- python -m"),
     (("start", "suti", "suti", "run"), "unknown argument 'suti' (see --help; "),

@@ -27,7 +27,12 @@ STAGES = (
   "apprentice.train",
   "suti.cli",
 )
-ELSEWHERE = ("--config", "c.py", "--workdir", "/gcs/data/w", "--image", "i")
+ELSEWHERE = (
+  *("--config", "c.py", "--workdir", "/mnt/nfs/suti/w"),
+  *("--image", "i", "--nfs", "10.0.0.2:/share"),
+)
+KUBERNETES = (*ELSEWHERE[4:], "--executor", "kubernetes", "--tpu")
+VERTEX = ("--executor", "vertex", "--network", "projects/1/global/networks/n")
 
 
 def launch(*args, **env) -> subprocess.CompletedProcess:
@@ -69,24 +74,41 @@ def shown(*args) -> str:
       "--executor vertex needs --image.",
     ),
     (
-      ("--executor", "vertex", "--tpu", "v4-128", "--image", "i"),
+      (
+        "--executor",
+        "vertex",
+        "--tpu",
+        "v6e-8",
+        "--image",
+        "i",
+        "--nfs",
+        "a:/",
+      ),
+      "--executor vertex needs --network.",
+    ),
+    (
+      (*VERTEX, *ELSEWHERE[4:], "--tpu", "v4-128"),
       "--tpu=v4-128: Vertex AI trains on v2, v3, v5e and v6e alone: give one",
     ),
     (
-      ("--executor", "kubernetes", "--tpu", "v3-8", "--image", "i"),
+      (*KUBERNETES, "v3-8"),
       "--tpu=v3-8: on Kubernetes v4, v5e, v5p and v6e are supported.",
     ),
     (
-      ("--executor", "kubernetes", "--tpu", "v4-12", "--image", "i"),
+      (*KUBERNETES, "v4-12"),
       "--tpu=v4-12: of v4 the number counts cores, two a chip, and can be 8, ",
     ),
     (
-      ("--executor", "kubernetes", "--tpu", "v9-8", "--image", "i"),
+      (*KUBERNETES, "v9-8"),
       "--tpu=v9-8: expected is one of v2-N, v3-N, v4-N, v5e-N, v5p-N, v6e-N.",
     ),
     (
-      ("--executor", "kubernetes", "--tpu", "v4-8", "--image", "i"),
-      "--workdir=runs: a folder that all slices see is expected, such as",
+      (*KUBERNETES, "v4-8", "--nfs", "share"),
+      "--nfs=share: expected is SERVER:/PATH.",
+    ),
+    (
+      (*KUBERNETES, "v4-8"),
+      "--workdir=runs: a folder of the disk that all slices see is expected, ",
     ),
   ],
 )
@@ -135,7 +157,7 @@ def test_here_workers_run_at_once_and_stages_in_a_row():
   ],
 )
 def test_vertex_is_asked_for_a_slice_for_each_unit(tpu, machine):
-  args = ("--executor", "vertex", "--tpu", tpu, "--slices", "3", "--spot")
+  args = (*VERTEX, "--tpu", tpu, "--slices", "3", "--spot")
   jobs = json.loads(shown(*ELSEWHERE, *args))
   names = [job["displayName"] for job in jobs]
   assert names == [
@@ -152,10 +174,14 @@ def test_vertex_is_asked_for_a_slice_for_each_unit(tpu, machine):
     "command": ["python"],
     "args": [
       *("-m", "experts.finetune", "--config", "c.py"),
-      *("--workdir", "/gcs/data/w"),
+      *("--workdir", "/mnt/nfs/suti/w"),
     ],
   }
   assert spec["scheduling"] == {"strategy": "SPOT"}
+  assert pool["nfsMounts"] == [
+    {"server": "10.0.0.2", "path": "/share", "mountPoint": "suti"}
+  ]
+  assert spec["network"] == "projects/1/global/networks/n"
 
 
 @pytest.mark.xm
@@ -200,10 +226,11 @@ def test_kubernetes_gets_a_pod_for_each_host(tpu, kind, topology, hosts, chips):
   (container,) = pod["containers"]
   assert container["resources"]["limits"] == {"google.com/tpu": chips}
   assert container["args"][:2] == ["-m", "experts.finetune"]
-  assert container["volumeMounts"] == [
-    {"name": "data", "mountPath": "/gcs/data"}
+  (mount,) = container["volumeMounts"]
+  assert mount == {"name": "shared", "mountPath": "/mnt/nfs/suti"}
+  assert pod["volumes"] == [
+    {"name": "shared", "nfs": {"server": "10.0.0.2", "path": "/share"}}
   ]
-  assert pod["volumes"][0]["csi"]["volumeAttributes"]["bucketName"] == "data"
 
 
 # --- Sent ---------------------------------------------------------------------
@@ -322,8 +349,8 @@ def test_vertex_is_sent_what_was_shown(monkeypatch):
     def __init__(self, **kw):
       sent.update(kw)
 
-    def submit(self, *, scheduling_strategy):
-      sent["strategy"] = scheduling_strategy.name
+    def submit(self, *, network, scheduling_strategy):
+      sent["strategy"], sent["network"] = scheduling_strategy.name, network
 
   def start(client):
     client.project, client.location = "p", "us-central1"
@@ -331,7 +358,7 @@ def test_vertex_is_sent_what_was_shown(monkeypatch):
   monkeypatch.setattr(aiplatform, "CustomJob", Job)
   monkeypatch.setattr(auth, "get_bucket", lambda: "b")
   monkeypatch.setattr(vertex.Client, "__init__", start)
-  args = ("--executor", "vertex", "--tpu", "v6e-16", "--spot")
+  args = (*VERTEX, "--tpu", "v6e-16", "--spot")
   options, overrides, _ = xm_launch.read_arguments([*ELSEWHERE, *args])
   launcher = xm_launch.Vertex(options)
   units = {u.name: u for row in xm_launch.plan(options, overrides) for u in row}
@@ -342,6 +369,7 @@ def test_vertex_is_sent_what_was_shown(monkeypatch):
   assert sent["display_name"] == "suti_1" and sent["strategy"] == "SPOT"
   assert sent["worker_pool_specs"] == [launcher.pool(units["finetune"])]
   assert sent["staging_bucket"] == "gs://b"
+  assert sent["network"] == "projects/1/global/networks/n"
 
 
 # --- A run --------------------------------------------------------------------

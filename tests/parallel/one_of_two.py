@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One of two processes: joins, follows, gathers; started by test_hosts.py.
 
-  python one_of_two.py WORKDIR [fail]
+  python one_of_two.py WORKDIR [fail | sleep]
 
-Prints what it saw, as JSON. With `fail` the first process makes a mistake.
+Prints what it saw, as JSON. With `fail` the first process makes a mistake, with
+`sleep` it works until somebody ends it.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from suti.parallel.mesh import make_mesh
 from suti.stage import guard
 
 workdir = pathlib.Path(sys.argv[1])
-fails = sys.argv[2:] == ["fail"]
+does = sys.argv[2:]
 seen: dict = {}
 
 
@@ -35,8 +36,11 @@ def held():
 
 
 def work() -> None:
-  """What a stage does, or a file that is missing; for the first process."""
-  if fails:
+  """What a stage does; the first process alone calls it."""
+  if does == ["sleep"]:
+    (workdir / "asleep").touch()
+    time.sleep(100)
+  if does == ["fail"]:
     files.read_object(workdir / "model.json")
   time.sleep(0.5)
   (workdir / "done").touch()

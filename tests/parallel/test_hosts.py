@@ -6,10 +6,12 @@ import http.server
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -158,12 +160,12 @@ def test_a_workdir_that_is_not_shared_is_named(monkeypatch, tmp_path):
     pass
 
 
-def start(workdir, *args) -> list[subprocess.CompletedProcess]:
-  """The two processes of one command, to their end."""
+def start(workdir, *args) -> list[subprocess.Popen]:
+  """Starts the two processes of one command."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-  processes = [
+  return [
     subprocess.Popen(
       [sys.executable, str(ONE_OF_TWO), str(workdir), *args],
       env=os.environ
@@ -178,6 +180,10 @@ def start(workdir, *args) -> list[subprocess.CompletedProcess]:
     )
     for index in (0, 1)
   ]
+
+
+def finish(processes) -> list[subprocess.CompletedProcess]:
+  """What they printed until their end."""
   results = []
   for process in processes:
     out, error = process.communicate(timeout=120)
@@ -187,7 +193,7 @@ def start(workdir, *args) -> list[subprocess.CompletedProcess]:
 
 
 def test_two_processes_join_follow_and_gather(tmp_path):
-  results = start(tmp_path)
+  results = finish(start(tmp_path))
   assert [r.returncode for r in results] == [0, 0], results
   first, second = (json.loads(r.stdout.splitlines()[-1]) for r in results)
   for seen in (first, second):
@@ -204,7 +210,18 @@ def test_two_processes_join_follow_and_gather(tmp_path):
 
 
 def test_a_mistake_in_the_first_process_ends_both(tmp_path):
-  first, second = start(tmp_path, "fail")
+  first, second = finish(start(tmp_path, "fail"))
   assert (first.returncode, second.returncode) == (2, 2)
   assert "model.json is not there: fetch or make it." in first.stderr
   assert "Error" not in second.stderr
+
+
+def test_sigterm_to_the_first_process_ends_both(tmp_path):
+  processes = start(tmp_path, "sleep")
+  deadline = time.monotonic() + 60
+  while not (tmp_path / "asleep").exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+  processes[0].send_signal(signal.SIGTERM)
+  first, second = finish(processes)
+  assert (first.returncode, second.returncode) == (143, 143), first.stderr
+  assert "Stopped by SIGTERM." in first.stderr

@@ -145,7 +145,7 @@ def write_draws(args) -> None:
 
 def _open(args) -> Parts:
   """Opens the net as experts.finetune does, but from a folder without texts."""
-  os.environ["JAX_PLATFORMS"] = "cuda" if args.device == "gpu" else "cpu"
+  os.environ["JAX_PLATFORMS"] = "cuda,cpu" if args.device == "gpu" else "cpu"
   import jax
 
   from configs import quickstart
