@@ -14,11 +14,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 CODE = 143  # what a shell shows for a process that SIGTERM ended
 LINE = (
   "Stopped by SIGTERM. Start the same command again and it goes on from here."
 )
+# Until the next try, where an exception was lost: Python ignores those that are
+# raised while it calls a `__del__` or a callback of its collector.
+_AGAIN_S = 1.0
 # The event of the loop that asked for it; None while nobody did.
 _told: threading.Event | None = None
 
@@ -29,8 +33,14 @@ class TerminatedError(BaseException):
 
 def _receive(*_: object) -> None:
   if _told is None or _told.is_set():
-    raise TerminatedError
-  _told.set()
+    _raise()
+  else:
+    _told.set()
+
+
+def _raise(*_: object) -> NoReturn:
+  signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+  raise TerminatedError
 
 
 @contextlib.contextmanager
@@ -39,11 +49,14 @@ def watched() -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  before = signal.signal(signal.SIGTERM, _receive)
+  handlers = {signal.SIGTERM: _receive, signal.SIGALRM: _raise}
+  before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
   try:
     yield
   finally:
-    signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+      signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager

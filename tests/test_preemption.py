@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from suti import preemption
+
 _TERMINATED = """
 import sys, time
 from suti import preemption, stage
@@ -32,17 +34,13 @@ _BODIES = {
 }
 
 
-@pytest.mark.parametrize(
-  ("when", "said"),
-  [("at once", ""), ("between two steps", "whole\n"), ("too late", "given")],
-)
-def test_sigterm_has_a_code_and_a_line(tmp_path, root, when, said):
-  code = _TERMINATED.format(body=_BODIES[when])
+def terminate(body, tmp_path, root):
+  """Sends SIGTERM to a stage that does something: (code, stdout, stderr)."""
   with subprocess.Popen(
     [
       sys.executable,
       "-c",
-      code,
+      _TERMINATED.format(body=body),
       "--config=configs/quickstart.py",
       f"--workdir={tmp_path}",
     ],
@@ -54,8 +52,27 @@ def test_sigterm_has_a_code_and_a_line(tmp_path, root, when, said):
     assert process.stdout.readline() == "running\n"
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-  assert process.returncode == 143
+  return process.returncode, out, err.splitlines()
+
+
+@pytest.mark.parametrize(
+  ("when", "said"),
+  [("at once", ""), ("between two steps", "whole\n"), ("too late", "given")],
+)
+def test_sigterm_has_a_code_and_a_line(tmp_path, root, when, said):
+  code, out, err = terminate(_BODIES[when], tmp_path, root)
+  assert code == 143
   assert out.startswith(said)
-  assert err.splitlines() == [
-    "Stopped by SIGTERM. Start the same command again and it goes on from here."
-  ]
+  assert err == [preemption.LINE]
+
+
+def test_one_that_python_ignores_is_not_lost(tmp_path, root):
+  body = (
+    "\n  class Slow:"
+    f"\n    def __del__(self): {_SAY}; time.sleep(60)"
+    "\n  Slow(); time.sleep(60)"
+  )
+  code, _, err = terminate(body, tmp_path, root)
+  assert code == 143
+  assert err[0].startswith("Exception ignored in")
+  assert err[-1] == preemption.LINE
