@@ -8,11 +8,8 @@ only there, the same sum is taken tap by tap, as nine batched products: a U-Net
 of 6M parameters, 8 experts x 4 images, takes 1.8 s a gradient instead of 3.9 on
 2 cores, 8 such gradients alone 2.1 s (and 20 s in a `lax.map`).
 
-A convolution of one kernel has two weak sizes on CPU, where it is a product
-too. With few positions and many channels, all of the kernel is moved for little
-work: 2 maps of 8 x 8 x 1280 take 37 ms as a product with their patches instead
-of 83, the gradients 88 instead of 262. With many positions the gradient of the
-kernel is slow: 1168 ms at 2 x 64 x 64 x 320, and 146 tap by tap.
+The gradient of a lone kernel is taken tap by tap there too where there are many
+positions: 146 ms at 2 x 64 x 64 x 320, and 1168 by XLA's own.
 
 Reverse-mode differentiation only, once.
 
@@ -28,9 +25,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Positions of the output, all images together: up to `_FEW`, and from `_MANY`
-# on, see above.
-_FEW, _MANY = 512, 4096
+# Positions of the output, all images together, from which on there are many.
+_MANY = 4096
 
 
 def convolve(
@@ -72,11 +68,9 @@ def _forward(stride, padding):
   native = functools.partial(_native, stride=stride, padding=padding)
   by_taps = functools.partial(_by_taps, stride=stride, padding=padding)
 
-  alone = functools.partial(_alone, stride=stride, padding=padding)
-
   @jax.custom_batching.custom_vmap
   def forward(x, kernel):
-    return lax.platform_dependent(x, kernel, cpu=alone, default=native)
+    return native(x, kernel)
 
   @forward.def_vmap
   def rule(size, batched, x, kernel):
@@ -97,16 +91,15 @@ def _backward(stride, padding):
     return lambda x, kernel, dy: jax.vjp(function, x, kernel)[1](dy)
 
   native, by_taps = gradients(_native), gradients(_by_taps)
-  alone = gradients(_alone)
 
   def alone_on_cpu(x, kernel, dy):
-    if math.prod(dy.shape[:-1]) < _MANY:
-      return alone(x, kernel, dy)
     # XLA computes of each only the half that is used.
     return native(x, kernel, dy)[0], by_taps(x, kernel, dy)[1]
 
   @jax.custom_batching.custom_vmap
   def backward(x, kernel, dy):
+    if math.prod(dy.shape[:-1]) < _MANY:
+      return native(x, kernel, dy)
     return lax.platform_dependent(
       x, kernel, dy, cpu=alone_on_cpu, default=native
     )
@@ -134,23 +127,7 @@ def _native(x_BHWI, kernel_HWIO, *, stride, padding):
   )
 
 
-def _alone(x_BHWI, kernel_HWIO, *, stride, padding):
-  """One kernel, on a CPU."""
-  taps = list(_taps(x_BHWI, kernel_HWIO, stride, padding))
-  if math.prod(taps[0].shape[:-1]) > _FEW:
-    return _native(x_BHWI, kernel_HWIO, stride=stride, padding=padding)
-  patches = jnp.concatenate(taps, axis=-1)
-  return patches @ kernel_HWIO.reshape(-1, kernel_HWIO.shape[-1])
-
-
 def _by_taps(x_BHWI, kernel_HWIO, *, stride, padding):
-  taps = _taps(x_BHWI, kernel_HWIO, stride, padding)
-  kernels = kernel_HWIO.reshape(-1, *kernel_HWIO.shape[2:])
-  return sum(x @ k for x, k in zip(taps, kernels, strict=True))
-
-
-def _taps(x_BHWI, kernel_HWIO, stride, padding):
-  """What each tap of a kernel sees, (B, H, W, I) of the output's size."""
   rows, columns = kernel_HWIO.shape[:2]
   height, width = (
     (size + 2 * padding - taps) // stride + 1
@@ -158,13 +135,16 @@ def _taps(x_BHWI, kernel_HWIO, stride, padding):
   )
   edge = (padding, padding)
   x_BHWI = jnp.pad(x_BHWI, ((0, 0), edge, edge, (0, 0)))
-  for i in range(rows):
-    for j in range(columns):
-      yield x_BHWI[
-        :,
-        i : i + stride * (height - 1) + 1 : stride,
-        j : j + stride * (width - 1) + 1 : stride,
-      ]
+  return sum(
+    x_BHWI[
+      :,
+      i : i + stride * (height - 1) + 1 : stride,
+      j : j + stride * (width - 1) + 1 : stride,
+    ]
+    @ kernel_HWIO[i, j]
+    for i in range(rows)
+    for j in range(columns)
+  )
 
 
 def _on_cpu(by_taps, native, axes, *args):

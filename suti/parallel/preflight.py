@@ -153,8 +153,8 @@ def inspect(
   Args:
     program: its arguments' shardings are over the devices of `topology`.
     topology: the slice.
-    effort: of the compiler, -1 to 1; 0 is what stages run with. Less compiles
-      faster, to a program that moves up to twice as much.
+    effort: of the compiler, -1 to 1; 0 is what stages run with. Below it
+      compiles faster, to a slower program, which is then an upper bound.
     cache: a folder where reports are kept.
   """
   lowered = program.function.lower(*program.arguments)

@@ -2,7 +2,6 @@
 """A tiny workdir for the apprentice's stages, as the stages before leave it."""
 
 import contextlib
-import functools
 import pathlib
 
 import jax
@@ -45,7 +44,10 @@ def make_config(
 @contextlib.contextmanager
 def on_devices(num: int):
   """Stages see this many of the emulated devices: fewer compile faster."""
-  few = functools.partial(make_mesh, devices=jax.devices()[:num])
+
+  def few(config, **_):
+    return make_mesh(config, devices=jax.devices()[:num])
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(apprentice.train, "make_mesh", few)
     patch.setattr(apprentice.sample, "make_mesh", few)

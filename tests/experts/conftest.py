@@ -7,6 +7,8 @@ and runs that would compile the same program share it.
 
 import functools
 
+import jax
+import numpy as np
 import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -75,14 +77,16 @@ def _remember(make):
 
 
 class Program:
-  """A jitted function that shows what it was compiled to; for one shape."""
+  """A jitted function that shows what it was compiled to, last."""
 
   def __init__(self, function):
-    self.function, self.compiled = function, None
+    self.function, self.compiled, self.shapes = function, None, None
 
   def __call__(self, *args):
-    if self.compiled is None:
+    shapes = jax.tree.map(np.shape, args)
+    if shapes != self.shapes:
       self.compiled = self.function.lower(*args).compile()
+      self.shapes = shapes
     return self.compiled(*args)
 
 

@@ -33,7 +33,12 @@ def write(folder, names=NEW, *, failed=()):
       for name, p in names.items()
     }
     failed_E = np.array([3 if key in failed else -1 for key in wave.keys])
-    state = {"params": params, "failed_E": failed_E, "loss_ET": np.ones((2, 4))}
+    state = {
+      "params": params,
+      "failed_E": failed_E,
+      "step_E": np.full(2, 4),
+      "loss_ET": np.ones((2, 4)),
+    }
     record = describe(wave, state, teacher="lora", damaged={})
     write_wave(folder, wave, record, params=params)
     for row, key in enumerate(wave.real_keys):

@@ -79,7 +79,7 @@ def test_sizes_that_pictures_had_reach_the_net(tmp_path):
     path = tmp_path / "photos" / "dog" / f"{number}.png"
     Image.fromarray(image).resize((64 + 32 * number, 96)).save(path)
   mine.run(config_of(tmp_path / "photos"), tmp_path / "run")
-  (cluster,) = mine.read_clusters(tmp_path / "run")
+  (cluster,) = read_clusters(tmp_path / "run")
   assert cluster.originals == ((96, 64), (96, 96), (96, 128))
   folder = tiny_pipelines.write("sdxl", tmp_path / "sdxl")
   data = wave_data([cluster], load_backbone(folder), num_pictures=4, seed=0)

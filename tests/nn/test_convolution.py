@@ -129,10 +129,10 @@ def test_other_platforms_keep_their_own_convolution():
   assert "stablehlo.dot_general" not in text
 
 
-@pytest.mark.parametrize(("size", "stride"), [(5, 1), (9, 2), (33, 1), (70, 1)])
+@pytest.mark.parametrize(
+  ("size", "stride"), [(5, 1), (9, 2), (70, 1), (139, 2)]
+)
 def test_few_and_many_positions_are_the_same_sum(size, stride):
-  positions = ((size - 1) // stride + 1) ** 2
-  assert positions not in (convolution._FEW, convolution._MANY)
   x, kernel = draw((1, 1, size, size, 3), (3, 3, 3, 4))
 
   def native(x, kernel):
