@@ -76,7 +76,8 @@ def get_config(arg: str = "") -> ConfigDict:
       # How the experts of one device run: vmap, all at once | map, one after
       # the other, in the memory of one | auto, at once if there is room.
       "inner": "vmap",
-      "remat": False,  # compute insides of layers twice, to hold fewer at once
+      # Compute insides of layers twice, to hold fewer; no effect on a CPU.
+      "remat": False,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       # What is kept of an expert; bfloat16 is rounded by chance.
       "master_dtype": "float32",
