@@ -102,7 +102,7 @@ def test_an_unknown_command(capsys):
     "Error: no command 'runn'. Did you mean 'run'?"
   )
   assert error_of(capsys, "fly") == (
-    "Error: no command 'fly'. There are run, generate, convert."
+    "Error: no command 'fly'. There are run, generate, plan, status, convert."
   )
 
 

@@ -5,7 +5,7 @@
     --workdir runs/sdxl        # then .prompts .finetune .sample .filter .pack
   suti plan --config configs/experts/lora_sdxl.py --topology v6e:2x4
 
-Hardware: TPU v6e or v5p; time: configs/PLANS.md.
+Hardware: TPU v6e or v5p; time not measured, and not planned yet.
 
 Differs from configs/experts/lora_sd15.py in the base, of 1024 px, in four
 pictures a step, which the recipe for SDXL adds up, in computing the insides of

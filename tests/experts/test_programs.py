@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A planned program takes what the stage gives the one that it runs."""
 
+import shutil
+
 import jax
 import pytest
 
@@ -60,7 +62,9 @@ def test_a_step_of_a_wave(models, clusters, tmp_path, monkeypatch, changes):
 
 
 def test_a_drawing_of_candidates(tuned, tmp_path, monkeypatch):
-  workdir, config = tuned
+  whole, config = tuned
+  workdir = tmp_path / "drawn"  # Others read what `tuned` made.
+  shutil.copytree(whole, workdir)
   taken = arguments_of(
     monkeypatch, sample, "make_draw", lambda: sample.run(config, workdir)
   )
