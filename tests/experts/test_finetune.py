@@ -180,7 +180,11 @@ def test_a_wave_goes_on_with_other_numbers_of_devices(
     for one, two in zip(
       jax.tree.leaves(whole[name]), jax.tree.leaves(state[name]), strict=True
     ):
-      np.testing.assert_array_equal(one[:10], np.asarray(two)[:10])
+      # Not bitwise: XLA compiles a map over two experts and over ten otherwise;
+      # 1e-10 was seen.
+      np.testing.assert_allclose(
+        one[:10], np.asarray(two)[:10], rtol=1e-4, atol=1e-8
+      )
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
