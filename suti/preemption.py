@@ -25,6 +25,7 @@ LINE = (
 _AGAIN_S = 1.0
 # The event of the loop that asked for it; None while nobody did.
 _told: threading.Event | None = None
+_heard = False  # whether its first SIGTERM has come
 
 
 class TerminatedError(BaseException):
@@ -32,9 +33,12 @@ class TerminatedError(BaseException):
 
 
 def _receive(*_: object) -> None:
-  if _told is None or _told.is_set():
+  # Not whether the event is set: the thread of the deadline may be faster.
+  global _heard
+  if _told is None or _heard:
     _raise()
   else:
+    _heard = True
     _told.set()
 
 
@@ -72,8 +76,9 @@ def deferred(
     grace_s: how long the body has; then the process ends where it stands.
     at_last: called in another thread before it does.
   """
-  global _told
-  _told = event = threading.Event()
+  global _told, _heard
+  event = threading.Event()
+  _told, _heard = event, False
   with _deadline(event, grace_s=grace_s, at_last=at_last):
     try:
       yield event
