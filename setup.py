@@ -79,6 +79,8 @@ setup(
       "diffusers>=0.42",
       "peft>=0.21",
       "torch>=2.13.0",
+      # 5.24 refuses any PEFT below 0.22.
+      "transformers<5.24",
     ],
   },
 )

@@ -253,9 +253,6 @@ def test_a_killed_run_ends_in_the_same_files(
   shutil.rmtree(workdir)
 
 
-@pytest.mark.xfail(
-  strict=False, reason="A checkpoint at SIGTERM is not always gone on from."
-)
 def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
   whole, config = tuned
   config = config.copy_and_resolve_references().unlock()
