@@ -392,7 +392,9 @@ def test_an_apprentice_of_another_base_is_refused(
   unbroken, config, tiny_backbone, tmp_path
 ):
   folder = unbroken / "apprentice" / "train" / "model"
-  other = tiny.write_backbone(tmp_path / "other", seed=5)
+  other = tiny.write_backbone(
+    tmp_path / "other", seed=5, unet=tiny.SMALLEST_UNET
+  )
   declared = declare(load_backbone(other), name="suti", config=config.method)
   with pytest.raises(ValueError, match="with another text encoder"):
     train.start_params(declared, init_from=str(folder), seed=0)
@@ -442,7 +444,8 @@ def test_a_checkpoint_of_another_model(unbroken, config, tmp_path):
     unbroken / "apprentice" / "train" / "checkpoints", folder / "checkpoints"
   )
   config = config.unlock()
-  config.method.sites = "mid_block"
+  config.backbone = str(tiny.write_backbone(tmp_path / "other"))
+  config.train.init = config.backbone
   with (
     inputs.on_devices(1),
     pytest.raises(ValueError, match="is of another model"),

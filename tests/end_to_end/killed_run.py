@@ -1,43 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`suti run` in a process that kills itself at a named file; run by the tests.
+"""`suti run` in processes that kill themselves at named files; run by tests.
 
-  python killed_run.py FOLDER COUNT --config ... --workdir DIR ...
+  python killed_run.py DEATHS --config ... --workdir DIR ...
 
-dies by SIGKILL just before the COUNT-th file below DIR/FOLDER gets its name,
-while the half of it that was written still lies there. Of the training log,
-which grows line by line, it is the COUNT-th line. COUNT 0 never dies.
+DEATHS is JSON: [[FOLDER, COUNT], ...]. Each is a run that dies by SIGKILL just
+before the COUNT-th file below DIR/FOLDER gets its name, while the half of it
+that was written still lies there. Of the training log, which grows line by
+line, it is the COUNT-th line. A last run goes to the end, and its exit code is
+this process's. All are forked from one process, which has paid for the imports
+and touches no device.
 """
 
+import importlib
+import json
 import os
 import pathlib
 import signal
 import sys
+import warnings
 
 import suti.cli
 import suti.log
 
-FOLDER, COUNT, *ARGUMENTS = sys.argv[1:]
+IMPORTED = ("apprentice.train", "apprentice.evaluate", "experts.finetune")
+DEATHS, *ARGUMENTS = sys.argv[1:]
 WORKDIR = pathlib.Path(ARGUMENTS[ARGUMENTS.index("--workdir") + 1]).resolve()
-left = int(COUNT)
 
 
-def count_down(path: str) -> None:
-  global left
-  if pathlib.Path(path).resolve().is_relative_to(WORKDIR / FOLDER):
-    left -= 1
-    if left == 0:
-      os.kill(os.getpid(), signal.SIGKILL)
+def die_at(folder: str, count: int) -> None:
+  """Makes this process kill itself at a file."""
+  left = count
 
+  def count_down(path: str | os.PathLike) -> None:
+    nonlocal left
+    if pathlib.Path(path).resolve().is_relative_to(WORKDIR / folder):
+      left -= 1
+      if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-def watched(rename):
-  def rename_and_count(source, target, *args, **kw):
-    count_down(os.fspath(target))
-    return rename(source, target, *args, **kw)
+  def watched(rename):
+    def rename_and_count(source, target, *args, **kw):
+      count_down(target)
+      return rename(source, target, *args, **kw)
 
-  return rename_and_count
+    return rename_and_count
 
-
-def main() -> None:
   write = suti.log.Log.write
 
   def write_line(log, step, scalars):
@@ -47,7 +54,30 @@ def main() -> None:
   for name in ("link", "rename", "replace"):
     setattr(os, name, watched(getattr(os, name)))
   suti.log.Log.write = write_line
-  suti.cli.main(["run", *ARGUMENTS])
+
+
+def run(*death) -> int:
+  """Forks a run; its exit code."""
+  with warnings.catch_warnings():
+    # JAX has started nothing yet that a fork could lose.
+    warnings.simplefilter("ignore", RuntimeWarning)
+    process = os.fork()
+  if process == 0:
+    if death:
+      die_at(*death)
+    suti.cli.main(["run", *ARGUMENTS])
+  _, status = os.waitpid(process, 0)
+  return os.waitstatus_to_exitcode(status)
+
+
+def main() -> None:
+  deaths = json.loads(DEATHS)
+  for name in IMPORTED if deaths else ():
+    importlib.import_module(name)
+  for death in deaths:
+    code = run(*death)
+    assert code == -signal.SIGKILL, (death, code)
+  sys.exit(run())
 
 
 if __name__ == "__main__":
