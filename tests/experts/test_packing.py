@@ -9,13 +9,13 @@ import pytest
 from experts import finetune, packing
 from experts.waves import map_experts
 from suti.io.files import read_json
-from suti.parallel.mesh import batch_sharding, make_mesh
+from suti.parallel.mesh import batch_sharding, flat_mesh
 from tests.experts import inputs
 
 
 @pytest.fixture
 def mesh():
-  return make_mesh({"expert": -1, "data": 1, "fsdp": 1})
+  return flat_mesh()
 
 
 @pytest.fixture
@@ -69,13 +69,33 @@ def test_a_number_is_taken_as_it_is(mesh, tmp_path):
 
 def test_they_run_at_once_where_there_is_room(mesh, room, tmp_path):
   for num, inner in ((16, "vmap"), (64, "vmap"), (72, "map")):
-    tune = settle(mesh, tmp_path, experts_per_wave=num, inner="auto")
+    folder = tmp_path / str(num)
+    tune = settle(mesh, folder, experts_per_wave=num, inner="auto")
     assert (tune.experts_per_wave, tune.inner) == (num, inner)
+    # They are drawn as they were tuned, whoever draws them.
+    asked = inputs.make_config({}, inner="auto").finetune
+    assert packing.inner_of(asked, folder) == inner
   # As large as the wave can become, not as the config lets it.
   tune = settle(
-    mesh, tmp_path, experts_per_wave=800, inner="auto", num_clusters=64
+    mesh, tmp_path / "b", experts_per_wave=800, inner="auto", num_clusters=64
   )
   assert tune.inner == "vmap"
+
+
+def test_of_two_workers_the_faster_one_says_how_large_a_wave_is(
+  mesh, room, tmp_path
+):
+  """And the other decides anew how it runs those."""
+
+  def slow(tune, num):
+    (tmp_path / "packing.json").write_text(
+      '{"experts_per_wave": 80, "inner": "map"}'
+    )
+    return bytes_at(tune, num)
+
+  auto = {"experts_per_device": "auto", "inner": "auto"}
+  tune = settle(mesh, tmp_path, bytes_at=slow, **auto)
+  assert (tune.experts_per_wave, tune.inner) == (80, "map")
 
 
 def test_an_expert_that_does_not_fit_is_one_line(mesh, room, tmp_path):
@@ -144,7 +164,8 @@ def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
   finetune.run(config.lock(), tmp_path)
   folder = "experts/finetune"
   assert read_json(tmp_path / folder / "packing.json") == {
-    "experts_per_wave": 16
+    "experts_per_wave": 16,
+    "inner": "vmap",
   }
   for name in ("wave-00000", "wave-00001"):
     for kind in ("json", "safetensors"):
