@@ -115,15 +115,7 @@ def choose(
     ValueError: devices cannot share a wave evenly.
   """
   if size is None:
-    size = tune.experts_per_wave
-    if each := tune.experts_per_device:
-      size = mesh.size * (
-        _fit(tune, mesh, bytes_at, num_clusters, room)
-        if each == "auto"
-        else int(each)
-      )
-    else:
-      check_batch("config.finetune.experts_per_wave", size, mesh)
+    size = _wave_size(tune, mesh, bytes_at, room, num_clusters)
   if tune.inner != "auto":
     return size, tune.inner
   each = max(1, -(-min(size, num_clusters) // mesh.size))
@@ -131,12 +123,17 @@ def choose(
   return size, "vmap" if fits else "map"
 
 
-def _fit(tune, mesh, bytes_at, num_clusters, room):
-  """The most experts of a device."""
+def _wave_size(tune, mesh, bytes_at, room, num_clusters) -> int:
+  if tune.experts_per_device != "auto":
+    if tune.experts_per_device:
+      return int(tune.experts_per_device) * mesh.size
+    size = tune.experts_per_wave
+    check_batch("config.finetune.experts_per_wave", size, mesh)
+    return size
   tune = with_inner(tune, "map" if tune.inner == "map" else "vmap")
-  return fit_size(
-    lambda num: bytes_at(tune, num), room, most=-(-num_clusters // mesh.size)
-  )
+  most = -(-num_clusters // mesh.size)
+  each = fit_size(lambda num: bytes_at(tune, num), room, most=most)
+  return each * mesh.size
 
 
 def inner_of(tune, folder: Path) -> str:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many experts a device takes: what a config says, what its memory says."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experts import finetune, packing
+from experts import finetune, packing, sample
 from experts.waves import map_experts
 from suti.io.files import read_json
 from suti.parallel.mesh import batch_sharding, flat_mesh
@@ -171,3 +173,40 @@ def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
     for kind in ("json", "safetensors"):
       path = f"{folder}/{name}.{kind}"
       assert (whole / path).read_bytes() == (tmp_path / path).read_bytes()
+
+
+class AskedError(Exception):
+  """Stands in for the drawing."""
+
+
+@pytest.mark.parametrize("stage", [finetune, sample])
+def test_a_wave_is_drawn_as_it_was_tuned(
+  tuned, clusters, tmp_path, monkeypatch, stage
+):
+  """Room for one a device, of two: one after the other, then as well as now."""
+  config = tuned[1].copy_and_resolve_references().unlock()
+  config.finetune.update(inner="auto", draw_at_once=True)
+  if stage is sample:
+    shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "experts/sample", ignore_errors=True)
+  else:
+    inputs.write_stages(tmp_path, clusters)
+  monkeypatch.setattr(packing, "free_bytes", lambda device, counted: 150)
+  packing.settle(
+    config.finetune,
+    flat_mesh(),
+    bytes_at=lambda tune, num: 100 * num,
+    shared={},
+    num_clusters=20,
+    folder=tmp_path / "experts/finetune",
+  )
+  monkeypatch.setattr(
+    packing, "make_bytes_at", lambda *_: lambda tune, num: 100 * num
+  )
+
+  def ask(*_, inner, **__):
+    raise AskedError(inner)
+
+  monkeypatch.setattr(sample, "make_draw_wave", ask)
+  with pytest.raises(AskedError, match="map"):
+    stage.run(config.lock(), tmp_path)
