@@ -65,6 +65,15 @@ def test_a_program_is_compiled_once(command, capsys, monkeypatch):
   assert capsys.readouterr().out == first
 
 
+def test_a_report_that_other_code_has_read_is_not_taken(tmp_path, monkeypatch):
+  topology = parse_topology("v5e:2x2")
+  before = preflight._hash("program", topology, 0.0)
+  assert before == preflight._hash("program", topology, 0.0)
+  (tmp_path / "hlo.py").write_text("# another")
+  monkeypatch.setattr(preflight.hlo, "__file__", str(tmp_path / "hlo.py"))
+  assert before != preflight._hash("program", topology, 0.0)
+
+
 def test_mistakes_are_one_line(command, capsys, monkeypatch, tmp_path):
   def said(*more, leave=()):
     kept = [x for x in command if not x.startswith(tuple(leave))]
