@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,18 @@ from suti.schema import Example
 from suti.stage import progress
 
 _BLOCK = 256  # pictures encoded at once, at most
+
+
+def are_kept(train: Any, backbone: Backbone, *, num_processes: int) -> bool:
+  """Whether training reads latents from the disk, and not pictures.
+
+  Args:
+    train: `config.train`.
+    backbone: its codec may have nothing to do.
+    num_processes: that train together: one writes for itself alone.
+  """
+  wanted = bool(train.get("cache_latents") and backbone.codec.params)
+  return wanted and num_processes == 1
 
 
 class LatentExample(NamedTuple):

@@ -14,12 +14,13 @@ from jax.sharding import Mesh
 
 from apprentice.fields import make_fields, pick
 from apprentice.generate import drawer, make_batch, weights
+from apprentice.latents import are_kept
 from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.training import make_step, start_state
 from suti.backbone import Backbone
 from suti.nn.param import shapes, split
-from suti.parallel.mesh import batch_sharding, replicated
+from suti.parallel.mesh import batch_sharding, num_hosts, replicated
 from suti.parallel.preflight import Program, described, many
 from suti.parallel.rules import param_shardings, state_shardings
 
@@ -63,7 +64,9 @@ def train(
       jax.tree.map(described, state, placed),
       frozen,
       described(backbone.codec.params, replicated(mesh)),
-      described(many(_example(apprentice, section), num), batch_sharding(mesh)),
+      described(
+        many(_example(apprentice, section, mesh), num), batch_sharding(mesh)
+      ),
     ),
     num_parameters=sum(p.size for p in apprentice.spec.values()),
     at_once=num,
@@ -71,11 +74,12 @@ def train(
   )
 
 
-def _example(apprentice, section):
+def _example(apprentice, section, mesh):
   """An example as `apprentice.data` gives it."""
   backbone = apprentice.backbone
   picture = np.zeros((backbone.size_px, backbone.size_px, 3), np.uint8)
-  if section.get("cache_latents") and backbone.codec.params:
+  hosts = num_hosts(mesh.devices.flat)
+  if are_kept(section, backbone, num_processes=hosts):
     picture = np.zeros(backbone.latent_shape, np.float16)
   num = section.num_demonstrations
   arrays = make_fields(
@@ -95,7 +99,7 @@ def sample(
 ) -> Program:
   """The drawing of the benchmark's pictures; the base's are drawn apart.
 
-  Arguments are those of `train`.
+  Arguments are those of `train`, but for the mesh, which is a host's.
   """
   section, num = config.apprentice_sample, per_device * mesh.size
   apprentice = declare(backbone, name=config.train.method, config=config.method)

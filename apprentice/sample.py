@@ -33,7 +33,7 @@ from suti.nn.param import functional
 from suti.parallel.mesh import (
   batch_sharding,
   check_batch,
-  make_mesh,
+  flat_mesh,
   replicated,
 )
 from suti.schema import Candidate, Cluster, Prompt, content_key
@@ -59,7 +59,7 @@ def run(config: Any, workdir: Path) -> dict:
   """Draws every prompt of every benchmark subject.
 
   Args:
-    config: apprentice_sample, backbone, mesh, seed.
+    config: apprentice_sample, backbone, seed.
     workdir: see above.
 
   Returns: images drawn and seconds an image, compilation apart.
@@ -77,7 +77,7 @@ def run(config: Any, workdir: Path) -> dict:
   )
   if current.done is not None:
     return current.done
-  mesh = make_mesh(config.mesh)
+  mesh = flat_mesh()
   check_batch("config.apprentice_sample.batch_size", sampling.batch_size, mesh)
   apprentice = load_apprentice(workdir / "apprentice" / "train" / "model")
   rows = list_rows(

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from apprentice.data import batches, open_folder
-from apprentice.latents import encode_examples
+from apprentice.latents import are_kept, encode_examples
 from apprentice.model import (
   RECORD,
   Apprentice,
@@ -111,8 +111,7 @@ def run(config: Any, workdir: Path) -> dict:
   if packed:
     sources.insert(0, open_folder(workdir / "experts" / "pack"))
   latents = current.folder / "latents"
-  alone = jax.process_count() == 1
-  if train.get("cache_latents") and alone and backbone.codec.params:
+  if are_kept(train, backbone, num_processes=jax.process_count()):
     sources = [
       encode_examples(source, backbone, latents / str(number))
       for number, source in enumerate(sources)

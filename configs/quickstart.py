@@ -33,8 +33,10 @@ def get_config(arg: str = "") -> ConfigDict:
   config.clip = "world_clip"  # paper: ViT-L/14
   config.identity = "world_identity"
 
-  # Devices along each axis; -1 takes those that the others leave.
-  config.mesh = ConfigDict({"expert": 1, "data": 1, "fsdp": 1})
+  # Of training: over how many devices its batch is spread (both axes) and its
+  # parameters (fsdp); -1 takes those that the other leaves. Experts, and what
+  # is drawn, take all devices of a host, whatever stands here.
+  config.mesh = ConfigDict({"data": 1, "fsdp": 1})
 
   config.mine = ConfigDict(
     {
@@ -68,7 +70,8 @@ def get_config(arg: str = "") -> ConfigDict:
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
-      "experts_per_wave": 4,  # paper: 400, one a core
+      # A multiple of a host's devices. Paper: 400, one a core.
+      "experts_per_wave": 4,
       # What a device takes at once, a number or "auto", as many as it has room
       # for; then the wave is as large as all devices together. "": see above.
       "experts_per_device": "",

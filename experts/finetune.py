@@ -40,11 +40,7 @@ from experts.wave_files import (
 )
 from experts.waves import describe_wave, make_waves, wave_data
 from suti.backbone import find_model
-from suti.parallel.mesh import (
-  batch_sharding,
-  make_mesh,
-  replicated,
-)
+from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
 from suti.stage import main, stage
 
 # E experts, T steps of the loop.
@@ -83,7 +79,7 @@ def run(config, workdir: Path) -> dict:
   )
   if current.done is not None:
     return current.done
-  mesh = make_mesh(config.mesh)
+  mesh = flat_mesh()
 
   # --- 2 Backbone and teacher -------------------------------------------------
   teacher = find(tune.teacher)
@@ -135,7 +131,14 @@ def run(config, workdir: Path) -> dict:
   if tune.draw_at_once:
     drawing = sample.open_stage(config, workdir, during="experts/finetune")
     draw = sample.make_draw_wave(
-      teacher, apply, backbone, frozen, config, mesh=mesh, workdir=workdir
+      teacher,
+      apply,
+      backbone,
+      frozen,
+      config,
+      inner=tune.inner,
+      mesh=mesh,
+      workdir=workdir,
     )
 
   folder = current.folder

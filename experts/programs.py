@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from experts import tuning
 from experts.finetune import PICTURES
+from experts.packing import describe_arguments
 from experts.sample import Row, make_draw, make_request
 from experts.teacher import Teacher, declare, find
 from experts.waves import describe_wave
@@ -36,9 +37,9 @@ def finetune(
   """A step of a wave of experts.
 
   Args:
-    config: the whole config.
+    config: the whole config; how experts run is settled, not "auto".
     backbone: described.
-    mesh: of the slice's devices.
+    mesh: of a host's devices.
     per_device: how many experts each device tunes.
   """
   tune = config.finetune
@@ -58,20 +59,14 @@ def finetune(
     return make(num)
 
   state = jax.eval_shape(start, described(trainable))
-  step = state.pop("step")
   data = describe_wave(
     backbone,
     num_experts=num,
     num_pictures=max(config.mine.max_images, PICTURES),
   )
-  each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(
     function=tuning.make_step(teacher, apply, backbone, tx, mesh, tune),
-    arguments=(
-      described(state, each) | {"step": described(step, whole)},
-      described(frozen, whole),
-      described(data, each),
-    ),
+    arguments=describe_arguments(state, frozen, data, mesh),
     num_parameters=_count(trainable) + _count(frozen),
     at_once=num,
     subjects=num,
@@ -96,7 +91,9 @@ def sample(
   drawn = config.prompts.num_per_cluster * config.sample.images_per_prompt
   each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(
-    function=make_draw(teacher, apply, backbone, config, mesh),
+    function=make_draw(
+      teacher, apply, backbone, config, mesh, inner=config.finetune.inner
+    ),
     arguments=(
       described(frozen, whole),
       described(backbone.null_text(), whole),

@@ -27,6 +27,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experts.claims import finished, work
+from experts.packing import inner_of
 from experts.prompts import read_prompts
 from experts.teacher import Teacher, declare, find, open_backbone
 from experts.wave_files import (
@@ -40,7 +41,7 @@ from suti.diffusion.samplers import row_keys
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
-from suti.parallel.mesh import batch_sharding, make_mesh, replicated
+from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
 from suti.schema import Candidate, Prompt, content_key
 from suti.stage import Stage, main, stage
 
@@ -125,15 +126,22 @@ def _draw_waves(
   config, workdir: Path, names: Sequence[str], *, folder: Path
 ) -> None:
   """Draws what nobody has drawn, with weights from the disk."""
-  mesh = make_mesh(config.mesh)
+  mesh = flat_mesh()
   teacher = find(config.finetune.teacher)
   backbone = open_backbone(config)
   apply, trainable, frozen = declare(teacher, backbone, config)
   frozen = jax.device_put(frozen, replicated(mesh))
-  draw = make_draw_wave(
-    teacher, apply, backbone, frozen, config, mesh=mesh, workdir=workdir
-  )
   weights = workdir / "experts/finetune"
+  draw = make_draw_wave(
+    teacher,
+    apply,
+    backbone,
+    frozen,
+    config,
+    inner=inner_of(config.finetune, weights),
+    mesh=mesh,
+    workdir=workdir,
+  )
   experts = {
     name: read_json(weights / f"{name}.json")["experts"] for name in names
   }
@@ -162,6 +170,7 @@ def make_draw_wave(
   frozen,
   config,
   *,
+  inner: str,
   mesh: Mesh,
   workdir: Path,
 ) -> Callable[..., None]:
@@ -169,10 +178,10 @@ def make_draw_wave(
 
   It is (params, name, experts, folder) -> None: parameters with E in front on
   the devices, the name of the wave, its experts as fields of `Expert` (without
-  the padding), and the folder of this stage.
+  the padding), and the folder of this stage. `inner` is that of `map_experts`.
   """
   vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
-  draw = make_draw(teacher, apply, backbone, config, mesh)
+  draw = make_draw(teacher, apply, backbone, config, mesh, inner=inner)
   null = backbone.null_text()
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
@@ -249,7 +258,7 @@ def candidate_of(
 
 
 def make_draw(
-  teacher: Teacher, apply, backbone: Backbone, config, mesh: Mesh
+  teacher: Teacher, apply, backbone: Backbone, config, mesh: Mesh, *, inner: str
 ) -> Callable[..., jax.Array]:
   """Makes the compiled program; returns it.
 
@@ -271,7 +280,6 @@ def make_draw(
     )
     return backbone.codec.decode(vae_params, x_BHWC)
 
-  inner = "map" if config.finetune.inner == "map" else "vmap"
   draw_all = map_experts(draw_expert, mesh, inner=inner)
   return jax.jit(
     lambda frozen, null, vae_params, params, request: draw_all(

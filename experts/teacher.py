@@ -92,13 +92,22 @@ def open_backbone(config) -> Backbone:
   backbone = load_backbone(
     config.backbone, text_dtype=config.finetune.text_dtype, text_on_host=True
   )
+  check_size(backbone, config)
+  return backbone
+
+
+def check_size(backbone: Backbone, config) -> None:
+  """Sees that a backbone makes pictures of the config's size.
+
+  Raises:
+    ValueError: it does not.
+  """
   if backbone.size_px != config.size_px:
     raise ValueError(
       f"config.size_px={config.size_px}, but config.backbone="
       f"'{config.backbone}' makes pictures of {backbone.size_px} px: set "
       f"config.size_px={backbone.size_px}."
     )
-  return backbone
 
 
 def declare(

@@ -201,6 +201,7 @@ def map_experts(
 
   Returns: (shared, *trees with leading E) -> tree with leading E.
   """
+  assert inner in ("vmap", "map"), inner
 
   def device(shared, experts):
     def one(rows):

@@ -99,7 +99,7 @@ _AXIS = Rule(kind=int, low=-1, remedy="-1 takes the devices that are left")
 # Sections of a config and their fields. `method` is open: what it holds beside
 # these is the method's own affair.
 FIELDS: Mapping[str, Mapping[str, Rule]] = {
-  "mesh": {"expert": _AXIS, "data": _AXIS, "fsdp": _AXIS},
+  "mesh": {"data": _AXIS, "fsdp": _AXIS},
   "mine": {
     "source": _choice("world", "heldout", "folder", "table"),
     "path": _text(empty=True),
@@ -443,7 +443,7 @@ def _check_sources(config: Mapping[str, Any]) -> None:
 
 
 def _check_mesh(config: Mapping[str, Any]) -> None:
-  """What is split over devices divides by their number, where it is known."""
+  """A batch of training divides by its devices, where they are counted."""
   mesh = config["mesh"]
   for axis, size in mesh.items():
     if size == 0:
@@ -456,22 +456,16 @@ def _check_mesh(config: Mapping[str, Any]) -> None:
       f"config.mesh={dict(mesh.items())}: expected -1 for one axis at most; "
       "give the others a number of devices."
     )
-  for field, axes in (
-    ("train.batch_size", ("data", "fsdp")),
-    ("apprentice_sample.batch_size", ("data", "fsdp")),
-    ("finetune.experts_per_wave", ("expert",)),
-  ):
-    section, name = field.split(".")
-    split = [axis for axis in axes if mesh[axis] > 1]
-    num_devices = math.prod(mesh[axis] for axis in split)
-    size = config[section][name]
-    if size % num_devices:
-      quoted = " x ".join(f"'{axis}'" for axis in split)
-      raise ValueError(
-        f"config.{field}={size} is not divisible by the {num_devices} devices "
-        f"of mesh axis {quoted}: use a multiple of {num_devices} or set "
-        f"config.mesh.{split[0]}."
-      )
+  split = [axis for axis in ("data", "fsdp") if mesh[axis] > 1]
+  num_devices = math.prod(mesh[axis] for axis in split)
+  size = config["train"]["batch_size"]
+  if size % num_devices:
+    quoted = " x ".join(f"'{axis}'" for axis in split)
+    raise ValueError(
+      f"config.train.batch_size={size} is not divisible by the {num_devices} "
+      f"devices of mesh axis {quoted}: use a multiple of {num_devices} or set "
+      f"config.mesh.{split[0]}."
+    )
 
 
 def _check_prices(config: Mapping[str, Any]) -> None:

@@ -73,6 +73,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.diffusion": (("suti.diffusion", "suti.values"), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
   "suti.parallel.hosts": (("suti.io.files",), JAX),
+  "suti.parallel.preflight": (("suti.io.files", "suti.parallel"), JAX),
   "suti.io.files": ((), NUMPY),
   "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (

@@ -144,11 +144,6 @@ MISTAKES = {
     "config.train.warmup_steps=10 and the share config.train.decay=1.0 of 100 "
     "steps overlap: lower one, or raise config.train.num_steps.",
   ),
-  "drawn at once and mesh": (
-    {"mesh.data": 8, "apprentice_sample.batch_size": 9},
-    "config.apprentice_sample.batch_size=9 is not divisible by the 8 devices "
-    "of mesh axis 'data': use a multiple of 8 or set config.mesh.data.",
-  ),
   "batch and mesh": (
     {"mesh.data": 8, "train.batch_size": 30},
     "config.train.batch_size=30 is not divisible by the 8 devices of mesh axis "
@@ -159,11 +154,6 @@ MISTAKES = {
     "config.train.batch_size=4 is not divisible by the 8 devices of mesh axis "
     "'data' x 'fsdp': use a multiple of 8 or set config.mesh.data.",
   ),
-  "wave and mesh": (
-    {"mesh.expert": 8},
-    "config.finetune.experts_per_wave=4 is not divisible by the 8 devices of "
-    "mesh axis 'expert': use a multiple of 8 or set config.mesh.expert.",
-  ),
   "an axis of nothing": (
     {"mesh.data": 0},
     "config.mesh.data=0: expected a number of devices, or -1 for those that "
@@ -171,7 +161,7 @@ MISTAKES = {
   ),
   "two axes of the rest": (
     {"mesh.data": -1, "mesh.fsdp": -1},
-    "config.mesh={'data': -1, 'expert': 1, 'fsdp': -1}: expected -1 for one "
+    "config.mesh={'data': -1, 'fsdp': -1}: expected -1 for one "
     "axis at most; give the others a number of devices.",
   ),
   "no regular expression": (

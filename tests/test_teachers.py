@@ -23,7 +23,7 @@ from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
 from suti.conditions import ask
 from suti.nn.param import functional
-from suti.parallel.mesh import batch_sharding, make_mesh
+from suti.parallel.mesh import batch_sharding, flat_mesh
 from suti.schema import Prompt
 from tests import tiny, tiny_pipelines
 from tests.experts import inputs
@@ -71,9 +71,7 @@ def tuned(request, tmp_path_factory):
     batch_size=8,
     learning_rate=1e-2,
   )
-  mesh = make_mesh(
-    {"expert": 1, "data": 1, "fsdp": 1}, devices=jax.devices()[:1]
-  )
+  mesh = flat_mesh(jax.devices()[:1])
   found = teacher.find(name)
   apply, trainable, frozen = teacher.declare(found, backbone, config)
   tx = tuning.make_optimizer(config.finetune)
@@ -205,7 +203,12 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
     asked, tuned.backbone, places=range(3), num_experts=1
   )
   draw = sample.make_draw(
-    tuned.found, tuned.apply, tuned.backbone, tuned.config, tuned.mesh
+    tuned.found,
+    tuned.apply,
+    tuned.backbone,
+    tuned.config,
+    tuned.mesh,
+    inner="vmap",
   )
   shared = (
     tuned.frozen,

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """
   config = suti_imagen64.get_config(arg).unlock()
   # 2.5B parameters and their state, split over eight devices.
-  config.mesh = ConfigDict({"expert": 1, "data": -1, "fsdp": 8})  # choice
+  config.mesh.update(data=-1, fsdp=8)  # choice
   config.train.update(
     method="suti",
     init="models/imagen64",

@@ -33,7 +33,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config.backbone = "models/stable-diffusion-v1-5"
   config.clip = "models/clip-vit-large-patch14"
   config.identity = "models/dino-vits16"
-  config.mesh = ConfigDict({"expert": -1, "data": 1, "fsdp": 1})
   config.mine.update(
     source="table",
     path=arg,

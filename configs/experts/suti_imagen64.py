@@ -32,7 +32,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config.backbone = "models/imagen64"
   config.clip = "models/clip-vit-large-patch14"
   config.identity = "models/dino-vits16"
-  config.mesh = ConfigDict({"expert": -1, "data": 1, "fsdp": 1})
   config.mine.update(
     source="table",
     path=arg,
@@ -51,8 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
     learning_rate=1e-5,
     optimizer="adafactor",
     weighting="uniform",
-    experts_per_wave=400,
-    # One a core, as in the paper, on however many there are: a chip of TPU v4
+    # One a core, as in the paper, on however many a host has: a chip of TPU v4
     # is what the paper calls a core of 32 GB.
     experts_per_device="1",
     inner="map",  # choice: one expert a core leaves nothing to vmap

@@ -31,13 +31,27 @@ def check_out(name: str) -> Path:
       f"--out={name}: expected the name of a PNG file; call it "
       f"{out.with_suffix('.png')}."
     )
+  return check_file(name, flag="--out")
+
+
+def check_file(name: str, *, flag: str) -> Path:
+  """The path of a file to be written, before anything is computed.
+
+  Args:
+    name: as it was given.
+    flag: by which.
+
+  Raises:
+    ValueError: it is a folder, or there can be no folder for it.
+  """
+  out = Path(name)
   if out.is_dir():
-    raise ValueError(f"--out={name} is a folder: give the name of a file.")
+    raise ValueError(f"{flag}={name} is a folder: give the name of a file.")
   try:
     out.parent.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise ValueError(
-      f"--out={name}: its folder cannot be made ({error.strerror}): give "
+      f"{flag}={name}: its folder cannot be made ({error.strerror}): give "
       "another place."
     ) from error
   return out

@@ -26,7 +26,10 @@ _HEADINGS = (
 
 
 def as_data(
-  rows: Sequence[Mapping[str, Any]], topology: Any, assumptions: Any
+  models: Sequence[str],
+  rows: Sequence[Mapping[str, Any]],
+  topology: Any,
+  assumptions: Any,
 ) -> dict[str, Any]:
   """The whole plan, for a program to read."""
   chip = topology.chip
@@ -41,6 +44,7 @@ def as_data(
       "ici_bandwidth": chip.ici_bandwidth,
     },
     "share_of_peak": assumptions.share_of_peak,
+    "models": list(models),
     "subjects": assumptions.num_subjects,
     "price_per_chip_hour": assumptions.price,
     "stages": list(rows),
@@ -48,9 +52,12 @@ def as_data(
 
 
 def table(
-  rows: Sequence[Mapping[str, Any]], topology: Any, assumptions: Any
+  models: Sequence[str],
+  rows: Sequence[Mapping[str, Any]],
+  topology: Any,
+  assumptions: Any,
 ) -> str:
-  """The plan as text: what each program is, then what the work takes."""
+  """The plan as text: of what, what each program is, what the work takes."""
   chip = topology.chip
   lines = [
     f"{topology.name}: {topology.num_chips} chip"
@@ -58,6 +65,7 @@ def table(
     f"{chip.peak_flops / 1e12:g} TFLOP/s, {chip.program_bytes / _GIB:.2f} GiB "
     f"for programs at {chip.hbm_bandwidth / 1e9:g} GB/s, "
     f"{chip.ici_bandwidth / 1e9:g} GB/s to its neighbours.",
+    *models,
     "",
     *_aligned([_HEADINGS, *(_cells(row) for row in rows)]),
     "",
@@ -69,7 +77,9 @@ def table(
     "(config.plan.share_of_peak), memory and links at all of theirs, and the",
     "schedule by the compiler's own count of cycles. Least: all at their "
     "peaks. Nothing is counted",
-    "but these programs.",
+    "but these programs. Chip-hours are the whole slice's, though filter works "
+    "on one chip of it",
+    "and apprentice.sample on one host's.",
   ]
   return "\n".join(lines)
 
@@ -107,11 +117,11 @@ def _lines(
   row: Mapping[str, Any], topology: Any, assumptions: Any
 ) -> list[str]:
   """The rest of a stage in words."""
-  name, room = row["stage"], topology.chip.program_bytes / _GIB
+  name = row["stage"]
   if not row["fits"]:
     return [
       f"{name} does not fit: {row['total_bytes'] / _GIB:.2f} GiB of "
-      f"{room:.2f}; --search finds what does."
+      f"{row['room_bytes'] / _GIB:.2f}; {row['remedy']}."
     ]
   words = []
   if rate := row.get("subjects_per_chip_hour"):

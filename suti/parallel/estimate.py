@@ -37,9 +37,8 @@ class Assumptions:
   price: float | None
 
 
-def fits(report: Report, topology: Topology) -> bool:
-  """Whether a chip has room for a program."""
-  room = topology.chip.program_bytes
+def fits(report: Report, room: int) -> bool:
+  """Whether a chip that has so many bytes for a program has room for it."""
   return not report.too_large and report.total_bytes <= room
 
 
@@ -49,6 +48,8 @@ def estimate(
   report: Report,
   topology: Topology,
   assumptions: Assumptions,
+  *,
+  room: int,
 ) -> dict[str, Any]:
   """All that a plan says of a stage, as plain data.
 
@@ -56,8 +57,11 @@ def estimate(
     stage: its module.
     program: what was compiled.
     report: of it.
-    topology: the slice, all of which works on the stage.
+    topology: the slice. Its chip-hours are those of all its chips, as they are
+      paid for, though some stages leave most of them idle: `experts.filter`
+      works on one, `apprentice.sample` on those of the first host.
     assumptions: see there.
+    room: bytes of a chip that the program may take.
 
   Returns: numbers by name; bytes and seconds, of one device and one run where
     the name does not say otherwise. Of a program that does not fit, no times.
@@ -66,15 +70,16 @@ def estimate(
   row: dict[str, Any] = {
     "stage": stage,
     "at_once": program.at_once,
+    "replicas": program.replicas,
     "parameters": program.num_parameters,
-    "fits": fits(report, topology),
+    "fits": fits(report, room),
     "total_bytes": report.total_bytes,
     "argument_bytes": report.argument_bytes,
     "output_bytes": report.output_bytes,
     "alias_bytes": report.alias_bytes,
     "temp_bytes": report.temp_bytes,
     "code_bytes": report.code_bytes,
-    "room_bytes": chip.program_bytes,
+    "room_bytes": room,
     "compile_seconds": report.compile_s,
   }
   if not row["fits"]:
@@ -88,7 +93,8 @@ def estimate(
   seconds = times[limit]
   groups = 1
   if program.subjects is not None:
-    groups = math.ceil(assumptions.num_subjects / program.subjects)
+    at_once = program.subjects * program.replicas
+    groups = math.ceil(assumptions.num_subjects / at_once)
   hours = groups * program.calls * seconds / 3600
   chip_hours = hours * topology.num_chips
   row |= {
@@ -110,7 +116,8 @@ def estimate(
     else chip_hours * assumptions.price,
   }
   if program.subjects is not None and seconds:
-    each = program.calls * topology.num_chips / program.subjects / 3600
+    done = program.subjects * program.replicas
+    each = program.calls * topology.num_chips / done / 3600
     row["subjects_per_chip_hour"] = 1 / (each * seconds)
     row["most_per_chip_hour"] = 1 / (each * row["least_seconds"])
   return row

@@ -14,6 +14,9 @@ from typing import Any
 
 import jax
 
+# Of the room that there is: allocators leave gaps, and the programs that start
+# a wave and draw its candidates have temporaries of their own.
+SHARE = 0.9
 # Compilations after the first two: each may take minutes.
 _TRIES = 4
 

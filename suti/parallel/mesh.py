@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mesh of devices: axes `expert`, `data`, `fsdp`.
+"""Meshes of devices: of training, axes `data` and `fsdp`; of all else, flat.
 
-Experts need nothing of each other, so finetuning spreads them over all axes.
-Training spreads its batch over all axes too, and its parameters over `fsdp`
-(`suti.parallel.rules`). This is the one place that makes a mesh. Axis types are
-Auto: the compiler places what we do not.
+Training spreads its batch over both axes, and its parameters over `fsdp`
+(`suti.parallel.rules`). Experts, and pictures that are drawn, need nothing of
+each other: they are spread over the devices of one host, whatever its number.
+This is the one place that makes a mesh. Axis types are Auto: the compiler
+places what we do not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,17 +16,17 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXES = ("expert", "data", "fsdp")
+AXES = ("data", "fsdp")
 
 
 def make_mesh(
   config: Mapping[str, int], *, devices: Sequence[Any] | None = None
 ) -> Mesh:
-  """Lays the devices out along the three axes.
+  """Lays the devices of training out along its two axes.
 
   Args:
-    config: `config.mesh`: devices along "expert", "data" and "fsdp"; one of
-      them may be -1, which takes those that the others leave.
+    config: `config.mesh`: devices along "data" and "fsdp"; one of them may be
+      -1, which takes those that the other leaves.
     devices: what to lay out; those of this host if None. Where there are
       several hosts (`suti.parallel.hosts`), `jax.devices()` are those of all.
 
@@ -53,19 +54,38 @@ def make_mesh(
       f" of {_owner(devices)}: set the axes so that their product is"
       f" {len(devices)}, or one of them to -1."
     )
+  return _lay_out(devices, sizes)
+
+
+def flat_mesh(devices: Sequence[Any] | None = None) -> Mesh:
+  """All devices in a row, for work whose parts need nothing of each other.
+
+  Args:
+    devices: those of this host if None.
+  """
+  devices = jax.local_devices() if devices is None else list(devices)
+  return _lay_out(devices, {"device": len(devices)})
+
+
+def _lay_out(devices: Sequence[Any], sizes: Mapping[str, int]) -> Mesh:
   # make_mesh alone knows which devices are neighbours in a TPU's torus; its
   # axes would be Explicit unless we say otherwise.
   return jax.make_mesh(
     tuple(sizes.values()),
-    AXES,
-    axis_types=(AxisType.Auto,) * len(AXES),
+    tuple(sizes),
+    axis_types=(AxisType.Auto,) * len(sizes),
     devices=devices,
   )
 
 
+def num_hosts(devices: Iterable[Any]) -> int:
+  """How many hosts devices belong to: a process of JAX is one's."""
+  return len({device.process_index for device in devices})
+
+
 def _owner(devices: Sequence[Any]) -> str:
   """Whose devices they are, for messages."""
-  num = len({device.process_index for device in devices})
+  num = num_hosts(devices)
   return "this machine" if num == 1 else f"{num} hosts"
 
 
@@ -85,19 +105,23 @@ def check_batch(field: str, batch_size: int, mesh: Mesh) -> None:
   Args:
     field: the config field it came from, "config.train.batch_size".
     batch_size: of all devices together.
-    mesh: the mesh.
+    mesh: of `make_mesh` or `flat_mesh`.
 
   Raises:
     ValueError: it is no multiple of the number of devices.
   """
-  if batch_size % mesh.size:
-    axes = [axis for axis in mesh.axis_names if mesh.shape[axis] > 1]
-    name = "axis" if len(axes) == 1 else "axes"
-    raise ValueError(
-      f"{field}={batch_size} is not divisible by the {mesh.size} devices of"
-      f" mesh {name} {' x '.join(repr(axis) for axis in axes)}: use a multiple"
-      f" of {mesh.size} or set config.mesh.{axes[0]}."
-    )
+  if batch_size % mesh.size == 0:
+    return
+  split = [axis for axis in AXES if mesh.shape.get(axis, 1) > 1]
+  owner, remedy = "a host", ""
+  if split:
+    owner = f"mesh {'axis' if len(split) == 1 else 'axes'} "
+    owner += " x ".join(map(repr, split))
+    remedy = f" or set config.mesh.{split[0]}"
+  raise ValueError(
+    f"{field}={batch_size} is not divisible by the {mesh.size} devices of"
+    f" {owner}: use a multiple of {mesh.size}{remedy}."
+  )
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

@@ -7,15 +7,15 @@ comes out is the program that would run, so what it holds, computes and sends
 known without the chip: `roofline` gives the least time that its published peaks
 (`suti.parallel.chips`) allow.
 
-Reports are kept in a folder by the hash of the program, the slice and the
-versions, as a large program takes minutes to compile. No stage is known here:
-programs are handed over, with descriptions in the place of arrays.
+Reports are kept in a folder by the hash of the program, the slice, the versions
+and the code that reads them, as a large program takes minutes to compile. No
+stage is known here: programs are handed over, with descriptions in the place of
+arrays.
 """
 
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import os
 import re
 import time
@@ -27,11 +27,12 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from suti.io.files import read_json, write_json
+from suti.parallel import hlo
 from suti.parallel.chips import Chip, Topology
 from suti.parallel.hlo import Costs, read_costs
+from suti.parallel.memory import program_bytes
 
-# Of what is written of a program: raised where a report holds other numbers.
-_FORMAT = 1
 # What a Cloud TPU VM's agents would tell libtpu; nobody is asked.
 _ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -40,6 +41,12 @@ _ENVIRONMENT = {
   "TPU_WORKER_HOSTNAMES": "localhost",
 }
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# What the compiler says of memory that no program has: "Used 41.25G of 30.75G
+# hbm", or "(384.00G) exceeds available HBM (30.75G)".
+_TOO_LARGE = re.compile(
+  r"Used ([\d.]+)([KMGT]?)B? of [\d.]+[KMGT]?B? hbm"
+  r"|\(([\d.]+)([KMGT]?)B?\) exceeds available HBM"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,8 @@ class Program:
     calls: how often it runs, for `subjects` if these are given.
     subjects: how many subjects are done with after `calls` runs; None if the
       stage's work does not grow with them.
+    replicas: how many of it run beside each other on a slice: one on each host
+      where each host works for itself.
   """
 
   function: Any
@@ -63,6 +72,7 @@ class Program:
   at_once: int
   calls: int = 1
   subjects: float | None = None
+  replicas: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +82,7 @@ class Report:
   Attributes:
     argument_bytes, output_bytes, alias_bytes, temp_bytes, code_bytes: what it
       holds while it runs; aliases are outputs in the place of arguments.
+    total_bytes: the most that is held at once.
     costs: what it does.
     too_large: what the compiler said if it does not fit; `total_bytes` is then
       what it would need, and the other numbers are 0.
@@ -83,21 +94,10 @@ class Report:
   alias_bytes: int = 0
   temp_bytes: int = 0
   code_bytes: int = 0
-  needed_bytes: int = 0
+  total_bytes: int = 0
   costs: Costs = dataclasses.field(default_factory=Costs)
   too_large: str = ""
   compile_s: float = 0.0
-
-  @property
-  def total_bytes(self) -> int:
-    """The most that is held at once."""
-    return self.needed_bytes or (
-      self.argument_bytes
-      + self.output_bytes
-      - self.alias_bytes
-      + self.temp_bytes
-      + self.code_bytes
-    )
 
 
 def described(tree: Any, sharding: Any = None) -> Any:
@@ -162,17 +162,15 @@ def inspect(
   if cache is not None:
     file = cache / f"{_hash(lowered.as_text(), topology, effort)}.json"
     if file.is_file():
-      return _from_json(file.read_text(encoding="utf-8"))
+      fields = read_json(file)
+      return Report(**fields | {"costs": Costs(**fields["costs"])})
   started = time.monotonic()
   report = _compile(lowered, effort)
   report = dataclasses.replace(
     report, compile_s=round(time.monotonic() - started, 1)
   )
   if file is not None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(dataclasses.asdict(report)), encoding="utf-8")
-    part.replace(file)
+    write_json(file, dataclasses.asdict(report))
   return report
 
 
@@ -196,9 +194,10 @@ def _compile(lowered: Any, effort: float) -> Report:
     )
   except jax.errors.JaxRuntimeError as error:
     text = str(error)
-    if "RESOURCE_EXHAUSTED" not in text:
+    needed = _needed(text)
+    if needed is None:
       raise
-    return Report(too_large=text.splitlines()[0], needed_bytes=_needed(text))
+    return Report(too_large=text.splitlines()[0], total_bytes=needed)
   memory = compiled.memory_analysis()
   return Report(
     argument_bytes=memory.argument_size_in_bytes,
@@ -206,21 +205,25 @@ def _compile(lowered: Any, effort: float) -> Report:
     alias_bytes=memory.alias_size_in_bytes,
     temp_bytes=memory.temp_size_in_bytes,
     code_bytes=memory.generated_code_size_in_bytes,
+    total_bytes=program_bytes(compiled),
     costs=read_costs(compiled.as_text()),
   )
 
 
-def _needed(text: str) -> int:
-  """Bytes in "Used 41.25G of 30.75G hbm" or "(256.00G) exceeds"."""
-  found = re.search(r"Used ([\d.]+)([KMGT]?)B? of", text) or re.search(
-    r"\(([\d.]+)([KMGT]?)B?\) exceeds", text
-  )
-  return int(float(found[1]) * _UNITS[found[2]]) if found else 2**63 - 1
+def _needed(text: str) -> int | None:
+  """Bytes of a device's memory that an error asks for; None of any other."""
+  found = _TOO_LARGE.search(text)
+  if found is None or "RESOURCE_EXHAUSTED" not in text:
+    return None
+  number, unit = (part for part in found.groups() if part is not None)
+  return int(float(number) * _UNITS[unit])
 
 
 def _hash(text: str, topology: Topology, effort: float) -> str:
   made_of = (
-    _FORMAT,
+    # What a report holds, and how it is read out of a program.
+    [field.name for field in dataclasses.fields(Report)],
+    Path(hlo.__file__).read_text(encoding="utf-8"),
     effort,
     topology.name,
     *map(_version, ("jax", "jaxlib", "libtpu")),
@@ -235,8 +238,3 @@ def _version(package: str) -> str:
     return version(package)
   except PackageNotFoundError:
     return ""
-
-
-def _from_json(text: str) -> Report:
-  fields = json.loads(text)
-  return Report(**fields | {"costs": Costs(**fields["costs"])})

@@ -2,6 +2,7 @@
 """A tiny workdir for the apprentice's stages, as the stages before leave it."""
 
 import contextlib
+import dataclasses
 import pathlib
 
 import jax
@@ -11,9 +12,12 @@ from ml_collections import ConfigDict
 
 import apprentice.sample
 import apprentice.train
+from apprentice.model import declare, save_apprentice
 from configs.quickstart import get_config
+from suti.backbone import load_backbone
 from suti.io.records import write_examples, write_lines, write_records
-from suti.parallel.mesh import make_mesh
+from suti.nn.param import without
+from suti.parallel.mesh import flat_mesh, make_mesh
 from suti.schema import Cluster, Example, Prompt
 from suti.stage import stage
 from tests.tiny import SIZE_PX
@@ -44,13 +48,14 @@ def make_config(
 @contextlib.contextmanager
 def on_devices(num: int):
   """Stages see this many of the emulated devices: fewer compile faster."""
+  devices = jax.devices()[:num]
 
   def few(config, **_):
-    return make_mesh(config, devices=jax.devices()[:num])
+    return make_mesh(config, devices=devices)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(apprentice.train, "make_mesh", few)
-    patch.setattr(apprentice.sample, "make_mesh", few)
+    patch.setattr(apprentice.sample, "flat_mesh", lambda: flat_mesh(devices))
     yield
 
 
@@ -86,6 +91,23 @@ def write_pack(workdir: pathlib.Path, *, num: int = 8) -> None:
   folder = workdir / "experts" / "pack"
   write_examples(folder, draw_examples(num), shard_size=4)
   stage(workdir, "experts/pack", {}).finish({"examples": num})
+
+
+def write_trained(workdir, config):
+  """apprentice/train, finished, without training."""
+  backbone = load_backbone(config.backbone)
+  declared = declare(backbone, name="suti", config=config.method)
+  new = without(declared.spec, backbone.params)
+  rng = np.random.default_rng(0)
+  params = backbone.params | {
+    name: rng.normal(size=p.shape, scale=0.5).astype(np.float32)
+    for name, p in new.items()
+  }
+  model = dataclasses.replace(
+    declared, params=params, sampling=config.apprentice_sample.to_dict()
+  )
+  save_apprentice(model, workdir / "apprentice" / "train" / "model")
+  stage(workdir, "apprentice/train", {}).finish({})
 
 
 def write_benchmark(workdir: pathlib.Path) -> list[Cluster]:

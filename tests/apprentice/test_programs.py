@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A planned program takes what the stage gives the one that it runs."""
 
+import types
+
 import jax
-import numpy as np
 import pytest
 
-from apprentice import programs, train
-from apprentice.generate import make_batch
-from apprentice.model import declare
+from apprentice import programs, sample, train
 from suti.backbone import describe_backbone
-from suti.parallel.mesh import make_mesh
+from suti.parallel.mesh import flat_mesh, make_mesh
 from tests.apprentice import inputs
-from tests.tiny import SIZE_PX
+from tests.tiny import write_latent_backbone
 
 
 class AskedError(Exception):
@@ -20,6 +19,10 @@ class AskedError(Exception):
 
 def kinds(tree):
   return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
+
+
+def places(tree):
+  return jax.tree.map(lambda x: x.sharding, tree)
 
 
 def test_a_step_of_training(tiny_backbone, tmp_path, monkeypatch):
@@ -32,33 +35,58 @@ def test_a_step_of_training(tiny_backbone, tmp_path, monkeypatch):
   config.lock()
 
   def record(*arguments):
-    raise AskedError(
-      kinds(list(arguments)), jax.tree.map(lambda x: x.sharding, arguments[0])
-    )
+    raise AskedError(kinds(list(arguments)), places(arguments[0]))
 
   monkeypatch.setattr(train, "make_step", lambda *_, **__: record)
   with pytest.raises(AskedError) as caught:
     train.run(config, tmp_path)
-  taken, places = caught.value.args
+  taken, where = caught.value.args
   mesh = make_mesh(config.mesh)
   backbone = describe_backbone(config.backbone)
   program = programs.train(config, backbone, mesh, per_device=1)
   assert kinds(list(program.arguments)) == taken
-  planned = jax.tree.map(lambda x: x.sharding, program.arguments[0])
-  assert planned == places
+  assert places(program.arguments[0]) == where
   assert program.calls == 4
 
 
-def test_a_drawing_of_the_benchmark(tiny_backbone):
-  config = inputs.make_config(tiny_backbone, num_devices=8)
-  backbone = describe_backbone(config.backbone)
-  program = programs.sample(
-    config, backbone, make_mesh(config.mesh), per_device=2
+def test_a_drawing_of_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
+  """Arrays and places."""
+  config = inputs.make_config(tiny_backbone).unlock()
+  config.apprentice_sample.batch_size = 16
+  inputs.write_trained(tmp_path, config.lock())
+  inputs.write_benchmark(tmp_path)
+
+  def lower(*arguments):
+    raise AskedError(kinds(list(arguments)), places(arguments))
+
+  jitted = types.SimpleNamespace(lower=lower)
+  monkeypatch.setattr(
+    sample,
+    "jax",
+    types.SimpleNamespace(jit=lambda _: jitted, device_put=jax.device_put),
   )
-  apprentice = declare(backbone, name=config.train.method, config=config.method)
-  shown = config.apprentice_sample.num_demonstrations
-  picture = np.zeros((SIZE_PX, SIZE_PX, 3), np.uint8)
-  row = ("a dog", [picture] * shown, ["a dog"] * shown)
-  batch = make_batch(apprentice, [row] * 16, num_demonstrations=shown)
-  assert kinds(program.arguments[2]) == kinds(batch)
+  with pytest.raises(AskedError) as caught:
+    sample.run(config, tmp_path)
+  program = programs.sample(
+    config, describe_backbone(config.backbone), flat_mesh(), per_device=2
+  )
+  taken, where = caught.value.args
+  assert kinds(list(program.arguments)) == taken
+  assert places(program.arguments) == where
   assert program.at_once == 16
+
+
+@pytest.mark.parametrize(("num_hosts", "dtype"), [(1, "float16"), (2, "uint8")])
+def test_latents_are_kept_by_one_host_alone(
+  tmp_path, monkeypatch, num_hosts, dtype
+):
+  """As many processes cannot share what one of them writes."""
+  config = inputs.make_config(write_latent_backbone(tmp_path / "base"))
+  monkeypatch.setattr(programs, "num_hosts", lambda _: num_hosts)
+  program = programs.train(
+    config,
+    describe_backbone(config.backbone),
+    make_mesh(config.mesh),
+    per_device=1,
+  )
+  assert program.arguments[3]["image"].dtype == dtype

@@ -1,38 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 7: every prompt drawn, seeds of their own, shards that resume."""
 
-import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
 import apprentice.sample as stage_7
-from apprentice.model import declare, save_apprentice
-from suti.backbone import load_backbone
 from suti.io.files import read_json
 from suti.io.records import read_records
-from suti.nn.param import without
 from suti.schema import Candidate
 from suti.stage import stage
 from tests.apprentice import inputs
-
-
-def write_trained(workdir, config):
-  """apprentice/train, finished, without training."""
-  backbone = load_backbone(config.backbone)
-  declared = declare(backbone, name="suti", config=config.method)
-  new = without(declared.spec, backbone.params)
-  rng = np.random.default_rng(0)
-  params = backbone.params | {
-    name: rng.normal(size=p.shape, scale=0.5).astype(np.float32)
-    for name, p in new.items()
-  }
-  model = dataclasses.replace(
-    declared, params=params, sampling=config.apprentice_sample.to_dict()
-  )
-  save_apprentice(model, workdir / "apprentice" / "train" / "model")
-  stage(workdir, "apprentice/train", {}).finish({})
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +27,7 @@ def config(tiny_backbone):
 def sampled(config, tmp_path_factory):
   """A workdir with two subjects, two prompts, two pictures each drawn."""
   workdir = tmp_path_factory.mktemp("sample")
-  write_trained(workdir, config)
+  inputs.write_trained(workdir, config)
   inputs.write_benchmark(workdir)
   with (
     inputs.on_devices(1),
@@ -107,7 +86,7 @@ def test_times_are_of_all_shards(sampled):
 
 
 def test_a_killed_run_goes_on_at_its_shard(sampled, config, tmp_path):
-  write_trained(tmp_path, config)
+  inputs.write_trained(tmp_path, config)
   inputs.write_benchmark(tmp_path)
   ours, theirs = (
     folder / "apprentice" / "sample" for folder in (tmp_path, sampled)
@@ -145,7 +124,7 @@ def test_an_apprentice_that_was_not_trained(config, tmp_path):
 
 
 def test_a_batch_that_the_devices_cannot_share(config, sampled, tmp_path):
-  write_trained(tmp_path, config)
+  inputs.write_trained(tmp_path, config)
   inputs.write_benchmark(tmp_path)
   with pytest.raises(
     ValueError, match=r"config\.apprentice_sample\.batch_size=3 is not"

@@ -7,12 +7,15 @@ tests/parallel/test_aot.py's.
 
 import importlib.util
 import json
+import types
 
 import jax
 import pytest
 
+import apprentice.programs
+import experts.programs
 from configs import quickstart
-from suti.cli import plan_table
+from suti.cli import plan_stages, plan_table
 from suti.parallel import preflight
 from suti.parallel.chips import parse_topology
 from suti.parallel.estimate import Assumptions
@@ -33,7 +36,7 @@ def command(root, monkeypatch, tmp_path, tiny_backbone, tiny_clip):
     f"--config.clip={tiny_clip}",
     f"--config.identity={tiny_clip}",
     "--config.size_px=16",
-    "--config.mesh.expert=4",
+    "--config.mesh.data=4",
   )
 
 
@@ -62,7 +65,16 @@ def test_a_program_is_compiled_once(command, capsys, monkeypatch):
   assert capsys.readouterr().out == first
 
 
-def test_mistakes_are_one_line(command, capsys):
+def test_a_report_that_other_code_has_read_is_not_taken(tmp_path, monkeypatch):
+  topology = parse_topology("v5e:2x2")
+  before = preflight._hash("program", topology, 0.0)
+  assert before == preflight._hash("program", topology, 0.0)
+  (tmp_path / "hlo.py").write_text("# another")
+  monkeypatch.setattr(preflight.hlo, "__file__", str(tmp_path / "hlo.py"))
+  assert before != preflight._hash("program", topology, 0.0)
+
+
+def test_mistakes_are_one_line(command, capsys, monkeypatch, tmp_path):
   def said(*more, leave=()):
     kept = [x for x in command if not x.startswith(tuple(leave))]
     return error_of(capsys, *kept, *more)
@@ -80,6 +92,14 @@ def test_mistakes_are_one_line(command, capsys):
     "--config.plan.share_of_peak=2"
   )
   assert "Unexpected argument 'more'" in said("more")
+  assert said("--config.size_px=64").endswith(
+    "makes pictures of 16 px: set config.size_px=16."
+  )
+  with monkeypatch.context() as patch:
+    patch.setattr(preflight, "inspect", None)  # would fail if called
+    assert said(f"--json={tmp_path}") == (
+      f"Error: --json={tmp_path} is a folder: give the name of a file."
+    )
 
 
 def test_without_libtpu_it_says_what_to_install(root, capsys, monkeypatch):
@@ -110,25 +130,241 @@ def test_data_need_not_be_there(root, capsys, monkeypatch):
   assert start("plan", config, "--topology=v4:2x2x1") == 0
   said = capsys.readouterr().out
   assert "2.13G" in said and "1,800,000 subjects" in said
+  assert (
+    "backbone: models/imagen64 is not here; what config.plan.backbone describes"
+  ) in said
 
 
-def test_search_finds_what_fits(command, capsys, monkeypatch):
+def test_a_model_that_is_here_is_planned_whatever_the_config_describes(
+  root, capsys, monkeypatch
+):
+  monkeypatch.setattr(preflight, "devices", lambda _: jax.devices()[:1])
+  monkeypatch.setattr(
+    preflight,
+    "inspect",
+    lambda *_, **__: preflight.Report(costs=Costs(bytes=1)),
+  )
+  config = f"--config={root / 'configs/experts/lora_sd15.py'}"
+  command = (
+    "plan",
+    config,
+    "--topology=v5e:1x1",
+    "--config.backbone=world_base",
+  )
+  assert error_of(capsys, *command).endswith(
+    "makes pictures of 64 px: set config.size_px=64."
+  )
+  assert start(*command, "--config.size_px=64") == 0
+  said = capsys.readouterr().out
+  assert "backbone: world_base\n" in said
+  assert "860M" not in said
+
+
+@pytest.fixture
+def planned(command, tmp_path, monkeypatch):
+  """The rows of a plan by stage: an expert takes a tenth of a chip's room.
+
+  As much is taken by what experts share, and a picture needs half of it.
+  """
   room = parse_topology("v5e:2x2").chip.program_bytes
 
   def inspect(program, topology, **_):
-    # A fixed part, and a tenth of the room for each expert of a device.
     return preflight.Report(
-      temp_bytes=room * (program.at_once // 4 + 1) // 10,
+      total_bytes=room * (program.at_once // 4 + 1) // 10,
       costs=Costs(bytes=1e9),
     )
 
+  def rows(*arguments):
+    out = tmp_path / "plan.json"
+    assert start(*command, *arguments, f"--json={out}") == 0
+    return {row["stage"]: row for row in json.loads(out.read_text())["stages"]}
+
   monkeypatch.setattr(preflight, "inspect", inspect)
-  only = "--config.plan.stages=('finetune',)"
-  assert start(*command, only, "--search") == 0
-  line = capsys.readouterr().out.split("experts.finetune")[1]
-  assert line.split()[0] == "9"
-  assert start(*command, only, "--config.finetune.experts_per_wave=80") == 0
-  assert "does not fit" in capsys.readouterr().out
+  return rows
+
+
+ONLY = "--config.plan.stages=('{}',)"
+
+
+def test_search_finds_what_a_run_would_choose(planned):
+  """Which leaves a tenth of the room."""
+  only = ONLY.format("finetune")
+  assert planned(only, "--search")["experts.finetune"]["per_device"] == 8
+  auto = "--config.finetune.experts_per_device=auto"
+  row = planned(only, auto)["experts.finetune"]
+  assert (row["per_device"], row["fits"]) == (8, True)
+  few = planned(only, auto, "--subjects=10")["experts.finetune"]
+  assert few["per_device"] == 3
+
+
+def test_experts_are_drawn_as_many_together_as_they_are_tuned(planned):
+  both = "--config.plan.stages=('finetune','sample')"
+  small = "--config.sample.batch_size=1"
+  auto = "--config.finetune.experts_per_device=auto"
+  for arguments in (
+    (both, auto),
+    (both, "--search"),
+    (auto, ONLY.format("sample")),
+  ):
+    row = planned(small, *arguments)["experts.sample"]
+    assert (row["per_device"], row["at_once"]) == (8, 32)
+
+
+def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
+  planned, monkeypatch
+):
+  """Of six a device, one after the other is less: of three it is not needed."""
+  asked = []
+  make = experts.programs.sample
+
+  def recorded(config, *args, **kw):
+    asked.append(config.finetune.inner)
+    return make(config, *args, **kw)
+
+  monkeypatch.setattr(experts.programs, "sample", recorded)
+  for num, inner in ((12, "vmap"), (36, "map")):
+    planned(
+      ONLY.format("sample"),
+      "--config.finetune.inner=auto",
+      f"--config.finetune.experts_per_wave={num}",
+    )
+    assert asked.pop() == inner
+
+
+@pytest.mark.parametrize(
+  ("arguments", "remedy"),
+  [
+    ((ONLY.format("finetune"),), "--search finds what does."),
+    (
+      (ONLY.format("finetune"), "--config.finetune.experts_per_wave=4"),
+      "set config.finetune.remat=True or dtype and master_dtype to 'bfloat16',",
+    ),
+    ((ONLY.format("finetune"), "--search"), "set config.finetune.remat=True"),
+    (
+      (ONLY.format("sample"),),
+      "lower config.sample.batch_size, or tune fewer experts at once, config.",
+    ),
+    (
+      (ONLY.format("filter"), "--search"),
+      "give a smaller judge as config.identity.",
+    ),
+    (
+      (ONLY.format("train"), "--search"),
+      "split its parameters over more chips, config.mesh.fsdp.",
+    ),
+  ],
+)
+def test_what_to_do_where_a_stage_does_not_fit(
+  command, capsys, monkeypatch, arguments, remedy
+):
+  monkeypatch.setattr(
+    preflight,
+    "inspect",
+    lambda *_, **__: preflight.Report(total_bytes=2**40, too_large="no"),
+  )
+  more = "--config.finetune.experts_per_wave=8"
+  assert start(*command, more, *arguments) == 0
+  said = capsys.readouterr().out
+  assert f"GiB of 15.75; {remedy}" in said or f"GiB of 14.17; {remedy}" in said
+  assert ("--search" in said) == (remedy == "--search finds what does.")
+
+
+def test_each_host_tunes_its_own_experts_and_one_draws_the_benchmark(
+  command, monkeypatch, tmp_path
+):
+  """Two hosts of four: training alone takes the devices of both."""
+  meshes = {}
+
+  def record(stage):
+    def make(config, backbone, mesh, *, per_device):
+      meshes[stage] = (mesh.size, per_device)
+      return preflight.Program(
+        function=None, arguments=(), num_parameters=1, subjects=8, at_once=8
+      )
+
+    return make
+
+  for package, stage in (
+    (experts, "finetune"),
+    (experts, "sample"),
+    (apprentice, "train"),
+    (apprentice, "sample"),
+  ):
+    name = f"{package.__name__}.{stage}"
+    monkeypatch.setattr(package.programs, stage, record(name))
+
+  def fake(devices):
+    return types.SimpleNamespace(size=len(devices))
+
+  monkeypatch.setattr(plan_stages, "flat_mesh", fake)
+  monkeypatch.setattr(
+    plan_stages, "make_mesh", lambda _, devices: fake(devices)
+  )
+  monkeypatch.setattr(
+    preflight,
+    "devices",
+    lambda _: [types.SimpleNamespace(process_index=n // 4) for n in range(8)],
+  )
+  monkeypatch.setattr(
+    preflight,
+    "inspect",
+    lambda *_, **__: preflight.Report(costs=Costs(bytes=1)),
+  )
+  out = tmp_path / "plan.json"
+  assert (
+    start(
+      *command,
+      "--topology=v5e:2x4",
+      "--config.finetune.experts_per_wave=16",
+      "--config.plan.stages=('finetune','sample','train','apprentice_sample')",
+      f"--json={out}",
+    )
+    == 0
+  )
+  assert meshes == {
+    "experts.finetune": (4, 4),
+    "experts.sample": (4, 4),
+    "apprentice.train": (8, 1),
+    "apprentice.sample": (4, 2),
+  }
+  rows = json.loads(out.read_text())["stages"]
+  assert [row["replicas"] for row in rows] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+  ("text", "num_bytes"),
+  [
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 41.25G "
+      "of 30.75G hbm. Exceeded hbm capacity by 10.50G.",
+      41.25 * 2**30,
+    ),
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+      "for HLO temporaries (384.00G) exceeds available HBM (15.75G).",
+      384 * 2**30,
+    ),
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 20.00M "
+      "of 16.00M vmem. Exceeded vmem capacity by 4.00M.",
+      None,
+    ),
+    ("RESOURCE_EXHAUSTED: of something else", None),
+    ("INTERNAL: Used 41.25G of 30.75G hbm", None),
+  ],
+)
+def test_only_a_devices_memory_makes_a_program_too_large(text, num_bytes):
+  class Lowered:
+    def compile(self, **_):
+      raise jax.errors.JaxRuntimeError(text)
+
+  if num_bytes is None:
+    with pytest.raises(jax.errors.JaxRuntimeError):
+      preflight._compile(Lowered(), 0.0)
+    return
+  report = preflight._compile(Lowered(), 0.0)
+  assert report.total_bytes == num_bytes
+  assert report.too_large == text
 
 
 def test_long_work_is_told_in_days():
@@ -159,7 +395,7 @@ def test_long_work_is_told_in_days():
     "most_per_chip_hour": 60.0,
   }
   assumed = Assumptions(share_of_peak=0.4, num_subjects=28_800, price=None)
-  text = plan_table.table([row], parse_topology("v4:2x2x1"), assumed)
+  text = plan_table.table([], [row], parse_topology("v4:2x2x1"), assumed)
   assert "28,800 subjects in 10 days" in text
   assert "30 experts a chip-hour, 60 at most" in text
   assert "69,999 chip-hours" in text

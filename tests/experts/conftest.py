@@ -60,7 +60,7 @@ def compiled_once():
 def _remember(make):
   made = {}
 
-  def remembered(*args):
+  def remembered(*args, **kw):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
     (base,) = [x for x in args if isinstance(x, Backbone)]
@@ -68,9 +68,9 @@ def _remember(make):
     program = dict(config.get("sample", config))
     for field in NO_PROGRAM:
       program.pop(field, None)
-    key = f"{args[0].paper} {base.name} {mesh} {program}"
+    key = f"{args[0].paper} {base.name} {mesh} {program} {kw}"
     if key not in made:
-      made[key] = Program(make(*args))
+      made[key] = Program(make(*args, **kw))
     return made[key]
 
   return remembered

@@ -32,7 +32,6 @@ def make_config(models: dict[str, pathlib.Path], **finetune) -> ConfigDict:
   config = get_config("tiny").unlock()
   config.size_px = SIZE_PX
   config.update({name: str(path) for name, path in models.items()})
-  config.mesh.expert = -1
   config.mine.max_images = 4
   config.finetune.update(
     num_steps=4,

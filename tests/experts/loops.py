@@ -8,7 +8,7 @@ import numpy as np
 
 from experts import teacher, tuning
 from experts.waves import wave_data
-from suti.parallel.mesh import batch_sharding, make_mesh
+from suti.parallel.mesh import batch_sharding, flat_mesh
 from tests.experts import inputs
 
 NUM_STEPS = 4
@@ -23,10 +23,7 @@ class Loop:
   def __init__(self, backbone, *, num_devices=8, **kw):
     self.config = inputs.make_config({}, num_steps=NUM_STEPS, **kw)
     tune = self.config.finetune
-    self.mesh = make_mesh(
-      {"expert": -1, "data": 1, "fsdp": 1},
-      devices=jax.devices()[:num_devices],
-    )
+    self.mesh = flat_mesh(jax.devices()[:num_devices])
     self.backbone = backbone
     self.teacher = teacher.find(tune.teacher)
     self.apply, self.trainable, self.frozen = teacher.declare(

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many experts a device takes: what a config says, what its memory says."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experts import finetune, packing
+from experts import finetune, packing, sample
 from experts.waves import map_experts
 from suti.io.files import read_json
-from suti.parallel.mesh import batch_sharding, make_mesh
+from suti.parallel.mesh import batch_sharding, flat_mesh
 from tests.experts import inputs
 
 
 @pytest.fixture
 def mesh():
-  return make_mesh({"expert": -1, "data": 1, "fsdp": 1})
+  return flat_mesh()
 
 
 @pytest.fixture
@@ -69,13 +71,33 @@ def test_a_number_is_taken_as_it_is(mesh, tmp_path):
 
 def test_they_run_at_once_where_there_is_room(mesh, room, tmp_path):
   for num, inner in ((16, "vmap"), (64, "vmap"), (72, "map")):
-    tune = settle(mesh, tmp_path, experts_per_wave=num, inner="auto")
+    folder = tmp_path / str(num)
+    tune = settle(mesh, folder, experts_per_wave=num, inner="auto")
     assert (tune.experts_per_wave, tune.inner) == (num, inner)
+    # They are drawn as they were tuned, whoever draws them.
+    asked = inputs.make_config({}, inner="auto").finetune
+    assert packing.inner_of(asked, folder) == inner
   # As large as the wave can become, not as the config lets it.
   tune = settle(
-    mesh, tmp_path, experts_per_wave=800, inner="auto", num_clusters=64
+    mesh, tmp_path / "b", experts_per_wave=800, inner="auto", num_clusters=64
   )
   assert tune.inner == "vmap"
+
+
+def test_of_two_workers_the_faster_one_says_how_large_a_wave_is(
+  mesh, room, tmp_path
+):
+  """And the other decides anew how it runs those."""
+
+  def slow(tune, num):
+    (tmp_path / "packing.json").write_text(
+      '{"experts_per_wave": 80, "inner": "map"}'
+    )
+    return bytes_at(tune, num)
+
+  auto = {"experts_per_device": "auto", "inner": "auto"}
+  tune = settle(mesh, tmp_path, bytes_at=slow, **auto)
+  assert (tune.experts_per_wave, tune.inner) == (80, "map")
 
 
 def test_an_expert_that_does_not_fit_is_one_line(mesh, room, tmp_path):
@@ -144,9 +166,47 @@ def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
   finetune.run(config.lock(), tmp_path)
   folder = "experts/finetune"
   assert read_json(tmp_path / folder / "packing.json") == {
-    "experts_per_wave": 16
+    "experts_per_wave": 16,
+    "inner": "vmap",
   }
   for name in ("wave-00000", "wave-00001"):
     for kind in ("json", "safetensors"):
       path = f"{folder}/{name}.{kind}"
       assert (whole / path).read_bytes() == (tmp_path / path).read_bytes()
+
+
+class AskedError(Exception):
+  """Stands in for the drawing."""
+
+
+@pytest.mark.parametrize("stage", [finetune, sample])
+def test_a_wave_is_drawn_as_it_was_tuned(
+  tuned, clusters, tmp_path, monkeypatch, stage
+):
+  """Room for one a device, of two: one after the other, then as well as now."""
+  config = tuned[1].copy_and_resolve_references().unlock()
+  config.finetune.update(inner="auto", draw_at_once=True)
+  if stage is sample:
+    shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "experts/sample", ignore_errors=True)
+  else:
+    inputs.write_stages(tmp_path, clusters)
+  monkeypatch.setattr(packing, "free_bytes", lambda device, counted: 150)
+  packing.settle(
+    config.finetune,
+    flat_mesh(),
+    bytes_at=lambda tune, num: 100 * num,
+    shared={},
+    num_clusters=20,
+    folder=tmp_path / "experts/finetune",
+  )
+  monkeypatch.setattr(
+    packing, "make_bytes_at", lambda *_: lambda tune, num: 100 * num
+  )
+
+  def ask(*_, inner, **__):
+    raise AskedError(inner)
+
+  monkeypatch.setattr(sample, "make_draw_wave", ask)
+  with pytest.raises(AskedError, match="map"):
+    stage.run(config.lock(), tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from experts import finetune, programs, sample, tuning
 from suti.backbone import describe_backbone
-from suti.parallel.mesh import make_mesh
+from suti.parallel.mesh import flat_mesh
 from tests.experts import inputs
 
 
@@ -53,7 +53,7 @@ def test_a_step_of_a_wave(models, clusters, tmp_path, monkeypatch, changes):
     lambda: finetune.run(config, tmp_path),
   )
   monkeypatch.undo()
-  mesh = make_mesh(config.mesh)
+  mesh = flat_mesh()
   backbone = describe_backbone(config.backbone)
   program = programs.finetune(config, backbone, mesh, per_device=2)
   assert kinds(program.arguments) == taken
@@ -72,7 +72,7 @@ def test_a_drawing_of_candidates(tuned, tmp_path, monkeypatch):
   program = programs.sample(
     config,
     describe_backbone(config.backbone),
-    make_mesh(config.mesh),
+    flat_mesh(),
     per_device=2,
   )
   # A request comes from NumPy as it is: its place is the program's choice.
@@ -98,7 +98,7 @@ def test_subjects_need_as_many_drawings_as_they_have_prompts(models):
   program = programs.sample(
     config.lock(),
     describe_backbone(config.backbone),
-    make_mesh(config.mesh),
+    flat_mesh(),
     per_device=1,
   )
   # Ten pictures an expert, four at once.

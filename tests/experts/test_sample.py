@@ -165,8 +165,8 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
   workdir = copy_of(tuned, "nan_picture")
   make_draw = sample.make_draw
 
-  def spoiled(*args):
-    draw = make_draw(*args)
+  def spoiled(*args, **kw):
+    draw = make_draw(*args, **kw)
 
     def draw_and_spoil(*inputs):
       images = np.array(draw(*inputs))

@@ -9,14 +9,12 @@ from jax.extend.core import jaxprs_in_params
 
 from experts import tuning
 from experts.waves import map_experts
-from suti.parallel.mesh import batch_sharding, make_mesh
+from suti.parallel.mesh import batch_sharding, flat_mesh
 from tests.experts.loops import NUM_STEPS
 
 
 def mesh_of(num_devices):
-  return make_mesh(
-    {"expert": -1, "data": 1, "fsdp": 1}, devices=jax.devices()[:num_devices]
-  )
+  return flat_mesh(jax.devices()[:num_devices])
 
 
 def products_of(jaxpr):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experts.waves import expert_key, make_waves
-from suti.parallel.mesh import check_batch, make_mesh
+from suti.parallel.mesh import check_batch, flat_mesh
 
 KEYS = [f"{i:012x}" for i in (7, 3, 11, 1, 5)]
 
@@ -47,7 +47,7 @@ def test_a_limit_takes_the_first_by_key():
 
 
 def test_experts_that_devices_cannot_share_are_refused():
-  mesh = make_mesh({"expert": -1, "data": 1, "fsdp": 1})
+  mesh = flat_mesh()
   with pytest.raises(ValueError, match=r"experts_per_wave=30 is not divisible"):
     check_batch("config.finetune.experts_per_wave", 30, mesh)
 

@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def test_restores_to_where_the_state_is(tmp_path):
-  mesh = make_mesh({"expert": 1, "data": 2, "fsdp": 4})
+  mesh = make_mesh({"data": 2, "fsdp": 4})
   spread = NamedSharding(mesh, P("fsdp"))
   value = np.arange(32, dtype=np.float32).reshape(8, 4)
   checkpoints = Checkpoints(tmp_path)

@@ -36,7 +36,7 @@ class Large(Module):
     self.out = Linear(8, 24)
 
 
-MESH = {"expert": 1, "data": 1, "fsdp": 8}
+MESH = {"data": 1, "fsdp": 8}
 SHAPES = {  # as a publisher has them
   "conv.weight": (3, 2, 3, 3),
   "conv.bias": (3,),

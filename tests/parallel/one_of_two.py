@@ -53,7 +53,7 @@ def start() -> None:
     seen["held"] = (workdir / "held").exists()
     group.run(work, how="first")
   seen["done"] = (workdir / "done").exists()
-  mesh = make_mesh({"expert": 1, "data": 1, "fsdp": -1}, devices=jax.devices())
+  mesh = make_mesh({"data": 1, "fsdp": -1}, devices=jax.devices())
   seen["devices"] = [mesh.size, len(jax.local_devices())]
   rows = np.arange(8, dtype=np.float32).reshape(4, 2)
   spread = jax.make_array_from_callback(

@@ -17,9 +17,16 @@ import apprentice.programs
 import experts.programs
 from configs import quickstart
 from suti.backbone import describe_backbone
+from suti.parallel import preflight
 from suti.parallel.chips import CHIPS, parse_topology
 from suti.parallel.estimate import fits
-from suti.parallel.mesh import batch_sharding, make_mesh, replicated
+from suti.parallel.mesh import (
+  batch_sharding,
+  flat_mesh,
+  make_mesh,
+  num_hosts,
+  replicated,
+)
 from suti.parallel.preflight import Program, devices, inspect
 from tests.commands import start
 from tests.tiny import SIZE_PX
@@ -39,9 +46,7 @@ def make_config(**mesh):
 
 def product(topology, *, size):
   """A product of two square matrices on each device."""
-  mesh = make_mesh(
-    {"expert": -1, "data": 1, "fsdp": 1}, devices=devices(topology)
-  )
+  mesh = flat_mesh(devices(topology))
   x = jax.ShapeDtypeStruct(
     (mesh.size * size, size), jnp.bfloat16, sharding=batch_sharding(mesh)
   )
@@ -61,6 +66,7 @@ def test_a_device_is_a_chip_and_a_large_product_runs_near_its_peak(name):
   """By the compiler's cycles: the clock in the table is the chip's."""
   topology = parse_topology(name)
   assert len(devices(topology)) == topology.num_chips == 4
+  assert num_hosts(devices(topology)) == 1
   report = inspect(product(topology, size=4096), topology)
   costs, chip = report.costs, topology.chip
   assert costs.flops == 2 * 4096**3
@@ -74,7 +80,7 @@ def test_what_does_not_fit_is_told_with_its_size(kind):
   topology = parse_topology(f"{kind}:{'x'.join('1' * CHIPS[kind].num_axes)}")
   program = product(topology, size=2**18)  # 128 GB each
   report = inspect(program, topology)
-  assert not fits(report, topology)
+  assert not fits(report, topology.chip.program_bytes)
   assert 128 * 2**30 < report.total_bytes < 2**40
   # The room in the table is what the compiler says.
   assert f"{topology.chip.program_bytes / 2**30:.2f}G" in report.too_large
@@ -82,8 +88,8 @@ def test_what_does_not_fit_is_told_with_its_size(kind):
 
 def test_experts_of_a_slice_send_each_other_nothing(tiny_backbone):
   topology = parse_topology("v5e:2x2")
-  config = make_config(expert=-1)
-  mesh = make_mesh(config.mesh, devices=devices(topology))
+  config = make_config()
+  mesh = flat_mesh(devices(topology))
   backbone = describe_backbone(tiny_backbone)
   one, two = (
     inspect(
@@ -93,27 +99,29 @@ def test_experts_of_a_slice_send_each_other_nothing(tiny_backbone):
     for num in (1, 2)
   )
   for report in (one, two):
-    assert fits(report, topology)
+    assert fits(report, topology.chip.program_bytes)
     assert not report.costs.collectives
     assert report.costs.unknown_loops == 0
   assert two.costs.flops == pytest.approx(2 * one.costs.flops, rel=0.1)
 
 
-def test_the_whole_command(tiny_backbone, tiny_clip, root, tmp_path, capsys):
+def test_the_whole_command(
+  tiny_backbone, tiny_clip, root, tmp_path, capsys, monkeypatch
+):
   """Training over `fsdp` sends; what is compiled once is read from then on."""
   out = tmp_path / "plan.json"
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
   command = (
     "plan",
     f"--config={root / 'configs/quickstart.py'}:tiny",
-    "--topology=v5e:2x2",
+    "--topology=v5e:2x4",
     f"--config.backbone={tiny_backbone}",
     f"--config.clip={tiny_clip}",
     f"--config.identity={tiny_clip}",
     f"--config.size_px={SIZE_PX}",
-    "--config.mesh.expert=1",
-    "--config.mesh.fsdp=4",
+    "--config.mesh.fsdp=8",
     "--config.method.num_heads=2",
-    "--config.train.batch_size=4",
+    "--config.train.batch_size=8",
     "--config.finetune.experts_per_wave=4",
     f"--json={out}",
   )
@@ -130,8 +138,18 @@ def test_the_whole_command(tiny_backbone, tiny_clip, root, tmp_path, capsys):
   assert all(row["fits"] for row in stages)
   sends = {row["stage"] for row in stages if row["collective_bytes"]}
   assert sends == {"apprentice.train"}
-  capsys.readouterr()
+  assert {row["stage"]: row["at_once"] for row in stages} == {
+    "experts.finetune": 4,
+    "experts.sample": 16,
+    "experts.filter clip": 64,
+    "experts.filter identity": 64,
+    "apprentice.train": 8,
+    "apprentice.sample": 4,
+  }
+  said = capsys.readouterr().out
+  monkeypatch.setattr(preflight, "_compile", None)  # would fail if called
   assert start(*command) == 0
+  assert capsys.readouterr().out == said
 
 
 def test_training_reports_a_share_of_the_whole_batch(tiny_backbone):

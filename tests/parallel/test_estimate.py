@@ -27,8 +27,10 @@ PROGRAM = Program(
 
 
 def plan(costs, program=PROGRAM, assumed=ASSUMED):
-  report = Report(argument_bytes=1000, costs=costs)
-  return estimate("experts.finetune", program, report, TOPOLOGY, assumed)
+  report = Report(total_bytes=1000, costs=costs)
+  return estimate(
+    "experts.finetune", program, report, TOPOLOGY, assumed, room=1000
+  )
 
 
 def test_subjects_hours_and_money():
@@ -40,6 +42,14 @@ def test_subjects_hours_and_money():
   assert row["cost"] == pytest.approx(26)
   assert row["subjects_per_chip_hour"] == pytest.approx(8)
   assert row["share_of_peak"] == pytest.approx(0.5)
+
+
+def test_hosts_that_work_for_themselves_share_the_subjects():
+  """Two hosts of four: seven groups of sixteen, a quarter of an hour each."""
+  row = plan(COSTS, dataclasses.replace(PROGRAM, replicas=2))
+  assert row["hours"] == pytest.approx(7 * 0.25)
+  assert row["chip_hours"] == pytest.approx(7)
+  assert row["subjects_per_chip_hour"] == pytest.approx(16)
 
 
 def test_what_takes_longest_is_the_time_and_is_named():
@@ -75,14 +85,12 @@ def test_without_a_price_there_is_no_cost():
 
 
 def test_what_does_not_fit_has_no_time():
-  room = CHIP.program_bytes
   for report in (
-    Report(argument_bytes=room, temp_bytes=1),
-    Report(needed_bytes=2 * room, too_large="RESOURCE_EXHAUSTED: ..."),
+    Report(total_bytes=1001),
+    Report(total_bytes=900, too_large="RESOURCE_EXHAUSTED: ..."),
   ):
-    assert not fits(report, TOPOLOGY)
-    row = estimate("x", PROGRAM, report, TOPOLOGY, ASSUMED)
+    assert not fits(report, 1000)
+    row = estimate("x", PROGRAM, report, TOPOLOGY, ASSUMED, room=1000)
     assert not row["fits"]
     assert "seconds" not in row
-  exact = Report(argument_bytes=room, output_bytes=9, alias_bytes=9)
-  assert fits(exact, TOPOLOGY)
+  assert fits(Report(total_bytes=1000), 1000)

@@ -124,7 +124,7 @@ def test_reading_and_writing_is_counted_as_xla_counts_it():
 def test_what_devices_send_each_other_is_named_and_measured(
   kind, function, moved
 ):
-  mesh = make_mesh({"expert": 1, "data": 8, "fsdp": 1})
+  mesh = make_mesh({"data": 8, "fsdp": 1})
   spread = jax.shard_map(
     function, mesh=mesh, in_specs=P("data"), out_specs=P("data"),
     check_vma=False,

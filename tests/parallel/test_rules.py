@@ -34,7 +34,7 @@ SPEC = {
 
 @pytest.fixture(scope="module")
 def mesh():
-  return meshes.make_mesh({"expert": 1, "data": 2, "fsdp": 4})
+  return meshes.make_mesh({"data": 2, "fsdp": 4})
 
 
 def test_the_output_dim_is_spread_where_it_can_be(mesh):
@@ -54,7 +54,7 @@ def test_the_output_dim_is_spread_where_it_can_be(mesh):
 
 
 def test_nothing_is_spread_without_an_axis_for_it():
-  mesh = meshes.make_mesh({"expert": 1, "data": -1, "fsdp": 1})
+  mesh = meshes.make_mesh({"data": -1, "fsdp": 1})
   shardings = rules.param_shardings(SPEC, mesh)
   assert all(s.spec == P() for s in shardings.values())
 

@@ -154,7 +154,7 @@ def _open(args) -> Parts:
   from suti.backbone import Backbone
   from suti.codec import pixels
   from suti.diffusion.schedule import make_schedule
-  from suti.parallel.mesh import make_mesh
+  from suti.parallel.mesh import flat_mesh
   from suti.published import open_model
 
   task = tasks.find_task(args)
@@ -197,7 +197,7 @@ def _open(args) -> Parts:
     frozen=frozen,
     backbone=dataclasses.replace(backbone, params={}),
     tx=make_optimizer(config.finetune),
-    mesh=make_mesh(config.mesh, devices=jax.devices()[:1]),
+    mesh=flat_mesh(jax.devices()[:1]),
     tune=config.finetune,
   )
 

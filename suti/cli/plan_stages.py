@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages that `suti plan` compiles, each as it would run on a slice.
+
+Experts are tuned and drawn by every host for itself, on its own devices; judges
+take one device and the apprentice's pictures those of the first host; training
+alone takes the whole slice. What a config leaves to the machine is decided as
+the stages decide it, by the chip's memory.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+import apprentice.programs
+import experts.programs
+from experts import packing
+from suti.backbone import Backbone
+from suti.parallel import preflight
+from suti.parallel.chips import Topology
+from suti.parallel.memory import SHARE, fit_size
+from suti.parallel.mesh import check_batch, flat_mesh, make_mesh, num_hosts
+
+MOST = 4096  # things a device; no stage is quicker a thing with more
+_SEARCH = "--search finds what does"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+  """What is planned, and where.
+
+  Attributes:
+    config: the whole config.
+    backbone: described.
+    judges: folders of the judges, by their field of the config.
+    topology: the slice.
+    devices: its devices.
+    num_subjects: how many are to be done.
+    search: whether to look for the most that fits, whatever the config says.
+    inspect: program -> report.
+  """
+
+  config: Any
+  backbone: Backbone
+  judges: Mapping[str, Path]
+  topology: Topology
+  devices: Sequence[Any]
+  num_subjects: int
+  search: bool
+  inspect: Callable[[preflight.Program], preflight.Report]
+
+  @property
+  def host(self) -> Mesh:
+    """The devices of the first host."""
+    first = self.devices[0].process_index
+    return flat_mesh([d for d in self.devices if d.process_index == first])
+
+  @property
+  def room(self) -> int:
+    """Bytes of a chip that a program may take."""
+    return self.topology.chip.program_bytes
+
+  @property
+  def chosen_room(self) -> int:
+    """The same where a size is chosen by it."""
+    return int(SHARE * self.room)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+  """A stage's program as it would run, compiled.
+
+  Attributes:
+    program, report: of it.
+    size: how many of the stage's things a device takes at once; None if that is
+      no field of the config.
+    room: bytes that it may take of a device.
+    remedy: what to do if it takes more.
+  """
+
+  program: preflight.Program
+  report: preflight.Report
+  size: int | None = None
+  room: int
+  remedy: str
+
+
+Job = tuple[str, Callable[[], Planned]]
+
+
+def make_jobs(here: Setting) -> list[Job]:
+  """(module, the function that compiles it) of each of `config.plan.stages`.
+
+  Raises:
+    ValueError: the devices cannot share a batch evenly, or `config.mesh` does
+      not fit the slice.
+  """
+  # Asked of both stages that a wave goes through.
+  wave = functools.cache(lambda: _choose_wave(here))
+  jobs: dict[str, Callable[[], list[Job]]] = {
+    "finetune": lambda: [("experts.finetune", lambda: _tune(here, *wave()))],
+    "sample": lambda: [("experts.sample", lambda: _draw(here, *wave()))],
+    "filter": lambda: [
+      (f"experts.filter {field}", functools.partial(_judge, here, field))
+      for field in here.judges
+    ],
+    "train": lambda: [
+      (
+        "apprentice.train",
+        _of_batch(
+          here,
+          "train.batch_size",
+          apprentice.programs.train,
+          make_mesh(here.config.mesh, devices=here.devices),
+          remedy="split its parameters over more chips, config.mesh.fsdp",
+        ),
+      )
+    ],
+    "apprentice_sample": lambda: [
+      (
+        "apprentice.sample",
+        _of_batch(
+          here,
+          "apprentice_sample.batch_size",
+          apprentice.programs.sample,
+          here.host,
+          remedy="each chip has the whole net to draw with, so take chips with "
+          "more memory",
+        ),
+      )
+    ],
+  }
+  return [job for name in here.config.plan.stages for job in jobs[name]()]
+
+
+Compiled = Callable[[str, int], tuple[preflight.Program, preflight.Report]]
+
+
+def _choose_wave(here: Setting) -> tuple[int, str, Compiled]:
+  """What `experts.finetune` would choose.
+
+  Returns: experts of a device, how they run, and what compiles a step.
+  """
+  tune = here.config.finetune.copy_and_resolve_references().unlock()
+  if here.search:
+    tune.experts_per_device = "auto"
+
+  @functools.cache
+  def compiled(inner: str, num: int):
+    return _compiled(here, experts.programs.finetune, inner, num)
+
+  size, inner = packing.choose(
+    tune,
+    here.host,
+    bytes_at=lambda tune, num: compiled(tune.inner, num)[1].total_bytes,
+    room=here.chosen_room,
+    num_clusters=here.num_subjects,
+  )
+  num = -(-min(size, here.num_subjects) // here.host.size)
+  return max(1, num), inner, compiled
+
+
+def _compiled(
+  here: Setting, make: Callable[..., preflight.Program], inner: str, num: int
+) -> tuple[preflight.Program, preflight.Report]:
+  """A program of experts, which runs on each host."""
+  config = here.config.copy_and_resolve_references().unlock()
+  config.finetune.inner = inner
+  program = make(config.lock(), here.backbone, here.host, per_device=num)
+  program = dataclasses.replace(program, replicas=num_hosts(here.devices))
+  return program, here.inspect(program)
+
+
+def _tune(here: Setting, num: int, inner: str, compiled: Compiled) -> Planned:
+  program, report = compiled(inner, num)
+  chosen = here.search or here.config.finetune.experts_per_device == "auto"
+  return Planned(
+    program=program,
+    report=report,
+    size=num,
+    room=here.chosen_room if chosen else here.room,
+    remedy=packing.REMEDY if chosen or num == 1 else _SEARCH,
+  )
+
+
+def _draw(here: Setting, num: int, inner: str, _: Compiled) -> Planned:
+  """As many together as are tuned together, and in the same way."""
+  program, report = _compiled(here, experts.programs.sample, inner, num)
+  return Planned(
+    program=program,
+    report=report,
+    size=num,
+    room=here.room,
+    remedy="lower config.sample.batch_size, or tune fewer experts at once, "
+    "config.finetune.experts_per_device",
+  )
+
+
+def _judge(here: Setting, field: str) -> Planned:
+  program = experts.programs.judge(
+    here.config, here.judges[field], flat_mesh(here.devices[:1])
+  )
+  return Planned(
+    program=program,
+    report=here.inspect(program),
+    room=here.room,
+    remedy=f"give a smaller judge as config.{field}",
+  )
+
+
+def _of_batch(
+  here: Setting,
+  field: str,
+  make: Callable[..., preflight.Program],
+  mesh: Mesh,
+  *,
+  remedy: str,
+) -> Callable[[], Planned]:
+  """Of a stage whose devices share a batch.
+
+  Raises:
+    ValueError: they cannot share it evenly.
+  """
+  section, name = field.split(".")
+  total = here.config[section][name]
+  if not here.search:
+    check_batch(f"config.{field}", total, mesh)
+
+  @functools.cache
+  def compiled(num: int) -> tuple[preflight.Program, preflight.Report]:
+    program = make(here.config, here.backbone, mesh, per_device=num)
+    return program, here.inspect(program)
+
+  def plan() -> Planned:
+    num = total // mesh.size
+    if here.search:
+      num = fit_size(
+        lambda num: compiled(num)[1].total_bytes, here.chosen_room, most=MOST
+      )
+    program, report = compiled(num or 1)
+    return Planned(
+      program=program,
+      report=report,
+      size=num or 1,
+      room=here.room,
+      remedy=remedy if here.search or num == 1 else _SEARCH,
+    )
+
+  return plan
