@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from apprentice.data import batches, open_folder
@@ -125,7 +124,7 @@ def run(config: Any, workdir: Path) -> dict:
     size_px=backbone.size_px,
     batch_size=train.batch_size,
     num_demonstrations=train.num_demonstrations,
-    demonstration_targets=train.get("demonstration_targets") or 0.0,
+    demonstration_targets=train.demonstration_targets,
     seed=config.seed,
   )
   null_text = backbone.null_text()
@@ -284,7 +283,7 @@ def _write_model(
       | {"max_demonstrations": config.train.max_demonstrations},
     ),
     folder / "model",
-    dtype=config.train.get("save_dtype") or jnp.float32,
+    dtype=config.train.save_dtype,
   )
 
 

@@ -63,7 +63,7 @@ def make_step(
   """
   backbone, method = apprentice.backbone, apprentice.method
   apply = apprentice.apply
-  dtype = train.get("dtype") or "float32"  # of the arithmetic
+  dtype = train.dtype  # of the arithmetic
 
   def step(state, frozen, vae_params, batch):
     key = jax.random.fold_in(
@@ -84,7 +84,7 @@ def make_step(
         batch["image"],
         loss_key,
         weighting=train.get("weighting") or "uniform",
-        gamma=train.get("min_snr_gamma") or 5.0,
+        gamma=train.min_snr_gamma,
         stratified=True,
       ).mean()
 

@@ -136,11 +136,17 @@ def get_config(arg: str = "") -> ConfigDict:
       # Paper: 1e-4. Here it goes on with fewer than a hundred examples: at 1e-4
       # identity falls from 0.73 to 0.69, at this to 0.72.
       "learning_rate": 2e-5,
+      "dtype": "float32",  # of the arithmetic; the paper is silent
+      "save_dtype": "float32",  # of what is written at the end
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
+      "min_snr_gamma": 5.0,  # of weighting min_snr
       "warmup_steps": 10,
+      "decay": placeholder(float),  # share of steps in which the rate falls
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
       "num_demonstrations": 3,  # paper: 3
       "max_demonstrations": 10,
+      # Share of examples whose target is one of their own demonstrations.
+      "demonstration_targets": 0.0,
       # Encodes each picture once, where the base works on latents; one process.
       "cache_latents": True,
       "text_dropout": 0.1,  # the paper is silent
@@ -170,6 +176,7 @@ def get_config(arg: str = "") -> ConfigDict:
       # On 24 validation subjects 12 steps of this sampler score as 20 of ddim,
       # and weights of 2 to 4 differ little.
       "guidance": 3.0,  # paper: 15
+      "text_guidance": placeholder(float),  # of mode two; else as guidance
       "sampler": "dpmpp_2m",  # paper: ddpm
       "num_steps": 12,
       "percentile": 99.5,

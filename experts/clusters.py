@@ -79,7 +79,7 @@ def find_clusters(
   Raises:
     ValueError: there is no such cluster, or it cannot be read.
   """
-  return {key: clusters.find(key) for key in set(keys)}
+  return {key: clusters.find(key) for key in dict.fromkeys(keys)}
 
 
 def readable(

@@ -179,10 +179,12 @@ def run(config, workdir: Path) -> dict:
         given_up = False
         # Save, then step: a checkpoint of step n holds the losses before n.
         for step in range(first, tune.num_steps) if found else ():
+          if given_up := claim.lost:
+            break
           stop = farm.stop.is_set()
           if step > first and (stop or step % tune.checkpoint_every == 0):
             checkpoints.save(step, state)
-          if given_up := stop or claim.lost:
+          if given_up := stop:
             break
           state = step_wave(state, frozen, data)
           done = step + 1
@@ -200,6 +202,8 @@ def run(config, workdir: Path) -> dict:
             break
 
         # --- 8 Finish ---------------------------------------------------------
+        if found and not given_up and (given_up := farm.stop.is_set()):
+          checkpoints.save(int(state["step"]), state)
         if given_up or not farm.may_write(claim):
           continue
         record = describe(wave, state, teacher=tune.teacher, damaged=damaged)

@@ -107,8 +107,7 @@ class Live:
     self._log.write(self._steps, self._line)
     if done := self._profile.look(self._steps, ready=bool(self._recent)):
       self._bar.say(done)
-    if time.monotonic() - self._read_s >= _REFRESH_S:
-      self._read()
+    self._read_now_and_then()
     count = max(0, self._count() - self._bar.count)
     self._bar.update(count, note=f"{self._wave.name} loss {loss:.4f}")
 
@@ -123,9 +122,14 @@ class Live:
     self._wave, self._step = None, 0
     self._read()
 
+  def _read_now_and_then(self) -> None:
+    """Reads if it was long ago: the more workers, the longer it takes."""
+    if time.monotonic() >= self._read_again_s:
+      self._read()
+
   def _read(self) -> None:
     """Reads what the other workers do."""
-    self._read_s = time.monotonic()
+    began = time.monotonic()
     self._done = finished(self._folder)
     self._held = {
       wave: worker
@@ -133,6 +137,8 @@ class Live:
       if wave not in self._done
     }
     self._lines = read_lines(self._folder)
+    now = time.monotonic()
+    self._read_again_s = now + max(_REFRESH_S, 20 * (now - began))
 
   def _count(self) -> int:
     """Steps that all workers together have taken of waves that count."""
@@ -145,8 +151,7 @@ class Live:
 
   def _rows(self) -> list[str]:
     """What stands below the bar."""
-    if time.monotonic() - self._read_s >= _REFRESH_S:
-      self._read()
+    self._read_now_and_then()
     own = self._farm.worker
     lines = self._lines | {own: self._line}
     done, num = len(self._done), self._num_waves

@@ -55,7 +55,8 @@ def run(config, workdir: Path) -> dict:
       "clip": config.clip,
       "mine": config.mine,
     },
-    folders={"config.clip": find_model(config.clip)},
+    folders={"config.clip": find_model(config.clip)}
+    | ({"config.mine.path": config.mine.path} if config.mine.path else {}),
   )
   if current.done is not None:
     _remove_parts(current.folder)

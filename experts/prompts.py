@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.clusters import read_clusters
+from experts.clusters import read_clusters, readable
 from suti.evaluation.dreambench import Template, templates_of
-from suti.io.records import DamagedError, read_lines, write_lines
+from suti.io.records import read_lines, write_lines
 from suti.schema import SKILLS, Cluster, Prompt
 from suti.stage import main, progress, stage
 
@@ -132,13 +132,12 @@ def run(config, workdir: Path) -> dict:
   prompts: list[Prompt] = []
   without, damaged = 0, []
   for key in progress(clusters.keys, "prompts"):
-    try:
-      cluster = clusters.find(key)
-    except DamagedError as error:
-      damaged.append(f"{key} ({error})")
+    found, causes = readable(clusters, [key])
+    if causes:
+      damaged.append(f"{key} ({causes[key]})")
       continue
     rows = propose(
-      cluster,
+      found[key],
       num=config.prompts.num_per_cluster,
       skills=config.prompts.skills,
       source=config.prompts.source,

@@ -225,6 +225,13 @@ def _parquet(path: Path) -> Iterator[tuple[str, str, str]]:
   try:
     table = pyarrow.parquet.ParquetFile(path)
     _check_columns(path, table.schema_arrow.names)
+    for column in _COLUMNS:
+      kind = table.schema_arrow.field(column).type
+      if kind not in (pyarrow.string(), pyarrow.large_string()):
+        raise ValueError(
+          f"config.mine.path='{path}' has {kind} in column {column}: a table"
+          " needs text there."
+        )
     for batch in table.iter_batches(columns=list(_COLUMNS)):
       for row in batch.to_pylist():
         yield row["url"] or "", row["path"] or "", row["text"] or ""

@@ -55,15 +55,17 @@ class WaveCheckpoints:
     return state
 
   def save(self, step: int, state: Any) -> None:
-    """Saves a state, and lets those of earlier workers go.
+    """Saves a state, and lets those of workers go that were not as far.
 
     Raises:
       ValueError: the disk is full.
     """
     with self._forgiven(f"Step {step} of {self.folder.name} is not saved"):
       self._own.save(step, state)
-      for _, worker in self._saved():
-        if worker != self._worker:
+      newest = dict(reversed([(w, step) for step, w in self._saved()]))
+      for worker, reached in newest.items():
+        # Whoever is ahead has taken the wave over while this worker was away.
+        if worker != self._worker and reached <= step:
           self._own.wait()  # until what replaces them is on the disk
           shutil.rmtree(self.folder / worker, ignore_errors=True)
 

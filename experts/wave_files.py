@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from experts.waves import Wave
@@ -164,9 +164,15 @@ def load_wave(
       f"{file} is gone: with config.finetune.keep='nothing' weights are "
       f"deleted once sampled. Delete {file.parent} to tune the experts anew."
     )
-  params = load_file(file)
-  with safe_open(file, framework="np") as opened:
-    kind = (opened.metadata() or {}).get("kind")
+  try:
+    params = load_file(file)
+    with safe_open(file, framework="np") as opened:
+      kind = (opened.metadata() or {}).get("kind")
+  except SafetensorError as error:
+    raise ValueError(
+      f"{file} is not a whole safetensors file ({error}): delete it and its"
+      " .json, and run experts.finetune again."
+    ) from error
   shapes = {name: x.shape[1:] for name, x in params.items()}
   if shapes != {name: x.shape for name, x in trainable.items()}:
     raise ValueError(
@@ -192,9 +198,9 @@ def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:
   lost = [f"{e.cluster} ({e.cause})" for e in experts if e not in fine]
   if not fine:
     raise ValueError(
-      f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: lower "
-      "config.finetune.learning_rate, and delete "
-      f"{folder} to run it anew."
+      f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: mend that "
+      "(for losses that are not finite lower config.finetune.learning_rate), "
+      f"and delete {folder} to run it anew."
     )
   return {
     "experts": len(fine),

@@ -123,6 +123,7 @@ def wave_data(
     captions += cluster.captions[:num]
     sizes.append(_sizes(cluster)[:num])
     num_E.append(num)
+    _check_size(cluster, backbone)
     keys.append(jax.random.key_data(expert_key(seed, cluster.key)))
   x_XHWC = backbone.encode_pictures(images)
   told = backbone.encode_text(captions, sizes_BI=np.concatenate(sizes))
@@ -132,6 +133,17 @@ def wave_data(
     "num": np.asarray(num_E, np.int32),
     "key": np.stack(keys),
   }
+
+
+def _check_size(cluster: Cluster, backbone: Backbone) -> None:
+  """Refuses pictures of another size: convolutions would not."""
+  size_px = cluster.images[0].shape[0]
+  if size_px != backbone.size_px:
+    raise ValueError(
+      f"experts/mine holds pictures of {size_px} px, and config.backbone draws"
+      f" {backbone.size_px} px: delete experts/mine and run experts.mine anew"
+      f" with config.size_px={backbone.size_px}."
+    )
 
 
 def describe_wave(

@@ -39,7 +39,12 @@ def parse(argv: Sequence[str]) -> tuple[Any, Path]:
       "--workdir is missing: give a folder to work in, such as"
       " --workdir runs/quickstart."
     )
-  return config, Path(workdir)
+  if "://" in workdir:
+    raise ValueError(
+      f"--workdir={workdir} is no folder: give one on a local disk or, for"
+      " several machines, on NFS, and copy it to a bucket afterwards."
+    )
+  return config, Path(workdir).expanduser()
 
 
 _NO_CONFIG = (

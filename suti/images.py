@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageFont
 
 from suti.io import files
-from suti.io.records import encode_png
+from suti.io.record_bytes import encode_png
 
 MIN_SIDE_PX = 64
 MAX_SIDE_PX = 8000

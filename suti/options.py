@@ -161,7 +161,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
       optional=True,
       remedy="the share of the steps, at the end, in which the rate falls to 0",
     ),
-    "dtype": _choice("float32", "bfloat16", optional=True),
+    "dtype": _choice("float32", "bfloat16"),
     "optimizer": _choice(*OPTIMIZERS, optional=True),
     "num_demonstrations": _count(),
     "min_demonstrations": _count(low=0, optional=True),
@@ -169,14 +169,14 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(optional=True),
-    "demonstration_targets": _number(low=0.0, high=1.0, optional=True),
+    "demonstration_targets": _number(low=0.0, high=1.0),
     "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
-    "min_snr_gamma": _number(above=0.0, optional=True),
+    "min_snr_gamma": _number(above=0.0),
     "ema": _number(low=0.0, below=1.0),
     "grad_clip": _number(above=0.0),
     "checkpoint_every": _count(),
     "log_every": _count(),
-    "save_dtype": _choice("float32", "float16", "bfloat16", optional=True),
+    "save_dtype": _choice("float32", "float16", "bfloat16"),
   },
   "method": {},
   "apprentice_sample": {
@@ -226,14 +226,14 @@ def check(config: Mapping[str, Any], *, data: bool = True) -> None:
     config: the whole config, all sections.
     data: whether what it reads must be there; a plan reads nothing.
 
-  A config without any section of the loop (a pretraining's) passes: it is its
-  model's published config for the most part, which the model checks.
-
   Raises:
     ValueError: the first mistake found, in one line.
   """
   if not any(section in config for section in FIELDS):
-    return
+    raise ValueError(
+      "--config has none of the loop's sections, as a pretraining's config has"
+      " none: give one like configs/quickstart.py."
+    )
   _check_names(config, (*_TOP, *FIELDS), path="config")
   for name, rule in _TOP.items():
     _check_field(f"config.{name}", config[name], rule)

@@ -111,9 +111,11 @@ def _deadline(
         return
     event.set()
     if not ended.wait(grace_s):
-      at_last()
-      print(LINE, file=sys.stderr, flush=True)
-      os._exit(CODE)
+      try:
+        at_last()
+      finally:  # whatever a disk that is going away says
+        print(LINE, file=sys.stderr, flush=True)
+        os._exit(CODE)
 
   thread = threading.Thread(target=wait, daemon=True)
   thread.start()

@@ -7,8 +7,12 @@ each test. Warnings are errors (pyproject.toml names the exceptions). No test
 may open a network connection.
 """
 
+import atexit
 import os
-from importlib.metadata import version
+import shutil
+import tempfile
+
+from tests import compiler
 
 # Before anything imports jax: the backend reads these once.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -16,16 +20,17 @@ os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),
     "--xla_force_host_platform_device_count=8",
-    # Most of the tests' time is the compiler's, at tiny sizes.
-    "--xla_backend_optimization_level=0",
-    # A tiny U-Net and its gradient compile in 5.3 s instead of 8.5. It may not
-    # be in every jaxlib, and a process ends at a flag that its own lacks.
-    "--xla_cpu_use_fusion_emitters=false"
-    if version("jaxlib").startswith("0.10.")
-    else "",
+    compiler.FLAGS,
   ]
 ).strip()
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What one process has compiled, the others of this run of the tests find there.
+if "SUTI_TESTS_COMPILED" not in os.environ:
+  os.environ["SUTI_TESTS_COMPILED"] = tempfile.mkdtemp(prefix="suti-tests-")
+  atexit.register(
+    shutil.rmtree, os.environ["SUTI_TESTS_COMPILED"], ignore_errors=True
+  )
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["SUTI_TESTS_COMPILED"]
 
 import pathlib
 import random

@@ -92,6 +92,10 @@ def test_config_workdir_and_overrides_reach_the_stage(
     ([], "--config is missing"),
     (["--config", "CONFIG"], "--workdir is missing"),
     (
+      ["--config", "CONFIG", "--workdir", "gs://bucket/run"],
+      "--workdir=gs://bucket/run is no folder: give one on a local disk or",
+    ),
+    (
       ["--config", "CONFIG", "--config.mine.num_page=3"],
       '--config.mine.num_page: CONFIG has no such field. Did you mean "num_pag',
     ),

@@ -43,7 +43,15 @@ UNET = {
   "freq_shift": 0,
   "act_fn": "silu",
 }
-# In front of the same U-Net, in the place of patches.
+# What compiles fastest: one level, attention in the middle alone.
+SMALLEST_UNET = UNET | {
+  "block_out_channels": [4],
+  "norm_num_groups": 2,
+  "attention_head_dim": [1],
+  "down_block_types": ["DownBlock2D"],
+  "up_block_types": ["UpBlock2D"],
+}
+# In front of the first U-Net, in the place of patches.
 VAE = {
   "_class_name": "AutoencoderKL",
   "in_channels": 3,

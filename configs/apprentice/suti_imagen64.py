@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     init="models/imagen64",
     num_steps=150_000,
     batch_size=512,  # choice; 128 to 1024 fit the time that the authors give
+    dtype="bfloat16",  # choice
     optimizer="adafactor",
     learning_rate=1e-4,
     weighting="uniform",

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What systems say that have no hard links, or no locks.
+_UNABLE = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _SAMPLE = 2**20  # bytes of each end of a file that fingerprints look at
 
 
@@ -47,6 +49,14 @@ def _disk_full(path: Path) -> ValueError:
   return ValueError(
     f"The disk of {path.parent} is full: free some space there and run the"
     " same command again, it goes on from what was written."
+  )
+
+
+def _unable(folder: Path, what: str) -> ValueError:
+  """Makes the one line about a file system that lacks what workers share by."""
+  return ValueError(
+    f"The file system of {folder} has no {what}, as those of buckets have not:"
+    " give a --workdir on a local disk or on NFS."
   )
 
 
@@ -260,6 +270,10 @@ def create(path: str | os.PathLike, content: bytes) -> bool:
       os.link(part, path)
     except FileExistsError:
       return False
+    except OSError as error:
+      if error.errno in _UNABLE:
+        raise _unable(path.parent, "hard links") from error
+      raise
     _sync_folder(path.parent)
     return True
   except OSError as error:
@@ -303,7 +317,14 @@ def read_json(path: str | os.PathLike) -> Any:
   """
   path = Path(path)
   try:
-    return json.loads(path.read_bytes())
+    try:
+      content = path.read_bytes()
+    except OSError as error:
+      # Replaced while it was open, on NFS: its successor is there.
+      if error.errno != errno.ESTALE:
+        raise
+      content = path.read_bytes()
+    return json.loads(content)
   except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
     raise ValueError(
       f"{path} is not a JSON file ({error}): fetch it again, or delete it and"
@@ -329,18 +350,18 @@ def read_object(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
-  """Names what a folder holds: 16 hex digits.
+  """Names what a folder, or a file, holds: 16 hex digits.
 
   Of each file its path, its size, and a MiB of its beginning and of its end:
   enough to tell trained weights from others, at any size. Cards (.md) and
   hidden files do not count.
 
   Args:
-    folder: a model's, or a dataset's.
+    folder: a model's, or a dataset's, which may be a file.
   """
   folder = Path(folder)
   digest = hashlib.blake2s(digest_size=8)
-  for path in sorted(folder.rglob("*")):
+  for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
     inside = path.relative_to(folder)
     hidden = any(part.startswith(".") for part in inside.parts)
     if hidden or path.suffix == ".md" or not path.is_file():
@@ -408,6 +429,8 @@ def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
       kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
       fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError as error:
+      if error.errno in _UNABLE:
+        raise _unable(workdir, "locks") from error
       if error.errno not in (errno.EAGAIN, errno.EACCES):
         raise
       file.seek(0)

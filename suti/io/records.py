@@ -11,119 +11,45 @@ Three forms, all readable without this code and none with pickle in it:
   apprentice learns from. TensorFlow is neither needed nor imported.
 * `write_lines`: lines of JSON for records without pictures, to look at.
 
-Readers are sequences that open their file when first asked, and travel to other
-processes as a path.
+Readers are sequences that hold few files open, however many there are of them,
+and travel to other processes as a path.
 """
 
-import dataclasses
+import functools
 import importlib
 import io
 import json
-import math
 import operator
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
-from PIL import Image
 
 from suti.io import files
+from suti.io.record_bytes import (
+  Record,
+  decode,
+  decode_png,
+  encode,
+  encode_png,
+  fields_of,
+  from_json,
+  to_json,
+)
 from suti.schema import SCHEMA_VERSION, Example
-
-Record = TypeVar("Record")
 
 # One record a chunk: reading one must not decompress its neighbours.
 _WRITE_OPTIONS = "group_size:1"
 # No read-ahead, which fetches 16 MB for one record; no threads of its own.
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
+_OPEN = 64  # files at once: a process may have a thousand, and waves are more
 _DATASET = "examples"
 _SPLIT = "train"
 
 
 class DamagedError(ValueError):
   """A record that is there and cannot be read, as others of its file can."""
-
-
-# --- Pictures and records as bytes -------------------------------------------
-
-
-def encode_png(image_u8: np.ndarray) -> bytes:
-  """Packs a picture, uint8 (H, W, 3), as PNG, without loss."""
-  buffer = io.BytesIO()
-  # A level of 6, Pillow's own, takes thrice as long for a twentieth less.
-  Image.fromarray(image_u8).save(buffer, "PNG", compress_level=3)
-  return buffer.getvalue()
-
-
-def decode_png(content: bytes) -> np.ndarray:
-  """Unpacks `encode_png`'s bytes: uint8 RGB (H, W, 3)."""
-  with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-    return np.array(image.convert("RGB"))
-
-
-def _fields(kind: Any) -> tuple[dataclasses.Field, ...]:
-  """The fields of a record class."""
-  return dataclasses.fields(kind)
-
-
-def _encode(record: Any) -> bytes:
-  """A record as length, JSON and pictures."""
-  blobs: list[bytes] = []
-  fields = {
-    field.name: _to_json(getattr(record, field.name), blobs)
-    for field in _fields(type(record))
-  }
-  head = {"record": fields, "png_bytes": [len(blob) for blob in blobs]}
-  text = json.dumps(head, ensure_ascii=False, allow_nan=False).encode()
-  return b"".join([struct.pack("<I", len(text)), text, *blobs])
-
-
-def _to_json(value: Any, blobs: list[bytes]) -> Any:
-  """Replaces pictures by their number, and puts their bytes into `blobs`."""
-  if isinstance(value, np.ndarray):
-    blobs.append(encode_png(value))
-    return {"png": len(blobs) - 1}
-  if isinstance(value, (tuple, list)):
-    return [_to_json(item, blobs) for item in value]
-  if isinstance(value, np.generic):
-    value = value.item()
-  if isinstance(value, float) and not math.isfinite(value):
-    return None  # JSON has no NaN; `_from_json` brings it back.
-  assert value is None or isinstance(value, (str, int, float)), type(value)
-  return value
-
-
-def _decode(content: bytes, kind: type[Record]) -> Record:
-  """`_encode`, backwards."""
-  (length,) = struct.unpack_from("<I", content)
-  head = json.loads(content[4 : 4 + length])
-  blobs, start = [], 4 + length
-  for size in head["png_bytes"]:
-    blobs.append(content[start : start + size])
-    start += size
-  return _from_json(head["record"], kind, blobs)
-
-
-def _from_json(
-  values: dict[str, Any], kind: type[Record], blobs: Sequence[bytes] = ()
-) -> Record:
-  """Builds a record from its fields as JSON."""
-
-  def value_of(value: Any) -> Any:
-    if isinstance(value, dict):
-      return decode_png(blobs[value["png"]])
-    if isinstance(value, list):
-      return tuple(value_of(item) for item in value)
-    return value
-
-  fields = {}
-  for field in _fields(kind):
-    value = value_of(values[field.name])
-    is_nan = value is None and field.type in (float, "float")
-    fields[field.name] = math.nan if is_nan else value
-  return kind(**fields)
 
 
 # --- One ArrayRecord file ----------------------------------------------------
@@ -158,7 +84,7 @@ def write_records(
       writer.write(json.dumps(head).encode())
       for record in records:
         assert type(record) is kind, (type(record), kind)
-        writer.write(_encode(record))
+        writer.write(encode(record))
         count += 1
     finally:
       writer.close()
@@ -186,14 +112,20 @@ class Records(Sequence, Generic[Record]):
 
   def __init__(self, path: Path, kind: type[Record]) -> None:
     self._path, self._kind = path, kind
-    self._reader, self._count = self._open()
+    self._count = self._check()
 
-  def _open(self) -> tuple[Any, int]:
+  def _reader(self) -> Any:
+    return _open_reader(self._path, self._version)
+
+  def _check(self) -> int:
+    """Reads the head; returns how many records there are."""
     if not self._path.is_file():
       raise ValueError(
         f"{self._path} does not exist: run the stage that writes it first."
       )
-    reader = _array_record().ArrayRecordReader(str(self._path), _READ_OPTIONS)
+    status = self._path.stat()
+    self._version = (status.st_ino, status.st_mtime_ns)
+    reader = self._reader()
     try:
       # A damaged file has no records and raises nothing.
       head = json.loads(reader.read([0])[0]) if reader.num_records() else None
@@ -210,7 +142,7 @@ class Records(Sequence, Generic[Record]):
         f"{self._path} holds records of kind {head['kind']}, and"
         f" {self._kind.__name__} is expected: give the file of another stage."
       )
-    return reader, reader.num_records() - 1
+    return reader.num_records() - 1
 
   def __len__(self) -> int:
     return self._count
@@ -220,12 +152,22 @@ class Records(Sequence, Generic[Record]):
       return [self[i] for i in range(*index.indices(len(self)))]
     index = _in_range(index, len(self))
     try:
-      return _decode(self._reader.read([index + 1])[0], self._kind)
+      return self._read(index)
+    except DamagedError:
+      # On a shared disk a handle may have gone stale: believed the second time.
+      _open_reader.cache_clear()
+      return self._read(index)
+
+  def _read(self, index: int) -> Any:
+    try:
+      return decode(self._reader().read([index + 1])[0], self._kind)
+    except MemoryError:
+      raise
     except Exception as error:  # of ArrayRecord, JSON, PNG or the record
       raise DamagedError(
         f"Record {index} of {self._path} is damaged"
-        f" ({' '.join(str(error).split())[:120]}): delete the file and run the"
-        " stage that writes it again."
+        f" ({' '.join(str(error).split())[:120]}): delete {self._path.parent}"
+        " and run the stage that writes it again."
       ) from error
 
   def __iter__(self) -> Iterator[Record]:
@@ -236,6 +178,16 @@ class Records(Sequence, Generic[Record]):
 
   def __setstate__(self, state: dict[str, Any]) -> None:
     self.__init__(state["path"], state["kind"])
+
+
+@functools.lru_cache(maxsize=_OPEN)
+def _open_reader(path: Path, version: tuple[int, int]) -> Any:
+  """Opens a file, or finds it open; of another version it is another file."""
+  del version
+  # ArrayRecord takes one that the system refuses to open for an empty one.
+  with path.open("rb"):
+    pass
+  return _array_record().ArrayRecordReader(str(path), _READ_OPTIONS)
 
 
 def _in_range(index: Any, count: int) -> int:
@@ -274,8 +226,8 @@ def write_lines(path: str | Path, records: Iterable[Any]) -> int:
   for record in records:
     blobs: list[bytes] = []
     fields = {
-      field.name: _to_json(getattr(record, field.name), blobs)
-      for field in _fields(type(record))
+      field.name: to_json(getattr(record, field.name), blobs)
+      for field in fields_of(type(record))
     }
     assert not blobs, f"{type(record).__name__} has pictures"
     fields["schema"] = SCHEMA_VERSION
@@ -309,13 +261,13 @@ def read_lines(path: str | Path, kind: type[Record]) -> list[Record]:
         " stage that writes it again."
       ) from error
     _check_schema(found, path)
-    names = {field.name for field in _fields(kind)}
+    names = {field.name for field in fields_of(kind)}
     if fields.keys() != names:
       raise ValueError(
         f"{path}, line {number}, is no {kind.__name__}: its fields are"
         f" {', '.join(sorted(fields))}."
       )
-    records.append(_from_json(fields, kind))
+    records.append(from_json(fields, kind))
   return records
 
 

@@ -8,8 +8,7 @@ needs only `shape` and `axes`, so nothing here depends on how nets are declared.
 """
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -66,7 +65,6 @@ def param_shardings(
   spec: Mapping[str, Described],
   mesh: Mesh,
   *,
-  overrides: Sequence[tuple[str, P]] = (),
   min_elements: int = MIN_ELEMENTS,
 ) -> dict[str, NamedSharding]:
   """Shards parameters by name and logical axes.
@@ -74,23 +72,16 @@ def param_shardings(
   Args:
     spec: `{name: description}`, as of `suti.nn.param.functional`.
     mesh: the mesh.
-    overrides: (regular expression, spec): the first that is found in a name
-      decides for it.
     min_elements: parameters with fewer stay whole.
 
   Returns:
     `{name: sharding}`.
   """
   num_shards = mesh.shape["fsdp"]
-
-  def choose(name: str, described: Described) -> P:
-    for pattern, chosen in overrides:
-      if re.search(pattern, name):
-        return chosen
-    return partition(described, num_shards, min_elements=min_elements)
-
   return {
-    name: NamedSharding(mesh, choose(name, described))
+    name: NamedSharding(
+      mesh, partition(described, num_shards, min_elements=min_elements)
+    )
     for name, described in spec.items()
   }
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from suti.io.records import encode_png
+from suti.io.record_bytes import encode_png
 from suti.world.captions import caption, describe
 from suti.world.dataset import VERSION, web_rows
 from suti.world.render import render_shots

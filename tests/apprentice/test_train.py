@@ -24,8 +24,8 @@ from apprentice.optimizer import average, learning_rate, optimizer
 from suti.backbone import load_backbone
 from suti.io.files import read_json, write_json
 from suti.log import read_log
+from tests import compiler, tiny
 from tests.apprentice import inputs
-from tests.tiny import write_backbone
 
 # B batch, K demonstrations, L text tokens, D width.
 
@@ -215,7 +215,7 @@ def start(
     cwd=root,
     env=os.environ
     | {
-      "XLA_FLAGS": "--xla_backend_optimization_level=0",
+      "XLA_FLAGS": compiler.FLAGS,
       # All runs compile once.
       "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compiled"),
     }
@@ -229,6 +229,12 @@ def start(
 def finish(process):
   _, error = process.communicate(timeout=400)
   assert process.returncode == 0, error
+
+
+@pytest.fixture(scope="module")
+def tiny_backbone(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("smallest")
+  return tiny.write_backbone(folder, unet=tiny.SMALLEST_UNET)
 
 
 @pytest.fixture(scope="module")
@@ -386,7 +392,7 @@ def test_an_apprentice_of_another_base_is_refused(
   unbroken, config, tiny_backbone, tmp_path
 ):
   folder = unbroken / "apprentice" / "train" / "model"
-  other = write_backbone(tmp_path / "other", seed=5)
+  other = tiny.write_backbone(tmp_path / "other", seed=5)
   declared = declare(load_backbone(other), name="suti", config=config.method)
   with pytest.raises(ValueError, match="with another text encoder"):
     train.start_params(declared, init_from=str(folder), seed=0)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from suti.io.records import open_examples, read_lines, read_records
 from suti.schema import Candidate, Cluster, Score
-from tests import tiny
+from tests import compiler, tiny
 
 KILLED_RUN = pathlib.Path(__file__).with_name("killed_run.py")
 SUBJECTS = ("brown_dog", "grey_cat", "blue_teapot", "red_sneaker")
@@ -94,7 +94,7 @@ class Runs:
     ]
     environment = os.environ | {
       "PYTHONPATH": str(KILLED_RUN.parent.parent.parent),
-      "XLA_FLAGS": "--xla_backend_optimization_level=0",
+      "XLA_FLAGS": compiler.FLAGS,
       # Each of the many processes finds what the first one compiled.
       "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -108,6 +108,12 @@ class Runs:
       text=True,
       check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def tiny_backbone(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("smallest")
+  return tiny.write_backbone(folder, unet=tiny.SMALLEST_UNET)
 
 
 @pytest.fixture(scope="module")

@@ -80,13 +80,13 @@ class Program:
   """A jitted function that shows what it was compiled to, last."""
 
   def __init__(self, function):
-    self.function, self.compiled, self.shapes = function, None, None
+    self.function, self.compiled, self._by_shapes = function, None, {}
 
   def __call__(self, *args):
-    shapes = jax.tree.map(np.shape, args)
-    if shapes != self.shapes:
-      self.compiled = self.function.lower(*args).compile()
-      self.shapes = shapes
+    shapes = str(jax.tree.map(np.shape, args))
+    if shapes not in self._by_shapes:
+      self._by_shapes[shapes] = self.function.lower(*args).compile()
+    self.compiled = self._by_shapes[shapes]
     return self.compiled(*args)
 
 

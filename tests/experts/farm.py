@@ -10,6 +10,7 @@ up; one in three by SIGTERM, the rest by SIGKILL. After KILLS deaths the workers
 are left alone. Prints what happened as one line of JSON.
 """
 
+import atexit
 import collections
 import json
 import os
@@ -67,6 +68,7 @@ def main() -> None:
   alive: dict[int, tuple[float, int]] = {}
   killed = collections.Counter()
   finished = 0
+  atexit.register(lambda: [os.kill(p, signal.SIGKILL) for p in alive])
   while finished < WORKERS:
     while len(alive) + finished < WORKERS:
       # Those that are under way may die as well.

@@ -25,7 +25,7 @@ from suti.io.records import write_lines
 from suti.schema import Cluster, Prompt
 from suti.stage import stage
 from suti.text import load_tokenizer
-from tests import tiny
+from tests import compiler, tiny
 from tests.experts import inputs
 
 FARM = pathlib.Path(__file__).with_name("farm.py")
@@ -34,13 +34,6 @@ NUM_CLUSTERS = 38
 # Places in the order of keys: in waves of four, 9 and 10 are in one.
 NAN_EXPERTS, NAN_PICTURES = (2, 17), (9, 24)
 UNREADABLE, EXCHANGED = (10, 30), (20,)
-UNET = inputs.UNET | {
-  "block_out_channels": [4],
-  "norm_num_groups": 2,
-  "attention_head_dim": [1],
-  "down_block_types": ["DownBlock2D"],
-  "up_block_types": ["UpBlock2D"],
-}
 FIELDS = {
   "size_px": tiny.SIZE_PX,
   "mine.max_images": 4,
@@ -59,7 +52,7 @@ FIELDS = {
 
 def write_backbone(folder: pathlib.Path) -> pathlib.Path:
   """A backbone whose text encoder makes NaN of one word."""
-  tiny.write_backbone(folder, unet=UNET)
+  tiny.write_backbone(folder, unet=tiny.SMALLEST_UNET)
   tokenizer = load_tokenizer(folder / "tokenizer", max_length=16)
   common = [*inputs.CAPTIONS, *inputs.PROMPTS, "a red", ""]
   own = set(tokenizer([POISON]).ravel()) - set(tokenizer(common).ravel())
@@ -135,7 +128,7 @@ class Farms:
     ]
     environment = os.environ | {
       "PYTHONPATH": str(FARM.parent.parent.parent),
-      "XLA_FLAGS": "--xla_backend_optimization_level=0",
+      "XLA_FLAGS": compiler.FLAGS,
       "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
       "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -147,6 +140,7 @@ class Farms:
       capture_output=True,
       text=True,
       check=False,
+      timeout=900,
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-6000:]
     return json.loads(result.stdout.splitlines()[-1])

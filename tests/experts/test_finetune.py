@@ -187,6 +187,24 @@ def test_a_wave_goes_on_with_other_numbers_of_devices(
       )
 
 
+def test_a_worker_that_was_away_leaves_what_its_successor_saved(
+  loops, clusters, tmp_path
+):
+  loop = loops["mapped"]
+  (wave,) = make_waves(
+    [c.key for c in clusters[:16]], experts_per_wave=16, num_devices=8
+  )
+  early, late = loop.start(16), loop.start(16)
+  late["step"] = late["step"] + 3
+  with (
+    WaveCheckpoints(tmp_path, wave, worker="away") as away,
+    WaveCheckpoints(tmp_path, wave, worker="successor") as successor,
+  ):
+    successor.save(3, late)
+    away.save(2, early)
+    assert int(away.restore(early)["step"]) == 3
+
+
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
   loops, clusters, tmp_path, capsys
 ):

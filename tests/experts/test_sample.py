@@ -148,14 +148,15 @@ def test_a_difference_is_half_as_large_and_draws_the_same_later(
   assert sizes[0] < 0.6 * sizes[1]
 
 
-def test_a_sample_config_of_another_run_is_refused_before_tuning(
-  tuned, clusters, tmp_path
-):
-  config = tune_and_draw(tuned, clusters[:1], tmp_path, keep="nothing")
-  (tmp_path / "experts/finetune/done.json").unlink()
+def test_a_sample_config_of_another_run_is_refused_before_tuning(tuned):
+  workdir = copy_of(tuned, "other_guidance")
+  (workdir / "experts/finetune/done.json").unlink()
+  config = config_of(tuned).unlock()
+  config.finetune.draw_at_once = True
+  sample.open_stage(config, workdir, during="experts/finetune")
   config.sample.guidance = 9.0
   with pytest.raises(ValueError, match=r"config.sample.guidance was 3.0 when"):
-    finetune.run(config, tmp_path)
+    finetune.run(config, workdir)
 
 
 def test_an_expert_that_draws_nan_is_quarantined_alone(
@@ -199,7 +200,7 @@ def test_a_quarantined_expert_draws_nothing(tuned, clusters):
   record = read_json(file)
   record["experts"][0] |= {"status": "quarantined", "cause": "nan"}
   write_json(file, record)
-  sample.run(config_of(tuned), workdir)
+  sample.run(config_of(tuned, batch_size=3), workdir)
   found = {c.cluster for c in candidates_of(workdir)}
   assert found == {c.key for c in clusters[1:]}
 

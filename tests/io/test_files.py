@@ -3,6 +3,7 @@
 
 import errno
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -298,3 +299,36 @@ def test_a_fingerprint_is_of_names_sizes_and_both_ends(tmp_path, monkeypatch):
   (folder / ".hidden").write_bytes(b"x")
   (folder / "README.md").write_bytes(b"x")
   assert files.fingerprint(folder) == seen[-1]
+
+
+def test_a_disk_without_hard_links_is_one_line(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+  monkeypatch.setattr(os, "link", refuse)
+  with pytest.raises(ValueError, match=r"has no hard links.* on NFS\.$"):
+    files.create_json(tmp_path / "stage.json", {})
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+  tmp_path, monkeypatch
+):
+  files.write_json(tmp_path / "claim", {"worker": "a"})
+  read, stale = pathlib.Path.read_bytes, [errno.ESTALE]
+
+  def once_stale(path):
+    if stale:
+      raise OSError(stale.pop(), "Stale file handle")
+    return read(path)
+
+  monkeypatch.setattr(pathlib.Path, "read_bytes", once_stale)
+  assert files.read_json(tmp_path / "claim") == {"worker": "a"}
+
+
+def test_a_file_has_a_fingerprint_too(tmp_path):
+  table = tmp_path / "table.csv"
+  table.write_text("url,path,text\n")
+  one = files.fingerprint(table)
+  table.write_text("url,path,text\na,b,c\n")
+  assert one != files.fingerprint(table)

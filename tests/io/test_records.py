@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from suti import schema
-from suti.io import files, records
+from suti.io import files, record_bytes, records
 
 
 def picture(seed, height=64, width=48):
@@ -132,12 +133,14 @@ def test_records_travel_to_other_processes_as_a_path(tmp_path):
 
 
 def test_files_hold_png_and_json_and_no_pickle(tmp_path):
-  content = records._encode(cluster(0))
+  content = record_bytes.encode(cluster(0))
   length = int.from_bytes(content[:4], "little")
   head = json.loads(content[4 : 4 + length])
   assert head["record"]["subject"] == "dog"
   first = content[4 + length :][: head["png_bytes"][0]]
-  np.testing.assert_array_equal(records.decode_png(first), cluster(0).images[0])
+  np.testing.assert_array_equal(
+    record_bytes.decode_png(first), cluster(0).images[0]
+  )
 
 
 def test_another_schema_is_refused(tmp_path, monkeypatch):
@@ -380,3 +383,37 @@ print([m for m in ("tensorflow", "torch", "jax") if m in sys.modules])
   )
   assert out.stdout.strip() == "[]"
   assert out.stderr == ""
+
+
+def test_many_files_need_few_descriptors(tmp_path):
+  """As many waves as there are: ArrayRecord calls them empty otherwise."""
+  record = schema.Prompt(cluster="c", prompt="a dog", skill="attribute")
+  for number in range(100):
+    records.write_records(
+      tmp_path / f"{number}", [record] * 2, kind=schema.Prompt
+    )
+  limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+  used = len(os.listdir("/proc/self/fd"))
+  resource.setrlimit(resource.RLIMIT_NOFILE, (used + 80, limits[1]))
+  try:
+    opened = [
+      records.read_records(tmp_path / f"{i}", schema.Prompt) for i in range(100)
+    ]
+    assert all(list(file) == [record] * 2 for file in opened)
+  finally:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_handle_that_has_gone_stale_damages_no_record(tmp_path, monkeypatch):
+  record = schema.Prompt(cluster="c", prompt="a dog", skill="attribute")
+  records.write_records(tmp_path / "file", [record], kind=schema.Prompt)
+  opened = records.read_records(tmp_path / "file", schema.Prompt)
+  decode, failures = records.decode, ["Stale file handle"]
+
+  def fail_once(*args):
+    if failures:
+      raise RuntimeError(failures.pop())
+    return decode(*args)
+
+  monkeypatch.setattr(records, "decode", fail_once)
+  assert opened[0] == record

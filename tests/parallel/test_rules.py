@@ -59,16 +59,6 @@ def test_nothing_is_spread_without_an_axis_for_it():
   assert all(s.spec == P() for s in shardings.values())
 
 
-def test_the_first_override_found_in_a_name_decides(mesh):
-  shardings = rules.param_shardings(
-    SPEC,
-    mesh,
-    overrides=[(r"attn\..*weight", P("fsdp")), (r"weight$", P())],
-  )
-  assert shardings["attn.to_q.weight"].spec == P("fsdp")
-  assert shardings["down.conv.weight"].spec == P()
-
-
 @pytest.mark.parametrize("name", ["adam", "adafactor"])
 def test_the_optimizer_follows_its_parameters(mesh, name):
   params = {n: jnp.zeros(p.shape) for n, p in SPEC.items()}

@@ -27,9 +27,8 @@ from suti.pretrain.card import write_card
 from suti.published import open_model
 
 
-@pytest.fixture
-def fake_renderer(monkeypatch):
-  """Pictures that cost nothing: their colour is their shot's."""
+def fake_rendering(patch):
+  """Makes pictures cost nothing: their colour is their shot's."""
   drawn = []
 
   def render_shots(shots, *, size_px):
@@ -42,8 +41,13 @@ def fake_renderer(monkeypatch):
     ]
     return {"image": np.stack(rows)}
 
-  monkeypatch.setattr(pictures, "render_shots", render_shots)
+  patch.setattr(pictures, "render_shots", render_shots)
   return drawn
+
+
+@pytest.fixture
+def fake_renderer(monkeypatch):
+  return fake_rendering(monkeypatch)
 
 
 def test_contrastive_loss_of_perfect_pairs_is_entropy_of_their_repeats():
@@ -194,21 +198,26 @@ def test_loop_that_was_killed_logs_equal_losses(tmp_path):
   assert [step for step, _ in rows[0]] == [1, 2, 3, 4]
 
 
-@pytest.fixture
-def latent_model(fake_renderer, tmp_path):
+@pytest.fixture(scope="module")
+def latent_model(tmp_path_factory):
   """An autoencoder, and a base on its latents, of a few steps each."""
+  workdir = tmp_path_factory.mktemp("latent_model")
   of_autoencoder = autoencoder_config.get_config("tiny")
   # One step: no preview, which compiles.
   of_autoencoder.num_steps, of_autoencoder.checkpoint_every = 1, 2
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
-  with jax.numpy_dtype_promotion("standard"):
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    jax.numpy_dtype_promotion("standard"),
+  ):
+    drawn = fake_rendering(patch)
     with pytest.raises(ValueError, match=r"run suti\.pretrain\.autoencoder"):
-      text_to_image.run(config, tmp_path)
-    autoencoder.run(of_autoencoder, tmp_path)
-    text_to_image.run(config, tmp_path)
-  assert fake_renderer
-  return tmp_path / "text_to_image" / "model"
+      text_to_image.run(config, workdir)
+    autoencoder.run(of_autoencoder, workdir)
+    text_to_image.run(config, workdir)
+  assert drawn
+  return workdir / "text_to_image" / "model"
 
 
 def test_base_is_written_as_a_backbone(latent_model):

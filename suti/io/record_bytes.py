@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures and records of `suti.schema` as bytes, and back.
+
+A record is the length of a line of JSON, that line, and its pictures as PNG, to
+which the JSON refers by their numbers.
+"""
+
+import dataclasses
+import io
+import json
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+Record = TypeVar("Record")
+
+
+def encode_png(image_u8: np.ndarray) -> bytes:
+  """Packs a picture, uint8 (H, W, 3), as PNG, without loss."""
+  buffer = io.BytesIO()
+  # A level of 6, Pillow's own, takes thrice as long for a twentieth less.
+  Image.fromarray(image_u8).save(buffer, "PNG", compress_level=3)
+  return buffer.getvalue()
+
+
+def decode_png(content: bytes) -> np.ndarray:
+  """Unpacks `encode_png`'s bytes: uint8 RGB (H, W, 3)."""
+  with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    return np.array(image.convert("RGB"))
+
+
+def fields_of(kind: Any) -> tuple[dataclasses.Field, ...]:
+  """The fields of a record class."""
+  return dataclasses.fields(kind)
+
+
+def encode(record: Any) -> bytes:
+  """A record as length, JSON and pictures."""
+  blobs: list[bytes] = []
+  fields = {
+    field.name: to_json(getattr(record, field.name), blobs)
+    for field in fields_of(type(record))
+  }
+  head = {"record": fields, "png_bytes": [len(blob) for blob in blobs]}
+  text = json.dumps(head, ensure_ascii=False, allow_nan=False).encode()
+  return b"".join([struct.pack("<I", len(text)), text, *blobs])
+
+
+def to_json(value: Any, blobs: list[bytes]) -> Any:
+  """Replaces pictures by their number, and puts their bytes into `blobs`."""
+  if isinstance(value, np.ndarray):
+    blobs.append(encode_png(value))
+    return {"png": len(blobs) - 1}
+  if isinstance(value, (tuple, list)):
+    return [to_json(item, blobs) for item in value]
+  if isinstance(value, np.generic):
+    value = value.item()
+  if isinstance(value, float) and not math.isfinite(value):
+    return None  # JSON has no NaN; `from_json` brings it back.
+  assert value is None or isinstance(value, (str, int, float)), type(value)
+  return value
+
+
+def decode(content: bytes, kind: type[Record]) -> Record:
+  """`encode`, backwards."""
+  (length,) = struct.unpack_from("<I", content)
+  head = json.loads(content[4 : 4 + length])
+  blobs, start = [], 4 + length
+  for size in head["png_bytes"]:
+    blobs.append(content[start : start + size])
+    start += size
+  return from_json(head["record"], kind, blobs)
+
+
+def from_json(
+  values: dict[str, Any], kind: type[Record], blobs: Sequence[bytes] = ()
+) -> Record:
+  """Builds a record from its fields as JSON."""
+
+  def value_of(value: Any) -> Any:
+    if isinstance(value, dict):
+      return decode_png(blobs[value["png"]])
+    if isinstance(value, list):
+      return tuple(value_of(item) for item in value)
+    return value
+
+  fields = {}
+  for field in fields_of(kind):
+    value = value_of(values[field.name])
+    is_nan = value is None and field.type in (float, "float")
+    fields[field.name] = math.nan if is_nan else value
+  return kind(**fields)
