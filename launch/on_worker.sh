@@ -6,8 +6,10 @@
 #   bash launch/on_worker.sh start COMMAND...
 #
 # The command becomes a systemd unit: it outlives the ssh session, and is started
-# again when it fails and after a reboot, until it ends well or names a mistake
-# that only its user can mend (exit code 2). Its output is in suti.log.
+# again when it fails and after a reboot, until it ends well, is stopped here, or
+# names a mistake that only its user can mend (exit code 2). At SIGTERM it ends
+# with 143: no failure if it was stopped, and else a reason to start it again.
+# Its output is in suti.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -59,6 +61,8 @@ ExecStart=$(for word in /usr/bin/env "$@"; do quoted "$word"; done)
 Restart=on-failure
 RestartSec=15
 RestartPreventExitStatus=2
+SuccessExitStatus=143
+RestartForceExitStatus=143
 TimeoutStopSec=60
 StandardOutput=append:$PWD/suti.log
 StandardError=append:$PWD/suti.log
@@ -76,7 +80,7 @@ case "$command" in
     # shellcheck source=launch/environment.sh
     source launch/environment.sh
     (_find_python) > /dev/null 2>&1 || install_python
-    prepare tpu
+    prepare tpu,parquet
     ;;
   start)
     [[ $# -gt 0 ]] || {

@@ -13,8 +13,8 @@ commands:
   start    run the program on all workers, as a systemd unit that outlives the
            ssh session and is started again when it fails
   status   what became of the slices, and of the program on their first workers
-  resume   create again what was preempted, start again what does not run; the
-           program goes on from what is in its workdir
+  resume   create again what was preempted, start the program where it is not at
+           work; it goes on from what is in its workdir
   stop     stop the program; the slices stay
   delete   give everything back
 
@@ -100,8 +100,10 @@ while [[ $# -gt 0 ]]; do
         --every) number "$flag" "$1" && EVERY="$1" ;;
         --runtime) RUNTIME="$1" ;;
         --nfs)
-          [[ "$1" =~ ^[^:/[:space:]]+:/[^[:space:]]*$ ]] ||
-            fail "--nfs=$1: expected is HOST:/PATH."
+          # It becomes a word of the workers' shells and of their fstab.
+          [[ "$1" =~ ^[A-Za-z0-9][A-Za-z0-9.-]*:/[A-Za-z0-9_./@%+=,~-]*$ ]] ||
+            fail "--nfs=$1: expected is HOST:/PATH, of letters, digits and" \
+              "_./@%+=,~- alone."
           NFS="$1"
           ;;
         *) PLACE+=("$flag=$1") ;;
@@ -180,16 +182,31 @@ describe() {
   fi
 }
 
-# The state of a slice; GONE if there is none of that name.
+# The state of a slice; GONE if there is none of that name. What gcloud says
+# beside it, such as a warning, is no part of it.
 state() {
-  local answer
-  if answer="$(describe "$1" 2>&1)"; then
+  local answer line words
+  words="$(mktemp)"
+  if answer="$(describe "$1" 2> "$words")"; then
+    rm "$words"
     echo "$answer"
-  elif [[ "$answer" == *NOT_FOUND* || "$answer" == *"not found"* ]]; then
-    echo GONE
-  else
-    fail "the state of $1 is not known: ${answer%%$'\n'*}"
+    return
   fi
+  line="$(grep --max-count=1 ^ERROR "$words" || head -n 1 "$words")"
+  rm "$words"
+  case "$line" in
+    ERROR*NOT_FOUND* | ERROR*"not found"*) echo GONE ;;
+    *) fail "the state of $1 is not known: $line" ;;
+  esac
+}
+
+# Whether a slice in this state will be in another one by itself.
+moves() {
+  case "$1" in
+    ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING | CREATING | STARTING | \
+      RESTARTING | REPAIRING | REIMAGING | STOPPING | SUSPENDING | DELETING) ;;
+    *) return 1 ;;
+  esac
 }
 
 create() {
@@ -216,36 +233,41 @@ wait_for() {
     now="$(state "$1")" || exit 2
     [[ "$now" == "$last" ]] || echo "$1: $now"
     last="$now"
-    case "$now" in
-      ACTIVE) return ;;
-      FAILED | SUSPENDED | SUSPENDING | DELETING | GONE)
-        fail "$1 is $now: see gcloud compute tpus queued-resources describe" \
-          "$1, then delete or resume it." ;;
-    esac
-    sleep "${SUTI_POLL_S:-20}"
+    [[ "$now" != ACTIVE ]] || return 0
+    moves "$now" ||
+      fail "$1 is ${now:-in no state}: see gcloud compute tpus" \
+        "queued-resources describe $1, then delete or resume it."
+    sleep 20
   done
 }
 
-ARCHIVE=""
-
-# This commit, to all workers. Not what is not committed: what runs has a name.
-install() {
-  if [[ -z "$ARCHIVE" ]]; then
-    ARCHIVE=suti.tar.gz
-    if [[ -z "$DRY" ]]; then
-      ARCHIVE="$(mktemp -d)/suti.tar.gz"
-      trap 'rm -rf "$(dirname "$ARCHIVE")"' EXIT
-    fi
-    run git archive --format=tar.gz --output="$ARCHIVE" HEAD
+# This commit, in a file. Not what is not committed: what runs has a name.
+pack() {
+  ARCHIVE=suti.tar.gz
+  if [[ -z "$DRY" ]]; then
+    ARCHIVE="$(mktemp -d)/suti.tar.gz"
+    trap 'rm -rf "$(dirname "$ARCHIVE")"' EXIT
   fi
+  run git archive --format=tar.gz --output="$ARCHIVE" HEAD
+}
+
+# What was packed, on all workers.
+install() {
   tpu tpu-vm scp "$ARCHIVE" "$1:" --worker=all
   on all "$1" "mkdir -p suti && tar -xzf suti.tar.gz -C suti"
-  on all "$1" "bash suti/launch/on_worker.sh install${NFS:+ $NFS}"
+  on all "$1" "bash suti/launch/on_worker.sh install${NFS:+ $(word "$NFS")}"
+}
+
+furnish() {
+  wait_for "$1"
+  install "$1"
 }
 
 start() {
   on all "$1" "bash suti/launch/on_worker.sh start $(words "${PROGRAM[@]}")"
 }
+
+stop() { on all "$1" "bash suti/launch/on_worker.sh stop"; }
 
 delete() {
   if [[ -n "$DIRECT" ]]; then
@@ -256,49 +278,108 @@ delete() {
   fi
 }
 
-# What the program does on a slice's first worker, as systemd says it.
-program() {
-  gcloud compute tpus tpu-vm ssh "$1" --worker=0 "${PLACE[@]}" \
-    --command="systemctl show suti --property=LoadState,ActiveState" \
-    2> /dev/null || true
+status() {
+  local now
+  if [[ -n "$DRY" ]]; then
+    describe "$1"
+    when "it is there"
+  else
+    now="$(state "$1")" || exit 2
+    echo "$1: $now"
+    [[ "$now" == ACTIVE || "$now" == READY ]] || return 0
+  fi
+  on 0 "$1" "bash suti/launch/on_worker.sh status"
 }
 
-# One slice, as it is now, to one on which the program runs. Says in DONE
-# whether there is nothing left to do.
+# What the program does on a slice's first worker, as systemd says it.
+program() {
+  on 0 "$1" "systemctl show suti --property=LoadState,ActiveState,UnitFileState"
+}
+
+# Says in a dry run when the commands that follow are run.
+when() { [[ -z "$DRY" ]] || echo "# If $*:"; }
+
+# How `resume` ends where the slice is neither at work nor on its way to it.
+ENDED=10    # the program has ended well
+MISTAKEN=11 # it has named a mistake that only its user can mend
+
+# One slice, as it is now, to one on which the program runs.
 resume() {
-  local now=PREEMPTED
-  DONE=""
-  [[ -n "$DRY" ]] || now="$(state "$1")" || exit 2
+  local now
+  if [[ -n "$DRY" ]]; then
+    describe "$1"
+    when "it was preempted, has failed, or is gone (then none is deleted)"
+    replace "$1"
+    when "it is there"
+    program "$1"
+    when "it is new, or the program was stopped"
+    install "$1"
+    start "$1"
+    return
+  fi
+  now="$(state "$1")" || exit 2
   case "$now" in
     ACTIVE | READY)
-      case "$(program "$1")" in
+      case "$(program "$1" 2> /dev/null || true)" in
         *LoadState=not-found*) ;; # It is new.
-        *ActiveState=inactive*)
-          DONE=yes # It has ended well.
-          return
+        *ActiveState=active* | *ActiveState=activating* | \
+          *ActiveState=deactivating* | *ActiveState=reloading*)
+          return # It runs, or is started again.
           ;;
+        *UnitFileState=disabled*) ;; # It was stopped.
+        *ActiveState=inactive*) exit "$ENDED" ;;
         *ActiveState=failed*)
-          fail "the program on $1 names a mistake, see: bash launch/tpu_vm.sh" \
-            "status $NAME; mend it, then start it anew." ;;
-        *ActiveState=*) return ;; # It runs, or is started again.
+          echo "Error: the program on $1 names a mistake, see: bash" \
+            "launch/tpu_vm.sh status $NAME; mend it, then start it anew." >&2
+          exit "$MISTAKEN"
+          ;;
         *) fail "the first worker of $1 does not answer: try again." ;;
       esac
       ;;
-    CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING | REPAIRING | \
-      RESTARTING | STARTING)
-      return # It is on its way.
+    # These are lost. Nothing in another state is ever deleted.
+    SUSPENDED | FAILED | PREEMPTED | TERMINATED | GONE)
+      echo "$1: $now" >&2
+      replace "$1" "$now"
+      # Another slice may be there sooner: look again next time.
+      [[ -z "$EVERY" || -n "$DIRECT" ]] || return 0
       ;;
     *)
-      echo "$1: $now" >&2
-      [[ "$now" == GONE ]] || delete "$1"
-      create "$1"
-      # Another slice may be there sooner: look again next time.
-      [[ -z "$EVERY" || -n "$DIRECT$DRY" ]] || return 0
-      wait_for "$1"
+      moves "$now" && return
+      fail "$1 is ${now:-in no state}: see gcloud compute tpus, then start or" \
+        "delete it."
       ;;
   esac
   install "$1"
   start "$1"
+}
+
+# replace SLICE [STATE]: a new one for one that is lost.
+replace() {
+  [[ "${2:-}" == GONE ]] || delete "$1"
+  create "$1"
+  [[ -n "$EVERY" ]] || wait_for "$1"
+}
+
+# Runs a function for each slice; where it fails for one, the others are not
+# kept waiting. Counts in DONE, STUCK and FAILED how it ended.
+each() {
+  local slice code
+  DONE=0 STUCK=0 FAILED=0
+  for slice in "${NAMES[@]}"; do
+    set +e
+    (
+      set -e # which a condition around these lines would switch off
+      "$1" "$slice"
+    )
+    code=$?
+    set -e
+    case "$code" in
+      0) ;;
+      "$ENDED") DONE=$((DONE + 1)) ;;
+      "$MISTAKEN") STUCK=$((STUCK + 1)) ;;
+      *) FAILED=$((FAILED + 1)) ;;
+    esac
+  done
 }
 
 # --- The command ----------------------------------------------------------------
@@ -307,44 +388,35 @@ resume() {
   fail "gcloud is not installed: see https://cloud.google.com/sdk, or give" \
     "--dry-run to see the commands."
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# gcloud makes an error of Ctrl-C, of which there are others to go on after.
+trap 'exit 130' INT
 
 case "$COMMAND" in
   create)
+    pack
     # All are asked for before the first is waited for.
     for slice in "${NAMES[@]}"; do create "$slice"; done
-    for slice in "${NAMES[@]}"; do wait_for "$slice" && install "$slice"; done
-    ;;
-  start) for slice in "${NAMES[@]}"; do start "$slice"; done ;;
-  stop)
-    for slice in "${NAMES[@]}"; do
-      on all "$slice" "bash suti/launch/on_worker.sh stop"
-    done
-    ;;
-  delete) for slice in "${NAMES[@]}"; do delete "$slice"; done ;;
-  status)
-    for slice in "${NAMES[@]}"; do
-      if [[ -n "$DRY" ]]; then
-        describe "$slice"
-        on 0 "$slice" "bash suti/launch/on_worker.sh status"
-        continue
-      fi
-      now="$(state "$slice")" || exit 2
-      echo "$slice: $now"
-      case "$now" in ACTIVE | READY)
-        on 0 "$slice" "bash suti/launch/on_worker.sh status" ;;
-      esac
-    done
+    each furnish
+    [[ "$FAILED" == 0 ]] || exit 2
     ;;
   resume)
+    pack
     while true; do
-      left=0
-      for slice in "${NAMES[@]}"; do
-        resume "$slice"
-        [[ -n "$DONE" ]] || left=$((left + 1))
-      done
-      echo "$left of ${#NAMES[@]} slices at work." >&2
-      [[ -n "$EVERY" && -z "$DRY" && "$left" -gt 0 ]] || break
+      each resume
+      [[ -z "$DRY" ]] || break
+      left=$((${#NAMES[@]} - DONE))
+      wrong=$((STUCK + FAILED))
+      echo "$((left - wrong)) of ${#NAMES[@]} slices at work$(
+        ((wrong == 0)) || echo ", $wrong with an error; see above"
+      )." >&2
+      # What is stuck, waits for its user.
+      [[ -n "$EVERY" && "$left" -gt "$STUCK" ]] || break
       sleep "$EVERY"
     done
+    [[ "$((STUCK + FAILED))" == 0 ]] || exit 2
+    ;;
+  *)
+    each "$COMMAND"
+    [[ "$FAILED" == 0 ]] || exit 2
     ;;
 esac

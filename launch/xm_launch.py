@@ -21,16 +21,16 @@ at all. The specs here are made for today's types and sent by XManager;
 
 import argparse
 import asyncio
-import dataclasses
 import importlib.util
-import json
+import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xm_specs import SHARED, fail, kubernetes_job, parse_tpu, vertex_pool
+from xm_clouds import Kubernetes, Vertex, said
+from xm_specs import SHARED, Unit, fail, parse_tpu
 
 # What runs in which order, and whether each slice runs one.
 STAGES = (
@@ -47,14 +47,6 @@ STAGES = (
 
 
 # --- The experiment -----------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Unit:
-  """A work unit: one command, on one slice."""
-
-  name: str
-  args: tuple[str, ...]  # after `python`
 
 
 def plan(options: argparse.Namespace, overrides: Sequence[str]) -> list[list]:
@@ -129,10 +121,12 @@ def _check(options: argparse.Namespace) -> None:
   """Refuses what cannot be run, before XManager is loaded."""
   if options.slices < 1:
     fail(f"--slices={options.slices}: 1 or more are expected.")
-  if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", options.name):
+  # A Service's name has 63 at most, and ours end in -finetune-N and in the 13
+  # digits of the experiment.
+  if not re.fullmatch(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?", options.name):
     fail(
       f"--name={options.name}: lower-case letters, digits and dashes are"
-      " expected, a letter first, 40 at most."
+      " expected, a letter first, 32 at most."
     )
   if options.executor == "local":
     for flag in ("tpu", "image", "nfs", "network"):
@@ -172,6 +166,8 @@ def _check(options: argparse.Namespace) -> None:
 class Here:
   """Runs work units on this machine."""
 
+  errors = ()
+
   def __init__(self, options: argparse.Namespace) -> None:
     """Runs nothing yet."""
     from xmanager import xm_local
@@ -199,159 +195,6 @@ class Here:
 
   def register(self, units: Mapping[str, Unit]) -> None:
     """XManager's own launcher does."""
-
-
-class Cloud:
-  """Sends work units elsewhere; what they are made of is told in `show`."""
-
-  def __init__(self, options: argparse.Namespace) -> None:
-    """Sends nothing yet."""
-    from xmanager import xm, xm_local
-
-    self.options, self.tpu = options, parse_tpu(options.tpu)
-    kinds = {"vertex": xm_local.Vertex, "kubernetes": xm_local.Kubernetes}
-    resource = xm.ResourceType[self.tpu.generation.resource]
-    self.executor = kinds[options.executor](
-      requirements=xm.JobRequirements({resource: self.tpu.topology})
-    )
-
-  def executable(self, experiment: Any) -> Any:
-    """The container as it is: packaging it would pull it and push a copy."""
-    del experiment
-    from xmanager.xm_local import executables
-
-    return executables.GoogleContainerRegistryImage(
-      name=self.options.name,
-      image_path=self.options.image,
-      args=[],
-      env_vars={},
-    )
-
-
-class Vertex(Cloud):
-  """Custom jobs of Vertex AI, sent by a client that knows today's TPUs."""
-
-  def pool(self, unit: Unit) -> Any:
-    """The slice that a unit runs on."""
-    return vertex_pool(
-      self.tpu, self.options.image, unit.args, nfs=self.options.nfs
-    )
-
-  @property
-  def strategy(self) -> str:
-    """Of scheduling."""
-    return "SPOT" if self.options.spot else "STANDARD"
-
-  def show(self, rows: Sequence[Sequence[Unit]]) -> str:
-    """The jobs in the JSON of Vertex AI's interface."""
-    jobs = []
-    for unit in (unit for row in rows for unit in row):
-      pool = self.pool(unit)
-      text = type(pool).to_json(
-        pool,
-        use_integers_for_enums=False,
-        always_print_fields_with_no_presence=False,
-      )
-      spec = {
-        "workerPoolSpecs": [json.loads(text)],
-        "scheduling": {"strategy": self.strategy},
-        "network": self.options.network,
-      }
-      name = f"{self.options.name}_{unit.name}"
-      jobs.append({"displayName": name, "jobSpec": spec})
-    return json.dumps(jobs, indent=2)
-
-  def register(self, units: Mapping[str, Unit]) -> None:
-    """Makes a client of ours XManager's; it asks for the project's name."""
-    from google.cloud import aiplatform, aiplatform_v1
-    from xmanager.cloud import auth, vertex
-
-    launcher = self
-
-    class Client(vertex.Client):
-      def launch(self, name: str, jobs: Sequence[Any]) -> str:
-        (job,) = jobs
-        custom = aiplatform.CustomJob(
-          project=self.project,
-          location=self.location,
-          display_name=name,
-          worker_pool_specs=[launcher.pool(units[job.name])],
-          staging_bucket=f"gs://{auth.get_bucket()}",
-        )
-        strategies = aiplatform_v1.Scheduling.Strategy
-        custom.submit(
-          network=launcher.options.network,
-          scheduling_strategy=strategies[launcher.strategy],
-        )
-        return custom.resource_name
-
-    vertex.set_default_client(Client())
-
-
-class Kubernetes(Cloud):
-  """Jobs of a cluster on GKE, one pod for each host."""
-
-  def parts(self, unit: Unit, *, suffix: str = "") -> tuple[Any, Any]:
-    """The service and the job of a unit."""
-    return kubernetes_job(
-      f"{self.options.name}-{unit.name}{suffix}",
-      self.tpu,
-      self.options.image,
-      unit.args,
-      nfs=self.options.nfs,
-      spot=self.options.spot,
-    )
-
-  def show(self, rows: Sequence[Sequence[Unit]]) -> str:
-    """The manifests, as kubectl reads them."""
-    import yaml
-    from kubernetes import client
-
-    as_json = client.ApiClient().sanitize_for_serialization
-    units = [unit for row in rows for unit in row]
-    parts = [as_json(part) for unit in units for part in self.parts(unit)]
-    return yaml.safe_dump_all(parts, sort_keys=False)
-
-  def register(self, units: Mapping[str, Unit]) -> None:
-    """Has XManager create our jobs for its Kubernetes executor."""
-    from kubernetes import client
-    from xmanager import xm, xm_local
-    from xmanager.cloud import kubernetes
-    from xmanager.xm_local import registry
-
-    class Handle(kubernetes.KubernetesHandle):
-      async def wait(self) -> None:
-        """Waits for the end; XManager's own waits for success, for ever."""
-        for job in self.jobs:
-          while not _has_ended(job.metadata.name):
-            await asyncio.sleep(5)
-
-    def batch() -> Any:
-      return client.BatchV1Api(kubernetes.client().api_client)
-
-    def _has_ended(name: str) -> bool:
-      status = batch().read_namespaced_job_status(name, "default").status
-      states = {c.type for c in status.conditions or () if c.status == "True"}
-      if "Failed" in states:
-        raise RuntimeError(f"job {name} failed: kubectl logs job/{name}")
-      return "Complete" in states
-
-    async def launch(unit: Any, group: Any) -> list[Any]:
-      created = []
-      for job in xm.job_operators.flatten_jobs(group):
-        service, body = self.parts(
-          units[job.name], suffix=f"-{unit.experiment_id}"
-        )
-        core = client.CoreV1Api(kubernetes.client().api_client)
-        core.create_namespaced_service("default", service)
-        created.append(batch().create_namespaced_job("default", body))
-      return [Handle(jobs=created)]
-
-    registry.register(
-      xm_local.Kubernetes,
-      launch=launch,
-      create_handle=registry.get_create_handle_method(xm_local.Kubernetes),
-    )
 
 
 async def launch(
@@ -388,13 +231,15 @@ def main(argv: Sequence[str]) -> None:
   options, overrides, xm_flags = read_arguments(argv)
   if importlib.util.find_spec("xmanager") is None:
     fail("xmanager is not installed: pip install -e '.[xm]'.")
-  from absl import flags
+  from absl import flags, logging
   from xmanager import xm
 
   try:
     flags.FLAGS(["xm_launch.py", *xm_flags])
   except flags.Error as error:
     fail(str(error))
+  # XManager logs the traceback of each error, and raises it too.
+  logging.set_verbosity(logging.FATAL)
   rows = plan(options, overrides)
   kinds = {"local": Here, "vertex": Vertex, "kubernetes": Kubernetes}
   launcher = kinds[options.executor](options)
@@ -403,10 +248,15 @@ def main(argv: Sequence[str]) -> None:
     return
   try:
     asyncio.run(launch(options, launcher, rows))
-  except xm.ExperimentUnitFailedError as error:
+  except (xm.ExperimentUnitError, *launcher.errors) as error:
+    if os.environ.get("SUTI_TRACEBACK"):
+      raise
+    line, again = said(error).rstrip("."), "start the same command again"
+    if not isinstance(error, xm.ExperimentUnitFailedError):
+      fail(f"--executor={options.executor}: {line}. Mend it, then {again}.")
     print(
-      f"Error: a stage failed ({error}), see above: start the same command"
-      " again when it is mended, and it goes on from there.",
+      f"Error: a stage failed ({line}), see above: mend it, then {again}, and"
+      " it goes on from there.",
       file=sys.stderr,
     )
     sys.exit(1)

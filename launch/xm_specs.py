@@ -168,6 +168,14 @@ def parse_tpu(name: str) -> Tpu:
 # --- Specs --------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unit:
+  """A work unit: one command, on one slice."""
+
+  name: str
+  args: tuple[str, ...]  # after `python`
+
+
 def vertex_pool(tpu: Tpu, image: str, args: Sequence[str], *, nfs: str) -> Any:
   """A worker pool of Vertex AI: a whole slice, with "SERVER:/PATH" mounted."""
   from google.cloud import aiplatform_v1

@@ -194,7 +194,18 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "configs": (("configs",), frozenset({"ml_collections"})),
   "launch": (
     (),
-    frozenset({"absl", "google", "kubernetes", "xm_specs", "xmanager", "yaml"}),
+    frozenset(
+      {
+        "absl",
+        "google",
+        "kubernetes",
+        "xm_clouds",
+        "xm_specs",
+        "urllib3",
+        "xmanager",
+        "yaml",
+      }
+    ),
   ),
 }
 # Where SubjectWorld may be named: where it is trained on or read as a source.

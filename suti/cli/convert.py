@@ -132,7 +132,6 @@ def _dtype(name: str | None) -> Any:
 def _parser() -> Parser:
   parser = Parser(
     prog="suti convert",
-    allow_abbrev=False,
     description=_DESCRIPTION,
     epilog=_EXAMPLES,
   )

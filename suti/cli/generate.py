@@ -57,7 +57,6 @@ def generate(argv: Sequence[str]) -> None:
 def _parser() -> Parser:
   parser = Parser(
     prog="suti generate",
-    allow_abbrev=False,
     description=_DESCRIPTION,
     epilog=_EXAMPLES,
   )

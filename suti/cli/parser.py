@@ -6,16 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+MAX_NUM = 64  # pictures, on one contact sheet
+
 
 class Parser(argparse.ArgumentParser):
   """An argument parser whose mistakes are one line.
 
-  Description and examples are printed as they are written.
+  Description and examples are printed as they are written. A flag is written
+  whole: a new one must not change what a short one means.
   """
 
   def __init__(self, **options: Any):
     style = argparse.RawDescriptionHelpFormatter
-    super().__init__(formatter_class=style, **options)
+    super().__init__(formatter_class=style, allow_abbrev=False, **options)
 
   def error(self, message: str) -> NoReturn:
     """Prints the line and exits with 2."""
@@ -23,9 +26,36 @@ class Parser(argparse.ArgumentParser):
     sys.exit(2)
 
 
+def check_numbers(args: argparse.Namespace) -> None:
+  """Refuses numbers, and a prompt, that no model draws by.
+
+  Args:
+    args: of `suti generate`; what is None, the model knows.
+
+  Raises:
+    ValueError: one is out of its range, or the prompt is empty.
+  """
+  if not args.prompt.strip():
+    raise ValueError(
+      "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+    )
+  for name, low, high in (
+    ("num", 1, MAX_NUM),
+    ("steps", 1, 1000),
+    ("seed", 0, 2**32 - MAX_NUM),
+    ("guidance", 0, 1000),
+  ):
+    value = getattr(args, name)
+    # Not a number is not between any two.
+    if value is not None and not low <= value <= high:
+      raise ValueError(f"--{name}={value} must be between {low} and {high}.")
+
+
 def check_out(name: str) -> Path:
   """The contact sheet's path, before anything is computed."""
   out = Path(name)
+  if not out.name:
+    raise ValueError(f"--out={name}: give the name of a PNG file.")
   if out.suffix.lower() != ".png":
     raise ValueError(
       f"--out={name}: expected the name of a PNG file; call it "

@@ -159,7 +159,6 @@ def _cache() -> Path | None:
 def _parser() -> Parser:
   parser = Parser(
     prog="suti plan",
-    allow_abbrev=False,
     usage="suti plan --config FILE[:ARG] --topology SLICE [--search]\n"
     "                 [--subjects N] [--json FILE] [--config.FIELD=VALUE ...]",
     description=_DESCRIPTION,

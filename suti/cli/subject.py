@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from suti.cli.parser import check_out
+from suti.cli.parser import check_numbers, check_out
 
 NOTE = (
   "Note: {model} has learned from SubjectWorld's rendered pictures alone. Of "
@@ -20,8 +20,13 @@ CELL_PX = 192  # side of a picture on the contact sheet
 
 
 def draw_subject(args: argparse.Namespace) -> None:
-  """Writes a contact sheet, and each picture beside it."""
+  """Writes a contact sheet, and each picture beside it.
+
+  Raises:
+    ValueError: an argument is wrong, or does not fit the model.
+  """
   out = check_out(args.out)
+  check_numbers(args)
   files = find_pictures(args.subject)
   from suti import images, stage
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from suti.cli.parser import check_out
+from suti.cli.parser import check_numbers, check_out
 
 NUM = 1  # pictures
-MAX_NUM = 64  # on one contact sheet
 MAX_PX = 8192  # of a side; what is larger is a mistake, and takes all memory
 CELL_PX = 256  # side of a picture on the contact sheet
 # Of a model that enlarges: it is told what the first one's encoder said, which
@@ -29,7 +28,7 @@ def draw_text(args: argparse.Namespace) -> None:
     ValueError: an argument is wrong, or does not fit the model.
   """
   out = check_out(args.out)
-  _check(args)
+  check_numbers(args)
   size = None if args.size is None else read_size(args.size)
   loras = [read_lora(text) for text in args.lora or ()]
   from suti import stage
@@ -45,24 +44,6 @@ def draw_text(args: argparse.Namespace) -> None:
       )
   stage.use_compilation_cache()
   _write(out, _draw(args, folders, loras, size=size), args.prompt)
-
-
-def _check(args: argparse.Namespace) -> None:
-  """Finds, before anything is read, what no model understands."""
-  if not args.prompt.strip():
-    raise ValueError(
-      "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
-    )
-  for name, low, high in (
-    ("num", 1, MAX_NUM),
-    ("steps", 1, 1000),
-    ("seed", 0, 2**32 - MAX_NUM),
-    ("guidance", 0, 1000),
-  ):
-    value = getattr(args, name)
-    # Not a number is not between any two.
-    if value is not None and not low <= value <= high:
-      raise ValueError(f"--{name}={value} must be between {low} and {high}.")
 
 
 def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:

@@ -123,7 +123,8 @@ def _place_of(hosts: list[str], index: str) -> Place:
 
 def _has_tpu(env: Mapping[str, str]) -> bool:
   """Says whether the metadata server is to be asked at all."""
-  if env.get("JAX_PLATFORMS", "tpu") != "tpu" or "TPU_SKIP_MDS_QUERY" in env:
+  platforms = env.get("JAX_PLATFORMS") or "tpu"
+  if "tpu" not in platforms.split(",") or "TPU_SKIP_MDS_QUERY" in env:
     return False
   return _num_chips() > 0
 

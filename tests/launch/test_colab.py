@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notebooks as they are stored; .ci/run executes them."""
+"""Notebooks as they are stored; `.ci/run all` executes them."""
 
 import ast
 import pathlib

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from suti import preemption
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 FAKES = {
   # As root, without being it.
@@ -73,6 +75,10 @@ def test_a_program_becomes_a_unit_that_is_started_again(worker):
   )
   # A mistake that only its user can mend ends it: exit code 2.
   assert {"Restart=on-failure", "RestartPreventExitStatus=2"} <= set(unit)
+  # What SIGTERM ends did not fail; if nobody stopped it, it is started again.
+  code = preemption.CODE
+  for setting in ("SuccessExitStatus", "RestartForceExitStatus"):
+    assert f"{setting}={code}" in unit
   assert f"StandardOutput=append:{here}/suti.log" in unit
   assert (folder / "notes").read_text().splitlines() == [
     "systemctl daemon-reload",
@@ -117,6 +123,25 @@ def test_a_machine_with_an_old_python_gets_a_newer_one(worker):
   assert "install --yes --quiet python3.12 python3.12-venv" in notes
   assert result.returncode == 2
   assert "Error: no Python 3.11 or newer was found" in result.stderr
+
+
+def test_workers_get_what_the_container_gets(worker):
+  """libtpu, and what reads the tables that clusters are mined from."""
+  run, folder = worker
+  (folder / "su ti" / "setup.py").touch()
+  python = folder / "bin" / "python3"
+  python.write_text(
+    '#!/bin/bash\necho "python $*" >> "$NOTES"\n'
+    '[[ "$*" != *"-m venv"* ]] ||\n'
+    '  { mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python"; }\n'
+  )
+  result = run("install")
+  assert result.returncode == 0, result.stderr
+  wanted = "--editable .[tpu,parquet]"
+  assert wanted in (folder / "notes").read_text()
+  assert (
+    "--editable '.[tpu,parquet]'" in (ROOT / "launch/Dockerfile").read_text()
+  )
 
 
 def test_the_disk_with_the_workdir_is_mounted_once_and_after_a_reboot(worker):

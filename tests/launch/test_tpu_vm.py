@@ -10,22 +10,37 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PROGRAM = ("--", "python", "-m", "experts.finetune", "--workdir", "my runs")
 
-# Notes what it is asked; slices are in the state that a file of theirs holds,
-# created ones take the next state each time they are looked at.
+# Notes what it is asked, and warns each time, as the real one may; slices are
+# in the state that a file of theirs holds, created ones take the next state
+# each time they are looked at.
 GCLOUD = """#!/bin/bash
 echo "gcloud $*" >> "$STATES/notes"
+echo "WARNING: this will be another command one day" >&2
 case "$*" in
   *" describe "*)
     file="$STATES/$5"
     [[ -e "$file" ]] || { echo "ERROR: NOT_FOUND: $5" >&2; exit 1; }
-    [[ "$(cat "$file")" != DENIED ]] || { echo "ERROR: not yours" >&2; exit 1; }
-    head -n 1 "$file"
-    [[ "$(wc -l < "$file")" -le 1 ]] || sed -i 1d "$file" ;;
-  *" create "*) cat "$STATES/next" > "$STATES/$5" ;;
+    now="$(head -n 1 "$file")"
+    [[ "$(wc -l < "$file")" -le 1 ]] || sed -i 1d "$file"
+    [[ "$now" != DENIED ]] || { echo "ERROR: not yours" >&2; exit 1; }
+    echo "$now" ;;
+  *" create "*)
+    if [[ -e "$STATES/full" ]]; then
+      rm "$STATES/full"
+      echo "ERROR: RESOURCE_EXHAUSTED" >&2
+      exit 1
+    fi
+    cat "$STATES/next" > "$STATES/$5" ;;
   *" delete "*) rm "$STATES/$5" ;;
   *"systemctl show"*) cat "$STATES/$5.program" ;;
 esac
 """
+# Packing the shipped models takes 3 s.
+FAKES = {
+  "gcloud": GCLOUD,
+  "git": '#!/bin/bash\n: > "${3#--output=}"\n',
+  "sleep": "#!/bin/bash\n",
+}
 
 
 class Cloud:
@@ -34,21 +49,26 @@ class Cloud:
   def __init__(self, folder: pathlib.Path) -> None:
     self.folder = folder
     (folder / "bin").mkdir()
-    gcloud = folder / "bin" / "gcloud"
-    gcloud.write_text(GCLOUD)
-    gcloud.chmod(0o755)
+    for name, text in FAKES.items():
+      (folder / "bin" / name).write_text(text)
+      (folder / "bin" / name).chmod(0o755)
     self.next("ACTIVE")
 
   def next(self, *states: str) -> None:
     """What a slice that is created goes through."""
     (self.folder / "next").write_text("".join(s + "\n" for s in states))
 
-  def has(self, name: str, state: str, program: str = "") -> None:
+  def has(
+    self, name: str, state: str, program: str = "", *, enabled: bool = True
+  ) -> None:
     """A slice, and the unit on its first worker."""
     (self.folder / name).write_text(state + "\n")
-    load = "loaded" if program else "not-found"
-    unit = f"LoadState={load}\nActiveState={program or 'inactive'}\n"
-    (self.folder / f"{name}.program").write_text(unit)
+    lines = ["LoadState=not-found", "ActiveState=inactive", "UnitFileState="]
+    if program:
+      file = "enabled" if enabled else "disabled"
+      lines = ["LoadState=loaded", f"ActiveState={program}"]
+      lines.append(f"UnitFileState={file}")
+    (self.folder / f"{name}.program").write_text("\n".join(lines) + "\n")
 
   def tell(self, *args: str) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -56,7 +76,6 @@ class Cloud:
       env={
         "PATH": f"{self.folder / 'bin'}:/usr/bin:/bin",
         "STATES": str(self.folder),
-        "SUTI_POLL_S": "0.01",
         "HOME": str(self.folder),
       },
       capture_output=True,
@@ -85,6 +104,12 @@ def plan(cloud, *args):
   return result.stdout.splitlines()
 
 
+def errors(result: subprocess.CompletedProcess) -> list[str]:
+  """What it says itself, without gcloud's warnings."""
+  lines = result.stderr.splitlines()
+  return [line for line in lines if not line.startswith("WARNING: ")]
+
+
 def install(name: str, where: str = "") -> list[str]:
   return [
     f"gcloud compute tpus tpu-vm scp suti.tar.gz {name}: --worker=all{where}",
@@ -109,12 +134,12 @@ def test_a_queued_resource_is_created_waited_for_and_installed(cloud):
   assert plan(
     cloud, "create", "suti", "--dry-run", "--tpu", "v4-128", *args
   ) == [
+    *PACK,
     "gcloud compute tpus queued-resources create suti --node-id=suti "
     "--accelerator-type=v4-128 --runtime-version=tpu-ubuntu2204-base --spot"
     + where,
     "gcloud compute tpus queued-resources describe suti "
     "'--format=value(state.state)'" + where,
-    *PACK,
     *install("suti", where),
   ]
 
@@ -126,9 +151,9 @@ def test_a_tpu_vm_is_created_at_once_and_slices_have_numbers(cloud):
     "--version=v2-alpha-tpuv5-lite --preemptible"
   )
   assert plan(cloud, "create", "suti", "--tpu", "v5e-16", *args) == [
+    *PACK,
     create.format("suti-0"),
     create.format("suti-1"),
-    *PACK,
     *install("suti-0"),
     *install("suti-1"),
   ]
@@ -144,9 +169,9 @@ def test_a_tpu_vm_is_created_at_once_and_slices_have_numbers(cloud):
 )
 def test_the_software_follows_from_the_type(cloud, tpu, words):
   lines = plan(cloud, "create", "suti", "--tpu", tpu, "--reserved", "--dry-run")
-  assert lines[0].endswith(f"{words} --reserved")
+  assert lines[1].endswith(f"{words} --reserved")
   args = ("--tpu", tpu, "--runtime", "mine", "--dry-run")
-  assert "--runtime-version=mine" in plan(cloud, "create", "suti", *args)[0]
+  assert "--runtime-version=mine" in plan(cloud, "create", "suti", *args)[1]
 
 
 def test_workers_mount_the_disk_with_the_workdir(cloud):
@@ -162,15 +187,26 @@ def test_a_program_is_started_on_all_workers_of_all_slices(cloud):
   assert lines == [START.format("suti-0"), START.format("suti-1")]
 
 
-def test_resume_creates_again_installs_and_starts(cloud):
-  args = ("--tpu", "v6e-8", "--spot", "--dry-run", *PROGRAM)
+@pytest.mark.parametrize("every", [(), ("--every", "300")])
+def test_resume_shows_what_it_would_do_in_each_case(cloud, every):
+  args = ("--tpu", "v6e-8", "--spot", *every, "--dry-run", *PROGRAM)
+  describe = (
+    "gcloud compute tpus queued-resources describe suti "
+    "'--format=value(state.state)'"
+  )
   assert plan(cloud, "resume", "suti", *args) == [
+    *PACK,
+    describe,
+    "# If it was preempted, has failed, or is gone (then none is deleted):",
     "gcloud compute tpus queued-resources delete suti --force --quiet",
     "gcloud compute tpus queued-resources create suti --node-id=suti "
     "--accelerator-type=v6e-8 --runtime-version=v2-alpha-tpuv6e --spot",
-    "gcloud compute tpus queued-resources describe suti "
-    "'--format=value(state.state)'",
-    *PACK,
+    # Who looks again later does not wait.
+    *([] if every else [describe]),
+    "# If it is there:",
+    "gcloud compute tpus tpu-vm ssh suti --worker=0 '--command=systemctl show "
+    "suti --property=LoadState,ActiveState,UnitFileState'",
+    "# If it is new, or the program was stopped:",
     *install("suti"),
     START.format("suti"),
   ]
@@ -204,6 +240,7 @@ def test_the_other_commands(cloud, args, expected):
 
 
 def test_it_waits_until_the_slice_is_there(cloud):
+  (cloud.folder / "bin" / "git").unlink()  # once with the real one
   cloud.next("ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE")
   result = cloud.tell("create", "suti", "--tpu", "v4-8")
   assert result.returncode == 0, result.stderr
@@ -218,7 +255,7 @@ def test_a_slice_that_fails_while_it_is_waited_for_is_named(cloud):
   cloud.next("ACCEPTED", "FAILED")
   result = cloud.tell("create", "suti", "--tpu", "v4-8")
   assert result.returncode == 2
-  assert result.stderr.startswith("Error: suti is FAILED: see gcloud compute")
+  assert errors(result)[0].startswith("Error: suti is FAILED: see gcloud comp")
   assert len(cloud.asked()) == 1
 
 
@@ -228,18 +265,21 @@ def test_resume_does_to_each_slice_what_its_state_asks_for(cloud):
   cloud.has("suti-2", "WAITING_FOR_RESOURCES")  # comes
   cloud.has("suti-3", "ACTIVE", "inactive")  # has ended well
   cloud.has("suti-4", "ACTIVE")  # is new and empty
-  args = ("--tpu", "v4-8", "--spot", "--slices", "6")  # the sixth is gone
+  # suti-5 is gone.
+  cloud.has("suti-6", "ACTIVE", "failed", enabled=False)  # was stopped
+  cloud.has("suti-7", "ACTIVE", "inactive", enabled=False)  # was stopped
+  args = ("--tpu", "v4-8", "--spot", "--slices", "8")
   result = cloud.tell("resume", "suti", *args, *PROGRAM)
   assert result.returncode == 0, result.stderr
-  assert result.stderr.splitlines()[-1] == "5 of 6 slices at work."
+  assert errors(result)[-1] == "7 of 8 slices at work."
   asked = cloud.asked()
 
   for name in ("suti-0", "suti-2", "suti-3"):
     assert not [x for x in asked if f" {name}" in x], name
-  for number, new in ((1, True), (4, False), (5, True)):
+  for number in (1, 4, 5, 6, 7):
     commands = [x for x in asked if f" suti-{number}" in x]
     kinds = [" ".join(x.split()[:2]) for x in commands]
-    create = ["queued-resources create"] if new else []
+    create = ["queued-resources create"] if number in (1, 5) else []
     delete = ["queued-resources delete"] if number == 1 else []
     expected = [*delete, *create, "tpu-vm scp", *["tpu-vm ssh"] * 3]
     assert kinds == expected, number
@@ -251,7 +291,7 @@ def test_resume_every_so_often_ends_when_all_programs_have_ended(cloud):
   args = ("--tpu", "v4-8", "--every", "1")
   result = cloud.tell("resume", "suti", *args, *PROGRAM)
   assert result.returncode == 0
-  assert result.stderr == "0 of 1 slices at work.\n"
+  assert errors(result) == ["0 of 1 slices at work."]
 
 
 def test_a_program_that_names_a_mistake_is_not_started_again(cloud):
@@ -283,7 +323,7 @@ def test_no_slice_is_waited_for_while_others_may_come(cloud):
   assert result.returncode == 0, result.stderr
   assert [x.split()[1] for x in cloud.asked()] == ["delete", "create"]
   # The first slice: created, then waiting, then there.
-  assert result.stderr.splitlines() == [
+  assert errors(result) == [
     "suti-0: SUSPENDED",
     "1 of 2 slices at work.",
     "1 of 2 slices at work.",
@@ -295,10 +335,47 @@ def test_an_unknown_state_is_not_taken_for_a_slice_that_is_gone(cloud):
   cloud.has("suti", "DENIED")
   result = cloud.tell("resume", "suti", "--tpu", "v4-8", *PROGRAM)
   assert result.returncode == 2
-  assert result.stderr == (
-    "Error: the state of suti is not known: ERROR: not yours\n"
-  )
+  assert errors(result) == [
+    "Error: the state of suti is not known: ERROR: not yours",
+    "0 of 1 slices at work, 1 with an error; see above.",
+  ]
   assert not cloud.asked()
+
+
+@pytest.mark.parametrize(
+  ("state", "code"),
+  [
+    *[(x, 0) for x in ("SUSPENDING", "DELETING", "REPAIRING", "CREATING")],
+    *[(x, 2) for x in ("STOPPED", "HIDDEN", "WARNING ACTIVE", "")],
+  ],
+)
+def test_no_slice_is_deleted_that_may_not_be_lost(cloud, state, code):
+  cloud.has("suti", state, "active")
+  result = cloud.tell("resume", "suti", "--tpu", "v4-8", *PROGRAM)
+  assert result.returncode == code, result.stderr
+  assert not cloud.asked()
+
+
+def test_resume_every_so_often_goes_on_after_any_error(cloud):
+  """One slice is refused at first, one is denied, one has named a mistake."""
+  (cloud.folder / "full").touch()
+  for name in ("suti-0", "suti-1", "suti-2", "suti-3"):
+    cloud.has(name, "ACTIVE", "inactive")
+  (cloud.folder / "suti-0").write_text("SUSPENDED\n")
+  (cloud.folder / "suti-1").write_text("DENIED\nACTIVE\n")
+  cloud.has("suti-2", "ACTIVE", "failed")
+  args = ("--tpu", "v4-8", "--slices", "4", "--every", "1")
+  result = cloud.tell("resume", "suti", *args, *PROGRAM)
+  lines = [line for line in errors(result) if "slices at work" in line]
+  assert lines == [
+    "0 of 4 slices at work, 3 with an error; see above.",  # refused, denied
+    "1 of 4 slices at work, 1 with an error; see above.",  # created
+    # Those that can go on have ended, the third waits for its user.
+    "0 of 4 slices at work, 1 with an error; see above.",
+  ]
+  assert result.returncode == 2
+  kinds = [x.split()[1] for x in cloud.asked()]
+  assert kinds == ["delete", "create", "create"]
 
 
 # --- Mistakes -----------------------------------------------------------------
@@ -330,7 +407,11 @@ def test_an_unknown_state_is_not_taken_for_a_slice_that_is_gone(cloud):
     ),
     (
       ("create", "suti", "--tpu", "v4-8", "--nfs", "share"),
-      "--nfs=share: expected is HOST:/PATH.",
+      "--nfs=share: expected is HOST:/PATH, of letters, digits and ",
+    ),
+    (
+      ("create", "suti", "--tpu", "v4-8", "--nfs", "a:/$(reboot);b"),
+      "--nfs=a:/$(reboot);b: expected is HOST:/PATH, of letters, digits and ",
     ),
     (("start", "suti"), "start: a program is missing, such as: -- python -m"),
     (("start", "suti", "suti", "run"), "unknown argument 'suti' (see --help; "),

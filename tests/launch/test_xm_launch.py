@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """launch/xm_launch.py: what it sends elsewhere, and a run on this machine."""
 
+import asyncio
 import http.server
 import importlib
 import json
@@ -52,6 +53,13 @@ def shown(*args) -> str:
   return result.stdout
 
 
+@pytest.fixture
+def xm_launch(monkeypatch):
+  """The script as a module."""
+  monkeypatch.syspath_prepend(str(ROOT / "launch"))
+  return importlib.import_module("xm_launch")
+
+
 # --- Mistakes -----------------------------------------------------------------
 
 
@@ -63,6 +71,7 @@ def shown(*args) -> str:
     (("--slice", "2"), "unknown argument '--slice' (see --help)."),
     (("--config.seed",), "--config.seed: write --config.seed=VALUE."),
     (("--name", "A b"), "--name=A b: lower-case letters, digits and dashes"),
+    (("--name", 33 * "a"), f"--name={33 * 'a'}: lower-case letters, digits"),
     (
       ("--tpu", "v4-8"),
       "--tpu with --executor local, which runs on this machine: give",
@@ -112,12 +121,19 @@ def shown(*args) -> str:
     ),
   ],
 )
-def test_a_mistake_is_one_line(args, line):
+def test_a_mistake_is_one_line(xm_launch, capsys, args, line):
   whole = ("--config", "c.py", "--workdir", "runs", *args) if args else ()
-  result = launch(*whole)
+  with pytest.raises(SystemExit) as caught:
+    xm_launch.main(whole)
+  assert caught.value.code == 2
+  text = capsys.readouterr().err
+  assert text.startswith(f"Error: {line}") and text.count("\n") == 1
+
+
+def test_a_mistake_is_the_commands_exit_code():
+  result = launch("--config", "c.py", "--workdir", "runs", "--slices", "0")
   assert result.returncode == 2
-  assert result.stderr.startswith(f"Error: {line}")
-  assert result.stderr.count("\n") == 1
+  assert result.stderr == "Error: --slices=0: 1 or more are expected.\n"
 
 
 # --- Specs --------------------------------------------------------------------
@@ -177,7 +193,7 @@ def test_vertex_is_asked_for_a_slice_for_each_unit(tpu, machine):
       *("--workdir", "/mnt/nfs/suti/w"),
     ],
   }
-  assert spec["scheduling"] == {"strategy": "SPOT"}
+  assert spec["scheduling"] == {"timeout": "2592000s", "strategy": "SPOT"}
   assert pool["nfsMounts"] == [
     {"server": "10.0.0.2", "path": "/share", "mountPoint": "suti"}
   ]
@@ -197,7 +213,9 @@ def test_vertex_is_asked_for_a_slice_for_each_unit(tpu, machine):
 def test_kubernetes_gets_a_pod_for_each_host(tpu, kind, topology, hosts, chips):
   yaml = pytest.importorskip("yaml")
   args = ("--executor", "kubernetes", "--tpu", tpu, "--slices", "2", "--spot")
-  parts = list(yaml.safe_load_all(shown(*ELSEWHERE, *args)))
+  text = shown(*ELSEWHERE, *args)
+  assert text.startswith("# When sent, all names end in the experiment's numb")
+  parts = list(yaml.safe_load_all(text))
   assert [part["kind"] for part in parts] == ["Service", "Job"] * 10
   service, job = parts[4:6]  # of the first worker of experts.finetune
   name = "suti-finetune-0"
@@ -242,29 +260,40 @@ class Cluster(http.server.ThreadingHTTPServer):
   Attributes:
     posted: what was created, in order, as (path, body).
     failing: the name of a unit whose job fails.
+    refused: the name of a unit whose job is not accepted.
+    silent: how many more times it says nothing of a job.
   """
 
   def __init__(self, folder: pathlib.Path) -> None:
     self.posted: list[tuple[str, dict]] = []
-    self.failing = "none"
+    self.failing = self.refused = "none"
+    self.silent = 0
     cluster = self
 
     class Handler(http.server.BaseHTTPRequestHandler):
       def do_POST(self):
         size = int(self.headers["Content-Length"])
         body = json.loads(self.rfile.read(size))
+        name = body["metadata"]["name"]
+        if body["kind"] == "Job" and f"-{cluster.refused}-" in name:
+          self.answer({"message": f"{name} is forbidden:\nquota"}, code=403)
+          return
         cluster.posted.append((self.path, body))
         self.answer(body)
 
       def do_GET(self):
         name = self.path.split("/")[-2]
+        if cluster.silent:
+          cluster.silent -= 1
+          self.answer({}, code=503)
+          return
         kind = "Failed" if f"-{cluster.failing}-" in name else "Complete"
         state = {"type": kind, "status": "True"}
         self.answer({"status": {"conditions": [state]}})
 
-      def answer(self, body):
+      def answer(self, body, *, code=200):
         text = json.dumps(body).encode()
-        self.send_response(200)
+        self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -309,8 +338,10 @@ def send(cluster, tmp_path):
 def test_xmanager_creates_the_jobs_of_a_stage_when_the_last_has_ended(
   cluster, tmp_path
 ):
+  cluster.silent = 1
   result = send(cluster, tmp_path)
   assert result.returncode == 0, result.stderr
+  assert cluster.silent == 0
   jobs = [body for path, body in cluster.posted if path.endswith("/jobs")]
   names = [job["metadata"]["name"] for job in jobs]
   # With the experiment's number, so that another one can be sent at any time.
@@ -334,10 +365,59 @@ def test_a_job_that_fails_ends_the_experiment(cluster, tmp_path):
 
 
 @pytest.mark.xm
-def test_vertex_is_sent_what_was_shown(monkeypatch):
+def test_a_job_that_is_refused_is_one_line(cluster, tmp_path):
+  cluster.refused = "prompts"
+  result = send(cluster, tmp_path)
+  assert result.returncode == 2
+  assert re.fullmatch(
+    r"Error: --executor=kubernetes: suti-prompts-\d+ is forbidden: quota. "
+    "Mend it, then start the same command again.\n",
+    result.stderr,
+  )
+
+
+@pytest.mark.xm
+@pytest.mark.parametrize(
+  ("executor", "line"),
+  [
+    (KUBERNETES[4:6], "--executor=kubernetes: Invalid kube-config file."),
+    (VERTEX, "--executor=vertex: Your default credentials were not found."),
+  ],
+)
+def test_who_has_not_logged_in_reads_one_line(tmp_path, executor, line):
+  env = {"HOME": tmp_path, "KUBECONFIG": tmp_path / "none"}
+  env |= {"NO_GCE_CHECK": "true", "GOOGLE_CLOUD_BUCKET_NAME": "b"}
+  env = {name: str(value) for name, value in env.items()}
+  result = launch(*ELSEWHERE, *executor, "--tpu", "v5e-16", **env)
+  assert result.returncode == 2
+  assert result.stderr.startswith(f"Error: {line}"), result.stderr
+  assert result.stderr.count("\n") == 1
+
+
+def test_a_server_that_is_away_is_asked_again_for_a_while(
+  xm_launch, monkeypatch
+):
+  clouds = sys.modules[xm_launch.said.__module__]
+  monkeypatch.setattr(clouds, "AGAIN_S", 0.0)
+
+  def asked(times: int) -> bool:
+    answers = [False] * times + [True]
+
+    async def ask() -> bool:
+      if not answers.pop(0):
+        raise TimeoutError
+      return True
+
+    return asyncio.run(clouds.patiently(ask, (TimeoutError,)))
+
+  assert asked(clouds.TRIES)
+  with pytest.raises(TimeoutError):
+    asked(clouds.TRIES + 1)
+
+
+@pytest.mark.xm
+def test_vertex_is_sent_what_was_shown(xm_launch, monkeypatch):
   """With a client that keeps what it is given: there is no other Vertex AI."""
-  monkeypatch.syspath_prepend(str(ROOT / "launch"))
-  xm_launch = importlib.import_module("xm_launch")
   aiplatform = pytest.importorskip("google.cloud.aiplatform")
   auth = importlib.import_module("xmanager.cloud.auth")
   vertex = importlib.import_module("xmanager.cloud.vertex")
@@ -349,8 +429,9 @@ def test_vertex_is_sent_what_was_shown(monkeypatch):
     def __init__(self, **kw):
       sent.update(kw)
 
-    def submit(self, *, network, scheduling_strategy):
+    def submit(self, *, network, scheduling_strategy, timeout):
       sent["strategy"], sent["network"] = scheduling_strategy.name, network
+      sent["timeout"] = f"{timeout}s"
 
   def start(client):
     client.project, client.location = "p", "us-central1"
@@ -366,7 +447,11 @@ def test_vertex_is_sent_what_was_shown(monkeypatch):
   job = types.SimpleNamespace(name="finetune")
   name = vertex.get_default_client().launch("suti_1", [job])
   assert name == Job.resource_name
-  assert sent["display_name"] == "suti_1" and sent["strategy"] == "SPOT"
+  show = launcher.show([[units["finetune"]]])
+  (shown,) = json.loads(show)
+  assert sent["display_name"] == shown["displayName"] == "suti_finetune"
+  for name, value in shown["jobSpec"]["scheduling"].items():
+    assert sent[name] == value
   assert sent["worker_pool_specs"] == [launcher.pool(units["finetune"])]
   assert sent["staging_bucket"] == "gs://b"
   assert sent["network"] == "projects/1/global/networks/n"

@@ -86,6 +86,8 @@ def test_a_tpu_vm_asks_its_metadata_server(metadata, endpoints):
   answers["worker-network-endpoints"] = endpoints
   answers["agent-worker-number"] = "1\n"
   assert find_place(env) == Place(coordinator="10.0.0.7:8476", count=2, index=1)
+  for platforms in ("", "tpu", "tpu,cpu"):
+    assert find_place(env | {"JAX_PLATFORMS": platforms}) is not None, platforms
   # Whoever computes on the CPU is not asked to wait for other hosts.
   assert find_place(env | {"JAX_PLATFORMS": "cpu"}) is None
   answers["worker-network-endpoints"] = "10.0.0.7"
