@@ -70,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
-      # A multiple of a host's devices. Paper: 400, one a core.
+      # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # What a device takes at once, a number or "auto", as many as it has room
       # for; then the wave is as large as all devices together. "": see above.

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from suti.io.files import create_json, read_json
 from suti.parallel.memory import SHARE, fit_size, free_bytes, program_bytes
-from suti.parallel.mesh import batch_sharding, check_batch, replicated
+from suti.parallel.mesh import batch_sharding, replicated
 from suti.parallel.preflight import described
 
 _RECORD = "packing.json"
@@ -47,7 +47,7 @@ def settle(
 
   Args:
     tune: `config.finetune`.
-    mesh: its devices take equally many experts.
+    mesh: its devices take equally many experts, some of them padding.
     bytes_at: what the step of a wave needs; asked where the config has "auto".
     shared: parameters of all experts, on the devices already.
     num_clusters: there are no more experts than that.
@@ -57,7 +57,7 @@ def settle(
     began, and "vmap" or "map" in `inner`, as there is room on this machine.
 
   Raises:
-    ValueError: not one expert fits, or devices cannot share a wave evenly.
+    ValueError: not one expert fits.
   """
   left = tune.experts_per_device or tune.inner == "auto"
   record = folder / _RECORD
@@ -110,9 +110,6 @@ def choose(
     size: of a wave, if it was chosen before.
 
   Returns: experts of a wave, 0 if not one fits, and "vmap" or "map".
-
-  Raises:
-    ValueError: devices cannot share a wave evenly.
   """
   if size is None:
     size = _wave_size(tune, mesh, bytes_at, room, num_clusters)
@@ -127,9 +124,7 @@ def _wave_size(tune, mesh, bytes_at, room, num_clusters) -> int:
   if tune.experts_per_device != "auto":
     if tune.experts_per_device:
       return int(tune.experts_per_device) * mesh.size
-    size = tune.experts_per_wave
-    check_batch("config.finetune.experts_per_wave", size, mesh)
-    return size
+    return tune.experts_per_wave
   tune = with_inner(tune, "map" if tune.inner == "map" else "vmap")
   most = -(-num_clusters // mesh.size)
   each = fit_size(lambda num: bytes_at(tune, num), room, most=most)

@@ -139,10 +139,11 @@ def make_jobs(here: Setting) -> list[Job]:
 Compiled = Callable[[str, int], tuple[preflight.Program, preflight.Report]]
 
 
-def _choose_wave(here: Setting) -> tuple[int, str, Compiled]:
+def _choose_wave(here: Setting) -> tuple[int, int, str, Compiled]:
   """What `experts.finetune` would choose.
 
-  Returns: experts of a device, how they run, and what compiles a step.
+  Returns: places of a device, experts of a wave (the other places are padding),
+    how they run, and what compiles a step.
   """
   tune = here.config.finetune.copy_and_resolve_references().unlock()
   if here.search:
@@ -159,8 +160,8 @@ def _choose_wave(here: Setting) -> tuple[int, str, Compiled]:
     room=here.chosen_room,
     num_clusters=here.num_subjects,
   )
-  num = -(-min(size, here.num_subjects) // here.host.size)
-  return max(1, num), inner, compiled
+  real = max(1, min(size, here.num_subjects))
+  return -(-real // here.host.size), real, inner, compiled
 
 
 def _compiled(
@@ -174,11 +175,13 @@ def _compiled(
   return program, here.inspect(program)
 
 
-def _tune(here: Setting, num: int, inner: str, compiled: Compiled) -> Planned:
+def _tune(
+  here: Setting, num: int, real: int, inner: str, compiled: Compiled
+) -> Planned:
   program, report = compiled(inner, num)
   chosen = here.search or here.config.finetune.experts_per_device == "auto"
   return Planned(
-    program=program,
+    program=dataclasses.replace(program, subjects=real),
     report=report,
     size=num,
     room=here.chosen_room if chosen else here.room,
@@ -186,11 +189,13 @@ def _tune(here: Setting, num: int, inner: str, compiled: Compiled) -> Planned:
   )
 
 
-def _draw(here: Setting, num: int, inner: str, _: Compiled) -> Planned:
+def _draw(
+  here: Setting, num: int, real: int, inner: str, _: Compiled
+) -> Planned:
   """As many together as are tuned together, and in the same way."""
   program, report = _compiled(here, experts.programs.sample, inner, num)
   return Planned(
-    program=program,
+    program=dataclasses.replace(program, subjects=real),
     report=report,
     size=num,
     room=here.room,

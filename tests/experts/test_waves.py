@@ -2,10 +2,8 @@
 """Division into waves."""
 
 import numpy as np
-import pytest
 
 from experts.waves import expert_key, make_waves
-from suti.parallel.mesh import check_batch, flat_mesh
 
 KEYS = [f"{i:012x}" for i in (7, 3, 11, 1, 5)]
 
@@ -44,12 +42,6 @@ def test_a_limit_takes_the_first_by_key():
   (wave,) = waves_of(KEYS, limit=2)
   assert wave.real_keys == tuple(sorted(KEYS)[:2])
   assert len(waves_of(KEYS, limit=0)) == 3
-
-
-def test_experts_that_devices_cannot_share_are_refused():
-  mesh = flat_mesh()
-  with pytest.raises(ValueError, match=r"experts_per_wave=30 is not divisible"):
-    check_batch("config.finetune.experts_per_wave", 30, mesh)
 
 
 def test_an_expert_key_is_of_seed_and_cluster():
