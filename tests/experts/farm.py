@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 import warnings
+from typing import Any
 
 from experts import finetune
 from suti import stage
@@ -62,13 +63,20 @@ def start(rng: random.Random, *, dies: bool) -> tuple[int, float, int]:
   return process, time.monotonic() + seconds, how
 
 
+def leave_none(farm: int, alive: dict[int, Any]) -> None:
+  """Kills the workers of a farm that failed; a worker, forked, kills nobody."""
+  if os.getpid() == farm:
+    for process in alive:
+      os.kill(process, signal.SIGKILL)
+
+
 def main() -> None:
   rng = random.Random(SEED)
   began = time.monotonic()
   alive: dict[int, tuple[float, int]] = {}
   killed = collections.Counter()
   finished = 0
-  atexit.register(lambda: [os.kill(p, signal.SIGKILL) for p in alive])
+  atexit.register(leave_none, os.getpid(), alive)
   while finished < WORKERS:
     while len(alive) + finished < WORKERS:
       # Those that are under way may die as well.
