@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
   # Of training: over how many devices its batch is spread (both axes) and its
   # parameters (fsdp); -1 takes those that the other leaves. Experts, and what
   # is drawn, take all devices of a host, whatever stands here.
-  config.mesh = ConfigDict({"data": 1, "fsdp": 1})
+  config.mesh = ConfigDict({"data": -1, "fsdp": 1})
 
   config.mine = ConfigDict(
     {
@@ -248,9 +248,9 @@ def _make_tiny(config: ConfigDict) -> None:
   config.filter.threshold = -1.0
   config.pack.shard_size = 4
   config.train.update(
-    num_steps=4, batch_size=2, warmup_steps=1, checkpoint_every=2, log_every=1
+    num_steps=4, batch_size=8, warmup_steps=1, checkpoint_every=2, log_every=1
   )
-  config.apprentice_sample.update(num_steps=2, batch_size=4)
+  config.apprentice_sample.update(num_steps=2, batch_size=8)
   config.benchmark.update(
     num_subjects=2, images_each=4, num_prompts=2, num_expert_subjects=1
   )
