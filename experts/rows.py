@@ -227,7 +227,9 @@ def _parquet(path: Path) -> Iterator[tuple[str, str, str]]:
     _check_columns(path, table.schema_arrow.names)
     for column in _COLUMNS:
       kind = table.schema_arrow.field(column).type
-      if kind not in (pyarrow.string(), pyarrow.large_string()):
+      if pyarrow.types.is_dictionary(kind):  # what pandas calls categories
+        kind = kind.value_type
+      if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.null()):
         raise ValueError(
           f"config.mine.path='{path}' has {kind} in column {column}: a table"
           " needs text there."

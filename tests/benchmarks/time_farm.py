@@ -49,9 +49,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.farm import ours, recipe
-from tests.benchmarks.farm.task import STEPS_OF_AN_EXPERT
 from tests.benchmarks.sides import ROOT, Side
+from tests.benchmarks.tuning import ours, recipe
+from tests.benchmarks.tuning.task import STEPS_OF_AN_EXPERT
 
 # Of the loss of the first step, and of the later ones, relative. Adam's first
 # updates are signs: where a gradient is almost 0 rounding decides, so that with

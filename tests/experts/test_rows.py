@@ -109,6 +109,27 @@ def test_a_parquet_table_is_the_same(folder):
   ]
 
 
+def test_a_parquet_table_of_other_types(folder):
+  """Categories and empty columns are text; numbers are named."""
+  arrow = pytest.importorskip("pyarrow")
+  import pyarrow.parquet
+
+  urls, paths, texts = map(list, zip(*ROWS, strict=True))
+  table = folder / "t.parquet"
+  columns = {
+    "url": arrow.array(urls).dictionary_encode(),
+    "path": paths,
+    "text": arrow.nulls(len(texts)),
+  }
+  pyarrow.parquet.write_table(arrow.table(columns), table)
+  pages, _ = pages_of(config_of("table", table))
+  assert [page.url for page in pages] == list(dict.fromkeys(urls))
+  columns["text"] = list(range(len(texts)))
+  pyarrow.parquet.write_table(arrow.table(columns), table)
+  with pytest.raises(ValueError, match=r"has int64 in column text"):
+    pages_of(config_of("table", table))
+
+
 def error_of(config):
   with pytest.raises(ValueError) as caught:
     pages_of(config)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.farm import task as tasks
-from tests.benchmarks.farm.task import PICTURES, Task
 from tests.benchmarks.sides import answers
+from tests.benchmarks.tuning import task as tasks
+from tests.benchmarks.tuning.task import PICTURES, Task
 
 # E experts, K pictures of a subject, B batch, H W C latent, L text tokens, D
 # width, T steps.

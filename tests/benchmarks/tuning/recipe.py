@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.farm import task as tasks
-from tests.benchmarks.farm.task import LEARNING_RATE, PICTURES, RANK, Task
 from tests.benchmarks.sides import answers
+from tests.benchmarks.tuning import task as tasks
+from tests.benchmarks.tuning.task import LEARNING_RATE, PICTURES, RANK, Task
 
 # B batch, H W C latent, L text tokens, D width, I O in and out.
 
