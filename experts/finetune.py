@@ -228,7 +228,7 @@ def run(config, workdir: Path) -> dict:
             is_difference=is_difference,
           )
           checkpoints.remove()
-          live.end(record["experts"])
+          live.end()
 
   summary = summarise(folder, waves)
   if (each_s := median_time(folder)) is not None:

@@ -6,6 +6,7 @@
                            their difference to the base
   wave-NNNNN.json          `Expert` records and loss curves; written last, with
                            it the wave is done
+  counts/wave-NNNNN.json   how many experts are fine, how many quarantined
 
 Padding is not written. How experts are tuned is `experts.finetune`'s business.
 """
@@ -92,6 +93,7 @@ def write_wave(
     kind = "difference" if is_difference else "parameters"
     with replacing(folder / f"{wave.name}.safetensors") as part:
       save_file(weights, part, metadata={"kind": kind})
+  write_json(_counts(folder, wave.name), _count(record["experts"]))
   write_json(folder / f"{wave.name}.json", record)
 
 
@@ -142,6 +144,27 @@ def median_time(folder: Path) -> float | None:
   files = sorted((folder / "times").glob("wave-*.json"))
   seconds = [value for file in files for value in read_json(file)]
   return float(np.median(seconds)) if seconds else None
+
+
+def count_experts(folder: Path, name: str) -> tuple[int, int]:
+  """Experts of a finished wave that are fine, and quarantined ones.
+
+  It reads a small file: records hold losses too, megabytes a wave, which those
+  who only watch should not have to read.
+  """
+  if (file := _counts(folder, name)).exists():
+    fine, lost = read_json(file)
+    return fine, lost
+  return _count(read_json(folder / f"{name}.json")["experts"])
+
+
+def _count(experts: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+  fine = sum(expert["status"] == "ok" for expert in experts)
+  return fine, len(experts) - fine
+
+
+def _counts(folder: Path, name: str) -> Path:
+  return folder / "counts" / f"{name}.json"
 
 
 def read_experts(folder: Path, name: str) -> list[Expert]:
