@@ -67,8 +67,21 @@ def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
 
 
 def open_candidates(workdir: Path) -> list[Sequence[Candidate]]:
-  """What this stage wrote: a lazily opened file for each wave, in order."""
-  files = sorted((workdir / "experts/sample").glob("wave-*.array_record"))
+  """What this stage wrote: a lazily opened file for each wave, in order.
+
+  Raises:
+    ValueError: one of them is gone, or cannot be read.
+  """
+  folder = workdir / "experts/sample"
+  num = read_json(folder / "done.json")["summary"]["waves"]
+  files = [folder / f"wave-{i:05d}.array_record" for i in range(num)]
+  for file in files:
+    if not file.is_file():
+      raise ValueError(
+        f"{file} is gone, and with it the candidates of a wave: put it back, or"
+        f" delete {file.stem}.json and done.json in {folder} and run"
+        " experts.sample again."
+      )
   return [read_records(file, Candidate) for file in files]
 
 
