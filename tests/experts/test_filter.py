@@ -173,7 +173,9 @@ def test_candidates_that_are_gone_are_named_and_not_left_out(workdir):
   first = folder / "experts/sample/wave-00000.array_record"
   kept = first.read_bytes()
   first.unlink()
-  with pytest.raises(ValueError, match=r"wave-00000\.array_record is gone, and"):
+  with pytest.raises(
+    ValueError, match=r"wave-00000\.array_record is gone, and"
+  ):
     filters.run(config_of(-2.0), folder)
   assert not _parts(folder)
   first.write_bytes(kept)
