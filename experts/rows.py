@@ -12,6 +12,7 @@ page is `experts.mine`'s business.
 
 import csv
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -139,12 +140,14 @@ def _folders(path: Path) -> list[Page]:
       if file.suffix.lower() in PICTURES and not file.name.startswith(".")
     )
     if files:
+      # Disks hold names that are no text; JSON does not.
+      name = os.fsencode(folder.name).decode(errors="replace")
       pages.append(
         Page(
-          url=folder.name,
+          url=name,
           rows=tuple(Row(text="", load=_opener(file)) for file in files),
-          subject=classes.get(folder.name, ""),
-          name=_readable(folder.name),
+          subject=classes.get(name, ""),
+          name=_readable(name),
           chosen=True,
         )
       )

@@ -374,7 +374,7 @@ def fingerprint(folder: str | os.PathLike) -> str:
   opened = {i * len(found) // _OPENED for i in range(_OPENED)}
   for number, (path, inside) in enumerate(found):
     size = path.stat().st_size
-    digest.update(f"{inside}:{size}:".encode())
+    digest.update(os.fsencode(f"{inside}:{size}:"))  # any name a disk has
     if number in opened:
       with path.open("rb") as file:
         digest.update(file.read(_SAMPLE))

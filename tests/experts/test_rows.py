@@ -2,6 +2,8 @@
 """Sources of pictures, and what is wrong with them."""
 
 import csv
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from experts.rows import open_pages
+from suti.io.files import fingerprint
 
 
 def config_of(source, path="", **kw):
@@ -62,6 +65,18 @@ def test_a_table_of_classes_names_the_class(folder):
 def test_a_folder_of_pictures_is_one_page(folder):
   (page,), _ = pages_of(config_of("folder", folder / "dog2"))
   assert len(page.rows) == 3
+
+
+def test_names_that_are_no_text_are_shown_as_one(tmp_path):
+  # As disks keep them that were written in Latin-1.
+  folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9_dog")
+  save(pathlib.Path(folder) / os.fsdecode(b"\xe9t\xe9.png"))
+  before = fingerprint(tmp_path)
+  (page,), _ = pages_of(config_of("folder", tmp_path))
+  assert page.url == "caf\ufffd_dog" and page.name == "caf\ufffd dog"
+  assert page.rows[0].load().shape == (64, 80, 3)
+  save(pathlib.Path(folder) / os.fsdecode(b"\xe8t\xe9.png"))
+  assert fingerprint(tmp_path) != before
 
 
 def test_start_leaves_pages_out(folder):
