@@ -195,7 +195,12 @@ def _table(path: Path) -> list[Page]:
   """
   reader = _parquet if path.suffix.lower() == ".parquet" else _csv
   groups: dict[str, list[Row]] = {}
-  for url, picture, text in reader(path):
+  for number, (url, picture, text) in enumerate(reader(path), start=1):
+    if not url.strip():
+      raise ValueError(
+        f"Row {number} of config.mine.path='{path}' has no url: pictures of one"
+        " url are taken for one page; give each row its own, or leave it out."
+      )
     file = path.parent / picture
     groups.setdefault(url, []).append(Row(text=text, load=_opener(file)))
   if not groups:

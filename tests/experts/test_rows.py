@@ -160,6 +160,11 @@ def test_mistakes_are_one_line(folder, monkeypatch):
   assert "is a file" in error_of(config_of("folder", folder / "dog2" / "0.png"))
   table = write_table(folder / "t.csv", ROWS, names=("url", "file", "text"))
   assert "has no column path" in error_of(config_of("table", table))
+  table = write_table(folder / "u.csv", [*ROWS[:1], ("", "dog2/0.png", "dog")])
+  line = error_of(config_of("table", table))
+  assert line.startswith("Row 2 of ") and "has no url: pictures of one url" in (
+    line
+  )
   empty = write_table(folder / "e.csv", [])
   assert "has no rows" in error_of(config_of("table", empty))
   (folder / "b.csv").write_bytes(b"url,path,text\n\xff\xfe\xff,1,2\n")
