@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from suti.images import load_image
+from suti.progress import say
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _COLUMNS = ("url", "path", "text")
@@ -100,7 +101,12 @@ def open_pages(
       f"{config.source} of pictures."
     )
   pages = _folders(path) if config.source == "folder" else _table(path)
-  pages = pages[: config.num_pages or None]
+  if len(pages) > config.num_pages:
+    say(
+      f"config.mine.num_pages={config.num_pages} leaves out the last"
+      f" {len(pages) - config.num_pages} of the {len(pages)} pages of {path}."
+    )
+  pages = pages[: config.num_pages]
   return iter(pages[start:]), len(pages)
 
 

@@ -79,6 +79,17 @@ def test_names_that_are_no_text_are_shown_as_one(tmp_path):
   assert fingerprint(tmp_path) != before
 
 
+def test_pages_that_a_config_leaves_out_are_counted_aloud(folder, capsys):
+  assert pages_of(config_of("folder", folder, num_pages=2))[1] == 2
+  assert not capsys.readouterr().err
+  (page,), total = pages_of(config_of("folder", folder, num_pages=1))
+  assert (page.url, total) == ("backpack_dog", 1)
+  assert capsys.readouterr().err == (
+    "config.mine.num_pages=1 leaves out the last 1 of the 2 pages of "
+    f"{folder}.\n"
+  )
+
+
 def test_start_leaves_pages_out(folder):
   (page,), total = pages_of(config_of("folder", folder), start=1)
   assert (page.url, total) == ("dog2", 2)
