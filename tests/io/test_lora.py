@@ -443,6 +443,9 @@ def test_files_that_cannot_be_read(tmp_path):
   whole = path.read_bytes()
   path.write_bytes(whole[:-4])
   assert "FILE is not a whole safetensors file" in refusal(path)
+  narrow = {k: v.astype(ml_dtypes.float8_e4m3fn) for k, v in pair().items()}
+  path = write(tmp_path / "x.safetensors", narrow)
+  assert refusal(path).startswith("FILE has tensors of F8_E4M3, e.g. 'unet.a.")
   header = {"lora_adapter_metadata": "{"}
   path = write(tmp_path / "x.safetensors", pair(), header)
   assert "The header of FILE is not JSON" in refusal(path)
