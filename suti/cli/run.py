@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> None:
     print(USAGE, end="")
     return
   from suti import arguments, options, stage
-  from suti.io import files
+  from suti.io import files, locks
   from suti.parallel import hosts
 
   config, workdir = arguments.parse(argv)
@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> None:
       return
     hosts.stand_alone()
   started = time.monotonic()
-  with files.lock(workdir):
+  with locks.lock(workdir):
     files.clean_parts(workdir)
     _look_ahead(config)
     # Without a step of training nothing is to be learned from experts.

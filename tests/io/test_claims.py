@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from experts.claims import Claims
 from suti.io import files
+from suti.io.claims import Claims
+from suti.io.processes import this_process
 from suti.preemption import TerminatedError
 
 NAMES = ("wave-00000", "wave-00001", "wave-00002")
@@ -85,11 +86,11 @@ def test_what_has_expired_is_taken_over_and_its_worker_sees_it(tmp_path):
 
 
 def test_what_a_dead_process_of_this_machine_held_is_free_at_once(tmp_path):
-  here = files.this_process().rpartition("-")[0]
+  here = this_process().rpartition("-")[0]
   hold(tmp_path, NAMES[0], worker=f"{here}-999999999-a")
   hold(tmp_path, NAMES[1], worker=f"{here}-{os.getppid()}-b")  # it lives
   # A machine that was started anew gives the same numbers again.
-  hold(tmp_path, NAMES[2], worker=f"{files.this_process()}-c")
+  hold(tmp_path, NAMES[2], worker=f"{this_process()}-c")
   done = set()
   with Claims(tmp_path, lease_s=1) as claims:
     stop = threading.Event()
@@ -136,7 +137,7 @@ def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_claim(
 
 _RACE = """
 import pathlib, sys, threading
-from experts.claims import Claims
+from suti.io.claims import Claims
 folder = pathlib.Path(sys.argv[1])
 done = folder / "done"
 with Claims(folder / "claims", lease_s=60) as claims:
