@@ -48,16 +48,22 @@ class Buckets:
     requests: how many there were, by method and what was asked.
     refuse: is shown method and path of each request; may return the status to
       answer with instead.
+    lose: is shown the same when all is done; may say that the answer is lost.
   """
 
   def __init__(self, url: str) -> None:
     self.url = url
     self.objects: dict[str, Stored] = {}
     self.requests: collections.Counter[str] = collections.Counter()
-    self.refuse: Callable[[str, str], int | None] = lambda method, path: None
+    self.let()
     self._uploads: dict[str, dict[str, Any]] = {}
     self._numbers = itertools.count(1)
     self._lock = threading.Lock()
+
+  def let(self) -> None:
+    """Answers all requests again."""
+    self.refuse: Callable[[str, str], int | None] = lambda method, path: None
+    self.lose: Callable[[str, str], bool] = lambda method, path: False
 
   @property
   def environment(self) -> dict[str, str]:
@@ -180,6 +186,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   disable_nagle_algorithm = True
   wbufsize = -1
 
+  def handle(self) -> None:
+    with contextlib.suppress(ConnectionError):  # Clients may be killed.
+      super().handle()
+
   def log_message(self, *_: object) -> None:
     pass
 
@@ -229,6 +239,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     if isinstance(content, dict):
       content = json.dumps(content).encode()
     content = content or b""
+    if self.buckets.lose(self.command, self.path):
+      raise ConnectionError
     self.send_response(status)
     self.send_header("Content-Length", str(len(content)))
     for name, value in (headers or {}).items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files appear whole or not at all; a workdir belongs to one process."""
+"""Files appear whole or not at all."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from suti.io import files, locks
+from suti.io import files
 
 
 def names(folder):
@@ -54,7 +54,7 @@ def test_a_folder_is_replaced_whole(tmp_path):
 _SLOW = """
 import sys, time
 from pathlib import Path
-from suti.io import files, locks
+from suti.io import files
 with files.{lender}(sys.argv[1]) as part:
   target = part / "x" if "{lender}" == "replacing_folder" else part
   with target.open("w") as file:
@@ -170,53 +170,6 @@ def test_a_new_folder_is_where_nothing_is(tmp_path):
       files.check_new_folder(path, outside=outside)
 
 
-_HOLD = """
-import sys, time
-from suti.io import files, locks
-with locks.lock(sys.argv[1]):
-  print("held", flush=True)
-  time.sleep(60)
-"""
-
-
-def test_a_workdir_belongs_to_one_process_until_it_dies(tmp_path, root):
-  workdir = tmp_path / "runs"
-  with subprocess.Popen(
-    [sys.executable, "-c", _HOLD, str(workdir)],
-    cwd=root,
-    stdout=subprocess.PIPE,
-    text=True,
-  ) as process:
-    assert process.stdout.readline() == "held\n"
-    with (
-      pytest.raises(ValueError, match="in use by another run") as caught,
-      locks.lock(workdir),
-    ):
-      pass
-    assert f"(process {process.pid})" in str(caught.value)
-    process.send_signal(signal.SIGKILL)
-  with locks.lock(workdir):
-    pass
-  with locks.lock(workdir):  # Also free after a normal end.
-    pass
-
-
-def test_those_who_share_a_workdir_keep_others_out(tmp_path):
-  with (
-    locks.lock(tmp_path, shared=True),
-    locks.lock(tmp_path, shared=True),
-    pytest.raises(ValueError, match="in use"),
-    locks.lock(tmp_path),
-  ):
-    pass
-  with (
-    locks.lock(tmp_path),
-    pytest.raises(ValueError, match="in use"),
-    locks.lock(tmp_path, shared=True),
-  ):
-    pass
-
-
 def test_a_file_is_made_once_and_whole(tmp_path, monkeypatch):
   path = tmp_path / "sub" / "a"
   assert files.create(path, b"first")
@@ -231,13 +184,6 @@ def test_a_file_is_made_once_and_whole(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r"The disk of .* is full"):
     files.create(tmp_path / "b", b"x")
   assert names(tmp_path) == ["sub"]
-
-
-def test_a_file_is_no_workdir(tmp_path):
-  (tmp_path / "file").write_text("")
-  for path in (tmp_path / "file", tmp_path / "file" / "sub"):
-    with pytest.raises(ValueError, match="not a folder"), locks.lock(path):
-      pass
 
 
 @pytest.mark.parametrize(
