@@ -118,7 +118,8 @@ def _usage(name: str) -> str:
     " [--config.FIELD=VALUE ...]\n\n"
     "  --config FILE           a Python file with get_config(), such as"
     " configs/quickstart.py\n"
-    "  --workdir DIR           where every stage reads and writes\n"
+    "  --workdir DIR           where every stage reads and writes, or"
+    " gs://BUCKET/FOLDER\n"
     "  --config.FIELD=VALUE    another value for one field of the config"
   )
 

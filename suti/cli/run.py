@@ -17,7 +17,8 @@ Runs the eight stages in a row and writes DIR/report/index.html. What is
 finished in DIR is not done again; a run that was killed goes on where it was.
 
   --config FILE[:ARG]      a file with get_config(ARG): configs/quickstart.py
-  --workdir DIR            where all stages read and write
+  --workdir DIR            where all stages read and write, or
+                           gs://BUCKET/FOLDER
   --config.FIELD=VALUE     another value for one field of the config
 """
 

@@ -197,6 +197,14 @@ class BucketPath(_Base):
     """The whole object, as UTF-8."""
     return self.read_bytes().decode(encoding or "utf-8")
 
+  def read_end(self, num_bytes: int) -> bytes:
+    """The last bytes of the object, or all there are."""
+    size = self.stat().st_size
+    if not size:
+      return b""
+    start = max(0, size - num_bytes)
+    return self._ask(lambda fs: fs.cat_file(str(self), start=start))
+
   def open(self, mode: str = "r", **kw: Any) -> Any:
     """Opens it for reading: what is written is written whole."""
     if mode not in ("r", "rb"):
@@ -367,8 +375,8 @@ def _explain(error: Exception) -> str:
   if refused or (isinstance(error, HttpError) and error.code in (401, 403)):
     return (
       f"is refused ({reason}): log in with `gcloud auth application-default"
-      " login`, or let the account of this machine read, write, list and delete"
-      " objects there (roles/storage.objectUser)."
+      " login`, or give the account of this machine what it needs there"
+      " (roles/storage.objectUser and roles/storage.legacyBucketReader)."
     )
   lost = (
     aiohttp.ClientError,

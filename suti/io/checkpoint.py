@@ -63,17 +63,28 @@ class Checkpoints:
     self.folder = path_of(folder).resolve()
     self.data: Any = None
     self._model = _plain(model or {})
-    self._manager = ocp.CheckpointManager(
-      self.folder,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=max_to_keep,
-        cleanup_tmp_directories=not read_only,
-        read_only=read_only,
-        # On CPU a saved array may be the very buffer that the next step, which
-        # takes its state by donation, writes into.
-        enable_async_checkpointing=jax.default_backend() != "cpu",
-      ),
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=max_to_keep,
+      cleanup_tmp_directories=not read_only,
+      read_only=read_only,
+      # On CPU a saved array may be the very buffer that the next step, which
+      # takes its state by donation, writes into.
+      enable_async_checkpointing=jax.default_backend() != "cpu",
     )
+    try:
+      with _quiet():
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+    except Exception as error:
+      if not in_bucket(self.folder):
+        raise
+      # Orbax has ways of its own to find credentials, and wants a project.
+      reason = " ".join(str(error).split())[:200]
+      raise ValueError(
+        f"Orbax cannot work in {self.folder} ({reason}): log in with `gcloud"
+        " auth application-default login`, name a project with `gcloud config"
+        " set project`, and let the account see the bucket itself"
+        " (roles/storage.legacyBucketReader)."
+      ) from error
 
   @property
   def latest(self) -> int | None:

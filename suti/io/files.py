@@ -383,9 +383,10 @@ def read_json(path: str | os.PathLike) -> Any:
 
 def read_end(path: Path, num_bytes: int) -> bytes:
   """The last bytes of a file, or all there are."""
-  size = path.stat().st_size
+  if in_bucket(path):
+    return path.read_end(num_bytes)
   with path.open("rb") as file:
-    file.seek(max(0, size - num_bytes))
+    file.seek(-min(os.fstat(file.fileno()).st_size, num_bytes), os.SEEK_END)
     return file.read()
 
 

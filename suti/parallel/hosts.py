@@ -191,7 +191,8 @@ class Group:
     if not self._follow(limit_s=_SHARED_S):
       raise ValueError(
         f"--workdir={self._workdir} of process {self.index} is not that of"
-        " process 0: give a folder that all hosts share, on a network disk."
+        " process 0: give a folder that all hosts share, on a network disk or"
+        " in a bucket."
       )
     yield
 
