@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from suti import arguments, options, stage
 from suti.io import files, locks
+from suti.io.paths import path_of
 from suti.io.processes import this_process
 
 CONFIG = """
@@ -85,6 +87,24 @@ def test_config_workdir_and_overrides_reach_the_stage(
     "seed": 0,
     "mine": {"num_pages": 3, "rate": 2.0, "live": False, "skills": ("c",)},
   }
+
+
+def test_a_bucket_that_cannot_be_used_is_one_line(start, config_path, buckets):
+  def error_of(workdir):
+    code, err = start(forbidden, "--config", config_path, "--workdir", workdir)
+    assert (code, len(err)) == (2, 1)
+    return err[0]
+
+  assert "there is no bucket other: make it" in error_of("gs://other/run")
+  assert "is a whole bucket: give a folder in" in error_of("gs://bucket")
+  buckets.refuse = lambda method, path: 403
+  assert "is refused (Forbidden" in error_of("gs://bucket/run")
+  buckets.let()
+  files.write_json(
+    path_of("gs://bucket/run/.lock/workdir.1"),
+    {"worker": "far-1-a", "expires": time.time() + 60},
+  )
+  assert "in use by another run (process far-1)" in error_of("gs://bucket/run")
 
 
 @pytest.mark.parametrize(

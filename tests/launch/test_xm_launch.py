@@ -83,16 +83,7 @@ def xm_launch(monkeypatch):
       "--executor vertex needs --image.",
     ),
     (
-      (
-        "--executor",
-        "vertex",
-        "--tpu",
-        "v6e-8",
-        "--image",
-        "i",
-        "--nfs",
-        "a:/",
-      ),
+      (*VERTEX[:2], "--tpu", "v6e-8", "--image", "i", "--nfs", "a:/"),
       "--executor vertex needs --network.",
     ),
     (
