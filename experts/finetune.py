@@ -15,7 +15,6 @@ byte. What is drawn with is what `config.finetune.keep` would keep.
 """
 
 import dataclasses
-import shutil
 import time
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from experts.wave_files import (
 )
 from experts.waves import describe_wave, make_waves, wave_data
 from suti.backbone import find_model
+from suti.io.files import remove_folder
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
 from suti.stage import main, stage
 
@@ -234,7 +234,7 @@ def run(config, workdir: Path) -> dict:
   if (each_s := median_time(folder)) is not None:
     summary["seconds_per_expert"] = each_s * tune.num_steps
   summary = current.finish(summary)
-  shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+  remove_folder(folder / "checkpoints")
   return summary
 
 

@@ -10,16 +10,14 @@ as many devices as it has. When the wave is done its checkpoints go.
 """
 
 import contextlib
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experts.waves import Wave
-from suti.io.checkpoint import Checkpoints
-from suti.io.files import is_disk_full
+from suti.io.checkpoint import Checkpoints, saved_steps
+from suti.io.files import is_disk_full, names_in, remove_folder
 
 
 class WaveCheckpoints:
@@ -67,7 +65,7 @@ class WaveCheckpoints:
         # Whoever is ahead has taken the wave over while this worker was away.
         if worker != self._worker and reached <= step:
           self._own.wait()  # until what replaces them is on the disk
-          shutil.rmtree(self.folder / worker, ignore_errors=True)
+          remove_folder(self.folder / worker)
 
   def __enter__(self) -> "WaveCheckpoints":
     return self
@@ -80,14 +78,14 @@ class WaveCheckpoints:
     """Removes all checkpoints of the wave, of whomever."""
     with self._forgiven(f"The last step of {self.folder.name} is not saved"):
       self._own.wait()
-    shutil.rmtree(self.folder, ignore_errors=True)
+    remove_folder(self.folder)
 
   def _saved(self) -> list[tuple[int, str]]:
     """(step, worker) of every whole checkpoint, the newest first."""
     found = []
-    for worker in _names_in(self.folder):
-      steps = filter(str.isdigit, _names_in(self.folder / worker))
-      found += [(int(step), worker) for step in steps]
+    for worker in names_in(self.folder):
+      steps = saved_steps(self.folder / worker)
+      found += [(step, worker) for step in steps]
     return sorted(found, reverse=True)
 
   @contextlib.contextmanager
@@ -103,10 +101,3 @@ class WaveCheckpoints:
         raise
       reason = " ".join(str(error).split())
       print(f"{what}: {reason}", file=sys.stderr, flush=True)
-
-
-def _names_in(folder: Path) -> list[str]:
-  """What a folder holds; nothing if somebody has removed it."""
-  with contextlib.suppress(OSError):
-    return os.listdir(folder)
-  return []

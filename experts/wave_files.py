@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from experts.waves import Wave
 from suti.io.files import read_json, replacing, write_json
+from suti.io.paths import local
 from suti.schema import Expert
 
 # E experts of a wave, T steps.
@@ -182,15 +183,16 @@ def load_wave(
   Raises:
     ValueError: they are gone, or are those of another net.
   """
-  if not file.exists():
+  try:
+    copy = local(file)
+    params = load_file(copy)
+    with safe_open(copy, framework="np") as opened:
+      kind = (opened.metadata() or {}).get("kind")
+  except FileNotFoundError as error:
     raise ValueError(
       f"{file} is gone: with config.finetune.keep='nothing' weights are "
       f"deleted once sampled. Delete {file.parent} to tune the experts anew."
-    )
-  try:
-    params = load_file(file)
-    with safe_open(file, framework="np") as opened:
-      kind = (opened.metadata() or {}).get("kind")
+    ) from error
   except SafetensorError as error:
     raise ValueError(
       f"{file} is not a whole safetensors file ({error}): delete it and its"
