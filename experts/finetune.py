@@ -15,6 +15,7 @@ byte. What is drawn with is what `config.finetune.keep` would keep.
 """
 
 import dataclasses
+import functools
 import shutil
 import time
 from pathlib import Path
@@ -22,8 +23,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experts import packing, sample, tuning
-from experts.claims import work
+from experts import drawing, packing, sample, tuning
+from experts.claims import Claim, Work, work
 from experts.clusters import read_clusters, readable
 from experts.live import Live
 from experts.prompts import read_prompts
@@ -38,16 +39,13 @@ from experts.wave_files import (
   write_times,
   write_wave,
 )
-from experts.waves import describe_wave, make_waves, wave_data
+from experts.waves import PICTURES, make_waves, wave_data
 from suti.backbone import find_model
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
+from suti.parallel.preflight import described
 from suti.stage import main, stage
 
 # E experts, T steps of the loop.
-
-# Room for the largest cluster of the paper: clusters of other limits, such as a
-# benchmark's, then share a compiled program.
-PICTURES = 10
 
 
 def run(config, workdir: Path) -> dict:
@@ -97,29 +95,24 @@ def run(config, workdir: Path) -> dict:
   frozen = jax.device_put(frozen, replicated(mesh))
   # On the host: experts are copies of it, made once a wave.
   trainable = jax.device_get(trainable)
+  shapes = dataclasses.replace(backbone, params=described(backbone.params))
   backbone = dataclasses.replace(backbone, params={})
-  start = tuning.make_start(
-    trainable, tx, mesh, num_steps=tune.num_steps, dtype=tune.master_dtype
+  kind = {"num_steps": tune.num_steps, "dtype": tune.master_dtype}
+  start = tuning.make_start(trainable, tx, mesh, **kind)
+  describe_start = functools.partial(
+    tuning.describe_start, trainable, tx, mesh, **kind
   )
 
   # --- 5 Step -----------------------------------------------------------------
-  def make_step(tune):
-    return tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
-
-  def describe_data(num: int):
-    return describe_wave(backbone, num_experts=num, num_pictures=num_pictures)
-
   tune = packing.settle(
     tune,
     mesh,
-    bytes_at=packing.make_bytes_at(
-      make_step, start, frozen, describe_data, mesh
-    ),
-    shared=frozen,
+    bytes_at=packing.make_bytes_at(config, shapes, mesh),
+    shared=(frozen, backbone.codec.params),
     num_clusters=min(len(keys), tune.get("num_clusters") or len(keys)),
     folder=current.folder,
   )
-  step_wave = make_step(tune)
+  step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
   waves = make_waves(
     keys,
     experts_per_wave=tune.experts_per_wave,
@@ -129,8 +122,8 @@ def run(config, workdir: Path) -> dict:
 
   draw = None
   if tune.draw_at_once:
-    drawing = sample.open_stage(config, workdir, during="experts/finetune")
-    draw = sample.make_draw_wave(
+    drawn = sample.open_stage(config, workdir, during="experts/finetune")
+    draw = drawing.make_draw_wave(
       teacher,
       apply,
       backbone,
@@ -144,6 +137,90 @@ def run(config, workdir: Path) -> dict:
   folder = current.folder
   by_name = {wave.name: wave for wave in waves}
   compiled = False
+
+  # A function, so that what a wave had on the devices goes with it.
+  def work_on(claim: Claim, farm: Work, live: Live) -> None:
+    nonlocal compiled
+    # --- 6 Start or resume ----------------------------------------------------
+    wave = by_name[claim.name]
+    found, damaged = readable(clusters, wave.keys)
+    # The places of those that cannot be read are filled with a neighbour.
+    data = found and wave_data(
+      [found.get(key, *list(found.values())[:1]) for key in wave.keys],
+      backbone,
+      num_pictures=num_pictures,
+      seed=config.seed,
+    )
+    data = jax.device_put(data, each)
+    num_experts = len(wave.keys)
+    with WaveCheckpoints(
+      folder / "checkpoints", wave, worker=farm.worker
+    ) as checkpoints:
+      state = checkpoints.restore(describe_start(num_experts=num_experts))
+      if state is None:
+        state = start(num_experts)
+      first = int(state["step"])
+      live.begin(wave, first)
+      if damaged:
+        is_damaged_E = np.array([key in damaged for key in wave.keys])
+        state = tuning.fail(state, is_damaged_E)
+
+      # --- 7 Loop -------------------------------------------------------------
+      seconds = []  # of a step of an expert, once the program is compiled
+      looked, began = first, time.monotonic()
+      given_up = False
+      # Save, then step: a checkpoint of step n holds the losses before n.
+      for step in range(first, tune.num_steps) if found else ():
+        if given_up := claim.lost:
+          break
+        stop = farm.stop.is_set()
+        if step > first and (stop or step % tune.checkpoint_every == 0):
+          checkpoints.save(step, state)
+        if given_up := stop:
+          break
+        state = step_wave(state, frozen, data)
+        done = step + 1
+        # The devices are waited for now and then, not at every step.
+        if compiled and done % tune.log_every and done < tune.num_steps:
+          continue
+        loss, all_done = tuning.look(state)
+        now = time.monotonic()
+        if compiled:
+          num = (done - looked) * len(wave.real_keys)
+          seconds.append((now - began) / num)
+        live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
+        looked, began, compiled = done, now, True
+        if all_done:
+          break
+
+      # --- 8 Finish -----------------------------------------------------------
+      if found and not given_up and (given_up := farm.stop.is_set()):
+        checkpoints.save(int(state["step"]), state)
+      if given_up or not farm.may_write(claim):
+        return
+      record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
+      params = state.pop("params")
+      del state, data  # Their room is needed to draw.
+      kept = difference(params, trainable) if is_difference else params
+      if draw is not None:
+        if is_difference:
+          del params
+          params = jax.jit(changed)(trainable, kept)
+          kept = jax.device_get(kept)
+        draw(params, wave.name, record["experts"], drawn.folder)
+      if farm.may_write(claim):
+        write_times(folder, wave.name, seconds)
+        gone = tune.keep == "nothing" and draw is not None
+        write_wave(
+          folder,
+          wave,
+          record,
+          params=None if gone else kept,
+          is_difference=is_difference,
+        )
+        checkpoints.remove()
+        live.end(record["experts"])
+
   with (
     work(
       folder,
@@ -155,80 +232,7 @@ def run(config, workdir: Path) -> dict:
     Live(folder, farm, waves=waves, config=tune) as live,
   ):
     for claim in farm:
-      # --- 6 Start or resume --------------------------------------------------
-      wave = by_name[claim.name]
-      found, damaged = readable(clusters, wave.keys)
-      # The places of those that cannot be read are filled with a neighbour.
-      data = found and wave_data(
-        [found.get(key, *list(found.values())[:1]) for key in wave.keys],
-        backbone,
-        num_pictures=num_pictures,
-        seed=config.seed,
-      )
-      data = jax.device_put(data, each)
-      with WaveCheckpoints(
-        folder / "checkpoints", wave, worker=farm.worker
-      ) as checkpoints:
-        state = checkpoints.restore(start(len(wave.keys)))
-        first = int(state["step"])
-        live.begin(wave, first)
-        if damaged:
-          is_damaged_E = np.array([key in damaged for key in wave.keys])
-          state = tuning.fail(state, is_damaged_E)
-
-        # --- 7 Loop -----------------------------------------------------------
-        seconds = []  # of a step of an expert, once the program is compiled
-        looked, began = first, time.monotonic()
-        given_up = False
-        # Save, then step: a checkpoint of step n holds the losses before n.
-        for step in range(first, tune.num_steps) if found else ():
-          if given_up := claim.lost:
-            break
-          stop = farm.stop.is_set()
-          if step > first and (stop or step % tune.checkpoint_every == 0):
-            checkpoints.save(step, state)
-          if given_up := stop:
-            break
-          state = step_wave(state, frozen, data)
-          done = step + 1
-          # The devices are waited for now and then, not at every step.
-          if compiled and done % tune.log_every and done < tune.num_steps:
-            continue
-          loss, all_done = tuning.look(state)
-          now = time.monotonic()
-          if compiled:
-            num = (done - looked) * len(wave.real_keys)
-            seconds.append((now - began) / num)
-          live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
-          looked, began, compiled = done, now, True
-          if all_done:
-            break
-
-        # --- 8 Finish ---------------------------------------------------------
-        if found and not given_up and (given_up := farm.stop.is_set()):
-          checkpoints.save(int(state["step"]), state)
-        if given_up or not farm.may_write(claim):
-          continue
-        record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
-        params = state.pop("params")
-        del state  # Its room is needed to draw.
-        kept = difference(params, trainable) if is_difference else params
-        if draw is not None:
-          if is_difference:
-            params = changed(trainable, kept)
-          draw(params, wave.name, record["experts"], drawing.folder)
-        if farm.may_write(claim):
-          write_times(folder, wave.name, seconds)
-          gone = tune.keep == "nothing" and draw is not None
-          write_wave(
-            folder,
-            wave,
-            record,
-            params=None if gone else kept,
-            is_difference=is_difference,
-          )
-          checkpoints.remove()
-          live.end(record["experts"])
+      work_on(claim, farm, live)
 
   summary = summarise(folder, waves)
   if (each_s := median_time(folder)) is not None:

@@ -34,6 +34,7 @@ from suti.backbone import Backbone
 from suti.nn.param import cast
 from suti.nn.rounding import round_by_chance
 from suti.parallel.mesh import batch_sharding, replicated
+from suti.parallel.preflight import described
 
 # E experts, K pictures of a cluster, B batch of one expert, H W C picture or
 # latent, T steps of the loop.
@@ -94,6 +95,29 @@ def make_start(
     return start_experts(trainable, num_experts) | {"step": step}
 
   return start
+
+
+def describe_start(
+  trainable: Params,
+  tx,
+  mesh: Mesh,
+  *,
+  num_experts: int,
+  num_steps: int,
+  dtype: Any = jnp.float32,
+) -> dict[str, Any]:
+  """The shapes of what `make_start` makes, each where that puts it.
+
+  Arguments are those of `make_start`, arrays or their shapes, and E.
+  """
+
+  def start(trainable: Params) -> dict[str, Any]:
+    make = make_start(trainable, tx, mesh, num_steps=num_steps, dtype=dtype)
+    return make(num_experts)
+
+  state = jax.eval_shape(start, described(trainable))
+  step = described(state.pop("step"), replicated(mesh))
+  return described(state, batch_sharding(mesh)) | {"step": step}
 
 
 def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:

@@ -39,11 +39,12 @@ class WaveCheckpoints:
     self._own = Checkpoints(self.folder / worker, model=self._model)
 
   def restore(self, state: Any) -> Any:
-    """The newest state that anybody saved, or the given one if nobody did.
+    """The newest state that anybody saved; None if nobody did.
 
     Args:
-      state: as the wave would start; may be padded to another number of
-        experts than the one that was saved. Rows of padding may be anything.
+      state: as the wave would start, arrays or their descriptions; may be
+        padded to another number of experts than the one that was saved. Rows of
+        padding may be anything.
     """
     for step, worker in self._saved():
       with self._forgiven(f"Step {step} of {self.folder.name} is lost"):
@@ -52,7 +53,7 @@ class WaveCheckpoints:
         )
         with contextlib.closing(saved):
           return saved.restore(state, step=step, any_length=True)
-    return state
+    return None
 
   def save(self, step: int, state: Any) -> None:
     """Saves a state, and lets those of workers go that were not as far.

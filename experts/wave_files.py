@@ -111,11 +111,8 @@ def difference(
   }
 
 
-@jax.jit
-def changed(
-  base: Mapping[str, jax.Array], by: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-  """`difference`, undone."""
+def changed(base: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+  """`difference`, undone: on the host if both are there."""
   wide = jnp.float32
   return {
     name: (base[name].astype(wide) + x.astype(wide)).astype(base[name].dtype)
@@ -152,7 +149,7 @@ def read_experts(folder: Path, name: str) -> list[Expert]:
 
 
 def load_wave(
-  file: Path, trainable: Mapping[str, jax.Array], *, size: int
+  file: Path, trainable: Mapping[str, np.ndarray], *, size: int
 ) -> dict[str, np.ndarray]:
   """Reads a wave's weights, filled up to `size` experts with the last one.
 
@@ -180,7 +177,7 @@ def load_wave(
       f"config.finetune.teacher declare: delete {file.parent}."
     )
   if kind == "difference":
-    params = {n: np.asarray(x) for n, x in changed(trainable, params).items()}
+    params = changed(trainable, params)
   return {
     name: np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
     for name, x in params.items()

@@ -29,6 +29,10 @@ from suti.schema import Cluster
 
 # E experts of a wave, K pictures of a cluster, H W C latent.
 
+# Room for the largest cluster of the paper: clusters of other limits, such as a
+# benchmark's, then share a compiled program.
+PICTURES = 10
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Wave:
@@ -214,9 +218,21 @@ def map_experts(
       return jax.tree.map(lambda x: x[None], alone)
     return jax.vmap(one)(experts)
 
+  wave = map_devices(device, mesh)
+  return lambda shared, *experts: wave(shared, experts)
+
+
+def map_devices(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
+  """Runs a function on each device's part of a wave, without communication.
+
+  Args:
+    function: (shared, rows of a device) -> tree of arrays with as many rows.
+    mesh: all of its axes divide the rows.
+
+  Returns: (shared, tree with leading E) -> tree with leading E.
+  """
   each = P(mesh.axis_names)
   # check_vma: every output belongs to an expert; there is nothing to check.
-  wave = jax.shard_map(
-    device, mesh=mesh, in_specs=(P(), each), out_specs=each, check_vma=False
+  return jax.shard_map(
+    function, mesh=mesh, in_specs=(P(), each), out_specs=each, check_vma=False
   )
-  return lambda shared, *experts: wave(shared, experts)

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experts import finetune, sample, teacher, tuning
+from experts import drawing, finetune, teacher, tuning
 from suti.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
@@ -49,7 +49,7 @@ def clusters():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
   with pytest.MonkeyPatch.context() as patch:
-    for module, name in ((tuning, "make_step"), (sample, "make_draw")):
+    for module, name in ((tuning, "make_step"), (drawing, "make_draw")):
       patch.setattr(module, name, _remember(getattr(module, name)))
     # So is opening a backbone: its text encoder is a program too.
     once = functools.lru_cache(load_backbone)
@@ -60,6 +60,7 @@ def compiled_once():
 def _remember(make):
   made = {}
 
+  @functools.wraps(make)
   def remembered(*args, **kw):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
@@ -81,6 +82,7 @@ class Program:
 
   def __init__(self, function):
     self.function, self.compiled, self._by_shapes = function, None, {}
+    self.lower = function.lower
 
   def __call__(self, *args):
     shapes = str(jax.tree.map(np.shape, args))

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from experts import finetune, sample, wave_files
+from experts import drawing, finetune, sample, wave_files
 from experts.prompts import read_prompts
 from suti.backbone import load_backbone
 from suti.io.files import read_json, write_json
@@ -72,7 +72,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
   config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
-  write = sample.write_records
+  write = drawing.write_records
 
   def write_once(path, *args, **kw):
     if path.stem == "wave-00001":
@@ -80,7 +80,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
     return write(path, *args, **kw)
 
   with monkeypatch.context() as patch:
-    patch.setattr(sample, "write_records", write_once)
+    patch.setattr(drawing, "write_records", write_once)
     with pytest.raises(KilledError):
       sample.run(config, workdir)
   assert [p.stem for p in weights.glob("*.safetensors")] == ["wave-00001"]
@@ -163,7 +163,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
   tuned, drawn, monkeypatch
 ):
   workdir = copy_of(tuned, "nan_picture")
-  make_draw = sample.make_draw
+  make_draw = drawing.make_draw
 
   def spoiled(*args, **kw):
     draw = make_draw(*args, **kw)
@@ -175,7 +175,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
 
     return draw_and_spoil
 
-  monkeypatch.setattr(sample, "make_draw", spoiled)
+  monkeypatch.setattr(drawing, "make_draw", spoiled)
   config = config_of(tuned, images_per_prompt=2, batch_size=3)
   summary = sample.run(config, workdir)
   names = [
@@ -210,14 +210,3 @@ def test_weights_of_another_net_are_refused(tuned):
   file = tuned[0] / "experts/finetune/wave-00000.safetensors"
   with pytest.raises(ValueError, match=r"holds experts of another net"):
     sample.load_wave(file, trainable, size=8)
-
-
-def test_seeds_are_of_cluster_prompt_and_number(clusters, tmp_path):
-  inputs.write_stages(tmp_path, clusters)
-  prompts = read_prompts(tmp_path)
-  two = sample.rows_of(prompts, num=2)
-  three = sample.rows_of(prompts[::-1], num=3)
-  for key, rows in two.items():
-    assert {r.seed for r in rows} <= {r.seed for r in three[key]}
-  seeds = [r.seed for rows in two.values() for r in rows]
-  assert len(set(seeds)) == len(seeds)
