@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suti import arguments, preemption
+from suti import arguments, compiler, preemption
 from suti.io import files
 from suti.progress import progress as progress  # Stages take it from here.
 from suti.progress import span, unseen
@@ -64,7 +64,7 @@ def main(
     # A pretraining's config is its model's published one, which that checks.
     if not name.startswith("pretrain."):
       options.check(config)
-    use_compilation_cache()
+    compiler.prepare()
     with joined(workdir, how=how) as group:
       group.run(lambda: run(config, workdir), how=how)
 
@@ -193,29 +193,6 @@ def _is_ours(error: BaseException) -> bool:
   root = Path(__file__).resolve().parent.parent
   file = Path(frames[-1].filename).resolve()
   return any(file.is_relative_to(root / package) for package in _OURS)
-
-
-def use_compilation_cache() -> None:
-  """Keeps compiled programs between commands, in ~/.cache/suti/jax.
-
-  JAX_COMPILATION_CACHE_DIR names another folder; empty, it switches this off.
-  """
-  home = os.environ.get("HOME")
-  if "JAX_COMPILATION_CACHE_DIR" not in os.environ and home:
-    folder = Path(home) / ".cache" / "suti" / "jax"
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-  # JAX's own bound is a second; small models are many programs of less.
-  seconds = os.environ.setdefault(
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2"
-  )
-  folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-  jax = sys.modules.get("jax")
-  if jax is not None and folder:
-    # JAX read the environment when it was imported, before this line.
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update(
-      "jax_persistent_cache_min_compile_time_secs", float(seconds)
-    )
 
 
 # --- A stage's folder --------------------------------------------------------

@@ -3,6 +3,8 @@
 
 from importlib.metadata import version
 
+from suti.compiler import eigen_flag
+
 FLAGS = " ".join(
   [
     "--xla_backend_optimization_level=0",
@@ -11,5 +13,6 @@ FLAGS = " ".join(
     "--xla_cpu_use_fusion_emitters=false"
     if version("jaxlib").startswith("0.10.")
     else "",
+    eigen_flag(),  # as commands do that tests start
   ]
 ).strip()

@@ -48,9 +48,11 @@ JAX = frozenset({"jax", "numpy"})
 RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
   "suti.options": (("suti.schema",), NUMPY),
+  "suti.compiler": ((), frozenset()),
   "suti.stage": (
     (
       "suti.arguments",
+      "suti.compiler",
       "suti.io.files",
       "suti.options",
       "suti.parallel.hosts",

@@ -285,31 +285,6 @@ def test_a_command_clears_away_what_a_killed_one_left(
   assert not part.exists()
 
 
-def test_the_compilation_cache_is_switched_on(monkeypatch, tmp_path):
-  import jax
-
-  before = jax.config.jax_compilation_cache_dir
-  bound = jax.config.jax_persistent_cache_min_compile_time_secs
-  bound_name = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
-  try:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("JAX_COMPILATION_CACHE_DIR", bound_name):
-      # Set first, so that what the command sets is taken back too.
-      monkeypatch.setenv(name, "")
-      monkeypatch.delenv(name)
-    stage.use_compilation_cache()
-    expected = str(tmp_path / ".cache" / "suti" / "jax")
-    assert jax.config.jax_compilation_cache_dir == expected
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == expected
-    assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.2
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "mine"))
-    stage.use_compilation_cache()
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
-  finally:
-    jax.config.update("jax_compilation_cache_dir", before)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", bound)
-
-
 # --- A stage's folder --------------------------------------------------------
 
 MINE = {"mine": ConfigDict({"num_pages": 10, "skills": ("a", "b")}), "seed": 0}

@@ -52,13 +52,13 @@ def run(argv: Sequence[str]) -> None:
   if any(arg in ("-h", "--help", "-help") for arg in argv):
     print(USAGE, end="")
     return
-  from suti import arguments, options, stage
+  from suti import arguments, compiler, options
   from suti.io import files
   from suti.parallel import hosts
 
   config, workdir = arguments.parse(argv)
   options.check(config)
-  stage.use_compilation_cache()
+  compiler.prepare()
   if (place := hosts.find_place()) is not None:
     if place.index:
       print("The first host runs all stages; this one has nothing to do.")

@@ -28,10 +28,10 @@ def draw_subject(args: argparse.Namespace) -> None:
   out = check_out(args.out)
   check_numbers(args)
   files = find_pictures(args.subject)
-  from suti import images, stage
+  from suti import compiler, images
 
   pictures = [images.load_image(file) for file in files]
-  stage.use_compilation_cache()
+  compiler.prepare()
   from apprentice.generate import generate
   from apprentice.model import load_apprentice
 

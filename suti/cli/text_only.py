@@ -31,7 +31,7 @@ def draw_text(args: argparse.Namespace) -> None:
   check_numbers(args)
   size = None if args.size is None else read_size(args.size)
   loras = [read_lora(text) for text in args.lora or ()]
-  from suti import stage
+  from suti import compiler
   from suti.hub import find_or_fetch
 
   folders = [find_or_fetch(args.model)]
@@ -42,7 +42,7 @@ def draw_text(args: argparse.Namespace) -> None:
         f"--model={folder} is an apprentice, which draws the subject of some "
         "pictures: give them as --subject, or give a text-to-image model."
       )
-  stage.use_compilation_cache()
+  compiler.prepare()
   _write(out, _draw(args, folders, loras, size=size), args.prompt)
 
 

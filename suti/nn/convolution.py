@@ -8,9 +8,6 @@ only there, the same sum is taken tap by tap, as nine batched products: a U-Net
 of 6M parameters, 8 experts x 4 images, takes 1.8 s a gradient instead of 3.9 on
 2 cores, 8 such gradients alone 2.1 s (and 20 s in a `lax.map`).
 
-The gradient of a lone kernel is taken tap by tap there too where there are many
-positions: 146 ms at 2 x 64 x 64 x 320, and 1168 by XLA's own.
-
 Reverse-mode differentiation only, once.
 
 Shape suffixes: B batch, H W height and width, I O in and out channels, A a
@@ -18,15 +15,11 @@ dim added by `vmap`.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-
-# Positions of the output, all images together, from which on there are many.
-_MANY = 4096
 
 
 def convolve(
@@ -92,17 +85,9 @@ def _backward(stride, padding):
 
   native, by_taps = gradients(_native), gradients(_by_taps)
 
-  def alone_on_cpu(x, kernel, dy):
-    # XLA computes of each only the half that is used.
-    return native(x, kernel, dy)[0], by_taps(x, kernel, dy)[1]
-
   @jax.custom_batching.custom_vmap
   def backward(x, kernel, dy):
-    if math.prod(dy.shape[:-1]) < _MANY:
-      return native(x, kernel, dy)
-    return lax.platform_dependent(
-      x, kernel, dy, cpu=alone_on_cpu, default=native
-    )
+    return native(x, kernel, dy)
 
   @backward.def_vmap
   def rule(size, batched, x, kernel, dy):

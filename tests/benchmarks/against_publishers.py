@@ -30,6 +30,7 @@ import time
 
 import numpy as np
 
+from suti import compiler
 from tests.benchmarks.sides import Side, answers
 
 SMALL_UNET = {
@@ -356,6 +357,7 @@ def _nhwc(x):
 
 def ours(task: str, folder: pathlib.Path, *, gpu: bool) -> None:
   """Our model, on the file that theirs wrote."""
+  compiler.use_eigen_convolutions()
   import jax
   import jax.numpy as jnp
 

@@ -127,32 +127,3 @@ def test_other_platforms_keep_their_own_convolution():
   assert "stablehlo.convolution" in text
   assert "feature_group_count = 3" in text
   assert "stablehlo.dot_general" not in text
-
-
-@pytest.mark.parametrize(
-  ("size", "stride"), [(5, 1), (9, 2), (70, 1), (139, 2)]
-)
-def test_few_and_many_positions_are_the_same_sum(size, stride):
-  x, kernel = draw((1, 1, size, size, 3), (3, 3, 3, 4))
-
-  def native(x, kernel):
-    return convolution._native(x, kernel, stride=stride, padding=1)
-
-  def gradients(function):
-    def loss(x, kernel):
-      y = function(x[0], kernel)
-      return jnp.sin(y).sum(), y
-
-    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, kernel)
-
-  assert_close(
-    gradients(lambda x, k: convolve(x, k, stride, 1)), gradients(native)
-  )
-
-
-def test_a_kernel_of_many_positions_gets_its_gradient_from_products_on_cpu():
-  x, kernel = draw((1, 70, 70, 4), (3, 3, 4, 4))
-  gradient = jax.grad(lambda k: jnp.square(convolve(x, k, 1, 1)).sum())
-  text = jax.jit(gradient).lower(kernel).compile().as_text()
-  assert text.count(" convolution(") == 1  # that of the value
-  assert text.count(" dot(") >= 9

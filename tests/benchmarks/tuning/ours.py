@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from suti import compiler
 from tests.benchmarks.sides import answers
 from tests.benchmarks.tuning import task as tasks
 from tests.benchmarks.tuning.task import PICTURES, Task
@@ -146,6 +147,7 @@ def write_draws(args) -> None:
 def _open(args) -> Parts:
   """Opens the net as experts.finetune does, but from a folder without texts."""
   os.environ["JAX_PLATFORMS"] = "cuda,cpu" if args.device == "gpu" else "cpu"
+  compiler.use_eigen_convolutions()
   import jax
 
   from configs import quickstart
