@@ -14,7 +14,7 @@ on the disk.
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,10 @@ def make_draw_wave(
 ) -> Callable[..., None]:
   """Makes the function that draws and writes the candidates of a wave.
 
-  It is (params, name, experts, folder) -> None: parameters with E in front on
-  the devices, the name of the wave, its experts as fields of `Expert` (without
-  the padding), and the folder of this stage. `inner` is that of `map_experts`.
+  It is (groups, name, experts, folder) -> None: parameters with E in front on
+  the devices, one group after another, the name of the wave, its experts as
+  fields of `Expert` (without what fills the last group up), and the folder of
+  `experts.sample`. `inner` is that of `map_experts`.
   """
   vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
   draw = make_draw(teacher, apply, backbone, config, mesh, inner=inner)
@@ -80,15 +81,10 @@ def make_draw_wave(
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
 
-  def draw_wave(params, name: str, experts, folder: Path) -> None:
+  def draw_group(params, asked, seconds) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (expert of the group, some of its pictures) of those asked for."""
     nonlocal compiled
-    asked = [rows[expert["cluster"]] for expert in experts]
     (num_experts,) = {len(x) for x in params.values()}
-    pictures: list[list[np.ndarray]] = [[] for _ in asked]
-    spoiled: set[int] = set()
-    seconds = []  # of each call that did not compile, a picture
-    # All at once: they are remembered, and the encoders leave the device.
-    backbone.encode_text([r.prompt.prompt for each in asked for r in each])
     for start in range(0, max(map(len, asked)), config.sample.batch_size):
       began = time.monotonic()
       request = make_request(
@@ -98,17 +94,33 @@ def make_draw_wave(
         num_experts=num_experts,
       )
       images = np.asarray(draw(frozen, null, vae_params, params, request))
-      num = 0
-      for i, wanted in enumerate(asked):
-        drawn = images[i][: max(0, len(wanted) - start)]
-        num += len(drawn)
-        if np.isfinite(drawn).all():
-          pictures[i].extend(to_u8(drawn))
-        else:
-          spoiled.add(i)
+      drawn = [
+        images[i][: max(0, len(wanted) - start)]
+        for i, wanted in enumerate(asked)
+      ]
       if compiled:
+        num = sum(map(len, drawn))
         seconds.append((time.monotonic() - began) / num)
       compiled = True
+      yield from enumerate(drawn)
+
+  def draw_wave(groups, name: str, experts, folder: Path) -> None:
+    asked = [rows[expert["cluster"]] for expert in experts]
+    pictures: list[list[np.ndarray]] = [[] for _ in asked]
+    spoiled: set[int] = set()
+    seconds: list[float] = []  # of each call that did not compile, a picture
+    # All at once: they are remembered, and the encoders leave the device.
+    backbone.encode_text([r.prompt.prompt for each in asked for r in each])
+    first = 0
+    for params in groups:
+      (num,) = {len(x) for x in params.values()}
+      for i, drawn in draw_group(params, asked[first : first + num], seconds):
+        if np.isfinite(drawn).all():
+          pictures[first + i].extend(to_u8(drawn))
+        else:
+          spoiled.add(first + i)
+      first += num
+      del params  # before the next group comes
     good = [i for i, expert in enumerate(experts) if expert["status"] == "ok"]
     write_times(folder, name, seconds)
     num_candidates = write_records(

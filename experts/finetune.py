@@ -2,7 +2,8 @@
 """Clusters -> experts: waves of E experts, each tuned on one subject (loop A).
 
 SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. How
-an expert is tuned is `experts.tuning`'s business.
+an expert is tuned is `experts.tuning`'s business, who follows whom in a place
+on the devices that of `experts.turns`.
 
 Any number of processes may run this stage in one workdir at once, each with
 devices of its own. They share nothing but files: a wave is claimed by one of
@@ -16,12 +17,14 @@ byte. What is drawn with is what `config.finetune.keep` would keep.
 
 import dataclasses
 import functools
+import itertools
 import shutil
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 
 from experts import drawing, packing, sample, tuning
 from experts.claims import Claim, Work, work
@@ -29,11 +32,11 @@ from experts.clusters import read_clusters, readable
 from experts.live import Live
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
+from experts.turns import Turns
 from experts.wave_checkpoints import WaveCheckpoints
 from experts.wave_files import (
-  changed,
+  as_kept,
   describe,
-  difference,
   median_time,
   summarise,
   write_times,
@@ -45,7 +48,7 @@ from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
 from suti.parallel.preflight import described
 from suti.stage import main, stage
 
-# E experts, T steps of the loop.
+# E experts of a wave, P places on the devices.
 
 
 def run(config, workdir: Path) -> dict:
@@ -99,6 +102,7 @@ def run(config, workdir: Path) -> dict:
   backbone = dataclasses.replace(backbone, params={})
   kind = {"num_steps": tune.num_steps, "dtype": tune.master_dtype}
   start = tuning.make_start(trainable, tx, mesh, **kind)
+  restart = tuning.make_restart(trainable, tx, mesh, **kind)
   describe_start = functools.partial(
     tuning.describe_start, trainable, tx, mesh, **kind
   )
@@ -117,8 +121,10 @@ def run(config, workdir: Path) -> dict:
     keys,
     experts_per_wave=tune.experts_per_wave,
     num_devices=mesh.size,
+    turns=tune.turns,
     limit=tune.get("num_clusters"),
   )
+  most_steps = tune.num_steps * tune.turns  # of a wave, if none stops early
 
   draw = None
   if tune.draw_at_once:
@@ -144,34 +150,44 @@ def run(config, workdir: Path) -> dict:
     # --- 6 Start or resume ----------------------------------------------------
     wave = by_name[claim.name]
     found, damaged = readable(clusters, wave.keys)
-    # The places of those that cannot be read are filled with a neighbour.
-    data = found and wave_data(
+    # The rows of those that cannot be read are filled with a neighbour's.
+    data_E = found and wave_data(
       [found.get(key, *list(found.values())[:1]) for key in wave.keys],
       backbone,
       num_pictures=num_pictures,
       seed=config.seed,
     )
-    data = jax.device_put(data, each)
-    num_experts = len(wave.keys)
+
+    def data_of(state):
+      """What the experts in all places learn from, on the devices."""
+      rows_P = np.minimum(state["number_E"], len(wave.keys) - 1)
+      return jax.device_put(jax.tree.map(lambda x: x[rows_P], data_E), each)
+
     with WaveCheckpoints(
       folder / "checkpoints", wave, worker=farm.worker
     ) as checkpoints:
-      state = checkpoints.restore(describe_start(num_experts=num_experts))
+      state = checkpoints.restore(describe_start(num_experts=wave.num_places))
       if state is None:
-        state = start(num_experts)
+        state = start(wave.num_places)
+      lost = [n for n, key in enumerate(wave.keys) if key in damaged]
+      if lost:
+        state = tuning.fail(state, np.isin(state["number_E"], lost))
+      turns = Turns(
+        wave, checkpoints.folder, restart=restart, base=trainable, absent=lost
+      )
       first = int(state["step"])
       live.begin(wave, first)
-      if damaged:
-        is_damaged_E = np.array([key in damaged for key in wave.keys])
-        state = tuning.fail(state, is_damaged_E)
 
       # --- 7 Loop -------------------------------------------------------------
       seconds = []  # of a step of an expert, once the program is compiled
       looked, began = first, time.monotonic()
       given_up = False
+      data = found and data_of(state)
+      _, done_P = tuning.look(state, num=wave.num_live)
+      over = not found or turns.are_over(state, done_P)
       # Save, then step: a checkpoint of step n holds the losses before n.
-      for step in range(first, tune.num_steps) if found else ():
-        if given_up := claim.lost:
+      for step in itertools.count(first):
+        if over or (given_up := claim.lost):
           break
         stop = farm.stop.is_set()
         if step > first and (stop or step % tune.checkpoint_every == 0):
@@ -181,42 +197,46 @@ def run(config, workdir: Path) -> dict:
         state = step_wave(state, frozen, data)
         done = step + 1
         # The devices are waited for now and then, not at every step.
-        if compiled and done % tune.log_every and done < tune.num_steps:
+        is_due = done % tune.log_every == 0 or done == tune.num_steps
+        if compiled and not is_due:
           continue
-        loss, all_done = tuning.look(state)
+        loss, done_P = tuning.look(state, num=wave.num_live)
         now = time.monotonic()
         if compiled:
-          num = (done - looked) * len(wave.real_keys)
+          num = (done - looked) * len(wave.keys)
           seconds.append((now - began) / num)
         live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
         looked, began, compiled = done, now, True
-        if all_done:
-          break
+        # At due steps alone: a worker that goes on does as one that went on.
+        refilled = turns.refill(state, done_P) if is_due else None
+        if refilled is not None:
+          state, data = refilled, data_of(refilled)
+        else:
+          over = turns.are_over(state, done_P)
 
       # --- 8 Finish -----------------------------------------------------------
       if found and not given_up and (given_up := farm.stop.is_set()):
         checkpoints.save(int(state["step"]), state)
       if given_up or not farm.may_write(claim):
         return
-      record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
-      params = state.pop("params")
-      del state, data  # Their room is needed to draw.
-      kept = difference(params, trainable) if is_difference else params
+      results = turns.results(state)
+      record = describe(wave, results, teacher=tune.teacher, damaged=damaged)
+      del data  # Its room, and most of the state's, is needed to draw.
+      kept: list[dict[str, np.ndarray]] = []
+      groups = as_kept(
+        turns.groups(state, each),
+        trainable,
+        is_difference=is_difference,
+        kept=None if tune.keep == "nothing" and draw is not None else kept,
+      )
       if draw is not None:
-        if is_difference:
-          del params
-          params = jax.jit(changed)(trainable, kept)
-          kept = jax.device_get(kept)
-        draw(params, wave.name, record["experts"], drawn.folder)
+        draw(groups, wave.name, record["experts"], drawn.folder)
+      for _ in groups:  # those that nobody has drawn with
+        pass
       if farm.may_write(claim):
         write_times(folder, wave.name, seconds)
-        gone = tune.keep == "nothing" and draw is not None
         write_wave(
-          folder,
-          wave,
-          record,
-          params=None if gone else kept,
-          is_difference=is_difference,
+          folder, wave, record, params=kept, is_difference=is_difference
         )
         checkpoints.remove()
         live.end(record["experts"])
@@ -224,19 +244,29 @@ def run(config, workdir: Path) -> dict:
   with (
     work(
       folder,
-      {name: tune.num_steps for name in by_name},
+      {name: most_steps for name in by_name},
       label="finetune",
       lease_s=tune.lease_s,
       grace_s=tune.grace_s,
     ) as farm,
-    Live(folder, farm, waves=waves, config=tune) as live,
+    Live(
+      folder,
+      farm,
+      waves=waves,
+      config=packing.with_fields(tune, num_steps=most_steps),
+    ) as live,
   ):
     for claim in farm:
-      work_on(claim, farm, live)
+      try:
+        work_on(claim, farm, live)
+      except (FileNotFoundError, SafetensorError):
+        # Who took a wave over removes its checkpoints when it is done.
+        if farm.may_write(claim):
+          raise
 
   summary = summarise(folder, waves)
   if (each_s := median_time(folder)) is not None:
-    summary["seconds_per_expert"] = each_s * tune.num_steps
+    summary["seconds_per_expert"] = each_s * most_steps
   summary = current.finish(summary)
   shutil.rmtree(folder / "checkpoints", ignore_errors=True)
   return summary

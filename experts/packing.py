@@ -22,6 +22,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from experts import programs
+from experts.waves import count_places
 from suti.backbone import Backbone
 from suti.io.files import create_json, read_json
 from suti.parallel.memory import SHARE, array_bytes, fit_size, free_bytes
@@ -31,7 +32,7 @@ _RECORD = "packing.json"
 # Where not one expert fits.
 REMEDY = (
   "set config.finetune.remat=True or dtype and master_dtype to 'bfloat16', or "
-  "lower config.finetune.batch_size"
+  "lower config.finetune.batch_size or config.sample.batch_size"
 )
 
 # (config.finetune, experts of a device) -> bytes on a device.
@@ -77,7 +78,7 @@ def settle(
     began=began,
   )
   if not size:
-    need = bytes_at(with_inner(tune, inner), 1)
+    need = bytes_at(with_fields(tune, inner=inner), 1)
     raise ValueError(
       f"An expert needs {need / 1e9:.2f} GB, and a device has room for "
       f"{room / 1e9:.2f} GB: {REMEDY}."
@@ -95,9 +96,7 @@ def settle(
     )
   if tune.inner == "auto" and began is not None:
     _tell_change(began["inner"], inner)
-  tune = with_inner(tune, inner).unlock()
-  tune.experts_per_wave = size
-  return tune.lock()
+  return with_fields(tune, inner=inner, experts_per_wave=size)
 
 
 def room_of(mesh: Mesh, shared: Any) -> int:
@@ -131,20 +130,38 @@ def choose(
     return size, tune.inner
   if began is not None and began["inner"] == "map":
     return size, "map"
-  each = max(1, -(-min(size, num_clusters) // mesh.size))
-  fits = bytes_at(with_inner(tune, "vmap"), each) <= room
+  _, places = count_places(
+    num_clusters,
+    experts_per_wave=size,
+    num_devices=mesh.size,
+    turns=tune.turns,
+  )
+  each = max(1, places // mesh.size)
+  fits = bytes_at(with_fields(tune, inner="vmap"), each) <= room
   return size, "vmap" if fits else "map"
 
 
 def _wave_size(tune, mesh, bytes_at, room, num_clusters) -> int:
   if tune.experts_per_device != "auto":
     if tune.experts_per_device:
-      return int(tune.experts_per_device) * mesh.size
+      return int(tune.experts_per_device) * mesh.size * tune.turns
     return tune.experts_per_wave
-  tune = with_inner(tune, "map" if tune.inner == "map" else "vmap")
+  tune = with_fields(tune, inner="map" if tune.inner == "map" else "vmap")
   most = -(-num_clusters // mesh.size)
   each = fit_size(lambda num: bytes_at(tune, num), room, most=most)
-  return each * mesh.size
+  return each * mesh.size * tune.turns
+
+
+def wave_size(tune, folder: Path) -> int:
+  """Clusters of a wave of a run that has begun.
+
+  Args:
+    tune: `config.finetune`.
+    folder: of the stage.
+  """
+  if not tune.experts_per_device:
+    return tune.experts_per_wave
+  return read_json(folder / _RECORD)["experts_per_wave"]
 
 
 def settle_drawing(
@@ -178,7 +195,11 @@ def choose_drawing(
     room: bytes that a device has for it.
   """
   left = "auto" in (tune.inner, tune.experts_per_device)
-  if left and inner == "vmap" and bytes_at(with_inner(tune, inner), num) > room:
+  if (
+    left
+    and inner == "vmap"
+    and bytes_at(with_fields(tune, inner=inner), num) > room
+  ):
     return "map"
   return inner
 
@@ -193,10 +214,10 @@ def _tell_change(began: str, inner: str) -> None:
     )
 
 
-def with_inner(tune, inner: str) -> Any:
-  """A copy of `config.finetune` whose experts run so."""
+def with_fields(tune, **fields: Any) -> Any:
+  """A copy of `config.finetune` with other values."""
   tune = tune.copy_and_resolve_references().unlock()
-  tune.inner = inner
+  tune.update(fields)
   return tune.lock()
 
 

@@ -24,7 +24,8 @@ import jax
 from experts import drawing, packing
 from experts.claims import finished, work
 from experts.teacher import declare, find, open_backbone
-from experts.wave_files import load_wave, median_time
+from experts.wave_files import in_groups, load_wave, median_time
+from experts.waves import count_places
 from suti.io.files import read_json
 from suti.io.records import read_records
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
@@ -105,14 +106,20 @@ def _draw_waves(
   experts = {
     name: read_json(weights / f"{name}.json")["experts"] for name in names
   }
-  # Every wave is filled up to one size, so that one program draws them all.
-  size = -(-max(map(len, experts.values())) // mesh.size) * mesh.size
+  # As many at a time as were tuned at a time; every wave is filled up, so that
+  # one program draws them all.
+  _, places = count_places(
+    max(map(len, experts.values())),
+    experts_per_wave=packing.wave_size(config.finetune, weights),
+    num_devices=mesh.size,
+    turns=config.finetune.turns,
+  )
   inner = packing.settle_drawing(
     config.finetune,
     mesh,
     bytes_at=packing.make_bytes_at(config, shapes, mesh, tuned=True),
     shared=(frozen, backbone.codec.params),
-    num=size // mesh.size,
+    num=places // mesh.size,
     folder=weights,
   )
   draw = drawing.make_draw_wave(
@@ -134,9 +141,9 @@ def _draw_waves(
   ) as farm:
     for claim in farm:
       name = claim.name
-      params = load_wave(weights / f"{name}.safetensors", trainable, size=size)
-      params = jax.device_put(params, batch_sharding(mesh))
-      draw(params, name, experts[name], folder)
+      params = load_wave(weights / f"{name}.safetensors", trainable)
+      groups = in_groups(params, size=places, sharding=batch_sharding(mesh))
+      draw(groups, name, experts[name], folder)
       if config.finetune.keep == "nothing":
         (weights / f"{name}.safetensors").unlink(missing_ok=True)
 

@@ -34,8 +34,8 @@ class WaveCheckpoints:
       worker: names this worker's part.
     """
     self.folder, self._worker = folder / wave.name, worker
-    # Padding differs with the number of devices, the clusters do not.
-    self._model = {"clusters": wave.real_keys}
+    # Places that are filled up differ with the devices, clusters do not.
+    self._model = {"clusters": wave.keys}
     self._own = Checkpoints(self.folder / worker, model=self._model)
 
   def restore(self, state: Any) -> Any:

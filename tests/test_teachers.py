@@ -188,9 +188,9 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
   (cluster,) = clusters_of(tuned.backbone, 1)
   (wave,) = make_waves([cluster.key], experts_per_wave=1, num_devices=1)
   record = describe(wave, tuned.state, teacher=tuned.name, damaged={})
-  write_wave(tmp_path, wave, record, params=tuned.state["params"])
+  write_wave(tmp_path, wave, record, params=[tuned.state["params"]])
   file = tmp_path / f"{wave.name}.safetensors"
-  params = load_wave(file, tuned.trainable, size=1)
+  params = load_wave(file, tuned.trainable)
   for name, x in params.items():
     np.testing.assert_array_equal(x, tuned.state["params"][name])
 

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 import apprentice.programs
 import experts.programs
 from experts import packing
+from experts.waves import count_places
 from suti.backbone import Backbone
 from suti.parallel import preflight
 from suti.parallel.chips import Topology
@@ -152,8 +153,15 @@ def _choose_wave(here: Setting) -> tuple[Any, str, int, int]:
     room=here.chosen_room,
     num_clusters=here.num_subjects,
   )
+  # Of a size of 0, where not one fits, one is planned, to say what it needs.
+  _, places = count_places(
+    here.num_subjects,
+    experts_per_wave=max(1, size),
+    num_devices=here.host.size,
+    turns=tune.turns,
+  )
   real = max(1, min(size, here.num_subjects))
-  return tune, inner, -(-real // here.host.size), real
+  return tune, inner, places // here.host.size, real
 
 
 def _bytes_at(here: Setting, **kw: Any) -> packing.BytesAt:
@@ -181,7 +189,7 @@ def _tune(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
   program, report = _compiled(here, experts.programs.finetune, inner, num)
   chosen = tune.experts_per_device == "auto"
   return Planned(
-    program=dataclasses.replace(program, subjects=real),
+    program=_of_wave(program, here, num, real),
     report=report,
     size=num,
     room=here.chosen_room if chosen else here.room,
@@ -201,12 +209,22 @@ def _draw(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
     )
   program, report = _compiled(here, experts.programs.sample, inner, num)
   return Planned(
-    program=dataclasses.replace(program, subjects=real),
+    program=_of_wave(program, here, num, real),
     report=report,
     size=num,
     room=here.room,
     remedy="lower config.sample.batch_size, or tune fewer experts at once, "
     "config.finetune.experts_per_device",
+  )
+
+
+def _of_wave(
+  program: preflight.Program, here: Setting, num: int, real: int
+) -> preflight.Program:
+  """A program of `num` experts a device, run for all experts of a wave."""
+  turns = -(-real // (num * here.host.size))
+  return dataclasses.replace(
+    program, calls=program.calls * turns, subjects=real
   )
 
 

@@ -45,5 +45,7 @@ def status(argv: Sequence[str]) -> None:
   done = len(finished(folder))
   num = max([done, *(int(line["waves"]) for line in lines.values())])
   print(live.total(lines, held.values(), done=done, num_waves=num))
-  for row in live.table(lines, held, num_steps=tune["num_steps"]):
+  for row in live.table(
+    lines, held, num_steps=tune["num_steps"] * tune.get("turns", 1)
+  ):
     print(row)

@@ -8,6 +8,7 @@ and runs that would compile the same program share it.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -25,9 +26,11 @@ NO_PROGRAM = (
   "checkpoint_every",
   "draw_at_once",
   "experts_per_device",
+  "experts_per_wave",
   "keep",
   "log_every",
   "profile_steps",
+  "turns",
 )
 
 
@@ -85,7 +88,9 @@ class Program:
     self.lower = function.lower
 
   def __call__(self, *args):
-    shapes = str(jax.tree.map(np.shape, args))
+    shapes = str(
+      jax.tree.map(lambda x: (np.shape(x), jnp.result_type(x)), args)
+    )
     if shapes not in self._by_shapes:
       self._by_shapes[shapes] = self.function.lower(*args).compile()
     self.compiled = self._by_shapes[shapes]

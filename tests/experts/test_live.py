@@ -47,11 +47,11 @@ def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
   """What experts.finetune does with a wave, but for the experts."""
   live.begin(wave, 0)
   for step in range(10, 101, 10):
-    clock.now += 10 * seconds * len(wave.real_keys)
+    clock.now += 10 * seconds * len(wave.keys)
     live.look(step, loss=1 / step, seconds=seconds)
   (folder / f"{wave.name}.json").write_text("{}")
   lost = [{"status": "quarantined"}] * quarantined
-  live.end([{"status": "ok"}] * (len(wave.real_keys) - quarantined) + lost)
+  live.end([{"status": "ok"}] * (len(wave.keys) - quarantined) + lost)
 
 
 def test_one_line_says_waves_experts_speed_and_what_was_lost(

@@ -4,13 +4,15 @@
 import shutil
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from experts import drawing, finetune, packing, programs, sample
-from suti.backbone import describe_backbone
+from experts.waves import map_experts
 from suti.io.files import read_json
-from suti.parallel.mesh import flat_mesh
+from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
+from suti.parallel.preflight import Program
 from tests.experts import inputs
 
 
@@ -107,7 +109,7 @@ def test_an_expert_that_does_not_fit_is_one_line(mesh, room, tmp_path):
   assert str(caught.value) == (
     "An expert needs 12.34 GB, and a device has room for 0.00 GB: set "
     "config.finetune.remat=True or dtype and master_dtype to 'bfloat16', or "
-    "lower config.finetune.batch_size."
+    "lower config.finetune.batch_size or config.sample.batch_size."
   )
   assert not (tmp_path / "packing.json").exists()
 
@@ -194,19 +196,37 @@ def test_a_wave_needs_what_its_largest_program_needs(monkeypatch):
   assert need(tuned=True, keep="difference") == 650
 
 
-def test_what_a_wave_needs_is_of_one_device(models):
+def test_what_a_wave_needs_is_of_one_device(mesh, monkeypatch):
   """Eight devices: an expert more on each is its own bytes more."""
-  mesh = flat_mesh()
-  backbone = describe_backbone(models["backbone"])
-  config = inputs.make_config(models, teacher="lora", rank=3)
+
+  def step_expert(shared, params, data):
+    return params + (data @ shared).sum()
+
+  def make(config, backbone, mesh, *, per_device):
+    num, each = per_device * mesh.size, batch_sharding(mesh)
+    step = map_experts(step_expert, mesh, inner=config.finetune.inner)
+    shapes = ((64, 64), (num, 1000), (num, 16, 64))
+    return Program(
+      function=jax.jit(step, donate_argnums=1),
+      arguments=[
+        jax.ShapeDtypeStruct(shape, np.float32, sharding=where)
+        for shape, where in zip(
+          shapes, (replicated(mesh), each, each), strict=True
+        )
+      ],
+      num_parameters=0,
+      at_once=num,
+    )
+
+  monkeypatch.setattr(programs, "finetune", make)
+  config = inputs.make_config({})
+  backbone = types.SimpleNamespace(codec=types.SimpleNamespace(params={}))
   need = packing.make_bytes_at(config, backbone, mesh)
-  one, two = (need(config.finetune, num) for num in (1, 2))
-  step = programs.finetune(config, backbone, mesh, per_device=1)
-  state, frozen, data = step.arguments
-  shared = packing.array_bytes((frozen, backbone.codec.params))
-  own = packing.array_bytes((state, data)) // mesh.size
-  assert shared + own < one
-  assert own < two - one < one - shared
+  one, two, four = (need(config.finetune, num) for num in (1, 2, 4))
+  own = 4 * (1000 + 16 * 64)
+  assert own + 4 * 64 * 64 <= one < own + 4 * 64 * 64 + 20_000
+  assert own <= two - one < 3 * own
+  assert 2 * own <= four - two < 6 * own
 
 
 def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
