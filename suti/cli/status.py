@@ -50,5 +50,6 @@ def status(argv: Sequence[str]) -> None:
   counts = [count_experts(folder, wave) for wave in done]
   num = max([len(counts), *(int(line["waves"]) for line in lines.values())])
   print(live.total(lines, held.values(), counts=counts, num_waves=num))
-  for row in live.table(lines, held, num_steps=tune["num_steps"]):
+  num_steps = tune["num_steps"] * tune.get("turns", 1)
+  for row in live.table(lines, held, num_steps=num_steps):
     print(row)

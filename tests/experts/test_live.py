@@ -48,7 +48,7 @@ def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
   """What experts.finetune does with a wave, but for the experts."""
   live.begin(wave, 0)
   for step in range(10, 101, 10):
-    clock.now += 10 * seconds * len(wave.real_keys)
+    clock.now += 10 * seconds * len(wave.keys)
     live.look(step, loss=1 / step, seconds=seconds)
   write(folder, wave, quarantined=quarantined)
   live.end()
@@ -56,9 +56,9 @@ def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
 
 def write(folder, wave, *, quarantined=0):
   """A wave as its worker leaves it, without weights."""
-  fine = [{"status": "ok"}] * (len(wave.real_keys) - quarantined)
+  fine = [{"status": "ok"}] * (len(wave.keys) - quarantined)
   lost = [{"status": "quarantined"}] * quarantined
-  write_wave(folder, wave, {"experts": fine + lost}, params=None)
+  write_wave(folder, wave, {"experts": fine + lost}, params=[])
 
 
 def test_one_line_says_waves_experts_speed_and_what_was_lost(
