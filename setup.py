@@ -60,9 +60,12 @@ setup(
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     "parquet": ["pyarrow>=20"],
+    # For a workdir in a bucket, gs://BUCKET/FOLDER.
+    "gcs": ["gcsfs>=2026.4"],
     # Its client of Google Cloud wants protobuf below 7.
     "xm": ["xmanager>=0.8.5"],
     "test": [
+      "gcsfs>=2026.4",
       "ipykernel>=7",
       "nbclient>=0.11",
       "nbformat>=5.11",

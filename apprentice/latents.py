@@ -19,9 +19,11 @@ import numpy as np
 from apprentice.fields import fit
 from suti.backbone import Backbone
 from suti.io.files import read_json, replacing_folder, write_json
+from suti.io.paths import local
 from suti.schema import Example
 from suti.stage import progress
 
+_INDEX = "index.json"
 _BLOCK = 256  # pictures encoded at once, at most
 
 
@@ -51,7 +53,7 @@ class LatentExamples(Sequence):
 
   def __init__(self, folder: Path):
     """Maps the latents into memory: they are read as they are asked for."""
-    index = read_json(folder / "index.json")
+    index = read_json(folder / _INDEX)
     self._texts, self._rows = index["texts"], index["rows"]
     self._latents_NHWC = np.memmap(
       folder / "latents.bin",
@@ -90,8 +92,8 @@ def encode_examples(
 
   Returns: the same examples, in the same order.
   """
-  if folder.is_dir():
-    return LatentExamples(folder)
+  if (folder / _INDEX).is_file():
+    return LatentExamples(local(folder))
   row_of: dict[bytes, int] = {}
   texts, rows = [], []
 
@@ -108,14 +110,14 @@ def encode_examples(
         found.append(row_of[key])
       rows.append(found)
 
-  with replacing_folder(folder) as part:
+  with replacing_folder(folder, last=_INDEX) as part:
     pictures = new_pictures()
     with (part / "latents.bin").open("wb") as file:
       while block := list(islice(pictures, _BLOCK)):
         x_BHWC = backbone.encode_pictures(block, at_once=_BLOCK)
         file.write(x_BHWC.astype(np.float16).tobytes())
     write_json(
-      part / "index.json",
+      part / _INDEX,
       {
         "pictures": len(row_of),
         "shape": backbone.latent_shape,
@@ -123,4 +125,4 @@ def encode_examples(
         "rows": rows,
       },
     )
-  return LatentExamples(folder)
+  return LatentExamples(local(folder))

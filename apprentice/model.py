@@ -178,7 +178,7 @@ def save_apprentice(
     with_base: copy the frozen parts, so that the folder stands alone.
   """
   base = apprentice.backbone.folder
-  with replacing_folder(folder) as part:
+  with replacing_folder(folder, last=RECORD) as part:
     if with_base:
       for entry in base.iterdir():
         if entry.is_dir() and entry.name != "unet":

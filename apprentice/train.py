@@ -18,7 +18,6 @@ No method is mentioned here by name, and nothing is sampled.
 """
 
 import dataclasses
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from apprentice.optimizer import learning_rate, optimizer
 from apprentice.training import make_step, start_state
 from suti.backbone import Params, find_model, load_backbone
 from suti.io.checkpoint import Checkpoints
-from suti.io.files import first_difference, read_json
+from suti.io.files import first_difference, read_json, remove_folder
 from suti.io.weights import load
 from suti.log import Log, read_log, write_overview
 from suti.nn.param import functional, init, split, without
@@ -163,6 +162,7 @@ def run(config: Any, workdir: Path) -> dict:
   def save(number):
     seconds = time.monotonic() - started
     about = {"examples": data.get_state(), "seconds": seconds}
+    log.sync()  # what a checkpoint holds has been logged
     checkpoints.save(number, state, data=about)
 
   # --------------------------------------------------------------- 7 Loop
@@ -201,7 +201,7 @@ def run(config: Any, workdir: Path) -> dict:
   # The median knows nothing of compilation and checkpoints.
   speed = {"steps_per_second": float(np.median(rates))} if rates else {}
   summary = current.finish(summary | speed)
-  shutil.rmtree(latents, ignore_errors=True)
+  remove_folder(latents)
   return summary
 
 

@@ -20,7 +20,6 @@ without it the farm makes the same experts.
 
 import json
 import math
-import os
 import statistics
 import time
 from collections import deque
@@ -33,6 +32,9 @@ import jax
 from experts.claims import Work, finished
 from experts.wave_files import count_experts
 from experts.waves import Wave
+from suti.io.files import read_end
+from suti.io.mirror import Mirror
+from suti.io.paths import in_bucket
 from suti.log import Log
 
 _REFRESH_S = 5.0  # what other workers do is read again after
@@ -170,7 +172,9 @@ class Profile:
   def __init__(self, folder: Path, worker: str, *, num_steps: int) -> None:
     self._request = folder / "profile"
     self._folder = folder / "workers" / worker / "tensorboard"
+    self._mirror = Mirror(self._folder)
     self._wanted, self._end, self._num = num_steps, -1, 0
+    self._ask_again_s = 0.0
 
   def look(self, step: int, *, ready: bool) -> str:
     """Starts a trace, or ends it once it has its steps.
@@ -184,8 +188,8 @@ class Profile:
     if self._end >= 0:
       return self.stop() if step >= self._end else ""
     if ready and (num := self._wanted or self._asked()):
-      self._folder.mkdir(parents=True, exist_ok=True)
-      jax.profiler.start_trace(self._folder)
+      self._mirror.here.mkdir(parents=True, exist_ok=True)
+      jax.profiler.start_trace(self._mirror.here)
       self._wanted, self._end = 0, step + num
     return ""
 
@@ -195,11 +199,16 @@ class Profile:
       return ""
     self._end = -1
     jax.profiler.stop_trace()
+    self._mirror.send()
     return f"profile: tensorboard --logdir {self._folder}"
 
   def _asked(self) -> int:
     """The steps of a request that this worker was the first to take; or 0."""
-    if not self._request.exists():
+    if in_bucket(self._request):  # each look there is paid for
+      if time.monotonic() < self._ask_again_s:
+        return 0
+      self._ask_again_s = time.monotonic() + _REFRESH_S
+    if not self._request.is_file():
       return 0
     try:
       text = self._request.read_text(encoding="utf-8").strip()
@@ -216,9 +225,7 @@ def read_lines(folder: Path) -> dict[str, dict[str, float]]:
   """{worker: the last line of its log}, of all there ever were."""
   found = {}
   for path in sorted(folder.glob("workers/*/log.jsonl")):
-    with path.open("rb") as file:
-      file.seek(-min(os.fstat(file.fileno()).st_size, 4096), os.SEEK_END)
-      *_, whole = [b"", *file.read().split(b"\n")[:-1]]
+    *_, whole = [b"", *read_end(path, 4096).split(b"\n")[:-1]]
     if whole:
       found[path.parent.name] = json.loads(whole)
   return found

@@ -11,14 +11,13 @@ dataset of TensorFlow Datasets, read without TensorFlow.
 """
 
 import functools
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experts.clusters import Clusters, find_clusters, read_clusters
 from experts.filter import passes, read_scores
 from experts.sample import open_candidates
+from suti.io.files import remove_folder
 from suti.io.records import write_examples
 from suti.schema import Candidate, Cluster, Example, Score, content_key
 from suti.stage import main, progress, stage
@@ -55,8 +54,8 @@ def run(config, workdir: Path) -> dict:
   # Out of the folder that appeared at once into the stage's own, which holds
   # stage.json as well; done.json, written last, says that all have arrived.
   for file in sorted(part.iterdir()):
-    os.replace(file, current.folder / file.name)
-  shutil.rmtree(part)
+    file.replace(current.folder / file.name)
+  remove_folder(part)
   return current.finish(
     {"examples": count, "clusters": len({row[0].cluster for row in kept})}
   )

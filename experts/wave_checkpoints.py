@@ -10,16 +10,14 @@ as many devices as it has. When the wave is done its checkpoints go.
 """
 
 import contextlib
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experts.waves import Wave
-from suti.io.checkpoint import Checkpoints
-from suti.io.files import is_disk_full
+from suti.io.checkpoint import Checkpoints, saved_steps
+from suti.io.files import is_disk_full, names_in, remove_folder
 
 
 class WaveCheckpoints:
@@ -34,16 +32,17 @@ class WaveCheckpoints:
       worker: names this worker's part.
     """
     self.folder, self._worker = folder / wave.name, worker
-    # Padding differs with the number of devices, the clusters do not.
-    self._model = {"clusters": wave.real_keys}
+    # Places that are filled up differ with the devices, clusters do not.
+    self._model = {"clusters": wave.keys}
     self._own = Checkpoints(self.folder / worker, model=self._model)
 
   def restore(self, state: Any) -> Any:
-    """The newest state that anybody saved, or the given one if nobody did.
+    """The newest state that anybody saved; None if nobody did.
 
     Args:
-      state: as the wave would start; may be padded to another number of
-        experts than the one that was saved. Rows of padding may be anything.
+      state: as the wave would start, arrays or their descriptions; may be
+        padded to another number of experts than the one that was saved. Rows of
+        padding may be anything.
     """
     for step, worker in self._saved():
       with self._forgiven(f"Step {step} of {self.folder.name} is lost"):
@@ -52,7 +51,7 @@ class WaveCheckpoints:
         )
         with contextlib.closing(saved):
           return saved.restore(state, step=step, any_length=True)
-    return state
+    return None
 
   def save(self, step: int, state: Any) -> None:
     """Saves a state, and lets those of workers go that were not as far.
@@ -67,7 +66,7 @@ class WaveCheckpoints:
         # Whoever is ahead has taken the wave over while this worker was away.
         if worker != self._worker and reached <= step:
           self._own.wait()  # until what replaces them is on the disk
-          shutil.rmtree(self.folder / worker, ignore_errors=True)
+          remove_folder(self.folder / worker)
 
   def __enter__(self) -> "WaveCheckpoints":
     return self
@@ -80,14 +79,14 @@ class WaveCheckpoints:
     """Removes all checkpoints of the wave, of whomever."""
     with self._forgiven(f"The last step of {self.folder.name} is not saved"):
       self._own.wait()
-    shutil.rmtree(self.folder, ignore_errors=True)
+    remove_folder(self.folder)
 
   def _saved(self) -> list[tuple[int, str]]:
     """(step, worker) of every whole checkpoint, the newest first."""
     found = []
-    for worker in _names_in(self.folder):
-      steps = filter(str.isdigit, _names_in(self.folder / worker))
-      found += [(int(step), worker) for step in steps]
+    for worker in names_in(self.folder):
+      steps = saved_steps(self.folder / worker)
+      found += [(step, worker) for step in steps]
     return sorted(found, reverse=True)
 
   @contextlib.contextmanager
@@ -103,10 +102,3 @@ class WaveCheckpoints:
         raise
       reason = " ".join(str(error).split())
       print(f"{what}: {reason}", file=sys.stderr, flush=True)
-
-
-def _names_in(folder: Path) -> list[str]:
-  """What a folder holds; nothing if somebody has removed it."""
-  with contextlib.suppress(OSError):
-    return os.listdir(folder)
-  return []

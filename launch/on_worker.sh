@@ -80,7 +80,7 @@ case "$command" in
     # shellcheck source=launch/environment.sh
     source launch/environment.sh
     (_find_python) > /dev/null 2>&1 || install_python
-    prepare tpu,parquet
+    prepare tpu,parquet,gcs
     ;;
   start)
     [[ $# -gt 0 ]] || {

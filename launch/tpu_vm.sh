@@ -28,7 +28,8 @@ flags:
   --preemptible    the older kind of it, for a day at most; only with --direct
   --reserved       from the project's reservation
   --direct         a TPU VM at once or not at all, instead of a queued resource
-  --nfs HOST:/PATH a disk that all workers mount as /mnt/nfs/suti, for the workdir
+  --nfs HOST:/PATH a disk that all workers mount as /mnt/nfs/suti, for the workdir;
+                   not for one in a bucket (gs://BUCKET/FOLDER)
   --runtime NAME   software of the VM; chosen by the type otherwise
   --every SECONDS  resume: go on so, looking this often, until all have ended
   --dry-run        print the commands, one a line, and run none

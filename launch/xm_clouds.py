@@ -110,8 +110,9 @@ class Vertex(Cloud):
       spec = {
         "workerPoolSpecs": [json.loads(text)],
         "scheduling": {"timeout": f"{LIMIT_S}s", "strategy": self.strategy},
-        "network": self.options.network,
       }
+      if self.options.network:
+        spec["network"] = self.options.network
       jobs.append({"displayName": self.title(unit), "jobSpec": spec})
     return json.dumps(jobs, indent=2)
 

@@ -7,6 +7,9 @@
     --workdir /mnt/nfs/suti/run --slices 8 --tpu v4-128 --executor kubernetes \
     --image IMAGE --nfs 10.0.0.2:/share --dry-run
 
+The workdir may lie in a bucket instead (gs://BUCKET/FOLDER): then no disk is
+mounted, and the jobs' service account reads and writes there.
+
 A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
 slice: slices share the workdir and claim its waves, and never talk to each
 other. A stage begins when the one before it has ended. Start the same command
@@ -77,7 +80,10 @@ def read_arguments(
   parser.error = lambda message: fail(f"{message} (see --help).")  # type: ignore[method-assign]
   parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
   parser.add_argument(
-    "--workdir", required=True, metavar="DIR", help="seen by all slices"
+    "--workdir",
+    required=True,
+    metavar="DIR",
+    help="seen by all slices: on a disk, or gs://BUCKET/FOLDER",
   )
   parser.add_argument(
     "--slices", type=int, default=1, metavar="N", help="that tune experts"
@@ -136,8 +142,9 @@ def _check(options: argparse.Namespace) -> None:
           " --executor vertex or kubernetes."
         )
     return
-  more = ("network",) if options.executor == "vertex" else ()
-  for flag in ("tpu", "image", "nfs", *more):
+  in_bucket = options.workdir.startswith("gs://")
+  disk = ("nfs", "network") if options.executor == "vertex" else ("nfs",)
+  for flag in ("tpu", "image", *(() if in_bucket else disk)):
     if not getattr(options, flag):
       fail(f"--executor {options.executor} needs --{flag}.")
   tpu = parse_tpu(options.tpu)
@@ -151,6 +158,10 @@ def _check(options: argparse.Namespace) -> None:
     fail(
       f"--tpu={options.tpu}: on Kubernetes v4, v5e, v5p and v6e are supported."
     )
+  if in_bucket:
+    if options.nfs:
+      fail(f"--nfs with --workdir={options.workdir}: give one of them.")
+    return
   if not re.fullmatch(r"[^:/]+:/.*", options.nfs):
     fail(f"--nfs={options.nfs}: expected is SERVER:/PATH.")
   if not options.workdir.startswith(f"{SHARED}/"):

@@ -176,12 +176,20 @@ class Unit:
   args: tuple[str, ...]  # after `python`
 
 
-def vertex_pool(tpu: Tpu, image: str, args: Sequence[str], *, nfs: str) -> Any:
+def vertex_pool(
+  tpu: Tpu, image: str, args: Sequence[str], *, nfs: str | None
+) -> Any:
   """A worker pool of Vertex AI: a whole slice, with "SERVER:/PATH" mounted."""
   from google.cloud import aiplatform_v1
 
   generation = tpu.generation
-  server, _, path = nfs.partition(":")
+  mounts = []
+  if nfs:
+    server, _, path = nfs.partition(":")
+    point = SHARED.rpartition("/")[2]
+    mounts.append(
+      aiplatform_v1.NfsMount(server=server, path=path, mount_point=point)
+    )
   if generation.cores == 2:
     machine = aiplatform_v1.MachineSpec(
       machine_type=generation.vertex,
@@ -196,11 +204,7 @@ def vertex_pool(tpu: Tpu, image: str, args: Sequence[str], *, nfs: str) -> Any:
   return aiplatform_v1.WorkerPoolSpec(
     machine_spec=machine,
     replica_count=1,
-    nfs_mounts=[
-      aiplatform_v1.NfsMount(
-        server=server, path=path, mount_point=SHARED.rpartition("/")[2]
-      )
-    ],
+    nfs_mounts=mounts,
     container_spec=aiplatform_v1.ContainerSpec(
       image_uri=image, command=["python"], args=list(args)
     ),
@@ -213,7 +217,7 @@ def kubernetes_job(
   image: str,
   args: Sequence[str],
   *,
-  nfs: str,
+  nfs: str | None,
   spot: bool,
 ) -> tuple[Any, Any]:
   """A job with a pod for each host of a slice, and the names of the pods.
@@ -222,7 +226,7 @@ def kubernetes_job(
     name: of the job.
     tpu: the slice.
     image, args: what runs.
-    nfs: "SERVER:/PATH" of the disk with the workdir.
+    nfs: "SERVER:/PATH" of the disk with the workdir, if it is on one.
     spot: whether the nodes may be taken away.
 
   Returns: a headless service, by which GKE tells each pod of the others
@@ -245,7 +249,12 @@ def kubernetes_job(
   }
   if spot:
     nodes["cloud.google.com/gke-spot"] = "true"
-  server, _, path = nfs.partition(":")
+  volumes = mounts = None
+  if nfs:
+    server, _, path = nfs.partition(":")
+    disk = client.V1NFSVolumeSource(server=server, path=path)
+    volumes = [client.V1Volume(name="shared", nfs=disk)]
+    mounts = [client.V1VolumeMount(name="shared", mount_path=SHARED)]
   container = client.V1Container(
     name="suti",
     image=image,
@@ -253,10 +262,7 @@ def kubernetes_job(
     args=list(args),
     ports=[client.V1ContainerPort(container_port=8476)],
     resources=client.V1ResourceRequirements(requests=chips, limits=chips),
-    volume_mounts=[client.V1VolumeMount(name="shared", mount_path=SHARED)],
-  )
-  shared = client.V1Volume(
-    name="shared", nfs=client.V1NFSVolumeSource(server=server, path=path)
+    volume_mounts=mounts,
   )
   pod = client.V1PodTemplateSpec(
     metadata=client.V1ObjectMeta(labels={"app": "suti", **selector}),
@@ -265,7 +271,7 @@ def kubernetes_job(
       restart_policy="Never",
       node_selector=nodes,
       containers=[container],
-      volumes=[shared],
+      volumes=volumes,
     ),
   )
   mistake = client.V1PodFailurePolicyRule(

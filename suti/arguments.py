@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from suti.io.paths import in_bucket, path_of
+
 
 def parse(argv: Sequence[str]) -> tuple[Any, Path]:
   """Reads `--config FILE --workdir DIR --config.a.b=c`.
@@ -39,12 +41,24 @@ def parse(argv: Sequence[str]) -> tuple[Any, Path]:
       "--workdir is missing: give a folder to work in, such as"
       " --workdir runs/quickstart."
     )
-  if "://" in workdir:
+  return config, workdir_of(workdir)
+
+
+def workdir_of(name: str) -> Path:
+  """The path of a workdir, which need not exist; its bucket must.
+
+  Raises:
+    ValueError: it is no place to work in, or its bucket cannot be read.
+  """
+  workdir = path_of(name)
+  if in_bucket(workdir):
+    workdir.check()
+  elif "://" in name:
     raise ValueError(
-      f"--workdir={workdir} is no folder: give one on a local disk or, for"
-      " several machines, on NFS, and copy it to a bucket afterwards."
+      f"--workdir={name} is no folder: give one on a local disk or, for several"
+      " machines, on NFS or as gs://BUCKET/FOLDER."
     )
-  return config, Path(workdir).expanduser()
+  return workdir.expanduser()
 
 
 _NO_CONFIG = (

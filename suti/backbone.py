@@ -15,6 +15,7 @@ our choice for small machines; published models have p = 1.
 This file opens a backbone. It trains nothing and names no method.
 """
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from suti.conditions import check_text, null_is_zeros, tell, whole_pictures
 from suti.diffusion.schedule import Schedule, make_schedule
 from suti.images import to_pm1
 from suti.io.files import read_object
+from suti.io.paths import local, path_of
 from suti.io.weights import load
 from suti.model_index import read_index
 from suti.nn.param import functional, shapes
@@ -166,10 +168,13 @@ def find_model(name_or_dir: str | Path) -> Path:
   shipped = sorted(p.name for p in PRETRAINED.glob("*") if p.is_dir())
   if str(name_or_dir) in shipped:
     return PRETRAINED / str(name_or_dir)
-  if Path(name_or_dir).is_dir():
-    return Path(name_or_dir)
-  if Path(name_or_dir).is_file():
-    raise ValueError(explain_without_config(Path(name_or_dir)))
+  path = path_of(name_or_dir)
+  with contextlib.suppress(FileNotFoundError):
+    path = local(path)
+  if path.is_dir():
+    return path
+  if path.is_file():
+    raise ValueError(explain_without_config(path))
   raise ValueError(
     f"No model '{name_or_dir}': it is neither a folder nor one of the shipped "
     f"models {', '.join(shipped) or '(none)'}."

@@ -6,7 +6,8 @@ before. A run that is killed and goes on writes the lines that it had not
 checkpointed once more, in the place of the old ones, so that the file of a
 broken run has the losses of an unbroken one. Training stops at the first number
 that is not finite. `parameters.txt` lists what is trained. TensorFlow is not
-used.
+used. In a bucket all of it is as old as half a minute, or as the last
+checkpoint.
 """
 
 import importlib
@@ -20,8 +21,11 @@ from typing import Any, TextIO
 import jax
 
 from suti.io import files
+from suti.io.mirror import Mirror
+from suti.io.paths import path_of
 
 _NAME = "log.jsonl"
+_EVERY_S = 30.0  # lines are sent to a bucket after
 
 
 class Log:
@@ -36,7 +40,9 @@ class Log:
       folder: of the run.
       batch_size: examples a step, to log examples a second.
     """
-    self._path = Path(folder) / _NAME
+    self._folder = path_of(folder)
+    self._mirror = Mirror(folder)
+    self._path = self._mirror.here / _NAME
     self._batch_size = batch_size
     self._file: TextIO | None = None
     self._events: Any = None
@@ -76,6 +82,12 @@ class Log:
     self._last = (step, now)
     return values
 
+  def sync(self) -> None:
+    """Sees that all lines are where others see them."""
+    if self._events is not None:
+      self._events.flush()
+    self._mirror.send()
+
   def close(self) -> None:
     """Closes the files; lines were written as they came."""
     if self._file is not None:
@@ -84,6 +96,7 @@ class Log:
     if self._events is not None:
       self._events.close()
       self._events = None
+    self._mirror.send()
 
   def _not_finite(self, name: str, value: float, step: int) -> str:
     first = 1 if self._last is None else self._last[0] + 1
@@ -114,12 +127,14 @@ class Log:
       raise
     if self._events is not None:
       _add_events(self._events, step, line)
+    self._mirror.send(every_s=_EVERY_S)
 
   def _drop_from(self, step: int) -> None:
     """Removes lines that this run is about to write again, or half-written."""
-    if not self._path.exists():
+    lines = read_log(self._folder)
+    if not lines and not self._path.exists():
       return
-    kept = [line for line in read_log(self._path.parent) if line["step"] < step]
+    kept = [line for line in lines if line["step"] < step]
     text = "".join(json.dumps(line) + "\n" for line in kept)
     files.write_atomic(self._path, text.encode())
 
@@ -138,7 +153,7 @@ def write_overview(folder: str | Path, params: Mapping[str, Any]) -> None:
     table = parameter_overview.get_parameter_overview(
       dict(params), include_stats=False
     )
-    files.write_atomic(Path(folder) / "parameters.txt", table.encode())
+    files.write_atomic(path_of(folder) / "parameters.txt", table.encode())
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
@@ -151,8 +166,8 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     One dict a line, in order; none if there is no log. A last line that was cut
     by a kill is left out.
   """
-  path = Path(folder) / _NAME
-  if not path.exists():
+  path = path_of(folder) / _NAME
+  if not path.is_file():
     return []
   lines = []
   for text in path.read_text(encoding="utf-8").splitlines():

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suti import arguments, compiler, preemption
-from suti.io import files
+from suti.io import files, locks
+from suti.io.paths import in_bucket, path_of
 from suti.progress import progress as progress  # Stages take it from here.
 from suti.progress import span, unseen
 
@@ -64,6 +65,11 @@ def main(
     # A pretraining's config is its model's published one, which that checks.
     if not name.startswith("pretrain."):
       options.check(config)
+    elif in_bucket(workdir):
+      raise ValueError(
+        f"--workdir={workdir}: {name} maps its pictures into memory, from a"
+        " disk: give a folder on one."
+      )
     compiler.prepare()
     with joined(workdir, how=how) as group:
       group.run(lambda: run(config, workdir), how=how)
@@ -91,7 +97,7 @@ def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
   @contextlib.contextmanager
   def held() -> Iterator[None]:
     shared = how == "each"
-    with files.lock(workdir, shared=shared):
+    with locks.lock(workdir, shared=shared):
       files.clean_parts(workdir, shared=shared)
       yield
 
@@ -112,7 +118,8 @@ def _usage(name: str) -> str:
     " [--config.FIELD=VALUE ...]\n\n"
     "  --config FILE           a Python file with get_config(), such as"
     " configs/quickstart.py\n"
-    "  --workdir DIR           where every stage reads and writes\n"
+    "  --workdir DIR           where every stage reads and writes, or"
+    " gs://BUCKET/FOLDER\n"
     "  --config.FIELD=VALUE    another value for one field of the config"
   )
 
@@ -272,7 +279,7 @@ def stage(
     ValueError: the folder was made with another config or of other input, or a
       stage in `reads` is not finished.
   """
-  workdir = Path(workdir)
+  workdir = path_of(workdir)
   folder = workdir / name
   # Through JSON, so that tuples and lists compare equal.
   config = json.loads(json.dumps({k: _plain(v) for k, v in sections.items()}))

@@ -77,6 +77,37 @@ def root() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def _bucket_server():
+  """Buckets on this machine; see tests/bucket_server.py."""
+  from tests import bucket_server
+
+  with bucket_server.serve() as buckets:
+    yield buckets
+
+
+@pytest.fixture
+def buckets(_bucket_server, monkeypatch):
+  """A server of an empty bucket, which this process and its children ask."""
+  for name, value in _bucket_server.environment.items():
+    monkeypatch.setenv(name, value)
+  _bucket_server.objects.clear()
+  _bucket_server.requests.clear()
+  yield _bucket_server
+  _bucket_server.let()
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def place(request, tmp_path):
+  """A folder on a disk, then one in a bucket."""
+  if request.param == "disk":
+    return tmp_path / "place"
+  from suti.io.paths import path_of
+
+  request.getfixturevalue("buckets")
+  return path_of("gs://bucket/place")
+
+
+@pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory) -> pathlib.Path:
   """A random tiny backbone in the published layout; see tests/tiny.py."""
   from tests import tiny

@@ -54,6 +54,8 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.arguments",
       "suti.compiler",
       "suti.io.files",
+      "suti.io.locks",
+      "suti.io.paths",
       "suti.options",
       "suti.parallel.hosts",
       "suti.preemption",
@@ -61,7 +63,10 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ),
     frozenset(),
   ),
-  "suti.arguments": ((), frozenset({"absl", "ml_collections"})),
+  "suti.arguments": (
+    ("suti.io.paths",),
+    frozenset({"absl", "ml_collections"}),
+  ),
   "suti.preemption": ((), frozenset()),
   "suti.progress": ((), frozenset()),
   "suti.values": ((), frozenset()),
@@ -74,9 +79,30 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.models": (("suti.nn", "suti.models", "suti.values"), JAX | {"flax"}),
   "suti.diffusion": (("suti.diffusion", "suti.values"), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
-  "suti.parallel.hosts": (("suti.io.files",), JAX),
+  "suti.parallel.hosts": (("suti.io.files", "suti.io.paths"), JAX),
   "suti.parallel.preflight": (("suti.io.files", "suti.parallel"), JAX),
-  "suti.io.files": ((), NUMPY),
+  # What lies where, from the bottom up.
+  "suti.io.processes": ((), frozenset()),
+  "suti.io.bucket": (
+    (),
+    frozenset({"etils", "gcsfs", "aiohttp", "requests", "google"}),
+  ),
+  "suti.io.paths": (("suti.io.bucket", "suti.io.processes"), frozenset()),
+  "suti.io.files": (("suti.io.paths", "suti.io.processes"), frozenset()),
+  "suti.io.mirror": (("suti.io.paths",), frozenset()),
+  "suti.io.claims": (
+    (
+      "suti.io.files",
+      "suti.io.paths",
+      "suti.io.processes",
+      "suti.preemption",
+    ),
+    frozenset(),
+  ),
+  "suti.io.locks": (
+    ("suti.io.claims", "suti.io.files", "suti.io.paths"),
+    frozenset(),
+  ),
   "suti.io.sentencepiece": ((), frozenset()),
   "suti.io": (
     ("suti.schema", "suti.io", "suti.nn.param", "suti.images", "suti.values"),
@@ -279,6 +305,8 @@ def test_what_nobody_imports(file):
     assert first not in ("torch", "diffusers", "tensorflow", "pickle"), name
     if first == "transformers":
       assert module == "suti.text", f"{module} imports transformers"
+    if first == "gcsfs":
+      assert module == "suti.io.bucket", f"{module} imports gcsfs"
     if within(name, "suti.cli") and not within(module, "suti.cli"):
       pytest.fail(f"{module} imports suti.cli, which nothing may import")
     if within(name, "suti.world"):

@@ -18,7 +18,7 @@ from suti import options
 from suti.backbone import PRETRAINED, load_backbone
 from suti.cli import subject
 from suti.cli.run import benchmark_config
-from suti.io import files
+from suti.io import locks
 from suti.io.files import write_json
 from suti.nn.param import init
 from tests.commands import error_of, start
@@ -135,7 +135,7 @@ def test_a_mistake_in_run_is_one_line(capsys, tmp_path, name):
 
 
 def test_a_workdir_in_use_is_left_alone(capsys, tmp_path):
-  with files.lock(tmp_path):
+  with locks.lock(tmp_path):
     line = error_of(capsys, "run", *CONFIG, "--workdir", str(tmp_path))
   assert "in use by another run" in line
   assert not (tmp_path / "experts").exists()

@@ -12,7 +12,8 @@ import safetensors.numpy
 
 from suti import convert as module
 from suti.convert import LEFT_OUT, TEXTS, convert
-from suti.io.files import read_json, this_process, write_json
+from suti.io.files import read_json, write_json
+from suti.io.processes import this_process
 from suti.published import open_model
 from tests import tiny
 

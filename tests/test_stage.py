@@ -9,13 +9,16 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from suti import arguments, options, stage
-from suti.io import files
+from suti.io import files, locks
+from suti.io.paths import path_of
+from suti.io.processes import this_process
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -86,14 +89,32 @@ def test_config_workdir_and_overrides_reach_the_stage(
   }
 
 
+def test_a_bucket_that_cannot_be_used_is_one_line(start, config_path, buckets):
+  def error_of(workdir):
+    code, err = start(forbidden, "--config", config_path, "--workdir", workdir)
+    assert (code, len(err)) == (2, 1)
+    return err[0]
+
+  assert "there is no bucket other: make it" in error_of("gs://other/run")
+  assert "is a whole bucket: give a folder in" in error_of("gs://bucket")
+  buckets.refuse = lambda method, path: 403
+  assert "is refused (Forbidden" in error_of("gs://bucket/run")
+  buckets.let()
+  files.write_json(
+    path_of("gs://bucket/run/.lock/workdir.1"),
+    {"worker": "far-1-a", "expires": time.time() + 60},
+  )
+  assert "in use by another run (process far-1)" in error_of("gs://bucket/run")
+
+
 @pytest.mark.parametrize(
   ("args", "words"),
   [
     ([], "--config is missing"),
     (["--config", "CONFIG"], "--workdir is missing"),
     (
-      ["--config", "CONFIG", "--workdir", "gs://bucket/run"],
-      "--workdir=gs://bucket/run is no folder: give one on a local disk or",
+      ["--config", "CONFIG", "--workdir", "s3://bucket/run"],
+      "--workdir=s3://bucket/run is no folder: give one on a local disk or",
     ),
     (
       ["--config", "CONFIG", "--config.mine.num_page=3"],
@@ -437,14 +458,14 @@ def test_of_two_configs_that_start_at_once_one_is_refused(tmp_path, root):
 def test_a_shared_stage_spares_what_the_living_write(
   start, config_path, tmp_path, monkeypatch
 ):
-  here = files.this_process().rpartition("-")[0]
+  here = this_process().rpartition("-")[0]
   folder = tmp_path / "w" / "experts"
   folder.mkdir(parents=True)
   for process in ("999999999", os.getppid()):
     (folder / f".a.{here}-{process}.part").write_bytes(b"half")
   (folder / ".a.elsewhere-1.part").write_bytes(b"half")
   monkeypatch.setattr(stage, "main", functools.partial(stage.main, how="each"))
-  with files.lock(tmp_path / "w", shared=True):
+  with locks.lock(tmp_path / "w", shared=True):
     code, _ = start(lambda *_: None, *good(config_path, tmp_path))
   assert code == 0
   left = {path.name.split(".")[2] for path in folder.iterdir()}

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`suti convert`: published models, checked and written anew; experts."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from suti.cli.parser import Parser
+from suti.io.paths import local, path_of
 
 _DESCRIPTION = """\
 Checks a published model, tensor by tensor, and writes it anew: tensors under
@@ -32,7 +34,9 @@ def convert(argv: Sequence[str]) -> None:
   args = _parser().parse_args(list(argv))
   if args.to not in (None, "diffusers", "peft"):
     raise ValueError(f"--to={args.to}: use diffusers or peft.")
-  source, out = Path(args.source), Path(args.out)
+  source, out = path_of(args.source), Path(args.out)
+  with contextlib.suppress(FileNotFoundError):
+    source = local(source)
   if source.is_dir() and any(source.glob("wave-*.json")):
     _export_experts(source, out, args)
   else:
@@ -52,7 +56,7 @@ def _convert_model(out: Path, args) -> None:
   if not 0 < max_gb < float("inf"):
     raise ValueError(f"--max-gb={max_gb}: give a number above 0.")
   dtype = _dtype(args.dtype)
-  experts = Path(args.source) / "experts" / "finetune"
+  experts = path_of(args.source) / "experts" / "finetune"
   if experts.is_dir():
     raise ValueError(
       f"{args.source} is the workdir of a run: give {experts} to take out its "

@@ -17,7 +17,8 @@ Runs the eight stages in a row and writes DIR/report/index.html. What is
 finished in DIR is not done again; a run that was killed goes on where it was.
 
   --config FILE[:ARG]      a file with get_config(ARG): configs/quickstart.py
-  --workdir DIR            where all stages read and write
+  --workdir DIR            where all stages read and write, or
+                           gs://BUCKET/FOLDER
   --config.FIELD=VALUE     another value for one field of the config
 """
 
@@ -53,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
     print(USAGE, end="")
     return
   from suti import arguments, compiler, options
-  from suti.io import files
+  from suti.io import files, locks
   from suti.parallel import hosts
 
   config, workdir = arguments.parse(argv)
@@ -65,7 +66,7 @@ def run(argv: Sequence[str]) -> None:
       return
     hosts.stand_alone()
   started = time.monotonic()
-  with files.lock(workdir):
+  with locks.lock(workdir):
     files.clean_parts(workdir)
     _look_ahead(config)
     _check_devices(config, workdir)

@@ -2,8 +2,8 @@
 """`suti status`: what the workers of a farm are at, from anywhere."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from suti.arguments import workdir_of
 from suti.cli.parser import Parser
 
 _DESCRIPTION = """\
@@ -29,15 +29,17 @@ def status(argv: Sequence[str]) -> None:
   )
   parser.add_argument("workdir", metavar="WORKDIR")
   args = parser.parse_args(list(argv))
-  folder = Path(args.workdir) / "experts" / "finetune"
+  workdir = workdir_of(args.workdir)
+  folder = workdir / "experts" / "finetune"
   if not (folder / "stage.json").exists():
     raise ValueError(
       f"{args.workdir} has no experts/finetune: give the --workdir of a farm "
       "that was started."
     )
   from experts import live
-  from experts.claims import Claims, finished
+  from experts.claims import finished
   from experts.wave_files import count_experts
+  from suti.io.claims import Claims
   from suti.io.files import read_json
 
   tune = read_json(folder / "stage.json")["config"]["finetune"]
@@ -48,5 +50,6 @@ def status(argv: Sequence[str]) -> None:
   counts = [count_experts(folder, wave) for wave in done]
   num = max([len(counts), *(int(line["waves"]) for line in lines.values())])
   print(live.total(lines, held.values(), counts=counts, num_waves=num))
-  for row in live.table(lines, held, num_steps=tune["num_steps"]):
+  num_steps = tune["num_steps"] * tune.get("turns", 1)
+  for row in live.table(lines, held, num_steps=num_steps):
     print(row)

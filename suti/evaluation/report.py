@@ -19,6 +19,7 @@ import numpy as np
 from suti.evaluation import page
 from suti.images import save_png
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
+from suti.io.paths import path_of
 from suti.io.records import read_lines, read_records
 from suti.progress import span
 from suti.schema import Candidate, Cluster, Prompt, Score
@@ -77,7 +78,7 @@ def run(config: Any, workdir: Path) -> dict:
   Raises:
     ValueError: `apprentice.evaluate` is not finished.
   """
-  workdir = Path(workdir)
+  workdir = path_of(workdir)
   scores = workdir / "apprentice" / "evaluate" / "metrics.json"
   if not scores.is_file():
     raise ValueError(
@@ -89,7 +90,7 @@ def run(config: Any, workdir: Path) -> dict:
     "filter": _filter(workdir, config),
     "config": config.to_dict(),
   }
-  with replacing_folder(workdir / "report") as folder:
+  with replacing_folder(workdir / "report", last="index.html") as folder:
     album = Album(folder)
     body = [
       *_head(config, metrics),

@@ -4,8 +4,9 @@
 A checkpoint is the loop's state (a tree of arrays, sharded or not), the data
 iterator's position, and what model it is of: one of another model is refused by
 name and not by a failure deep inside a restore. Orbax writes beside and then
-renames, so that a killed run leaves whole checkpoints only. Weights to publish
-are not checkpoints: see `suti.io.weights`.
+renames, or in a bucket writes one file last, so that whole checkpoints are told
+from what a killed run left. Weights to publish are not checkpoints: see
+`suti.io.weights`.
 """
 
 import contextlib
@@ -21,7 +22,10 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from suti.io import files
+from suti.io.paths import in_bucket, path_of
 
+# Orbax writes it last where it cannot rename.
+_COMMITTED = "commit_success.txt"
 _FIRST_DIM = re.compile(r"\(\d+")  # of a shape as `_leaves` writes it
 
 
@@ -56,20 +60,31 @@ class Checkpoints:
       max_to_keep: older ones are deleted.
       read_only: another process may be writing there: nothing is tidied.
     """
-    self.folder = Path(folder).resolve()
+    self.folder = path_of(folder).resolve()
     self.data: Any = None
     self._model = _plain(model or {})
-    self._manager = ocp.CheckpointManager(
-      self.folder,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=max_to_keep,
-        cleanup_tmp_directories=not read_only,
-        read_only=read_only,
-        # On CPU a saved array may be the very buffer that the next step, which
-        # takes its state by donation, writes into.
-        enable_async_checkpointing=jax.default_backend() != "cpu",
-      ),
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=max_to_keep,
+      cleanup_tmp_directories=not read_only,
+      read_only=read_only,
+      # On CPU a saved array may be the very buffer that the next step, which
+      # takes its state by donation, writes into.
+      enable_async_checkpointing=jax.default_backend() != "cpu",
     )
+    try:
+      with _quiet():
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+    except Exception as error:
+      if not in_bucket(self.folder):
+        raise
+      # Orbax has ways of its own to find credentials, and wants a project.
+      reason = " ".join(str(error).split())[:200]
+      raise ValueError(
+        f"Orbax cannot work in {self.folder} ({reason}): log in with `gcloud"
+        " auth application-default login`, name a project with `gcloud config"
+        " set project`, and let the account see the bucket itself"
+        " (roles/storage.legacyBucketReader)."
+      ) from error
 
   @property
   def latest(self) -> int | None:
@@ -194,6 +209,15 @@ class Checkpoints:
         f"The disk of {self.folder} is full: free some space there and run the"
         f" same command again, it goes on from step {self.latest or 0}."
       ) from error
+
+
+def saved_steps(folder: Path) -> list[int]:
+  """The steps of the whole checkpoints in a folder, in no order."""
+  if in_bucket(folder):
+    names = [path.parent.name for path in folder.glob(f"*/{_COMMITTED}")]
+  else:
+    names = files.names_in(folder)
+  return [int(name) for name in names if name.isdigit()]
 
 
 @contextlib.contextmanager

@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all, and the lock of a workdir.
+"""Files that appear whole or not at all.
 
 Whatever a run writes is written under a hidden name beside its place, flushed
 to the disk, and renamed: a process killed at any moment leaves the old file or
 the new one, never half of one. `create` and `create_json` do so only where
 there is none, so that of many processes one wins. The one file that grows in
 place is log.jsonl, which `suti.log` owns. Nothing here knows what is in a file.
+
+In a bucket an object appears whole by itself: what is written is written on
+this machine, and then put there.
 """
 
 import contextlib
 import errno
-import fcntl
 import glob
 import hashlib
 import json
 import os
-import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from suti.io.paths import in_bucket, path_of, temporary
+from suti.io.processes import is_dead, this_process
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What systems say that have no hard links, or no locks.
-_UNABLE = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+UNABLE = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _SAMPLE = 2**20  # bytes of each end of a file that fingerprints look at
 _OPENED = 128  # files of a folder that they look into
 
@@ -53,11 +58,11 @@ def _disk_full(path: Path) -> ValueError:
   )
 
 
-def _unable(folder: Path, what: str) -> ValueError:
+def unable(folder: Path, what: str) -> ValueError:
   """Makes the one line about a file system that lacks what workers share by."""
   return ValueError(
-    f"The file system of {folder} has no {what}, as those of buckets have not:"
-    " give a --workdir on a local disk or on NFS."
+    f"The file system of {folder} has no {what}, as mounted buckets have not:"
+    " give a --workdir on a local disk, on NFS, or gs://BUCKET/FOLDER."
   )
 
 
@@ -68,30 +73,6 @@ def _sync_folder(folder: Path) -> None:
     os.fsync(handle)
   finally:
     os.close(handle)
-
-
-def this_process() -> str:
-  """Names this process among those of all machines that share a disk."""
-  host = re.sub(r"[^A-Za-z0-9_-]", "_", os.uname().nodename)
-  return f"{host}-{os.getpid()}"
-
-
-def is_dead(process: str) -> bool:
-  """Says whether a process of `this_process` is known to have ended.
-
-  That of another machine is not: nothing here can tell.
-  """
-  host, _, number = process.rpartition("-")
-  here = this_process().rpartition("-")[0]
-  if host != here or not number.isdigit():
-    return False
-  try:
-    os.kill(int(number), 0)
-  except ProcessLookupError:
-    return True
-  except OSError:  # another user's
-    return False
-  return False
 
 
 def _part_of(path: Path, *, kind: str = "") -> Path:
@@ -107,12 +88,17 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path: the file to write; its folder is made if there is none.
 
   Yields:
-    The temporary path, beside `path`.
+    The temporary path, on this machine.
 
   Raises:
     ValueError: the disk is full.
   """
-  path = Path(path)
+  path = path_of(path)
+  if in_bucket(path):
+    with _sent() as folder:
+      yield folder / path.name
+      path.upload(folder / path.name)
+    return
   part = _part_of(path)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +118,21 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
+def _sent() -> Iterator[Path]:
+  """Lends a folder of this machine for what is put into a bucket."""
+  try:
+    with temporary() as folder:
+      yield folder
+  except OSError as error:
+    if is_disk_full(error):
+      raise _disk_full(Path(tempfile.gettempdir()) / "suti") from error
+    raise
+
+
+@contextlib.contextmanager
+def replacing_folder(
+  path: str | os.PathLike, *, last: str = ""
+) -> Iterator[Path]:
   """Lends a temporary folder that becomes `path` if the body succeeds.
 
   An older folder of that name is moved away first and then removed, as a folder
@@ -140,14 +140,24 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
 
   Args:
     path: the folder to write.
+    last: the file in it by which readers know that it is there. A folder in a
+      bucket appears file by file, and this one is the last; an older one goes
+      first.
 
   Yields:
-    The temporary folder, empty, beside `path`.
+    The temporary folder, empty, on this machine.
 
   Raises:
     ValueError: the disk is full.
   """
-  path = Path(path)
+  path = path_of(path)
+  if in_bucket(path):
+    with _sent() as folder:
+      yield folder
+      (path / last).unlink(missing_ok=True)
+      path.rmtree(missing_ok=True)
+      send_folder(folder, path, last=last)
+    return
   part = _part_of(path)
   old = _part_of(path, kind=".old")
   try:
@@ -168,6 +178,36 @@ def replacing_folder(path: str | os.PathLike) -> Iterator[Path]:
     if is_disk_full(error):
       raise _disk_full(path) from error
     raise
+
+
+def send_folder(folder: Path, path: Path, *, last: str = "") -> None:
+  """Puts the files of a folder of this machine into a bucket.
+
+  Args:
+    folder: theirs.
+    path: where; what else is there stays.
+    last: which of them comes last.
+  """
+  assert in_bucket(path), path
+  names = [f.relative_to(folder) for f in folder.rglob("*") if f.is_file()]
+  for name in sorted(names, key=lambda name: (name == Path(last), name)):
+    (path / name).upload(folder / name)
+
+
+def remove_folder(path: str | os.PathLike) -> None:
+  """Removes a folder and all in it, if it is there."""
+  path = path_of(path)
+  if in_bucket(path):
+    path.rmtree(missing_ok=True)
+  else:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def names_in(folder: Path) -> list[str]:
+  """What a folder holds; nothing if there is none, or no longer."""
+  with contextlib.suppress(OSError):
+    return [path.name for path in folder.iterdir()]
+  return []
 
 
 def check_new_folder(path: Path, *, outside: Path) -> None:
@@ -213,6 +253,8 @@ def clean_parts(folder: str | os.PathLike, *, shared: bool = False) -> None:
     shared: others may be writing there now: only what processes of this machine
       left that are dead is removed. False asks for the exclusive lock.
   """
+  if in_bucket(path_of(folder)):
+    return  # Nothing half-written was ever put there.
   # Not rglob, which fails where another process removes what it walks through.
   for root, folders, names in os.walk(folder):
     parts = [
@@ -239,6 +281,10 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
   Raises:
     ValueError: the disk is full.
   """
+  path = path_of(path)
+  if in_bucket(path):
+    path.write_bytes(content)
+    return
   with replacing(path) as part:
     part.write_bytes(content)
 
@@ -247,7 +293,8 @@ def create(path: str | os.PathLike, content: bytes) -> bool:
   """Writes a whole file where there is none yet.
 
   Of many processes that try at once, on any machine, one succeeds. Needs hard
-  links, which are the one way to give a whole file a name only if it is free.
+  links, which are the one way to give a whole file a name only if it is free;
+  buckets can do it by themselves.
 
   Args:
     path: where; missing folders are made.
@@ -259,7 +306,9 @@ def create(path: str | os.PathLike, content: bytes) -> bool:
   Raises:
     ValueError: the disk is full.
   """
-  path = Path(path)
+  path = path_of(path)
+  if in_bucket(path):
+    return path.create(content)
   part = _part_of(path, kind=".new")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,8 +321,8 @@ def create(path: str | os.PathLike, content: bytes) -> bool:
     except FileExistsError:
       return False
     except OSError as error:
-      if error.errno in _UNABLE:
-        raise _unable(path.parent, "hard links") from error
+      if error.errno in UNABLE:
+        raise unable(path.parent, "hard links") from error
       raise
     _sync_folder(path.parent)
     return True
@@ -316,7 +365,7 @@ def read_json(path: str | os.PathLike) -> Any:
   Raises:
     ValueError: the file is not JSON.
   """
-  path = Path(path)
+  path = path_of(path)
   try:
     try:
       content = path.read_bytes()
@@ -333,13 +382,22 @@ def read_json(path: str | os.PathLike) -> Any:
     ) from error
 
 
+def read_end(path: Path, num_bytes: int) -> bytes:
+  """The last bytes of a file, or all there are."""
+  if in_bucket(path):
+    return path.read_end(num_bytes)
+  with path.open("rb") as file:
+    file.seek(-min(os.fstat(file.fileno()).st_size, num_bytes), os.SEEK_END)
+    return file.read()
+
+
 def read_object(path: str | os.PathLike) -> dict[str, Any]:
   """Reads a JSON file that holds an object, as all published configs do.
 
   Raises:
     ValueError: there is no such file, or it holds something else.
   """
-  path = Path(path)
+  path = path_of(path)
   if not path.is_file():
     raise ValueError(f"{path} is not there: fetch or make it.")
   value = read_json(path)
@@ -363,7 +421,7 @@ def fingerprint(folder: str | os.PathLike) -> str:
   Args:
     folder: a model's, or a dataset's, which may be a file.
   """
-  folder = Path(folder)
+  folder = path_of(folder)
   found = []
   for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
     inside = path.relative_to(folder)
@@ -408,47 +466,3 @@ def first_difference(
   if json.dumps(old) == json.dumps(new):
     return None
   return name, repr(old), repr(new)
-
-
-@contextlib.contextmanager
-def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
-  """Holds a workdir for this process; the system frees it if the process dies.
-
-  Args:
-    workdir: made if there is none.
-    shared: hold it beside others that share it; nobody else may.
-
-  Yields:
-    The workdir.
-
-  Raises:
-    ValueError: another process holds it.
-  """
-  workdir = Path(workdir)
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except (FileExistsError, NotADirectoryError) as error:
-    raise ValueError(
-      f"--workdir={workdir} is not a folder: give a folder, or a name that"
-      " does not exist yet."
-    ) from error
-  with (workdir / ".lock").open("a+") as file:
-    try:
-      kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-      fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError as error:
-      if error.errno in _UNABLE:
-        raise _unable(workdir, "locks") from error
-      if error.errno not in (errno.EAGAIN, errno.EACCES):
-        raise
-      file.seek(0)
-      holder = file.read().strip() or "unknown"
-      raise ValueError(
-        f"--workdir={workdir} is in use by another run (process {holder}):"
-        " wait for it to end, stop it, or give another --workdir."
-      ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    # The file stays: removing it would let two runs lock two files of one name.
-    yield workdir

@@ -27,6 +27,7 @@ from typing import Any, Generic
 import numpy as np
 
 from suti.io import files
+from suti.io.paths import in_bucket, local, path_of
 from suti.io.record_bytes import (
   Record,
   decode,
@@ -46,6 +47,7 @@ _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 _OPEN = 64  # files at once: a process may have a thousand, and waves are more
 _DATASET = "examples"
 _SPLIT = "train"
+_INDEX = "dataset_info.json"
 
 
 class DamagedError(ValueError):
@@ -104,7 +106,7 @@ def read_records(path: str | Path, kind: type[Record]) -> "Records[Record]":
   Raises:
     ValueError: the file is absent, damaged, of another kind or schema.
   """
-  return Records(Path(path), kind)
+  return Records(path_of(path), kind)
 
 
 class Records(Sequence, Generic[Record]):
@@ -115,16 +117,25 @@ class Records(Sequence, Generic[Record]):
     self._count = self._check()
 
   def _reader(self) -> Any:
-    return _open_reader(self._path, self._version)
+    # Of what is in a bucket the copy may have gone to make room for others.
+    if in_bucket(self._path) and not self._file.exists():
+      self._find()
+    return _open_reader(self._file, self._version)
+
+  def _find(self) -> None:
+    """Finds the file, on this machine, and its version."""
+    try:
+      self._file = local(self._path)
+      status = self._file.stat()
+    except FileNotFoundError as error:
+      raise ValueError(
+        f"{self._path} does not exist: run the stage that writes it first."
+      ) from error
+    self._version = (status.st_ino, status.st_mtime_ns)
 
   def _check(self) -> int:
     """Reads the head; returns how many records there are."""
-    if not self._path.is_file():
-      raise ValueError(
-        f"{self._path} does not exist: run the stage that writes it first."
-      )
-    status = self._path.stat()
-    self._version = (status.st_ino, status.st_mtime_ns)
+    self._find()
     reader = self._reader()
     try:
       # A damaged file has no records and raises nothing.
@@ -202,7 +213,7 @@ def _check_schema(found: Any, path: Path) -> None:
   """Refuses what another version of this code wrote."""
   if found != SCHEMA_VERSION:
     stage = ".".join(path.parts[-3:-1]) or "the stage"
-    if path.name == "dataset_info.json":
+    if path.name == _INDEX:
       stage = "experts.pack"
     raise ValueError(
       f"Shards were written with schema {found}, this code reads"
@@ -242,7 +253,7 @@ def read_lines(path: str | Path, kind: type[Record]) -> list[Record]:
   Raises:
     ValueError: the file is absent, damaged, of another kind or schema.
   """
-  path = Path(path)
+  path = path_of(path)
   if not path.is_file():
     raise ValueError(
       f"{path} does not exist: run the stage that writes it first."
@@ -315,7 +326,7 @@ def write_examples(
   from tensorflow_datasets.core import dataset_info
 
   count = 0
-  with files.replacing_folder(folder) as part:
+  with files.replacing_folder(folder, last=_INDEX) as part:
     info = tfds.core.DatasetInfo(
       builder=dataset_info.DatasetIdentity(
         name=_DATASET,
@@ -377,7 +388,7 @@ def open_examples(folder: str | Path) -> "Examples":
   Raises:
     ValueError: the folder is absent, no such dataset, or of another schema.
   """
-  return Examples(Path(folder))
+  return Examples(path_of(folder))
 
 
 class Examples(Sequence):
@@ -388,7 +399,7 @@ class Examples(Sequence):
     self._source = self._open()
 
   def _open(self) -> Any:
-    index = self._folder / "dataset_info.json"
+    index = self._folder / _INDEX
     if not index.is_file():
       raise ValueError(
         f"{self._folder} has no dataset_info.json: give the folder that"
@@ -411,7 +422,7 @@ class Examples(Sequence):
         return encoded
 
     # Its annotations do not know `split`.
-    builder: Any = tfds.builder_from_directory(str(self._folder))
+    builder: Any = tfds.builder_from_directory(str(local(self._folder)))
     return builder.as_data_source(
       split=_SPLIT,
       # Decoded here and not there, which would ask for OpenCV in a warning.

@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import math
 import os
-import shutil
 import sys
 import time
 import traceback
@@ -37,6 +36,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from suti.io import files
+from suti.io.paths import in_bucket
 
 How = Literal["first", "each", "all"]
 
@@ -191,7 +191,8 @@ class Group:
     if not self._follow(limit_s=_SHARED_S):
       raise ValueError(
         f"--workdir={self._workdir} of process {self.index} is not that of"
-        " process 0: give a folder that all hosts share, on a network disk."
+        " process 0: give a folder that all hosts share, on a network disk or"
+        " in a bucket."
       )
     yield
 
@@ -218,9 +219,9 @@ class Group:
       # Nothing can be said on a disk that is full: then the connection ends.
       with contextlib.suppress(OSError, ValueError):
         files.write_json(self._folder / "failed", code)
-        time.sleep(2.0)  # for the others to read it
+        time.sleep(4.0)  # for the others to read it
     if self.first:
-      shutil.rmtree(self._folder, ignore_errors=True)
+      files.remove_folder(self._folder)
       with contextlib.suppress(OSError):  # it holds those of other groups
         self._folder.parent.rmdir()
     if code:
@@ -243,12 +244,13 @@ class Group:
     if self._folder is None:
       return True
     end = time.monotonic() + limit_s
-    while not (self._folder / str(self._points)).exists():
-      if (self._folder / "failed").exists():
+    wait_s = 2.0 if in_bucket(self._folder) else 0.2  # a look there is paid for
+    while not (self._folder / str(self._points)).is_file():
+      if (self._folder / "failed").is_file():
         _exit(files.read_json(self._folder / "failed"))
       if time.monotonic() > end:
         return False
-      time.sleep(0.2)
+      time.sleep(wait_s)
     return True
 
 

@@ -5,13 +5,15 @@
 
 Each worker is `python -m experts.finetune` in a process of its own, forked from
 this one, which has paid for the imports and touches no device. Half of those
-that die do so just before a file gets its name, the others when their time is
-up; one in three by SIGTERM, the rest by SIGKILL. After KILLS deaths the workers
-are left alone. Prints what happened as one line of JSON.
+that die do so just before a file gets its name, or an object is put into a
+bucket, the others when their time is up; one in three by SIGTERM, the rest by
+SIGKILL. After KILLS deaths the workers are left alone. Prints what happened as
+one line of JSON.
 """
 
 import atexit
 import collections
+import importlib
 import json
 import os
 import random
@@ -23,6 +25,7 @@ from typing import Any
 
 from experts import finetune
 from suti import stage
+from suti.io.bucket import BucketPath
 
 WORKERS, KILLS, SEED = map(int, sys.argv[1:4])
 ARGUMENTS = sys.argv[4:]
@@ -33,18 +36,22 @@ def die_at_file(number: int, how: int) -> None:
   """Makes this process die just before its next files get their names."""
   left = number
 
-  def watched(rename):
-    def rename_and_count(*args, **kw):
+  def watched(appear):
+    def appear_and_count(*args, **kw):
       nonlocal left
       left -= 1
       if left == 0:
         os.kill(os.getpid(), how)
-      return rename(*args, **kw)
+      return appear(*args, **kw)
 
-    return rename_and_count
+    return appear_and_count
 
-  for name in ("link", "rename", "replace"):
-    setattr(os, name, watched(getattr(os, name)))
+  for owner, names in (
+    (os, ("link", "rename", "replace")),
+    (BucketPath, ("create", "upload", "write_bytes")),
+  ):
+    for name in names:
+      setattr(owner, name, watched(getattr(owner, name)))
 
 
 def start(rng: random.Random, *, dies: bool) -> tuple[int, float, int]:
@@ -71,6 +78,8 @@ def leave_none(farm: int, alive: dict[int, Any]) -> None:
 
 
 def main() -> None:
+  if any("gs://" in argument for argument in ARGUMENTS):
+    importlib.import_module("gcsfs.core")  # It takes a second.
   rng = random.Random(SEED)
   began = time.monotonic()
   alive: dict[int, tuple[float, int]] = {}

@@ -21,7 +21,8 @@ from experts import pack, sample
 from experts.clusters import read_clusters, write_clusters
 from suti.io import files
 from suti.io.files import read_json
-from suti.io.records import write_lines
+from suti.io.paths import path_of
+from suti.io.records import open_examples, write_lines
 from suti.schema import Cluster, Prompt
 from suti.stage import stage
 from suti.text import load_tokenizer
@@ -42,6 +43,10 @@ FIELDS = {
   "finetune.rank": 2,
   "finetune.experts_per_wave": 4,
   "finetune.num_steps": 12,
+  # Experts stop early, and leave their places to those of the same wave.
+  "finetune.turns": 2,
+  "finetune.stop_window": 2,
+  "finetune.log_every": 2,
   "finetune.checkpoint_every": 5,
   "finetune.learning_rate": 1e-2,
   # Two workers may believe that they hold one wave: that must not matter.
@@ -111,9 +116,16 @@ class Farms:
     self.root, self.models = root, models
 
   def run(
-    self, name: str, *, workers: int = 1, kills: int = 0, harmed: bool = True
+    self,
+    name: str,
+    *,
+    workers: int = 1,
+    kills: int = 0,
+    harmed: bool = True,
+    root: pathlib.Path | None = None,
+    fields: dict | None = None,
   ) -> dict:
-    workdir = self.root / name
+    workdir = (root or self.root) / name
     write_stages(workdir, harmed=harmed)
     command = [
       sys.executable,
@@ -122,7 +134,7 @@ class Farms:
       "--config=configs/quickstart.py:tiny",
       *(
         f"--config.{field}={value}"
-        for field, value in (FIELDS | self.models).items()
+        for field, value in (FIELDS | self.models | (fields or {})).items()
       ),
       f"--workdir={workdir}",
     ]
@@ -145,11 +157,11 @@ class Farms:
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-6000:]
     return json.loads(result.stdout.splitlines()[-1])
 
-  def finish(self, name: str) -> None:
+  def finish(self, workdir: pathlib.Path) -> None:
     """Runs the stages that read what a farm wrote."""
     config = inputs.make_config(self.models, keep=FIELDS["finetune.keep"])
     for run in (sample.run, filters.run, pack.run):
-      run(config, self.root / name)
+      run(config, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +182,17 @@ def whole(farms):
 def records_of(workdir: pathlib.Path, name: str) -> list[dict]:
   folder = workdir / "experts" / name
   return [read_json(path) for path in sorted(folder.glob("wave-*.json"))]
+
+
+def contents(workdir: pathlib.Path) -> set[str]:
+  """Names of files that must not depend on clocks, nor on who did the work."""
+  return {
+    path.relative_to(workdir).as_posix()
+    for path in workdir.rglob("*")
+    if path.name not in ("done.json", ".lock")
+    and not {"times", "workers"} & set(path.parts)
+    and path.is_file()
+  }
 
 
 def test_what_is_lost_is_named_with_its_cause(whole):
@@ -225,18 +248,9 @@ def test_a_farm_that_is_killed_ends_in_the_same_files(
   )
   killed = farms.root / name
   for workdir in (whole, killed):
-    farms.finish(workdir.name)
+    farms.finish(workdir)
   files.clean_parts(killed)  # as the next command would
-  names = {
-    path.relative_to(root).as_posix()
-    for root in (whole, killed)
-    for path in root.rglob("*")
-    if path.is_file()
-    # What these say is of clocks, and of who did it.
-    and path.name != "done.json"
-    and not {"times", "workers"} & set(path.parts)
-  }
-  names.discard(".lock")
+  names = contents(whole) | contents(killed)
   for name in sorted(names):
     assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
   num_waves = -(-NUM_CLUSTERS // FIELDS["finetune.experts_per_wave"])
@@ -244,3 +258,37 @@ def test_a_farm_that_is_killed_ends_in_the_same_files(
     found = [name for name in names if name.startswith(f"experts/{stem}")]
     assert len(found) == 2 * num_waves
   assert any(name.startswith("experts/pack/") for name in names)
+
+
+@pytest.mark.parametrize(
+  "kills", [3, pytest.param(30, marks=pytest.mark.faults)]
+)
+def test_a_farm_in_a_bucket_that_is_killed_ends_in_the_same_objects(
+  farms, whole, buckets, kills, monkeypatch
+):
+  num_waves = 3 if kills < 10 else 10
+  fields = {"finetune.num_clusters": min(4 * num_waves, NUM_CLUSTERS)}
+  root = path_of("gs://bucket/farms")
+  found = farms.run("killed", workers=2, kills=kills, root=root, fields=fields)
+  print(found, buckets.requests)
+  assert found["killed"] >= kills * 2 // 3
+  monkeypatch.setattr(
+    filters, "load_scorer", lambda **_: inputs.colour_scorer()
+  )
+  killed = root / "killed"
+  for workdir in (whole, killed):
+    farms.finish(workdir)
+  waves = {f"wave-{i:05d}" for i in range(num_waves)}
+  names = {name for name in contents(whole) if pathlib.Path(name).stem in waves}
+  assert len(names) == 5 * num_waves
+  for name in sorted(names):
+    assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
+  rest = {n for n in contents(killed) - names if "/wave-" in n}
+  assert not rest, "no claim, and no checkpoint, is left"
+  known, examples = (
+    {example.key: example for example in open_examples(w / "experts/pack")}
+    for w in (whole, killed)
+  )
+  assert examples
+  for key, example in examples.items():
+    np.testing.assert_array_equal(example.image, known[key].image)

@@ -48,7 +48,7 @@ def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
   """What experts.finetune does with a wave, but for the experts."""
   live.begin(wave, 0)
   for step in range(10, 101, 10):
-    clock.now += 10 * seconds * len(wave.real_keys)
+    clock.now += 10 * seconds * len(wave.keys)
     live.look(step, loss=1 / step, seconds=seconds)
   write(folder, wave, quarantined=quarantined)
   live.end()
@@ -56,9 +56,9 @@ def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
 
 def write(folder, wave, *, quarantined=0):
   """A wave as its worker leaves it, without weights."""
-  fine = [{"status": "ok"}] * (len(wave.real_keys) - quarantined)
+  fine = [{"status": "ok"}] * (len(wave.keys) - quarantined)
   lost = [{"status": "quarantined"}] * quarantined
-  write_wave(folder, wave, {"experts": fine + lost}, params=None)
+  write_wave(folder, wave, {"experts": fine + lost}, params=[])
 
 
 def test_one_line_says_waves_experts_speed_and_what_was_lost(
@@ -271,8 +271,8 @@ def test_the_fullest_device_is_shown(monkeypatch):
   assert device_memory() == {}  # a CPU does not say
 
 
-def test_status_prints_the_farm_from_its_files(tmp_path, clock, capsys):
-  folder = tmp_path / "experts" / "finetune"
+def test_status_prints_the_farm_from_its_files(place, clock, capsys):
+  folder = place / "experts" / "finetune"
   tune_fields = {"finetune": {"num_steps": 100}}
   write_json(folder / "stage.json", {"config": tune_fields})
   with watch(folder, "elsewhere-7-a") as live:
@@ -282,7 +282,7 @@ def test_status_prints_the_farm_from_its_files(tmp_path, clock, capsys):
   claim = {"worker": "elsewhere-7-a", "expires": time.time() + 60}
   write_json(folder / "claims" / "wave-00001.1", claim)
   capsys.readouterr()
-  status([str(tmp_path)])
+  status([str(place)])
   first, second = capsys.readouterr().out.splitlines()
   assert first == (
     "1/3 waves, 1 experts, 1 quarantined, 360 experts an hour, 100 ms a step"
@@ -292,4 +292,4 @@ def test_status_prints_the_farm_from_its_files(tmp_path, clock, capsys):
     *("wave-00001", "50/100", "loss", "0.2500", "360/h", "elsewhere-7-a")
   ]
   with pytest.raises(ValueError, match="has no experts/finetune: give the"):
-    status([str(tmp_path / "experts")])
+    status([str(place / "experts")])

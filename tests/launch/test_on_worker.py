@@ -137,10 +137,11 @@ def test_workers_get_what_the_container_gets(worker):
   )
   result = run("install")
   assert result.returncode == 0, result.stderr
-  wanted = "--editable .[tpu,parquet]"
+  wanted = "--editable .[tpu,parquet,gcs]"
   assert wanted in (folder / "notes").read_text()
   assert (
-    "--editable '.[tpu,parquet]'" in (ROOT / "launch/Dockerfile").read_text()
+    "--editable '.[tpu,parquet,gcs]'"
+    in (ROOT / "launch/Dockerfile").read_text()
   )
 
 

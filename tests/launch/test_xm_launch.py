@@ -83,16 +83,7 @@ def xm_launch(monkeypatch):
       "--executor vertex needs --image.",
     ),
     (
-      (
-        "--executor",
-        "vertex",
-        "--tpu",
-        "v6e-8",
-        "--image",
-        "i",
-        "--nfs",
-        "a:/",
-      ),
+      (*VERTEX[:2], "--tpu", "v6e-8", "--image", "i", "--nfs", "a:/"),
       "--executor vertex needs --network.",
     ),
     (
@@ -114,6 +105,10 @@ def xm_launch(monkeypatch):
     (
       (*KUBERNETES, "v4-8", "--nfs", "share"),
       "--nfs=share: expected is SERVER:/PATH.",
+    ),
+    (
+      (*KUBERNETES, "v4-8", "--workdir", "gs://b/w"),
+      "--nfs with --workdir=gs://b/w: give one of them.",
     ),
     (
       (*KUBERNETES, "v4-8"),
@@ -249,6 +244,21 @@ def test_kubernetes_gets_a_pod_for_each_host(tpu, kind, topology, hosts, chips):
   assert pod["volumes"] == [
     {"name": "shared", "nfs": {"server": "10.0.0.2", "path": "/share"}}
   ]
+
+
+@pytest.mark.xm
+def test_for_a_workdir_in_a_bucket_no_disk_is_mounted():
+  yaml = pytest.importorskip("yaml")
+  given = ("--config", "c.py", "--workdir", "gs://b/w", "--image", "i")
+  text = shown(*given, "--executor", "kubernetes", "--tpu", "v4-8")
+  _, job = list(yaml.safe_load_all(text))[:2]
+  pod = job["spec"]["template"]["spec"]
+  assert "volumes" not in pod and "volumeMounts" not in pod["containers"][0]
+  assert pod["containers"][0]["args"][-2:] == ["--workdir", "gs://b/w"]
+  text = shown(*given, "--executor", "vertex", "--tpu", "v5e-8")
+  spec = json.loads(text)[0]["jobSpec"]
+  assert "network" not in spec
+  assert "nfsMounts" not in spec["workerPoolSpecs"][0]
 
 
 # --- Sent ---------------------------------------------------------------------

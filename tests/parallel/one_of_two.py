@@ -9,7 +9,6 @@ Prints what it saw, as JSON. With `fail` the first process makes a mistake, with
 
 import contextlib
 import json
-import pathlib
 import sys
 import time
 
@@ -17,11 +16,12 @@ import jax
 import numpy as np
 
 from suti.io import files
+from suti.io.paths import in_bucket, path_of
 from suti.parallel import hosts
 from suti.parallel.mesh import make_mesh
 from suti.stage import guard
 
-workdir = pathlib.Path(sys.argv[1])
+workdir = path_of(sys.argv[1])
 does = sys.argv[2:]
 seen: dict = {}
 
@@ -30,6 +30,7 @@ seen: dict = {}
 def held():
   """Slow to enter: the other process must wait."""
   time.sleep(0.5)
+  workdir.mkdir(parents=True, exist_ok=True)
   (workdir / "held").touch()
   yield
   (workdir / "held").unlink()
@@ -42,7 +43,8 @@ def work() -> None:
     time.sleep(100)
   if does == ["fail"]:
     files.read_object(workdir / "model.json")
-  time.sleep(0.5)
+  # In a bucket the other process looks every two seconds.
+  time.sleep(2.5 if in_bucket(workdir) else 0.5)
   (workdir / "done").touch()
 
 

@@ -194,8 +194,8 @@ def finish(processes) -> list[subprocess.CompletedProcess]:
   return results
 
 
-def test_two_processes_join_follow_and_gather(tmp_path):
-  results = finish(start(tmp_path))
+def test_two_processes_join_follow_and_gather(place):
+  results = finish(start(place))
   assert [r.returncode for r in results] == [0, 0], results
   first, second = (json.loads(r.stdout.splitlines()[-1]) for r in results)
   for seen in (first, second):
@@ -208,7 +208,7 @@ def test_two_processes_join_follow_and_gather(tmp_path):
     "here": [1, 1],
   }
   assert second["copies"] == {}
-  assert not (tmp_path / ".hosts").exists()
+  assert not (place / ".hosts").exists()
 
 
 def test_a_mistake_in_the_first_process_ends_both(tmp_path):

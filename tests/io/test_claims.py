@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims: one worker a piece, until it dies, sleeps or gives it back."""
+"""Claims: one worker a piece, until it dies, sleeps or gives it back.
+
+The same on a disk and in a bucket.
+"""
 
 import collections
 import errno
@@ -11,8 +14,9 @@ import time
 
 import pytest
 
-from experts.claims import Claims
 from suti.io import files
+from suti.io.claims import Claims
+from suti.io.processes import this_process
 from suti.preemption import TerminatedError
 
 NAMES = ("wave-00000", "wave-00001", "wave-00002")
@@ -37,22 +41,22 @@ def hold(folder, name, *, worker="far-1-a", number=1, for_s=60.0):
 
 
 def files_in(folder):
-  return sorted(path.name for path in folder.iterdir())
+  return sorted(files.names_in(folder))
 
 
-def test_pieces_come_in_order_until_all_are_done(tmp_path):
+def test_pieces_come_in_order_until_all_are_done(place):
   done = set()
-  with Claims(tmp_path, lease_s=60) as claims:
+  with Claims(place, lease_s=60) as claims:
     for claim in each(claims, finished=lambda: done):
-      assert files_in(tmp_path) == [f"{claim.name}.1"]
+      assert files_in(place) == [f"{claim.name}.1"]
       assert claims.still_mine(claim)
       done.add(claim.name)
   assert done == set(NAMES)
-  assert files_in(tmp_path) == []
+  assert files_in(place) == []
 
 
-def test_what_another_holds_is_passed_over_then_waited_for(tmp_path):
-  path = hold(tmp_path, "wave-00001")
+def test_what_another_holds_is_passed_over_then_waited_for(place):
+  path = hold(place, "wave-00001")
   done, notes = set(), []
 
   def tell(note):
@@ -60,38 +64,38 @@ def test_what_another_holds_is_passed_over_then_waited_for(tmp_path):
     path.unlink()
     done.add("wave-00001")  # by the other
 
-  with Claims(tmp_path, lease_s=1) as claims:
+  with Claims(place, lease_s=1) as claims:
     for claim in each(claims, finished=lambda: set(done), tell=tell):
       assert claim.name != "wave-00001"
       done.add(claim.name)
   assert notes == ["waiting for wave-00001 (far-1-a)"]
 
 
-def test_what_has_expired_is_taken_over_and_its_worker_sees_it(tmp_path):
+def test_what_has_expired_is_taken_over_and_its_worker_sees_it(place):
   done = set()
-  with Claims(tmp_path, lease_s=60) as claims:
+  with Claims(place, lease_s=60) as claims:
     mine = next(each(claims, names=NAMES[:1]))
     # Another finds it expired, as if this process had been asleep.
-    hold(tmp_path, NAMES[0], worker="far-2-b", number=2)
+    hold(place, NAMES[0], worker="far-2-b", number=2)
     assert not claims.still_mine(mine)
     assert mine.lost
-  assert files_in(tmp_path) == ["wave-00000.2"]
-  (tmp_path / "wave-00000.2").unlink()
-  hold(tmp_path, NAMES[0], worker="far-2-b", number=7, for_s=-0.1)
-  with Claims(tmp_path, lease_s=60) as claims:
+  assert files_in(place) == ["wave-00000.2"]
+  (place / "wave-00000.2").unlink()
+  hold(place, NAMES[0], worker="far-2-b", number=7, for_s=-0.1)
+  with Claims(place, lease_s=60) as claims:
     claim = next(each(claims, names=NAMES[:1], finished=lambda: done))
-    assert files_in(tmp_path) == ["wave-00000.7", "wave-00000.8"]
+    assert files_in(place) == ["wave-00000.7", "wave-00000.8"]
     assert claims.still_mine(claim)
 
 
-def test_what_a_dead_process_of_this_machine_held_is_free_at_once(tmp_path):
-  here = files.this_process().rpartition("-")[0]
-  hold(tmp_path, NAMES[0], worker=f"{here}-999999999-a")
-  hold(tmp_path, NAMES[1], worker=f"{here}-{os.getppid()}-b")  # it lives
+def test_what_a_dead_process_of_this_machine_held_is_free_at_once(place):
+  here = this_process().rpartition("-")[0]
+  hold(place, NAMES[0], worker=f"{here}-999999999-a")
+  hold(place, NAMES[1], worker=f"{here}-{os.getppid()}-b")  # it lives
   # A machine that was started anew gives the same numbers again.
-  hold(tmp_path, NAMES[2], worker=f"{files.this_process()}-c")
+  hold(place, NAMES[2], worker=f"{this_process()}-c")
   done = set()
-  with Claims(tmp_path, lease_s=1) as claims:
+  with Claims(place, lease_s=1) as claims:
     stop = threading.Event()
     with pytest.raises(TerminatedError):
       for claim in each(
@@ -104,14 +108,14 @@ def test_what_a_dead_process_of_this_machine_held_is_free_at_once(tmp_path):
   assert done == {NAMES[0], NAMES[2]}
 
 
-def test_a_claim_outlives_its_lease_while_its_worker_lives(tmp_path):
-  with Claims(tmp_path, lease_s=0.4) as claims:
+def test_a_claim_outlives_its_lease_while_its_worker_lives(place):
+  with Claims(place, lease_s=0.4) as claims:
     claim = next(each(claims))
     first = files.read_json(claim.path)["expires"]
     time.sleep(1.0)  # a step that takes longer than a lease
     assert files.read_json(claim.path)["expires"] > first + 0.4
     assert claims.still_mine(claim)
-    hold(tmp_path, claim.name, number=2)
+    hold(place, claim.name, number=2)
     time.sleep(0.3)
     assert claim.lost, "the thread looks before it renews"
 
@@ -135,30 +139,44 @@ def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_claim(
 
 
 _RACE = """
-import pathlib, sys, threading
-from experts.claims import Claims
-folder = pathlib.Path(sys.argv[1])
-done = folder / "done"
+import sys, threading
+from suti.io import files
+from suti.io.claims import Claims
+from suti.io.paths import path_of
+folder = path_of(sys.argv[1])
 with Claims(folder / "claims", lease_s=60) as claims:
+  print(claims.worker, flush=True)
+  sys.stdin.readline()
   for claim in claims.each(
-    [f"wave-{i:05d}" for i in range(40)],
-    finished=lambda: {path.name for path in done.iterdir()},
+    [f"wave-{i:05d}" for i in range(30)],
+    finished=lambda: set(files.names_in(folder / "done")),
     stop=threading.Event(),
     tell=lambda note: None,
   ):
-    with (folder / "log").open("a") as log:
-      log.write(claim.name + "\\n")
-    (done / claim.name).touch()
+    print(claim.name)
+    files.write_atomic(folder / "done" / claim.name, b"")
 """
 
 
-def test_processes_that_race_for_it_do_each_piece_once(tmp_path, root):
-  (tmp_path / "done").mkdir()
+def test_processes_that_race_for_it_do_each_piece_once(place, root):
   racers = [
-    subprocess.Popen([sys.executable, "-c", _RACE, str(tmp_path)], cwd=root)
+    subprocess.Popen(
+      [sys.executable, "-c", _RACE, str(place)],
+      cwd=root,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
     for _ in range(4)
   ]
-  assert [racer.wait() for racer in racers] == [0] * 4
-  times = collections.Counter((tmp_path / "log").read_text().split())
-  assert len(times) == 40
+  for racer in racers:
+    racer.stdout.readline()
+  times = collections.Counter()
+  for racer in racers:
+    racer.stdin.write("\n")
+    racer.stdin.flush()
+  for racer in racers:
+    times.update(racer.communicate()[0].split())
+    assert racer.returncode == 0
+  assert len(times) == 30
   assert set(times.values()) == {1}
