@@ -216,6 +216,9 @@ def test_what_is_lost_is_named_with_its_cause(whole):
 
 def test_others_of_a_wave_are_what_they_would_be(whole, farms):
   farms.run("healthy", harmed=False)
+  config = inputs.make_config(farms.models, keep=FIELDS["finetune.keep"])
+  for workdir in (whole, farms.root / "healthy"):
+    sample.run(config, workdir)  # All is drawn: it only says so.
   harmed, healthy = (
     {c.key: c for file in sample.open_candidates(workdir) for c in file}
     for workdir in (whole, farms.root / "healthy")
