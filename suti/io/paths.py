@@ -35,9 +35,6 @@ def path_of(name: str | os.PathLike) -> Path:
 
   Args:
     name: a path of this machine, or gs://BUCKET/FOLDER.
-
-  Raises:
-    ValueError: it is in a bucket, and what reads buckets is not installed.
   """
   text = os.fspath(name)
   if not text.startswith(_SCHEME):
