@@ -92,21 +92,15 @@ def run(config: Any, workdir: Path) -> dict:
   scenes = current.folder / "scenes.array_record"
   if not scenes.is_file():
     write_records(scenes, draw_scenes(clusters, prompts), kind=Candidate)
-  scorer = load_scorer(clip=config.clip, identity=config.identity)
   sampled = workdir / "apprentice" / "sample"
+  by_experts = workdir / BENCHMARK / "experts" / "sample"
   drawings = {
-    name: _by_cluster(sorted(folder.glob(pattern)))
-    for name, folder, pattern in (
-      ("apprentice", sampled, "apprentice-*.array_record"),
-      ("base", sampled, "base-*.array_record"),
-      (
-        "experts",
-        workdir / BENCHMARK / "experts" / "sample",
-        "*.array_record",
-      ),
-      ("scenes", current.folder, scenes.name),
-    )
+    "apprentice": _drawn(sampled, "apprentice-*", field="images"),
+    "base": _drawn(sampled, "base-*", field="images"),
+    "experts": _drawn(by_experts, "wave-*", field="candidates"),
+    "scenes": _by_cluster([scenes]),
   }
+  scorer = load_scorer(clip=config.clip, identity=config.identity)
   asked = list(dict.fromkeys(prompt.cluster for prompt in prompts))
   subjects = {}
   for key in progress(asked, "evaluate"):
@@ -241,6 +235,26 @@ def draw_scenes(
     )
     for (prompt, _, _), shot, image in zip(wanted, shots, images, strict=True)
   ]
+
+
+def _drawn(folder: Path, pattern: str, *, field: str) -> dict[str, Drawn]:
+  """What a stage drew, by cluster; {} if it was not run.
+
+  Raises:
+    ValueError: it drew more.
+  """
+  if not (folder / "done.json").is_file():
+    return {}
+  drawings = _by_cluster(sorted(folder.glob(f"{pattern}.array_record")))
+  asked = read_json(folder / "done.json")["summary"][field]
+  found = sum(map(len, drawings.values()))
+  if found != asked:
+    raise ValueError(
+      f"{folder} has {found} of the {asked} pictures that were drawn in"
+      f" {pattern}.array_record: put the missing file back, or delete {folder}"
+      " and run the stage again."
+    )
+  return drawings
 
 
 def _by_cluster(paths: Iterable[Path]) -> dict[str, Drawn]:

@@ -88,6 +88,10 @@ def get_config(arg: str = "") -> ConfigDict:
       # share `stop_gain` below that of as many before; 0 never. Paper: never.
       "stop_window": 0,
       "stop_gain": 0.02,
+      # How many experts of a wave there are for each place on the devices: a
+      # place whose expert is done gets the next. With experts_per_device waves
+      # are that much larger. 1 gives each a place. Paper: 1.
+      "turns": 1,
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
       "log_every": 10,

@@ -57,6 +57,7 @@ def run(config, workdir: Path) -> dict:
     return current.done
 
   waves = open_candidates(workdir)
+  # A wave's place is its number: none of them is left out.
   parts = [current.folder / f"wave-{i:05d}.jsonl" for i in range(len(waves))]
   left = [i for i, part in enumerate(parts) if not part.exists()]
   if left:

@@ -2,7 +2,8 @@
 """Clusters -> experts: waves of E experts, each tuned on one subject (loop A).
 
 SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. How
-an expert is tuned is `experts.tuning`'s business.
+an expert is tuned is `experts.tuning`'s business, who follows whom in a place
+on the devices that of `experts.turns`.
 
 Any number of processes may run this stage in one workdir at once, each with
 devices of its own. They share nothing but files: a wave is claimed by one of
@@ -15,39 +16,39 @@ byte. What is drawn with is what `config.finetune.keep` would keep.
 """
 
 import dataclasses
+import functools
+import itertools
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from safetensors import SafetensorError
 
-from experts import packing, sample, tuning
-from experts.claims import work
+from experts import drawing, packing, sample, tuning
+from experts.claims import Claim, Work, work
 from experts.clusters import read_clusters, readable
 from experts.live import Live
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
+from experts.turns import Turns
 from experts.wave_checkpoints import WaveCheckpoints
 from experts.wave_files import (
-  changed,
+  as_kept,
   describe,
-  difference,
   median_time,
   summarise,
   write_times,
   write_wave,
 )
-from experts.waves import describe_wave, make_waves, wave_data
+from experts.waves import PICTURES, make_waves, wave_data
 from suti.backbone import find_model
 from suti.io.files import remove_folder
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
+from suti.parallel.preflight import described
 from suti.stage import main, stage
 
-# E experts, T steps of the loop.
-
-# Room for the largest cluster of the paper: clusters of other limits, such as a
-# benchmark's, then share a compiled program.
-PICTURES = 10
+# E experts of a wave, P places on the devices.
 
 
 def run(config, workdir: Path) -> dict:
@@ -97,40 +98,38 @@ def run(config, workdir: Path) -> dict:
   frozen = jax.device_put(frozen, replicated(mesh))
   # On the host: experts are copies of it, made once a wave.
   trainable = jax.device_get(trainable)
+  shapes = dataclasses.replace(backbone, params=described(backbone.params))
   backbone = dataclasses.replace(backbone, params={})
-  start = tuning.make_start(
-    trainable, tx, mesh, num_steps=tune.num_steps, dtype=tune.master_dtype
+  kind = {"num_steps": tune.num_steps, "dtype": tune.master_dtype}
+  start = tuning.make_start(trainable, tx, mesh, **kind)
+  restart = tuning.make_restart(trainable, tx, mesh, **kind)
+  describe_start = functools.partial(
+    tuning.describe_start, trainable, tx, mesh, **kind
   )
 
   # --- 5 Step -----------------------------------------------------------------
-  def make_step(tune):
-    return tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
-
-  def describe_data(num: int):
-    return describe_wave(backbone, num_experts=num, num_pictures=num_pictures)
-
   tune = packing.settle(
     tune,
     mesh,
-    bytes_at=packing.make_bytes_at(
-      make_step, start, frozen, describe_data, mesh
-    ),
-    shared=frozen,
+    bytes_at=packing.make_bytes_at(config, shapes, mesh),
+    shared=(frozen, backbone.codec.params),
     num_clusters=min(len(keys), tune.get("num_clusters") or len(keys)),
     folder=current.folder,
   )
-  step_wave = make_step(tune)
+  step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
   waves = make_waves(
     keys,
     experts_per_wave=tune.experts_per_wave,
     num_devices=mesh.size,
+    turns=tune.turns,
     limit=tune.get("num_clusters"),
   )
+  most_steps = tune.num_steps * tune.turns  # of a wave, if none stops early
 
   draw = None
   if tune.draw_at_once:
-    drawing = sample.open_stage(config, workdir, during="experts/finetune")
-    draw = sample.make_draw_wave(
+    drawn = sample.open_stage(config, workdir, during="experts/finetune")
+    draw = drawing.make_draw_wave(
       teacher,
       apply,
       backbone,
@@ -144,95 +143,130 @@ def run(config, workdir: Path) -> dict:
   folder = current.folder
   by_name = {wave.name: wave for wave in waves}
   compiled = False
+
+  # A function, so that what a wave had on the devices goes with it.
+  def work_on(claim: Claim, farm: Work, live: Live) -> None:
+    nonlocal compiled
+    # --- 6 Start or resume ----------------------------------------------------
+    wave = by_name[claim.name]
+    found, damaged = readable(clusters, wave.keys)
+    # The rows of those that cannot be read are filled with a neighbour's.
+    data_E = found and wave_data(
+      [found.get(key, *list(found.values())[:1]) for key in wave.keys],
+      backbone,
+      num_pictures=num_pictures,
+      seed=config.seed,
+    )
+
+    def data_of(state):
+      """What the experts in all places learn from, on the devices."""
+      rows_P = np.minimum(state["number_E"], len(wave.keys) - 1)
+      return jax.device_put(jax.tree.map(lambda x: x[rows_P], data_E), each)
+
+    with WaveCheckpoints(
+      folder / "checkpoints", wave, worker=farm.worker
+    ) as checkpoints:
+      state = checkpoints.restore(describe_start(num_experts=wave.num_places))
+      if state is None:
+        state = start(wave.num_places)
+      lost = [n for n, key in enumerate(wave.keys) if key in damaged]
+      if lost:
+        state = tuning.fail(state, np.isin(state["number_E"], lost))
+      turns = Turns(
+        wave, checkpoints.folder, restart=restart, base=trainable, absent=lost
+      )
+      first = int(state["step"])
+      live.begin(wave, first)
+
+      # --- 7 Loop -------------------------------------------------------------
+      seconds = []  # of a step of an expert, once the program is compiled
+      looked, began = first, time.monotonic()
+      given_up = False
+      data = found and data_of(state)
+      _, done_P = tuning.look(state, num=wave.num_live)
+      over = not found or turns.are_over(state, done_P)
+      # Save, then step: a checkpoint of step n holds the losses before n.
+      for step in itertools.count(first):
+        if over or (given_up := claim.lost):
+          break
+        stop = farm.stop.is_set()
+        if step > first and (stop or step % tune.checkpoint_every == 0):
+          checkpoints.save(step, state)
+        if given_up := stop:
+          break
+        state = step_wave(state, frozen, data)
+        done = step + 1
+        # The devices are waited for now and then, not at every step.
+        is_due = done % tune.log_every == 0 or done == tune.num_steps
+        if compiled and not is_due:
+          continue
+        loss, done_P = tuning.look(state, num=wave.num_live)
+        now = time.monotonic()
+        if compiled:
+          num = (done - looked) * len(wave.keys)
+          seconds.append((now - began) / num)
+        live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
+        looked, began, compiled = done, now, True
+        # At due steps alone: a worker that goes on does as one that went on.
+        refilled = turns.refill(state, done_P) if is_due else None
+        if refilled is not None:
+          state, data = refilled, data_of(refilled)
+        else:
+          over = turns.are_over(state, done_P)
+
+      # --- 8 Finish -----------------------------------------------------------
+      if found and not given_up and (given_up := farm.stop.is_set()):
+        checkpoints.save(int(state["step"]), state)
+      if given_up or not farm.may_write(claim):
+        return
+      results = turns.results(state)
+      record = describe(wave, results, teacher=tune.teacher, damaged=damaged)
+      del data  # Its room, and most of the state's, is needed to draw.
+      kept: list[dict[str, np.ndarray]] = []
+      groups = as_kept(
+        turns.groups(state, each),
+        trainable,
+        is_difference=is_difference,
+        kept=None if tune.keep == "nothing" and draw is not None else kept,
+      )
+      if draw is not None:
+        draw(groups, wave.name, record["experts"], drawn.folder)
+      for _ in groups:  # those that nobody has drawn with
+        pass
+      if farm.may_write(claim):
+        write_times(folder, wave.name, seconds)
+        write_wave(
+          folder, wave, record, params=kept, is_difference=is_difference
+        )
+        checkpoints.remove()
+        live.end()
+
   with (
     work(
       folder,
-      {name: tune.num_steps for name in by_name},
+      {name: most_steps for name in by_name},
       label="finetune",
       lease_s=tune.lease_s,
       grace_s=tune.grace_s,
     ) as farm,
-    Live(folder, farm, waves=waves, config=tune) as live,
+    Live(
+      folder,
+      farm,
+      waves=waves,
+      config=packing.with_fields(tune, num_steps=most_steps),
+    ) as live,
   ):
     for claim in farm:
-      # --- 6 Start or resume --------------------------------------------------
-      wave = by_name[claim.name]
-      found, damaged = readable(clusters, wave.keys)
-      # The places of those that cannot be read are filled with a neighbour.
-      data = found and wave_data(
-        [found.get(key, *list(found.values())[:1]) for key in wave.keys],
-        backbone,
-        num_pictures=num_pictures,
-        seed=config.seed,
-      )
-      data = jax.device_put(data, each)
-      with WaveCheckpoints(
-        folder / "checkpoints", wave, worker=farm.worker
-      ) as checkpoints:
-        state = checkpoints.restore(start(len(wave.keys)))
-        first = int(state["step"])
-        live.begin(wave, first)
-        if damaged:
-          is_damaged_E = np.array([key in damaged for key in wave.keys])
-          state = tuning.fail(state, is_damaged_E)
-
-        # --- 7 Loop -----------------------------------------------------------
-        seconds = []  # of a step of an expert, once the program is compiled
-        looked, began = first, time.monotonic()
-        given_up = False
-        # Save, then step: a checkpoint of step n holds the losses before n.
-        for step in range(first, tune.num_steps) if found else ():
-          if given_up := claim.lost:
-            break
-          stop = farm.stop.is_set()
-          if step > first and (stop or step % tune.checkpoint_every == 0):
-            checkpoints.save(step, state)
-          if given_up := stop:
-            break
-          state = step_wave(state, frozen, data)
-          done = step + 1
-          # The devices are waited for now and then, not at every step.
-          if compiled and done % tune.log_every and done < tune.num_steps:
-            continue
-          loss, all_done = tuning.look(state)
-          now = time.monotonic()
-          if compiled:
-            num = (done - looked) * len(wave.real_keys)
-            seconds.append((now - began) / num)
-          live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
-          looked, began, compiled = done, now, True
-          if all_done:
-            break
-
-        # --- 8 Finish ---------------------------------------------------------
-        if found and not given_up and (given_up := farm.stop.is_set()):
-          checkpoints.save(int(state["step"]), state)
-        if given_up or not farm.may_write(claim):
-          continue
-        record = describe(wave, state, teacher=tune.teacher, damaged=damaged)
-        params = state.pop("params")
-        del state  # Its room is needed to draw.
-        kept = difference(params, trainable) if is_difference else params
-        if draw is not None:
-          if is_difference:
-            params = changed(trainable, kept)
-          draw(params, wave.name, record["experts"], drawing.folder)
+      try:
+        work_on(claim, farm, live)
+      except (FileNotFoundError, SafetensorError):
+        # Who took a wave over removes its checkpoints when it is done.
         if farm.may_write(claim):
-          write_times(folder, wave.name, seconds)
-          gone = tune.keep == "nothing" and draw is not None
-          write_wave(
-            folder,
-            wave,
-            record,
-            params=None if gone else kept,
-            is_difference=is_difference,
-          )
-          checkpoints.remove()
-          live.end(record["experts"])
+          raise
 
   summary = summarise(folder, waves)
   if (each_s := median_time(folder)) is not None:
-    summary["seconds_per_expert"] = each_s * tune.num_steps
+    summary["seconds_per_expert"] = each_s * most_steps
   summary = current.finish(summary)
   remove_folder(folder / "checkpoints")
   return summary

@@ -23,13 +23,14 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from experts.claims import Work, finished
+from experts.wave_files import count_experts
 from experts.waves import Wave
 from suti.io.files import read_end
 from suti.io.mirror import Mirror
@@ -60,7 +61,7 @@ class Live:
     self._profile = Profile(folder, farm.worker, num_steps=config.profile_steps)
     self._log = Log(folder / "workers" / farm.worker)
     self._line: dict[str, float] = {"waves": self._num_waves}
-    self._line |= {"experts": 0, "quarantined": 0}
+    self._counts: dict[str, tuple[int, int]] = {}
     self._recent: deque[float] = deque(maxlen=20)
     self._wave: Wave | None = None
     self._step = self._steps = 0  # of the wave; taken by this worker
@@ -113,14 +114,8 @@ class Live:
     count = max(0, self._count() - self._bar.count)
     self._bar.update(count, note=f"{self._wave.name} loss {loss:.4f}")
 
-  def end(self, experts: Sequence[Mapping[str, Any]]) -> None:
-    """The wave is on the disk, with these records of its experts."""
-    fine = sum(expert["status"] == "ok" for expert in experts)
-    self._line["experts"] += fine
-    self._line["quarantined"] += len(experts) - fine
-    # A step later, so that both lines stay: a worker may be killed now.
-    self._steps += 1
-    self._log.write(self._steps, self._line)
+  def end(self) -> None:
+    """The wave is on the disk."""
     self._wave, self._step = None, 0
     self._read()
 
@@ -132,33 +127,41 @@ class Live:
   def _read(self) -> None:
     """Reads what the other workers do."""
     began = time.monotonic()
-    self._done = finished(self._folder)
+    done = finished(self._folder)
+    self._counts |= {
+      wave: count_experts(self._folder, wave)
+      for wave in done - self._counts.keys()
+    }
     self._held = {
       wave: worker
       for wave, worker in self._farm.holders().items()
-      if wave not in self._done
+      if wave not in done
     }
     self._lines = read_lines(self._folder)
     now = time.monotonic()
     self._read_again_s = now + max(_REFRESH_S, 20 * (now - began))
 
   def _count(self) -> int:
-    """Steps that all workers together have taken of waves that count."""
-    part = sum(
-      step_of(self._lines.get(worker, {}), wave)
+    """Steps of all waves that are taken, whoever takes them: each once."""
+    steps = {
+      wave: step_of(self._lines.get(worker, {}), wave)
       for wave, worker in self._held.items()
-      if worker != self._farm.worker
-    )
-    return len(self._done) * self._num_steps + part + self._step
+    }
+    if self._wave is not None:
+      # Another may have taken it over; it does not matter who is ahead.
+      name = self._wave.name
+      steps[name] = max(self._step, steps.get(name, 0))
+    steps |= {wave: self._num_steps for wave in self._counts}
+    return sum(steps.values())
 
   def _rows(self) -> list[str]:
     """What stands below the bar."""
     self._read_now_and_then()
     own = self._farm.worker
     lines = self._lines | {own: self._line}
-    done, num = len(self._done), self._num_waves
+    counts, num = self._counts.values(), self._num_waves
     return [
-      total(lines, self._held.values(), done=done, num_waves=num),
+      total(lines, self._held.values(), counts=counts, num_waves=num),
       *table(lines, self._held, num_steps=self._num_steps, own=own),
     ]
 
@@ -253,7 +256,7 @@ def total(
   lines: Mapping[str, Mapping[str, float]],
   at_work: Iterable[str],
   *,
-  done: int,
+  counts: Collection[tuple[int, int]],
   num_waves: int,
 ) -> str:
   """The farm in one line.
@@ -261,17 +264,17 @@ def total(
   Args:
     lines: the last one of each worker that there ever was.
     at_work: workers that hold a wave; the others have no speed.
-    done: waves that are done.
-    num_waves: all of them.
+    counts: of each wave that is done, experts that are fine and quarantined.
+    num_waves: all waves.
   """
   working = [lines[worker] for worker in set(at_work) if worker in lines]
   rate = sum(line.get("experts_an_hour", 0) for line in working)
   steps = [x["step_ms_each"] for x in working if "step_ms_each" in x]
   fullest = max(working, key=lambda x: x.get("memory_gib", 0), default={})
-  texts = [f"{done}/{num_waves} waves"]
-  texts += [f"{_sum(lines, 'experts'):.0f} experts"]
-  if lost := _sum(lines, "quarantined"):
-    texts += [f"{lost:.0f} quarantined"]
+  texts = [f"{len(counts)}/{num_waves} waves"]
+  texts += [f"{sum(fine for fine, _ in counts)} experts"]
+  if lost := sum(lost for _, lost in counts):
+    texts += [f"{lost} quarantined"]
   if rate:
     texts += [f"{rate:.4g} experts an hour"]
   if steps:
@@ -302,10 +305,6 @@ def table(
       f"  {wave}  {at:>9}  {loss:11}  {speed:>8}  {memory:>14}  {who}"
     )
   return rows
-
-
-def _sum(lines: Mapping[str, Mapping[str, float]], name: str) -> float:
-  return sum(line.get(name, 0) for line in lines.values())
 
 
 def _memory(line: Mapping[str, float]) -> str:

@@ -13,8 +13,11 @@ At most `max_images` (10) are kept, the first ones; the paper does not say how
 larger pages are cut. Folders that a person made are taken as they are: rule 2
 would only ask CLIP whether the person was right.
 
-Pages are worked off in parts, the unit of resume. Nothing here trains. The
-world's truth is carried along without being looked at; `measure` alone does.
+Pages are worked off in parts, the unit of resume. Whether a source is still
+what it was is seen from the names and sizes of its pictures, and from some of
+them (`suti.io.files.fingerprint`); of a table, from the table alone. Nothing
+here trains. The world's truth is carried along without being looked at;
+`measure` alone does.
 """
 
 import collections

@@ -3,31 +3,36 @@
 
 SuTI (arXiv 2304.00186), algorithm 1 puts one expert on a core. Small nets, and
 experts of low rank, leave a core mostly idle then: here as many are tuned at
-once as its memory has room for, which the compiled step of a wave says before
-one is run (`suti.parallel.memory`).
+once as its memory has room for, which the compiled programs of a wave say
+before one is run (`suti.parallel.memory`): its step and, where its candidates
+are drawn at once, their drawing.
 
 What is chosen depends on the machine, but the division into waves must not
 change under a run: what is left to the machine is written down where it is
-first chosen, and `experts.sample` goes by it.
+first chosen. Whoever comes later goes by it, on other machines and in
+`experts.sample` too, but for one thing: experts that do not fit there at once
+run one after the other.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
+from experts import programs
+from experts.waves import count_places
+from suti.backbone import Backbone
 from suti.io.files import create_json, read_json
-from suti.parallel.memory import SHARE, fit_size, free_bytes, program_bytes
-from suti.parallel.mesh import batch_sharding, replicated
-from suti.parallel.preflight import described
+from suti.parallel.memory import SHARE, array_bytes, fit_size, free_bytes
+from suti.parallel.preflight import Program, total_bytes
 
 _RECORD = "packing.json"
 # Where not one expert fits.
 REMEDY = (
   "set config.finetune.remat=True or dtype and master_dtype to 'bfloat16', or "
-  "lower config.finetune.batch_size"
+  "lower config.finetune.batch_size or config.sample.batch_size"
 )
 
 # (config.finetune, experts of a device) -> bytes on a device.
@@ -48,37 +53,38 @@ def settle(
   Args:
     tune: `config.finetune`.
     mesh: its devices take equally many experts, some of them padding.
-    bytes_at: what the step of a wave needs; asked where the config has "auto".
-    shared: parameters of all experts, on the devices already.
+    bytes_at: what a wave needs; asked where the config has "auto".
+    shared: parameters of all experts, and the autoencoder's, on the devices
+      already.
     num_clusters: there are no more experts than that.
     folder: of the stage, where what was first chosen is kept.
 
-  Returns: a copy with a number in `experts_per_wave`, as it was when the run
-    began, and "vmap" or "map" in `inner`, as there is room on this machine.
+  Returns: a copy with a number in `experts_per_wave`, and "vmap" or "map" in
+    `inner`, as when the run began; "map" if "vmap" does not fit any more.
 
   Raises:
     ValueError: not one expert fits.
   """
   left = tune.experts_per_device or tune.inner == "auto"
   record = folder / _RECORD
-  began = record.exists()
-  room = int(SHARE * free_bytes(mesh.local_devices[0], counted=shared))
+  began = read_json(record) if record.exists() else None
+  room = room_of(mesh, shared)
   size, inner = choose(
     tune,
     mesh,
     bytes_at=bytes_at,
     room=room,
     num_clusters=num_clusters,
-    size=read_json(record)["experts_per_wave"] if began else None,
+    began=began,
   )
   if not size:
-    need = bytes_at(with_inner(tune, inner), 1)
+    need = bytes_at(with_fields(tune, inner=inner), 1)
     raise ValueError(
       f"An expert needs {need / 1e9:.2f} GB, and a device has room for "
       f"{room / 1e9:.2f} GB: {REMEDY}."
     )
   chosen = {"experts_per_wave": size, "inner": inner}
-  if left and not began and not create_json(record, chosen):
+  if left and began is None and not create_json(record, chosen):
     # Another worker was faster: its size holds.
     return settle(
       tune,
@@ -88,9 +94,14 @@ def settle(
       num_clusters=num_clusters,
       folder=folder,
     )
-  tune = with_inner(tune, inner).unlock()
-  tune.experts_per_wave = size
-  return tune.lock()
+  if tune.inner == "auto" and began is not None:
+    _tell_change(began["inner"], inner)
+  return with_fields(tune, inner=inner, experts_per_wave=size)
+
+
+def room_of(mesh: Mesh, shared: Any) -> int:
+  """Bytes that a program may take of a device, where a size is chosen by it."""
+  return int(SHARE * free_bytes(mesh.local_devices[0], counted=shared))
 
 
 def choose(
@@ -100,99 +111,155 @@ def choose(
   bytes_at: BytesAt,
   room: int,
   num_clusters: int,
-  size: int | None = None,
+  began: Mapping[str, Any] | None = None,
 ) -> tuple[int, str]:
   """How many experts a wave has, and how those of a device run.
 
   Args:
     tune, mesh, bytes_at, num_clusters: of `settle`.
-    room: bytes that a device has for the step.
-    size: of a wave, if it was chosen before.
+    room: bytes that a device has for it.
+    began: what was chosen when the run began; None if it begins.
 
   Returns: experts of a wave, 0 if not one fits, and "vmap" or "map".
   """
-  if size is None:
+  if began is not None:
+    size = began["experts_per_wave"]
+  else:
     size = _wave_size(tune, mesh, bytes_at, room, num_clusters)
   if tune.inner != "auto":
     return size, tune.inner
-  each = max(1, -(-min(size, num_clusters) // mesh.size))
-  fits = bytes_at(with_inner(tune, "vmap"), each) <= room
+  if began is not None and began["inner"] == "map":
+    return size, "map"
+  _, places = count_places(
+    num_clusters,
+    experts_per_wave=size,
+    num_devices=mesh.size,
+    turns=tune.turns,
+  )
+  each = max(1, places // mesh.size)
+  fits = bytes_at(with_fields(tune, inner="vmap"), each) <= room
   return size, "vmap" if fits else "map"
 
 
 def _wave_size(tune, mesh, bytes_at, room, num_clusters) -> int:
   if tune.experts_per_device != "auto":
     if tune.experts_per_device:
-      return int(tune.experts_per_device) * mesh.size
+      return int(tune.experts_per_device) * mesh.size * tune.turns
     return tune.experts_per_wave
-  tune = with_inner(tune, "map" if tune.inner == "map" else "vmap")
+  tune = with_fields(tune, inner="map" if tune.inner == "map" else "vmap")
   most = -(-num_clusters // mesh.size)
   each = fit_size(lambda num: bytes_at(tune, num), room, most=most)
-  return each * mesh.size
+  return each * mesh.size * tune.turns
 
 
-def inner_of(tune, folder: Path) -> str:
-  """How the experts of a run are drawn: "vmap" or "map".
+def wave_size(tune, folder: Path) -> int:
+  """Clusters of a wave of a run that has begun.
 
   Args:
     tune: `config.finetune`.
-    folder: of the stage that tuned them; where it was left to the machine, that
-      is what its first worker had room for.
+    folder: of the stage.
   """
-  if tune.inner != "auto":
-    return tune.inner
-  return read_json(folder / _RECORD)["inner"]
+  if not tune.experts_per_device:
+    return tune.experts_per_wave
+  return read_json(folder / _RECORD)["experts_per_wave"]
 
 
-def with_inner(tune, inner: str) -> Any:
-  """A copy of `config.finetune` whose experts run so."""
+def settle_drawing(
+  tune, mesh: Mesh, *, bytes_at: BytesAt, shared: Any, num: int, folder: Path
+) -> str:
+  """Decides how experts are drawn with that are on the disk: "vmap" or "map".
+
+  Args:
+    tune, mesh, shared: of `settle`.
+    bytes_at: what their drawing needs; asked where the config has "auto".
+    num: experts of a device.
+    folder: of the stage that tuned them.
+  """
+  began = tune.inner
+  if began == "auto":
+    began = read_json(folder / _RECORD)["inner"]
+  room = room_of(mesh, shared)
+  inner = choose_drawing(tune, began, bytes_at=bytes_at, room=room, num=num)
+  _tell_change(began, inner)
+  return inner
+
+
+def choose_drawing(
+  tune, inner: str, *, bytes_at: BytesAt, room: int, num: int
+) -> str:
+  """How experts are drawn with that are on the disk.
+
+  Args:
+    tune, bytes_at, num: of `settle_drawing`.
+    inner: how they were tuned, "vmap" or "map".
+    room: bytes that a device has for it.
+  """
+  left = "auto" in (tune.inner, tune.experts_per_device)
+  if (
+    left
+    and inner == "vmap"
+    and bytes_at(with_fields(tune, inner=inner), num) > room
+  ):
+    return "map"
+  return inner
+
+
+def _tell_change(began: str, inner: str) -> None:
+  if inner != began:
+    print(
+      "This machine has not the room to run the experts of a device at once, as"
+      " the run began: one after the other they are the same but for rounding.",
+      file=sys.stderr,
+      flush=True,
+    )
+
+
+def with_fields(tune, **fields: Any) -> Any:
+  """A copy of `config.finetune` with other values."""
   tune = tune.copy_and_resolve_references().unlock()
-  tune.inner = inner
+  tune.update(fields)
   return tune.lock()
 
 
-def describe_arguments(
-  state: Any, frozen: Any, data: Any, mesh: Mesh
-) -> tuple[Any, Any, Any]:
-  """What the step of a wave takes, each where a run puts it.
-
-  Args:
-    state: shapes of a wave's, of all devices together.
-    frozen: parameters that experts share, or their shapes.
-    data: shapes of a wave's.
-    mesh: the devices.
-  """
-  whole, each = replicated(mesh), batch_sharding(mesh)
-  experts = {name: x for name, x in state.items() if name != "step"}
-  return (
-    described(experts, each) | {"step": described(state["step"], whole)},
-    described(frozen, whole),
-    described(data, each),
-  )
-
-
 def make_bytes_at(
-  make_step: Callable[[Any], Any],
-  start: Callable[[int], Any],
-  frozen: Any,
-  describe_data: Callable[[int], Any],
+  config,
+  backbone: Backbone,
   mesh: Mesh,
+  *,
+  tuned: bool = False,
+  inspect: Callable[[Program], int] = total_bytes,
 ) -> BytesAt:
-  """Makes the function that compiles a step to see what it needs.
+  """Makes the function that compiles what a wave needs, to see what that holds.
 
   Args:
-    make_step: `config.finetune` -> the jitted step of a wave.
-    start: number of experts -> the state of a wave.
-    frozen: parameters that experts share.
-    describe_data: number of experts -> shapes of a wave's data.
-    mesh: the devices.
+    config: the whole config.
+    backbone: described; arrays will do as well.
+    mesh: of a host's devices.
+    tuned: they are on the disk, and only to be drawn with.
+    inspect: program -> bytes on a device.
+
+  Returns: (`config.finetune`, experts of a device) -> the bytes of the largest
+    of the programs that run while a wave is on the devices, with what they find
+    there.
   """
+  # The autoencoder stays where it encodes and decodes, and is no argument of
+  # a step.
+  beside = array_bytes(backbone.codec.params)
 
   def bytes_at(tune, num: int) -> int:
-    num_experts = num * mesh.size
-    state = jax.eval_shape(lambda: start(num_experts))
-    data = describe_data(num_experts)
-    arguments = describe_arguments(state, frozen, data, mesh)
-    return program_bytes(make_step(tune).lower(*arguments).compile())
+    changed = config.copy_and_resolve_references().unlock()
+    changed.finetune = tune
+
+    def bytes_of(make) -> int:
+      return inspect(make(changed, backbone, mesh, per_device=num))
+
+    needs = []
+    if not tuned:
+      needs += [bytes_of(programs.finetune) + beside]
+      if tune.keep == "difference":
+        needs += [bytes_of(programs.keep) + beside]
+    if tuned or tune.draw_at_once:
+      needs += [bytes_of(programs.sample)]
+    return max(needs)
 
   return bytes_at

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled programs of stages 2 to 4, for shapes alone: `suti plan`.
+"""The compiled programs of stages 2 to 4, for shapes alone.
 
 They are made by the functions that make them when a stage runs, with
 descriptions in the place of arrays. Nothing is computed here, and no weights
-and no data need be there.
+and no data need be there: `experts.packing` asks whether they fit, `suti plan`
+what they cost.
 """
 
 import dataclasses
@@ -14,15 +15,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from experts import tuning
-from experts.finetune import PICTURES
-from experts.packing import describe_arguments
-from experts.sample import Row, make_draw, make_request
+from experts import drawing, tuning, wave_files
 from experts.teacher import Teacher, declare, find
-from experts.waves import describe_wave
+from experts.waves import PICTURES, describe_wave
 from suti.backbone import Backbone
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
-from suti.nn.param import shapes
+from suti.nn.param import cast, shapes
 from suti.parallel.mesh import batch_sharding, replicated
 from suti.parallel.preflight import Program, described, many
 from suti.published import open_model
@@ -38,7 +36,7 @@ def finetune(
 
   Args:
     config: the whole config; how experts run is settled, not "auto".
-    backbone: described.
+    backbone: described; arrays will do as well.
     mesh: of a host's devices.
     per_device: how many experts each device tunes.
   """
@@ -48,17 +46,14 @@ def finetune(
   tx = tuning.make_optimizer(tune)
   num = per_device * mesh.size
 
-  def start(trainable):
-    make = tuning.make_start(
-      trainable,
-      tx,
-      mesh,
-      num_steps=tune.num_steps,
-      dtype=tune.master_dtype,
-    )
-    return make(num)
-
-  state = jax.eval_shape(start, described(trainable))
+  state = tuning.describe_start(
+    trainable,
+    tx,
+    mesh,
+    num_experts=num,
+    num_steps=tune.num_steps,
+    dtype=tune.master_dtype,
+  )
   data = describe_wave(
     backbone,
     num_experts=num,
@@ -66,7 +61,11 @@ def finetune(
   )
   return Program(
     function=tuning.make_step(teacher, apply, backbone, tx, mesh, tune),
-    arguments=describe_arguments(state, frozen, data, mesh),
+    arguments=(
+      state,
+      described(frozen, replicated(mesh)),
+      described(data, batch_sharding(mesh)),
+    ),
     num_parameters=_count(trainable) + _count(frozen),
     at_once=num,
     subjects=num,
@@ -85,13 +84,15 @@ def sample(
   apply, trainable, frozen = _declare(teacher, backbone, config)
   num, at_once = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
-  rows = [[Row(prompt=prompt, seed=0)]]
-  request = make_request(rows, backbone, places=range(at_once), num_experts=1)
+  rows = [[drawing.Row(prompt=prompt, seed=0)]]
+  request = drawing.make_request(
+    rows, backbone, places=range(at_once), num_experts=1
+  )
   request = jax.tree.map(lambda x: x[0], request)
   drawn = config.prompts.num_per_cluster * config.sample.images_per_prompt
   each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(
-    function=make_draw(
+    function=drawing.make_draw(
       teacher, apply, backbone, config, mesh, inner=config.finetune.inner
     ),
     arguments=(
@@ -105,6 +106,26 @@ def sample(
     at_once=num * at_once,
     subjects=num,
     calls=-(-drawn // at_once),
+  )
+
+
+def keep(
+  config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
+) -> Program:
+  """What `config.finetune.keep="difference"` makes of a wave, once.
+
+  Arguments are those of `finetune`.
+  """
+  tune = config.finetune
+  _, trainable, frozen = _declare(find(tune.teacher), backbone, config)
+  num, base = per_device * mesh.size, described(trainable, replicated(mesh))
+  experts = many(cast(trainable, tune.master_dtype), num)
+  return Program(
+    function=wave_files.difference,
+    arguments=(described(experts, batch_sharding(mesh)), base),
+    num_parameters=_count(trainable) + _count(frozen),
+    at_once=num,
+    subjects=num,
   )
 
 

@@ -145,6 +145,11 @@ def run(config, workdir: Path) -> dict:
     )
     prompts += rows
     without += not rows
+  if len(damaged) == len(clusters):
+    raise ValueError(
+      f"None of the {len(clusters)} clusters can be read, e.g. {damaged[0]}:"
+      " delete experts/mine and run experts.mine anew."
+    )
   if not prompts:
     raise ValueError(
       f"The demonstrations already show every prompt of the skills "

@@ -12,12 +12,14 @@ page is `experts.mine`'s business.
 
 import csv
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from suti.images import load_image
+from suti.progress import say
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _COLUMNS = ("url", "path", "text")
@@ -99,7 +101,12 @@ def open_pages(
       f"{config.source} of pictures."
     )
   pages = _folders(path) if config.source == "folder" else _table(path)
-  pages = pages[: config.num_pages or None]
+  if len(pages) > config.num_pages:
+    say(
+      f"config.mine.num_pages={config.num_pages} leaves out the last"
+      f" {len(pages) - config.num_pages} of the {len(pages)} pages of {path}."
+    )
+  pages = pages[: config.num_pages]
   return iter(pages[start:]), len(pages)
 
 
@@ -139,12 +146,14 @@ def _folders(path: Path) -> list[Page]:
       if file.suffix.lower() in PICTURES and not file.name.startswith(".")
     )
     if files:
+      # Disks hold names that are no text; JSON does not.
+      name = os.fsencode(folder.name).decode(errors="replace")
       pages.append(
         Page(
-          url=folder.name,
+          url=name,
           rows=tuple(Row(text="", load=_opener(file)) for file in files),
-          subject=classes.get(folder.name, ""),
-          name=_readable(folder.name),
+          subject=classes.get(name, ""),
+          name=_readable(name),
           chosen=True,
         )
       )
@@ -192,7 +201,12 @@ def _table(path: Path) -> list[Page]:
   """
   reader = _parquet if path.suffix.lower() == ".parquet" else _csv
   groups: dict[str, list[Row]] = {}
-  for url, picture, text in reader(path):
+  for number, (url, picture, text) in enumerate(reader(path), start=1):
+    if not url.strip():
+      raise ValueError(
+        f"Row {number} of config.mine.path='{path}' has no url: pictures of one"
+        " url are taken for one page; give each row its own, or leave it out."
+      )
     file = path.parent / picture
     groups.setdefault(url, []).append(Row(text=text, load=_opener(file)))
   if not groups:

@@ -34,6 +34,7 @@ from suti.backbone import Backbone
 from suti.nn.param import cast
 from suti.nn.rounding import round_by_chance
 from suti.parallel.mesh import batch_sharding, replicated
+from suti.parallel.preflight import described
 
 # E experts, K pictures of a cluster, B batch of one expert, H W C picture or
 # latent, T steps of the loop.
@@ -60,9 +61,10 @@ def make_start(
   """Makes the function that starts a wave: E copies of the base, fresh state.
 
   Beside `params` and `opt` a state has `step`, what the loop has done, and of
-  each expert `step_E`, the steps it has taken, `done_E`, whether it takes no
-  more, `failed_E`, the step at which it failed or -1, and `loss_ET`, the whole
-  curve, on the device, so that it is in every checkpoint.
+  each expert `number_E`, its number in the wave, `step_E`, the steps it has
+  taken, `done_E`, whether it takes no more, `failed_E`, the step at which it
+  failed or -1, and `loss_ET`, the whole curve, on the device, so that it is in
+  every checkpoint. Experts are numbered from 0, in the order of their places.
 
   Args:
     trainable: of one expert.
@@ -76,24 +78,87 @@ def make_start(
     jax.jit, static_argnums=1, out_shardings=batch_sharding(mesh)
   )
   def start_experts(base: Params, num_experts: int) -> dict[str, Any]:
-    params = {
-      name: jnp.broadcast_to(x, (num_experts, *x.shape))
-      for name, x in base.items()
-    }
-    return {
-      "params": cast(params, dtype),
-      "opt": jax.vmap(tx.init)(params),
-      "step_E": jnp.zeros((num_experts,), jnp.int32),
-      "done_E": jnp.zeros((num_experts,), bool),
-      "failed_E": jnp.full((num_experts,), -1, jnp.int32),
-      "loss_ET": jnp.zeros((num_experts, num_steps), jnp.float32),
-    }
+    number_E = jnp.arange(num_experts, dtype=jnp.int32)
+    return _fresh(base, number_E, tx=tx, num_steps=num_steps, dtype=dtype)
 
   def start(num_experts: int) -> dict[str, Any]:
     step = jax.device_put(np.int32(0), replicated(mesh))
     return start_experts(trainable, num_experts) | {"step": step}
 
   return start
+
+
+def make_restart(
+  trainable: Params, tx, mesh: Mesh, *, num_steps: int, dtype: Any = jnp.float32
+) -> Callable[..., dict[str, Any]]:
+  """Makes the function that starts other experts in some places of a wave.
+
+  It is (state, number_E, fresh_E) -> state: the state is donated, `number_E`
+  numbers the experts from then on, and where `fresh_E` is true one starts.
+
+  Arguments are those of `make_start`.
+  """
+  each = batch_sharding(mesh)
+
+  @functools.partial(jax.jit, donate_argnums=0, out_shardings=each)
+  def restart_experts(experts, base, number_E, fresh_E):
+    fresh = _fresh(base, number_E, tx=tx, num_steps=num_steps, dtype=dtype)
+
+    def choose(new, old):
+      return jnp.where(fresh_E.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    chosen = jax.tree.map(choose, fresh, experts)
+    return chosen | {"number_E": number_E}
+
+  def restart(state, number_E, fresh_E):
+    experts = {name: x for name, x in state.items() if name != "step"}
+    given = jax.device_put((number_E, fresh_E), each)
+    new = restart_experts(experts, trainable, *given)
+    return new | {"step": state["step"]}
+
+  return restart
+
+
+def _fresh(
+  base: Params, number_E: jax.Array, *, tx, num_steps: int, dtype: Any
+) -> dict[str, Any]:
+  """Experts that have taken no step."""
+  (num,) = number_E.shape
+  params = {
+    name: jnp.broadcast_to(x, (num, *x.shape)) for name, x in base.items()
+  }
+  return {
+    "params": cast(params, dtype),
+    "opt": jax.vmap(tx.init)(params),
+    "number_E": number_E,
+    "step_E": jnp.zeros((num,), jnp.int32),
+    "done_E": jnp.zeros((num,), bool),
+    "failed_E": jnp.full((num,), -1, jnp.int32),
+    "loss_ET": jnp.zeros((num, num_steps), jnp.float32),
+  }
+
+
+def describe_start(
+  trainable: Params,
+  tx,
+  mesh: Mesh,
+  *,
+  num_experts: int,
+  num_steps: int,
+  dtype: Any = jnp.float32,
+) -> dict[str, Any]:
+  """The shapes of what `make_start` makes, each where that puts it.
+
+  Arguments are those of `make_start`, arrays or their shapes, and E.
+  """
+
+  def start(trainable: Params) -> dict[str, Any]:
+    make = make_start(trainable, tx, mesh, num_steps=num_steps, dtype=dtype)
+    return make(num_experts)
+
+  state = jax.eval_shape(start, described(trainable))
+  step = described(state.pop("step"), replicated(mesh))
+  return described(state, batch_sharding(mesh)) | {"step": step}
 
 
 def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:
@@ -105,7 +170,7 @@ def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:
   """
   before_E = np.asarray(state["failed_E"])
   now_E = np.where(
-    failed_E & (before_E < 0), np.asarray(state["step"]), before_E
+    failed_E & (before_E < 0), np.asarray(state["step_E"]), before_E
   )
   sharding = state["failed_E"].sharding
   done_E = np.asarray(state["done_E"]) | (now_E >= 0)
@@ -154,6 +219,7 @@ def make_step(
     return {
       "params": params,
       "opt": opt,
+      "number_E": expert["number_E"],
       "step_E": step,
       "done_E": (failed >= 0) | _is_enough(loss_T, step, config),
       "failed_E": failed,
@@ -169,14 +235,24 @@ def make_step(
   return jax.jit(step_wave, donate_argnums=0)
 
 
-def look(state: dict[str, Any]) -> tuple[float, bool]:
-  """Waits for the devices: (mean of the last finite losses, all are done)."""
-  step_E, loss_ET, done_E = jax.device_get(
-    [state[name] for name in ("step_E", "loss_ET", "done_E")]
+def look(state: dict[str, Any], *, num: int) -> tuple[float, np.ndarray]:
+  """Waits for the devices.
+
+  Args:
+    state: of a wave.
+    num: places that experts take, the first ones.
+
+  Returns: the mean of their last finite losses, and which of them are done.
+  """
+  step_E, loss_ET, done_E = (
+    x[:num]
+    for x in jax.device_get(
+      [state[name] for name in ("step_E", "loss_ET", "done_E")]
+    )
   )
-  last_E = loss_ET[np.arange(len(step_E)), np.maximum(step_E - 1, 0)]
+  last_E = loss_ET[np.arange(num), np.maximum(step_E - 1, 0)]
   last_E = last_E[np.isfinite(last_E)]
-  return float(last_E.mean()) if len(last_E) else np.nan, bool(done_E.all())
+  return float(last_E.mean()) if len(last_E) else np.nan, done_E
 
 
 def _narrow(params: Any, config, key: jax.Array) -> Params:

@@ -32,16 +32,17 @@ class WaveCheckpoints:
       worker: names this worker's part.
     """
     self.folder, self._worker = folder / wave.name, worker
-    # Padding differs with the number of devices, the clusters do not.
-    self._model = {"clusters": wave.real_keys}
+    # Places that are filled up differ with the devices, clusters do not.
+    self._model = {"clusters": wave.keys}
     self._own = Checkpoints(self.folder / worker, model=self._model)
 
   def restore(self, state: Any) -> Any:
-    """The newest state that anybody saved, or the given one if nobody did.
+    """The newest state that anybody saved; None if nobody did.
 
     Args:
-      state: as the wave would start; may be padded to another number of
-        experts than the one that was saved. Rows of padding may be anything.
+      state: as the wave would start, arrays or their descriptions; may be
+        padded to another number of experts than the one that was saved. Rows of
+        padding may be anything.
     """
     for step, worker in self._saved():
       with self._forgiven(f"Step {step} of {self.folder.name} is lost"):
@@ -50,7 +51,7 @@ class WaveCheckpoints:
         )
         with contextlib.closing(saved):
           return saved.restore(state, step=step, any_length=True)
-    return state
+    return None
 
   def save(self, step: int, state: Any) -> None:
     """Saves a state, and lets those of workers go that were not as far.

@@ -6,18 +6,20 @@
                            their difference to the base
   wave-NNNNN.json          `Expert` records and loss curves; written last, with
                            it the wave is done
+  counts/wave-NNNNN.json   how many experts are fine, how many quarantined
 
 Padding is not written. How experts are tuned is `experts.finetune`'s business.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -31,7 +33,7 @@ from suti.schema import Expert
 
 def describe(
   wave: Wave,
-  state: Mapping[str, Any],
+  results: Mapping[str, Any],
   *,
   teacher: str,
   damaged: Mapping[str, str],
@@ -40,19 +42,20 @@ def describe(
 
   Args:
     wave: its clusters.
-    state: of `experts.tuning`, after the last step.
+    results: `step_E`, `failed_E` and `loss_ET` of its experts, as a state of
+      `experts.tuning` has them after the last step.
     teacher: its name.
     damaged: {cluster: why it could not be read}.
 
   Returns: `experts`, as fields of `Expert`, and `losses`, a curve for each.
   """
-  num = len(wave.real_keys)
-  failed_E = np.asarray(state["failed_E"])[:num]
-  step_E = np.asarray(state["step_E"])[:num]
-  loss_ET = np.asarray(state["loss_ET"])[:num]
+  num = len(wave.keys)
+  failed_E = np.asarray(results["failed_E"])[:num]
+  step_E = np.asarray(results["step_E"])[:num]
+  loss_ET = np.asarray(results["loss_ET"])[:num]
   experts, curves = [], []
   for key, failed, step, loss_T in zip(
-    wave.real_keys, failed_E, step_E, loss_ET, strict=True
+    wave.keys, failed_E, step_E, loss_ET, strict=True
   ):
     steps = int(step if failed < 0 else failed)
     cause = damaged.get(key, f"loss or gradient not finite at step {steps}")
@@ -75,24 +78,29 @@ def write_wave(
   wave: Wave,
   record: Mapping[str, Any],
   *,
-  params: Mapping[str, jax.Array] | None,
+  params: Sequence[Mapping[str, Any]],
   is_difference: bool = False,
 ) -> None:
   """Writes the weights, then the record: with it, the wave is done.
 
   Args:
     folder: of the stage.
-    wave: its name, and how many of its experts are real.
+    wave: its name, and how many experts it has.
     record: of `describe`.
-    params: with E in front; None if they are not kept.
+    params: with E in front, in parts, the last with more rows than experts;
+      none if they are not kept.
     is_difference: they are of `difference`.
   """
-  if params is not None:
-    num = len(wave.real_keys)
-    weights = {name: np.asarray(x)[:num] for name, x in params.items()}
+  if params:
+    num = len(wave.keys)
+    weights = {
+      name: np.concatenate([part[name] for part in params])[:num]
+      for name in params[0]
+    }
     kind = "difference" if is_difference else "parameters"
     with replacing(folder / f"{wave.name}.safetensors") as part:
       save_file(weights, part, metadata={"kind": kind})
+  write_json(_counts(folder, wave.name), _count(record["experts"]))
   write_json(folder / f"{wave.name}.json", record)
 
 
@@ -112,16 +120,45 @@ def difference(
   }
 
 
-@jax.jit
-def changed(
-  base: Mapping[str, jax.Array], by: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-  """`difference`, undone."""
+def changed(base: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+  """`difference`, undone: on the host if both are there."""
   wide = jnp.float32
   return {
     name: (base[name].astype(wide) + x.astype(wide)).astype(base[name].dtype)
     for name, x in by.items()
   }
+
+
+def as_kept(
+  groups: Iterable[Mapping[str, jax.Array]],
+  base: Mapping[str, np.ndarray],
+  *,
+  is_difference: bool,
+  kept: list[dict[str, np.ndarray]] | None,
+) -> Iterator[Mapping[str, jax.Array]]:
+  """Experts as what is kept of them makes them; that goes to the host.
+
+  Args:
+    groups: parameters with E in front, on the devices.
+    base: what every expert started with.
+    is_difference: `difference` is kept.
+    kept: what is kept of each group is added to it; None keeps nothing.
+
+  Yields: parameters, to draw with. Nothing of them is held here, so that no two
+    groups need be on the devices at once.
+  """
+  for params in groups:
+    held = [params]
+    del params
+    if is_difference:
+      change = difference(held.pop(), base)
+      held.append(jax.jit(changed)(base, change))
+    else:
+      change = held[0]
+    if kept is not None:
+      kept.append(jax.device_get(change))
+    del change
+    yield held.pop()
 
 
 def write_times(folder: Path, name: str, seconds: Sequence[float]) -> None:
@@ -145,6 +182,27 @@ def median_time(folder: Path) -> float | None:
   return float(np.median(seconds)) if seconds else None
 
 
+def count_experts(folder: Path, name: str) -> tuple[int, int]:
+  """Experts of a finished wave that are fine, and quarantined ones.
+
+  It reads a small file: records hold losses too, megabytes a wave, which those
+  who only watch should not have to read.
+  """
+  if (file := _counts(folder, name)).exists():
+    fine, lost = read_json(file)
+    return fine, lost
+  return _count(read_json(folder / f"{name}.json")["experts"])
+
+
+def _count(experts: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+  fine = sum(expert["status"] == "ok" for expert in experts)
+  return fine, len(experts) - fine
+
+
+def _counts(folder: Path, name: str) -> Path:
+  return folder / "counts" / f"{name}.json"
+
+
 def read_experts(folder: Path, name: str) -> list[Expert]:
   """The experts of a finished wave, in the order of its weights."""
   return [
@@ -153,9 +211,9 @@ def read_experts(folder: Path, name: str) -> list[Expert]:
 
 
 def load_wave(
-  file: Path, trainable: Mapping[str, jax.Array], *, size: int
+  file: Path, trainable: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """Reads a wave's weights, filled up to `size` experts with the last one.
+  """Reads a wave's weights.
 
   Raises:
     ValueError: they are gone, or are those of another net.
@@ -182,11 +240,21 @@ def load_wave(
       f"config.finetune.teacher declare: delete {file.parent}."
     )
   if kind == "difference":
-    params = {n: np.asarray(x) for n, x in changed(trainable, params).items()}
-  return {
-    name: np.concatenate([x, np.repeat(x[-1:], size - len(x), axis=0)])
-    for name, x in params.items()
-  }
+    params = changed(trainable, params)
+  return params
+
+
+def in_groups(
+  params: Mapping[str, np.ndarray], *, size: int, sharding: Sharding
+) -> Iterator[dict[str, jax.Array]]:
+  """Puts experts on the devices, `size` of them at a time, in their order.
+
+  The last group is filled up with the last expert.
+  """
+  (num,) = {len(x) for x in params.values()}
+  for first in range(0, num, size):
+    rows = np.minimum(np.arange(first, first + size), num - 1)
+    yield jax.device_put({n: x[rows] for n, x in params.items()}, sharding)
 
 
 def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:

@@ -7,10 +7,10 @@ are trained by one program, and a wave is what a killed run does again at most.
 Waves follow the order of the clusters' keys, which are hashes of their content:
 whatever order mining finds them in, a cluster lands in the same wave.
 
-The last wave is filled up with repetitions that `real_E` masks, so that every
-wave has one shape. `map_experts` runs a function of one expert on all of a wave
-so that no device ever speaks to another. What the function does is not known
-here.
+Every wave has as many places on the devices, so that one program serves them
+all: those that it has no expert for are filled up. `map_experts` runs a
+function of one expert on all places so that no device ever speaks to another.
+What the function does is not known here.
 """
 
 import dataclasses
@@ -29,6 +29,10 @@ from suti.schema import Cluster
 
 # E experts of a wave, K pictures of a cluster, H W C latent.
 
+# Room for the largest cluster of the paper: clusters of other limits, such as a
+# benchmark's, then share a compiled program.
+PICTURES = 10
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Wave:
@@ -36,25 +40,21 @@ class Wave:
 
   Attributes:
     index: its place, from 0.
-    keys: E clusters; padding repeats the last one.
-    real_E: False for padding.
+    keys: its clusters.
+    num_live: places that experts take, the first ones; where they are fewer
+      than experts, these take turns (`experts.turns`).
+    num_places: with those that are filled up.
   """
 
   index: int
   keys: tuple[str, ...]
-  real_E: np.ndarray
+  num_live: int
+  num_places: int
 
   @property
   def name(self) -> str:
     """The stem of its files."""
     return f"wave-{self.index:05d}"
-
-  @property
-  def real_keys(self) -> tuple[str, ...]:
-    """The clusters without the padding."""
-    return tuple(
-      k for k, real in zip(self.keys, self.real_E, strict=True) if real
-    )
 
 
 def make_waves(
@@ -62,6 +62,7 @@ def make_waves(
   *,
   experts_per_wave: int,
   num_devices: int,
+  turns: int = 1,
   limit: int | None = None,
 ) -> list[Wave]:
   """Divides clusters into waves.
@@ -69,28 +70,48 @@ def make_waves(
   Args:
     keys: keys of clusters, in any order.
     experts_per_wave: clusters of a wave; the last has fewer.
-    num_devices: each of them gets the same number of experts, so that a wave is
-      filled up to a multiple.
+    num_devices: of `count_places`.
+    turns: of `count_places`.
     limit: how many clusters at most, the first in the order of their keys; None
       or 0 takes them all.
 
-  Returns: the waves, all of E experts. Which clusters share one depends on
+  Returns: the waves, all of as many places. Which clusters share one depends on
     nothing but their keys and `experts_per_wave`.
   """
   ordered = sorted(set(keys))[: limit or None]
-  largest = min(experts_per_wave, len(ordered))
-  size = -(-largest // num_devices) * num_devices
-  waves = []
-  for start in range(0, len(ordered), experts_per_wave):
-    rows = ordered[start : start + experts_per_wave]
-    waves.append(
-      Wave(
-        index=len(waves),
-        keys=(*rows, *[rows[-1]] * (size - len(rows))),
-        real_E=np.arange(size) < len(rows),
-      )
+  live, places = count_places(
+    len(ordered),
+    experts_per_wave=experts_per_wave,
+    num_devices=num_devices,
+    turns=turns,
+  )
+  return [
+    Wave(
+      index=index,
+      keys=tuple(ordered[start : start + experts_per_wave]),
+      num_live=min(live, len(ordered) - start),
+      num_places=places,
     )
-  return waves
+    for index, start in enumerate(range(0, len(ordered), experts_per_wave))
+  ]
+
+
+def count_places(
+  num_experts: int, *, experts_per_wave: int, num_devices: int, turns: int
+) -> tuple[int, int]:
+  """Places of a wave.
+
+  Args:
+    num_experts: of all waves.
+    experts_per_wave: clusters of a wave; the last has fewer.
+    num_devices: each of them gets as many places.
+    turns: how many experts of a wave there are for each place.
+
+  Returns: places that experts take, whatever the devices, and with those that
+    are filled up.
+  """
+  live = min(-(-experts_per_wave // turns), num_experts)
+  return live, -(-live // num_devices) * num_devices
 
 
 def wave_data(
@@ -214,9 +235,21 @@ def map_experts(
       return jax.tree.map(lambda x: x[None], alone)
     return jax.vmap(one)(experts)
 
+  wave = map_devices(device, mesh)
+  return lambda shared, *experts: wave(shared, experts)
+
+
+def map_devices(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
+  """Runs a function on each device's part of a wave, without communication.
+
+  Args:
+    function: (shared, rows of a device) -> tree of arrays with as many rows.
+    mesh: all of its axes divide the rows.
+
+  Returns: (shared, tree with leading E) -> tree with leading E.
+  """
   each = P(mesh.axis_names)
   # check_vma: every output belongs to an expert; there is nothing to check.
-  wave = jax.shard_map(
-    device, mesh=mesh, in_specs=(P(), each), out_specs=each, check_vma=False
+  return jax.shard_map(
+    function, mesh=mesh, in_specs=(P(), each), out_specs=each, check_vma=False
   )
-  return lambda shared, *experts: wave(shared, experts)

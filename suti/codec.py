@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from suti.models.vae import split_moments
 from suti.models.vae_tiles import in_tiles
@@ -27,6 +28,9 @@ Params = dict[str, Any]  # arrays, or their shapes
 # A decoder keeps a dozen maps of 128 channels at the picture's full size: at
 # 1536 px each is 1.2 GB a picture in float32.
 WHOLE_PX = 1536
+# Pixels that are decoded at once beside a U-Net: 1.5 GB in Stable Diffusion's
+# autoencoder. All candidates of a wave of small pictures are as many.
+_PIXELS_AT_ONCE = 2**18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +136,27 @@ def open_autoencoder(
     channels=int(config.get("latent_channels", 4)),
     bounded=False,
   )
+
+
+def decode_in_parts(
+  codec: Codec, params: Params, x_BHWC: jax.Array
+) -> jax.Array:
+  """`codec.decode` of any number of pictures, in the memory of some of them.
+
+  Few or small ones are decoded at once. Many are decoded one part after the
+  other, of equal size: the last is filled up.
+  """
+  num, height, width, _ = x_BHWC.shape
+  pixels = num * height * width * codec.patch**2
+  num_parts = min(num, -(-pixels // _PIXELS_AT_ONCE))
+  if num_parts <= 1 or not params:  # pixels are only put in order
+    return codec.decode(params, x_BHWC)
+  size = -(-num // num_parts)
+  num_parts = -(-num // size)
+  filled = jnp.pad(x_BHWC, [(0, num_parts * size - num), *[(0, 0)] * 3])
+  parts = filled.reshape(num_parts, size, *x_BHWC.shape[1:])
+  y = lax.map(partial(codec.decode, params), parts)
+  return y.reshape(-1, *y.shape[2:])[:num]
 
 
 def space_to_depth(x_BHWC: jax.Array, *, patch: int) -> jax.Array:

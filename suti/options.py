@@ -124,6 +124,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "optimizer": _choice(*OPTIMIZERS),
     "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
     "experts_per_wave": _count(),
+    "turns": _count(),
     "num_clusters": _count(optional=True),
     "experts_per_device": _text(empty=True),
     "inner": _choice("vmap", "map", "auto"),

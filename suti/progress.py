@@ -149,6 +149,16 @@ def progress(
   return Progress(items, total, label, done)
 
 
+def say(line: str) -> None:
+  """Prints a line on stderr that stays, above a bar if one is being drawn."""
+  if Progress._unseen:
+    return
+  if (bar := Progress._drawn) is not None:
+    bar.say(line)
+  else:
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def unseen() -> Iterator[None]:
   """Shows nothing that is begun inside: another process shows it."""

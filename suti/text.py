@@ -9,7 +9,9 @@ A tokenizer is a folder as published beside a text encoder, with one of
 
 and tokenizer_config.json, which says what texts are padded with. Nothing here
 touches a hub, and nothing here encodes: the text encoder is a model
-(`suti.models.clip`, `suti.models.t5`).
+(`suti.models.clip`, `suti.models.t5`). What of a text is cut off, as it is
+longer than the encoder reads, is said on stderr; of a stage's many texts, of
+the first ones.
 
 Shape suffixes: B texts, L tokens (the encoder's max_position_embeddings, or 77
 for the T5 of DeepFloyd IF).
@@ -25,11 +27,14 @@ import numpy as np
 
 from suti.io.files import read_object
 from suti.io.sentencepiece import read_pieces
+from suti.progress import say
 
 # Classes that add nothing to their tokenizer.json.
 _PLAIN = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _T5_SPECIALS = ("<pad>", "</s>", "<unk>")
 _EXTRA_IDS = 100  # of T5, after those that spiece.model holds
+_NAMED = 3  # texts of a process that are cut, before it falls silent
+_named: set[str] = set()  # two encoders of one model cut the same
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,12 +113,36 @@ def _wrap(backend: Any, max_length: int, pad: str) -> Tokenizer:
 
   def with_mask(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     rows = backend.encode_batch(list(texts))
+    _say_what_is_cut(texts, rows, max_length)
     return (
       np.asarray([row.ids for row in rows], np.int32),
       np.asarray([row.attention_mask for row in rows], bool),
     )
 
   return Tokenizer(with_mask=with_mask)
+
+
+def _say_what_is_cut(
+  texts: Sequence[str], rows: Sequence[Any], max_length: int
+) -> None:
+  """Names what an encoder will not read, once a text.
+
+  Args:
+    texts: any number.
+    rows: what the library `tokenizers` made of them; none if another did.
+    max_length: tokens that are left of each.
+  """
+  for text, row in zip(texts, rows, strict=False):
+    if not row.overflowing or text in _named or len(_named) == _NAMED:
+      continue
+    _named.add(text)
+    rest = " ".join(text[max(end for _, end in row.offsets) :].split())
+    rest = rest if len(rest) <= 60 else f"{rest[:57]}..."
+    last = " Of other such texts nothing more is said."
+    say(
+      f'A text is longer than the {max_length} tokens that are read: "{rest}" '
+      f"is left out.{last if len(_named) == _NAMED else ''}"
+    )
 
 
 def _plain_padding(folder: Path) -> str | None:
@@ -153,6 +182,7 @@ def _open_with_transformers(folder: Path, max_length: int) -> Tokenizer:
       max_length=max_length,
       return_tensors="np",
     )
+    _say_what_is_cut(texts, batch.encodings or (), max_length)
     ids_BL = np.asarray(batch["input_ids"], np.int32)
     return ids_BL, np.asarray(batch["attention_mask"], bool)
 

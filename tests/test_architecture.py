@@ -124,7 +124,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   ),
   "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
   "suti.text": (
-    ("suti.io.files", "suti.io.sentencepiece"),
+    ("suti.io.files", "suti.io.sentencepiece", "suti.progress"),
     frozenset({"numpy", "tokenizers", "transformers"}),
   ),
   # Folders of published models, opened: one model, its texts, its pictures,

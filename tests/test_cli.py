@@ -166,6 +166,45 @@ def test_a_name_that_a_late_stage_misses_is_found_first(
   assert not (tmp_path / "w" / "experts").exists()
 
 
+@pytest.mark.parametrize(
+  ("changes", "text"),
+  [
+    (
+      {"train.batch_size": 4},
+      "config.train.batch_size=4 is not divisible by the 8 devices of mesh axis"
+      " 'data': use a multiple of 8 or set config.mesh.data.",
+    ),
+    (
+      {"mesh.data": 3, "train.batch_size": 9},
+      "config.mesh has data=3, fsdp=1, which does not fit the 8 devices of",
+    ),
+    (
+      {"apprentice_sample.batch_size": 12},
+      "config.apprentice_sample.batch_size=12 is not divisible by the 8 devices"
+      " of a host: use a multiple of 8.",
+    ),
+  ],
+)
+def test_what_the_devices_cannot_share_is_found_first(
+  capsys, tmp_path, tiny_backbone, changes, text
+):
+  workdir = tmp_path / "w"
+  models = ("backbone", "clip", "identity", "train.init")
+  argv = [
+    *CONFIG,
+    *(f"--config.{name}={tiny_backbone}" for name in models),
+    *(f"--config.{name}={value}" for name, value in changes.items()),
+    *("--workdir", str(workdir)),
+  ]
+  assert text in error_of(capsys, "run", *argv)
+  assert not (workdir / "experts").exists()
+  # A stage that is finished has found its devices, perhaps elsewhere.
+  for name in ("train", "sample"):
+    (workdir / "apprentice" / name).mkdir(parents=True)
+    (workdir / "apprentice" / name / "done.json").write_text("{}")
+  assert text not in error_of(capsys, "run", *argv)
+
+
 # --- The benchmark's config --------------------------------------------------
 
 

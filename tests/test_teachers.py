@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import experts.teachers
-from experts import sample, teacher, tuning
+from experts import drawing, teacher, tuning
 from experts.wave_files import describe, load_wave, write_wave
 from experts.waves import make_waves, wave_data
 from suti.backbone import load_backbone
@@ -188,9 +188,9 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
   (cluster,) = clusters_of(tuned.backbone, 1)
   (wave,) = make_waves([cluster.key], experts_per_wave=1, num_devices=1)
   record = describe(wave, tuned.state, teacher=tuned.name, damaged={})
-  write_wave(tmp_path, wave, record, params=tuned.state["params"])
+  write_wave(tmp_path, wave, record, params=[tuned.state["params"]])
   file = tmp_path / f"{wave.name}.safetensors"
-  params = load_wave(file, tuned.trainable, size=1)
+  params = load_wave(file, tuned.trainable)
   for name, x in params.items():
     np.testing.assert_array_equal(x, tuned.state["params"][name])
 
@@ -198,11 +198,11 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
     Prompt(cluster=cluster.key, prompt=text, skill="attribute")
     for text in inputs.PROMPTS
   ]
-  asked = list(sample.rows_of(prompts, num=1).values())
-  request = sample.make_request(
+  asked = list(drawing.rows_of(prompts, num=1).values())
+  request = drawing.make_request(
     asked, tuned.backbone, places=range(3), num_experts=1
   )
-  draw = sample.make_draw(
+  draw = drawing.make_draw(
     tuned.found,
     tuned.apply,
     tuned.backbone,

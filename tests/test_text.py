@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from suti import text as text_module
 from suti.backbone import PRETRAINED
 from suti.io.files import read_json, write_json
 from suti.text import load_tokenizer
@@ -131,6 +132,46 @@ def test_both_kinds_of_clip_files_are_one_tokenizer(tmp_path, pad):
     strict=True,
   ):
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture
+def none_named(monkeypatch):
+  """No text of other tests is remembered, and none of these afterwards."""
+  monkeypatch.setattr(text_module, "_named", set())
+
+
+@pytest.mark.parametrize("kind", ["clip", "t5", "shipped"])
+def test_what_an_encoder_does_not_read_is_said_once_a_text(
+  tmp_path, capsys, none_named, request, kind
+):
+  if kind == "shipped":
+    folder = PRETRAINED / "world_clip"
+  elif kind == "clip":
+    folder = write_clip(tmp_path, MERGES)
+  else:
+    folder = write_spiece(tmp_path, request.getfixturevalue("pieces"))
+  tokenizers = [load_tokenizer(folder, max_length=6) for _ in range(2)]
+  fits, long = "a", "the dog the cat the dog the house " + "on a dog " * 9
+  shown = tokenizers[0]([fits, long])
+  for tokenizer in tokenizers:  # SDXL has two
+    np.testing.assert_array_equal(tokenizer([fits, long]), shown)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("A text is longer than the 6 tokens that are read: ")
+  _, rest, end = line.split('"')
+  assert end == " is left out."
+  rest = rest.removesuffix("...")
+  assert 40 < len(rest) <= 57 and rest in long and not long.startswith(rest)
+
+
+def test_of_the_many_texts_of_a_stage_three_are_named(
+  tmp_path, capsys, none_named
+):
+  tokenize = load_tokenizer(write_clip(tmp_path, MERGES), max_length=4)
+  tokenize([f"the dog the {word}" for word in "abcdefgh"])
+  tokenize([f"the cat the {word}" for word in "abcdefgh"])
+  lines = capsys.readouterr().err.splitlines()
+  assert [line.split('"')[1] for line in lines] == ["the a", "the b", "the c"]
+  assert lines[2].endswith("Of other such texts nothing more is said.")
 
 
 def test_ids_of_the_published_vocabulary(tmp_path):

@@ -137,9 +137,9 @@ def write_backbone(
   return folder
 
 
-def write_latent_backbone(folder: pathlib.Path) -> pathlib.Path:
+def write_latent_backbone(folder: pathlib.Path, *, unet=UNET) -> pathlib.Path:
   """The same with vae/, so that the U-Net works on latents."""
-  write_backbone(folder)
+  write_backbone(folder, unet=unet)
   _write_model(
     folder / "vae",
     VAE,

@@ -96,7 +96,11 @@ def _plan_stages(
         num_subjects=assumptions.num_subjects,
         search=search,
         inspect=lambda program: preflight.inspect(
-          program, topology, effort=config.plan.effort, cache=_cache()
+          program,
+          topology,
+          effort=config.plan.effort,
+          # Two stages ask of the same programs.
+          cache=_cache() or Path(place) / "plans",
         ),
       )
     )

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 import apprentice.programs
 import experts.programs
 from experts import packing
+from experts.waves import count_places
 from suti.backbone import Backbone
 from suti.parallel import preflight
 from suti.parallel.chips import Topology
@@ -136,32 +137,41 @@ def make_jobs(here: Setting) -> list[Job]:
   return [job for name in here.config.plan.stages for job in jobs[name]()]
 
 
-Compiled = Callable[[str, int], tuple[preflight.Program, preflight.Report]]
-
-
-def _choose_wave(here: Setting) -> tuple[int, int, str, Compiled]:
+def _choose_wave(here: Setting) -> tuple[Any, str, int, int]:
   """What `experts.finetune` would choose.
 
-  Returns: places of a device, experts of a wave (the other places are padding),
-    how they run, and what compiles a step.
+  Returns: `config.finetune` as it is planned, how experts run, places of a
+    device, and experts of a wave (the other places are padding).
   """
   tune = here.config.finetune.copy_and_resolve_references().unlock()
   if here.search:
     tune.experts_per_device = "auto"
-
-  @functools.cache
-  def compiled(inner: str, num: int):
-    return _compiled(here, experts.programs.finetune, inner, num)
-
   size, inner = packing.choose(
     tune,
     here.host,
-    bytes_at=lambda tune, num: compiled(tune.inner, num)[1].total_bytes,
+    bytes_at=_bytes_at(here),
     room=here.chosen_room,
     num_clusters=here.num_subjects,
   )
+  # Of a size of 0, where not one fits, one is planned, to say what it needs.
+  _, places = count_places(
+    here.num_subjects,
+    experts_per_wave=max(1, size),
+    num_devices=here.host.size,
+    turns=tune.turns,
+  )
   real = max(1, min(size, here.num_subjects))
-  return -(-real // here.host.size), real, inner, compiled
+  return tune, inner, places // here.host.size, real
+
+
+def _bytes_at(here: Setting, **kw: Any) -> packing.BytesAt:
+  return packing.make_bytes_at(
+    here.config,
+    here.backbone,
+    here.host,
+    inspect=lambda program: here.inspect(program).total_bytes,
+    **kw,
+  )
 
 
 def _compiled(
@@ -175,13 +185,11 @@ def _compiled(
   return program, here.inspect(program)
 
 
-def _tune(
-  here: Setting, num: int, real: int, inner: str, compiled: Compiled
-) -> Planned:
-  program, report = compiled(inner, num)
-  chosen = here.search or here.config.finetune.experts_per_device == "auto"
+def _tune(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
+  program, report = _compiled(here, experts.programs.finetune, inner, num)
+  chosen = tune.experts_per_device == "auto"
   return Planned(
-    program=dataclasses.replace(program, subjects=real),
+    program=_of_wave(program, here, num, real),
     report=report,
     size=num,
     room=here.chosen_room if chosen else here.room,
@@ -189,18 +197,34 @@ def _tune(
   )
 
 
-def _draw(
-  here: Setting, num: int, real: int, inner: str, _: Compiled
-) -> Planned:
-  """As many together as are tuned together, and in the same way."""
+def _draw(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
+  """As many together as are tuned together, and in the same way if it fits."""
+  if not tune.draw_at_once:
+    inner = packing.choose_drawing(
+      tune,
+      inner,
+      bytes_at=_bytes_at(here, tuned=True),
+      room=here.chosen_room,
+      num=num,
+    )
   program, report = _compiled(here, experts.programs.sample, inner, num)
   return Planned(
-    program=dataclasses.replace(program, subjects=real),
+    program=_of_wave(program, here, num, real),
     report=report,
     size=num,
     room=here.room,
     remedy="lower config.sample.batch_size, or tune fewer experts at once, "
     "config.finetune.experts_per_device",
+  )
+
+
+def _of_wave(
+  program: preflight.Program, here: Setting, num: int, real: int
+) -> preflight.Program:
+  """A program of `num` experts a device, run for all experts of a wave."""
+  turns = -(-real // (num * here.host.size))
+  return dataclasses.replace(
+    program, calls=program.calls * turns, subjects=real
   )
 
 

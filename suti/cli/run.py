@@ -69,6 +69,7 @@ def run(argv: Sequence[str]) -> None:
   with locks.lock(workdir):
     files.clean_parts(workdir)
     _look_ahead(config)
+    _check_devices(config, workdir)
     # Without a step of training nothing is to be learned from experts.
     for title, name in STEPS if config.train.num_steps else STEPS[-1:]:
       _start(title, name, config, workdir)
@@ -134,6 +135,28 @@ def _look_ahead(config: Any) -> None:
     apprentice.data.open_folder(folder)
   experts.teacher.find(config.finetune.teacher)
   apprentice.method.find(config.train.method)
+
+
+def _check_devices(config: Any, workdir: Path) -> None:
+  """Sees that the stages that are left to do can share their batches out.
+
+  Raises:
+    ValueError: a batch, or the mesh, does not fit the devices.
+  """
+  import jax
+
+  from suti.parallel.mesh import check_batch, flat_mesh, make_mesh
+
+  def is_left(name: str) -> bool:
+    return not (workdir / name / "done.json").is_file()
+
+  train, drawing = config.train, config.apprentice_sample
+  if train.num_steps and is_left("apprentice/train"):
+    mesh = make_mesh(config.mesh, devices=jax.devices())
+    check_batch("config.train.batch_size", train.batch_size, mesh)
+  if is_left("apprentice/sample"):
+    field = "config.apprentice_sample.batch_size"
+    check_batch(field, drawing.batch_size, flat_mesh())
 
 
 def _start(title: str, name: str, config: Any, workdir: Path) -> None:

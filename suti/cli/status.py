@@ -38,14 +38,18 @@ def status(argv: Sequence[str]) -> None:
     )
   from experts import live
   from experts.claims import finished
+  from experts.wave_files import count_experts
   from suti.io.claims import Claims
   from suti.io.files import read_json
 
   tune = read_json(folder / "stage.json")["config"]["finetune"]
+  done = finished(folder)
   held = Claims(folder / "claims", lease_s=1.0).holders()
+  held = {wave: worker for wave, worker in held.items() if wave not in done}
   lines = live.read_lines(folder)
-  done = len(finished(folder))
-  num = max([done, *(int(line["waves"]) for line in lines.values())])
-  print(live.total(lines, held.values(), done=done, num_waves=num))
-  for row in live.table(lines, held, num_steps=tune["num_steps"]):
+  counts = [count_experts(folder, wave) for wave in done]
+  num = max([len(counts), *(int(line["waves"]) for line in lines.values())])
+  print(live.total(lines, held.values(), counts=counts, num_waves=num))
+  num_steps = tune["num_steps"] * tune.get("turns", 1)
+  for row in live.table(lines, held, num_steps=num_steps):
     print(row)

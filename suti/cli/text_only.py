@@ -127,7 +127,7 @@ def _change(folder: Path, loras) -> Callable | None:
   if not loras:
     return None
   from suti.io.lora import load_lora
-  from suti.nn.surgery import merge
+  from suti.nn.surgery import joined, merge
   from suti.published import open_model
 
   specs = {
@@ -138,10 +138,8 @@ def _change(folder: Path, loras) -> Callable | None:
   updates = [(load_lora(file, specs), scale) for file, scale in loras]
 
   def change(part: str, params: dict) -> dict:
-    for update, scale in updates:
-      if part in update:
-        params = merge(params, update[part], scale=scale)
-    return params
+    given = [(found.get(part, {}), scale) for found, scale in updates]
+    return merge(params, joined(given))
 
   return change
 

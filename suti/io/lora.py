@@ -39,7 +39,7 @@ from suti.io.files import (
 )
 from suti.io.lora_config import check_config, make_config, strength
 from suti.io.lora_names import find_layer, layer_names, split_name
-from suti.io.published_files import WHY_NOT_PICKLES, opened
+from suti.io.published_files import FLOATS, WHY_NOT_PICKLES, opened
 
 Update = dict[str, jax.Array]
 
@@ -188,11 +188,16 @@ def _find(path) -> Path:
 
 
 def _read(file) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  tensors = {}
   with opened(file) as stored:
-    tensors = {
-      name: stored.get_tensor(name).astype(np.float32)
-      for name in stored.keys()  # noqa: SIM118 (not a dict)
-    }
+    for name in stored.keys():  # noqa: SIM118 (not a dict)
+      dtype = stored.get_slice(name).get_dtype()
+      if dtype not in (*FLOATS, "I32", "I64"):  # alphas may be whole numbers
+        raise ValueError(
+          f"{file} has tensors of {dtype}, e.g. {name!r}: floats of 16 bits or "
+          "more are read; fetch or make it in one of those."
+        )
+      tensors[name] = stored.get_tensor(name).astype(np.float32)
     return tensors, stored.metadata() or {}
 
 

@@ -46,7 +46,24 @@ def attend(
   """
   scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
   if mask is None and bias is None and _has_kernel(q_BSND):
-    return _fused(q_BSND, k_BLND, v_BLND, scale)
+    # What is traced here may be for the CPU, or for a TPU that is planned.
+    cuda, default = _with_kernel(scale)
+    return lax.platform_dependent(
+      q_BSND, k_BLND, v_BLND, cuda=cuda, default=default
+    )
+  return _unfused(q_BSND, k_BLND, v_BLND, mask, bias, scale=scale)
+
+
+@functools.cache
+def _with_kernel(scale):
+  """Attention by the kernel and without: JAX traces one function once."""
+  return (
+    lambda q, k, v: _fused(q, k, v, scale),
+    lambda q, k, v: _unfused(q, k, v, None, None, scale=scale),
+  )
+
+
+def _unfused(q_BSND, k_BLND, v_BLND, mask, bias, *, scale):
   # Scaling the queries costs S * D products, scaling the logits S * L.
   q_BSND = q_BSND * jnp.asarray(scale, q_BSND.dtype)
   if mask is not None:
@@ -79,7 +96,11 @@ def merge_heads(x_BSND: jax.Array) -> jax.Array:
 
 
 def _has_kernel(q_BSND):
-  """Whether cuDNN's fused attention is there and takes heads of this kind."""
+  """Whether cuDNN's fused attention is there and takes heads of this kind.
+
+  Without a GPU it cannot even be traced: a program for GPUs that is compiled on
+  another machine goes without.
+  """
   return (
     jax.default_backend() == "gpu"
     and "cuda" in backend.get_backend().platform_version

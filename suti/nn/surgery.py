@@ -17,7 +17,7 @@ Shape suffixes: B batch, S image tokens, D width, I O in and out, R rank.
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -105,11 +105,23 @@ def merge(
   return merged
 
 
-def scaled(update: Mapping[str, jax.Array], scale: float) -> Params:
-  """The updates of low rank with another strength, to run beside layers."""
+def joined(updates: Sequence[tuple[Mapping[str, jax.Array], float]]) -> Params:
+  """Several updates of low rank as one, of their sum.
+
+  Where two change one layer their ranks add up, as (A1 A2) (B1; B2) is
+  A1 B1 + A2 B2: it runs beside its layer or is merged as any other.
+
+  Args:
+    updates: each with its strength.
+  """
+  factors: dict[str, list[jax.Array]] = {}
+  for update, scale in updates:
+    for name, x in update.items():
+      strength = jnp.asarray(scale if name.endswith(_B) else 1, x.dtype)
+      factors.setdefault(name, []).append(x * strength)
   return {
-    name: x * jnp.asarray(scale, x.dtype) if name.endswith(_B) else x
-    for name, x in update.items()
+    name: jnp.concatenate(parts, axis=-2 if name.endswith(_B) else -1)
+    for name, parts in factors.items()
   }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 # Of the room that there is: allocators leave gaps, and the programs that start
-# a wave and draw its candidates have temporaries of their own.
+# a wave and encode its pictures have temporaries of their own.
 SHARE = 0.9
 # Compilations after the first two: each may take minutes.
 _TRIES = 4
@@ -38,6 +38,11 @@ def program_bytes(compiled: Any) -> int:
     + found.temp_size_in_bytes
     + found.generated_code_size_in_bytes
   )
+
+
+def array_bytes(tree: Any) -> int:
+  """Bytes of all arrays of a tree, or of what describes them."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def fit_size(

@@ -174,6 +174,22 @@ def inspect(
   return report
 
 
+def total_bytes(program: Program) -> int:
+  """What a program holds on one of the devices that it is to run on.
+
+  Args:
+    program: its arguments' shardings are over devices that are there.
+  """
+  lowered = program.function.lower(*program.arguments)
+  try:
+    return program_bytes(lowered.compile())
+  except jax.errors.JaxRuntimeError as error:
+    needed = _needed(str(error))
+    if needed is None:
+      raise
+    return needed
+
+
 def roofline(costs: Costs, chip: Chip) -> dict[str, float]:
   """The least seconds that a chip's peaks allow, by what takes them.
 

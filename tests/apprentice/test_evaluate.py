@@ -192,13 +192,15 @@ def workdir(tmp_path):
   finish(
     tmp_path,
     "apprentice/sample",
-    {"seconds_per_image": 0.5, "base_seconds_per_image": 0.4},
+    {"images": 4, "seconds_per_image": 0.5, "base_seconds_per_image": 0.4},
   )
   experts = tmp_path / "benchmark" / "experts"
   write(experts / "sample" / "wave-00000.array_record", clusters[:1])
   benchmark = tmp_path / "benchmark"
   finish(benchmark, "experts/finetune", {"seconds_per_expert": 30.0})
-  finish(benchmark, "experts/sample", {"seconds_per_image": 2.0})
+  finish(
+    benchmark, "experts/sample", {"candidates": 2, "seconds_per_image": 2.0}
+  )
   return tmp_path
 
 
@@ -242,6 +244,24 @@ def test_a_killed_evaluation_goes_on_at_its_subject(
   assert metrics["per_subject"][f"{0:012x}"] == measured
   other = metrics["per_subject"][f"{1:012x}"]["apprentice"]
   assert other["identity"] != 0.25
+
+
+@pytest.mark.parametrize(
+  ("name", "text"),
+  [
+    ("apprentice/sample/base-00000", "has 0 of the 4 pictures that were dr"),
+    ("benchmark/experts/sample/wave-00000", "has 0 of the 2 pictures that w"),
+  ],
+)
+def test_pictures_that_are_gone_are_not_left_out(
+  workdir, tiny_backbone, tiny_clip, tiny_identity, name, text
+):
+  config = inputs.make_config(
+    tiny_backbone, clip=tiny_clip, identity=tiny_identity
+  )
+  (workdir / f"{name}.array_record").unlink()
+  with pytest.raises(ValueError, match=text):
+    evaluate.run(config, workdir)
 
 
 def test_what_was_not_timed_is_left_out(workdir):

@@ -185,13 +185,21 @@ ONLY = "--config.plan.stages=('{}',)"
 
 def test_search_finds_what_a_run_would_choose(planned):
   """Which leaves a tenth of the room."""
-  only = ONLY.format("finetune")
-  assert planned(only, "--search")["experts.finetune"]["per_device"] == 8
+  only = (ONLY.format("finetune"), "--config.sample.batch_size=1")
+  assert planned(*only, "--search")["experts.finetune"]["per_device"] == 8
   auto = "--config.finetune.experts_per_device=auto"
-  row = planned(only, auto)["experts.finetune"]
+  row = planned(*only, auto)["experts.finetune"]
   assert (row["per_device"], row["fits"]) == (8, True)
-  few = planned(only, auto, "--subjects=10")["experts.finetune"]
+  few = planned(*only, auto, "--subjects=10")["experts.finetune"]
   assert few["per_device"] == 3
+
+
+def test_what_draws_at_once_must_fit_to_draw(planned):
+  """Eight pictures an expert are eight times what tuning it takes."""
+  only = ONLY.format("finetune"), "--config.finetune.experts_per_device=auto"
+  for at_once, num in ((True, 1), (False, 8)):
+    row = planned(*only, f"--config.finetune.draw_at_once={at_once}")
+    assert row["experts.finetune"]["per_device"] == num
 
 
 def test_experts_are_drawn_as_many_together_as_they_are_tuned(planned):
@@ -210,7 +218,10 @@ def test_experts_are_drawn_as_many_together_as_they_are_tuned(planned):
 def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
   planned, monkeypatch
 ):
-  """Of six a device, one after the other is less: of three it is not needed."""
+  """Of six a device, one after the other is less: of three it is not needed.
+
+  Drawn later, those three are more as well, if each draws four pictures.
+  """
   asked = []
   make = experts.programs.sample
 
@@ -219,13 +230,16 @@ def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
     return make(config, *args, **kw)
 
   monkeypatch.setattr(experts.programs, "sample", recorded)
-  for num, inner in ((12, "vmap"), (36, "map")):
-    planned(
-      ONLY.format("sample"),
-      "--config.finetune.inner=auto",
-      f"--config.finetune.experts_per_wave={num}",
-    )
-    assert asked.pop() == inner
+  for num, pictures, inner in ((12, 1, "vmap"), (36, 1, "map"), (12, 4, "map")):
+    for at_once in (True, False):
+      planned(
+        ONLY.format("sample"),
+        "--config.finetune.inner=auto",
+        f"--config.finetune.experts_per_wave={num}",
+        f"--config.finetune.draw_at_once={at_once}",
+        f"--config.sample.batch_size={pictures}",
+      )
+      assert asked.pop() == inner
 
 
 @pytest.mark.parametrize(
@@ -355,12 +369,20 @@ def test_only_a_devices_memory_makes_a_program_too_large(text, num_bytes):
     def compile(self, **_):
       raise jax.errors.JaxRuntimeError(text)
 
+    def lower(self):
+      return self
+
+  program = preflight.Program(
+    function=Lowered(), arguments=(), num_parameters=0, at_once=1
+  )
   if num_bytes is None:
     with pytest.raises(jax.errors.JaxRuntimeError):
       preflight._compile(Lowered(), 0.0)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+      preflight.total_bytes(program)
     return
   report = preflight._compile(Lowered(), 0.0)
-  assert report.total_bytes == num_bytes
+  assert report.total_bytes == preflight.total_bytes(program) == num_bytes
   assert report.too_large == text
 
 

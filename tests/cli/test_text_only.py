@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from suti import text as tokenizers
 from suti.cli.text_only import CELL_PX, read_lora, read_size
 from suti.io.files import read_json, write_json
 from suti.io.lora import save_lora
@@ -93,6 +94,16 @@ def test_one_picture_is_one_file(capsys, model, tmp_path):
   assert [path.name for path in out.parent.iterdir()] == ["dog.png"]
   assert read(out).shape == (tiny.SIZE_PX, tiny.SIZE_PX, 3)
   assert np.std(read(out)) > 0
+
+
+def test_a_prompt_that_is_too_long_is_told_what_is_not_read(
+  capsys, model, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(tokenizers, "_named", set())
+  prompt = "a dog " * 90 + "in the snow"
+  assert start(*argv(model, tmp_path / "x.png", "--prompt", prompt)) == 0
+  said = [x for x in capsys.readouterr().err.splitlines() if "is left out" in x]
+  assert len(said) == 1
 
 
 def test_several_pictures_and_the_sheet(capsys, model, tmp_path):

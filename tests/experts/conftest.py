@@ -8,12 +8,13 @@ and runs that would compile the same program share it.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experts import finetune, sample, teacher, tuning
+from experts import drawing, finetune, teacher, tuning
 from suti.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
@@ -25,9 +26,11 @@ NO_PROGRAM = (
   "checkpoint_every",
   "draw_at_once",
   "experts_per_device",
+  "experts_per_wave",
   "keep",
   "log_every",
   "profile_steps",
+  "turns",
 )
 
 
@@ -49,7 +52,7 @@ def clusters():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
   with pytest.MonkeyPatch.context() as patch:
-    for module, name in ((tuning, "make_step"), (sample, "make_draw")):
+    for module, name in ((tuning, "make_step"), (drawing, "make_draw")):
       patch.setattr(module, name, _remember(getattr(module, name)))
     # So is opening a backbone: its text encoder is a program too.
     once = functools.lru_cache(load_backbone)
@@ -60,6 +63,7 @@ def compiled_once():
 def _remember(make):
   made = {}
 
+  @functools.wraps(make)
   def remembered(*args, **kw):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
@@ -81,9 +85,12 @@ class Program:
 
   def __init__(self, function):
     self.function, self.compiled, self._by_shapes = function, None, {}
+    self.lower = function.lower
 
   def __call__(self, *args):
-    shapes = str(jax.tree.map(np.shape, args))
+    shapes = str(
+      jax.tree.map(lambda x: (np.shape(x), jnp.result_type(x)), args)
+    )
     if shapes not in self._by_shapes:
       self._by_shapes[shapes] = self.function.lower(*args).compile()
     self.compiled = self._by_shapes[shapes]

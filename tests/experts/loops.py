@@ -30,12 +30,10 @@ class Loop:
       self.teacher, self.backbone, self.config
     )
     tx = tuning.make_optimizer(tune)
-    self.start = tuning.make_start(
-      self.trainable,
-      tx,
-      self.mesh,
-      num_steps=NUM_STEPS,
-      dtype=tune.master_dtype,
+    kind = {"num_steps": NUM_STEPS, "dtype": tune.master_dtype}
+    self.start = tuning.make_start(self.trainable, tx, self.mesh, **kind)
+    self.describe = lambda num: tuning.describe_start(
+      self.trainable, tx, self.mesh, num_experts=num, **kind
     )
     self.step = tuning.make_step(
       self.teacher, self.apply, self.backbone, tx, self.mesh, tune

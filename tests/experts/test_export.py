@@ -32,7 +32,9 @@ def write(folder, names=NEW, *, failed=()):
       name: rng.normal(size=(2, *p.shape)).astype(np.float32)
       for name, p in names.items()
     }
-    failed_E = np.array([3 if key in failed else -1 for key in wave.keys])
+    failed_E = np.array(
+      [3 if key in failed else -1 for key in wave.keys] + [-1]
+    )
     state = {
       "params": params,
       "failed_E": failed_E,
@@ -40,8 +42,8 @@ def write(folder, names=NEW, *, failed=()):
       "loss_ET": np.ones((2, 4)),
     }
     record = describe(wave, state, teacher="lora", damaged={})
-    write_wave(folder, wave, record, params=params)
-    for row, key in enumerate(wave.real_keys):
+    write_wave(folder, wave, record, params=[params])
+    for row, key in enumerate(wave.keys):
       found[key] = {name: x[row] for name, x in params.items()}
   return found
 

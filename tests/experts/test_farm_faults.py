@@ -43,6 +43,10 @@ FIELDS = {
   "finetune.rank": 2,
   "finetune.experts_per_wave": 4,
   "finetune.num_steps": 12,
+  # Experts stop early, and leave their places to those of the same wave.
+  "finetune.turns": 2,
+  "finetune.stop_window": 2,
+  "finetune.log_every": 2,
   "finetune.checkpoint_every": 5,
   "finetune.learning_rate": 1e-2,
   # Two workers may believe that they hold one wave: that must not matter.

@@ -93,7 +93,7 @@ def workdir(tmp_path, monkeypatch):
       CANDIDATES[3 * i : 3 * i + 3],
       kind=Candidate,
     )
-  stage(tmp_path, "experts/sample", {}).finish({})
+  stage(tmp_path, "experts/sample", {}).finish({"waves": 2})
   calls = []
 
   def load(**_):
@@ -166,6 +166,25 @@ def test_a_killed_run_goes_on_at_its_wave(workdir, monkeypatch):
   filters.run(config_of(-2.0), folder)
   assert seen == [[c.key for c in CANDIDATES[3:]]]
   assert (folder / "experts/filter/scores.jsonl").read_bytes() == whole
+
+
+def test_candidates_that_are_gone_are_named_and_not_left_out(workdir):
+  folder, _ = workdir
+  first = folder / "experts/sample/wave-00000.array_record"
+  kept = first.read_bytes()
+  first.unlink()
+  with pytest.raises(
+    ValueError, match=r"wave-00000\.array_record is gone, and"
+  ):
+    filters.run(config_of(-2.0), folder)
+  assert not _parts(folder)
+  first.write_bytes(kept)
+  assert filters.run(config_of(-2.0), folder)["candidates"] == 6
+  last = folder / "experts/sample/wave-00001.array_record"
+  last.unlink()
+  line = "delete wave-00001.json and done.json in .*/experts/sample and run"
+  with pytest.raises(ValueError, match=line):
+    filters.run(config_of(-1.0), folder)
 
 
 def test_the_masked_maximum_ignores_what_is_not_there():

@@ -109,7 +109,7 @@ def test_a_quarantined_expert_is_named_and_all_are_an_error(
     record = wave_files.describe(
       one_wave, state, teacher="dreambooth", damaged={}
     )
-    wave_files.write_wave(tmp_path, one_wave, record, params=None)
+    wave_files.write_wave(tmp_path, one_wave, record, params=[])
 
   write(wave | {"failed_E": failed_E, "loss_ET": loss_ET})
   summary = wave_files.summarise(tmp_path, [one_wave])
@@ -164,12 +164,14 @@ def test_a_wave_goes_on_with_other_numbers_of_devices(
       )
     )
     (wave,) = make_waves(keys, experts_per_wave=16, num_devices=num_devices)
-    assert len(wave.keys) == {8: 16, 4: 12, 1: 10}[num_devices]
-    data = loop.data([*clusters[:10], *clusters[9:10] * (len(wave.keys) - 10)])
+    assert wave.num_places == {8: 16, 4: 12, 1: 10}[num_devices]
+    data = loop.data([*clusters[:10], *clusters[9:10] * (wave.num_places - 10)])
     with WaveCheckpoints(
       tmp_path, wave, worker=f"on-{num_devices}"
     ) as checkpoints:
-      state = checkpoints.restore(loop.start(len(wave.keys)))
+      state = checkpoints.restore(loop.describe(wave.num_places))
+      if state is None:
+        state = loop.start(wave.num_places)
       for _ in range(int(state["step"]), last):
         state = loop.step(state, loop.frozen, data)
       assert int(state["step"]) == last
@@ -222,7 +224,7 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     if file.is_file():
       file.write_bytes(b"")
   with WaveCheckpoints(tmp_path, wave, worker="second") as checkpoints:
-    assert int(checkpoints.restore(loop.start(16))["step"]) == 1
+    assert int(checkpoints.restore(loop.describe(16))["step"]) == 1
   assert (
     "Step 2 of wave-00000 is lost: The checkpoint " in capsys.readouterr().err
   )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from experts.live import Live, device_memory, read_lines, step_of
+from experts.wave_files import count_experts, write_wave
 from experts.waves import make_waves
 from suti.cli.status import status
 from suti.io.files import write_json
@@ -47,11 +48,17 @@ def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
   """What experts.finetune does with a wave, but for the experts."""
   live.begin(wave, 0)
   for step in range(10, 101, 10):
-    clock.now += 10 * seconds * len(wave.real_keys)
+    clock.now += 10 * seconds * len(wave.keys)
     live.look(step, loss=1 / step, seconds=seconds)
-  (folder / f"{wave.name}.json").write_text("{}")
+  write(folder, wave, quarantined=quarantined)
+  live.end()
+
+
+def write(folder, wave, *, quarantined=0):
+  """A wave as its worker leaves it, without weights."""
+  fine = [{"status": "ok"}] * (len(wave.keys) - quarantined)
   lost = [{"status": "quarantined"}] * quarantined
-  live.end([{"status": "ok"}] * (len(wave.real_keys) - quarantined) + lost)
+  write_wave(folder, wave, {"experts": fine + lost}, params=[])
 
 
 def test_one_line_says_waves_experts_speed_and_what_was_lost(
@@ -73,7 +80,7 @@ def test_one_line_says_waves_experts_speed_and_what_was_lost(
 def test_a_worker_that_goes_on_does_not_count_old_steps_as_speed(
   tmp_path, clock, capsys
 ):
-  (tmp_path / f"{WAVES[0].name}.json").write_text("{}")
+  write(tmp_path, WAVES[0])
   with watch(tmp_path) as live:
     live.begin(WAVES[1], 90)
     clock.now += 10
@@ -141,6 +148,61 @@ def test_a_dead_workers_speed_does_not_count_but_its_experts_do(
     live.look(10, loss=0.5, seconds=0.1)
   last = capsys.readouterr().err.splitlines()[-1]
   assert "1/3 waves, 2 experts, 360 experts an hour" in last
+
+
+def test_a_wave_that_two_workers_finish_counts_once(tmp_path, clock, capsys):
+  # The one had lost its claim to the other and came back; both write in time.
+  held = {WAVES[0].name: "two"}
+  with watch(tmp_path, "two", held=held) as two:
+    two.begin(WAVES[0], 80)
+    two.look(85, loss=0.5, seconds=0.1)
+  with watch(tmp_path, "one", held=held) as one:
+    one.begin(WAVES[0], 0)
+    clock.now += 10
+    one.look(90, loss=0.5, seconds=0.1)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("finetune  90/300")  # not 175
+    for live in (one, two):
+      write(tmp_path, WAVES[0], quarantined=1)
+      live.end()
+    del held[WAVES[0].name]
+    held[WAVES[1].name] = "one"
+    one.begin(WAVES[1], 0)
+    clock.now += 10
+    one.look(10, loss=0.5, seconds=0.1)
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert last.startswith("finetune  110/300")
+  assert "1/3 waves, 1 experts, 1 quarantined, 360 experts an hour" in last
+
+
+def test_a_wave_that_another_finishes_meanwhile_counts_once(
+  tmp_path, clock, capsys
+):
+  with watch(tmp_path, held={}) as one:
+    one.begin(WAVES[0], 0)
+    one.look(90, loss=0.5, seconds=0.1)
+    write(tmp_path, WAVES[0])
+    clock.now += 10
+    one.look(95, loss=0.5, seconds=0.1)
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert last.startswith("finetune  100/300")  # not 195
+
+
+def test_a_worker_that_dies_after_its_wave_has_its_experts_counted(
+  tmp_path, clock, capsys
+):
+  with watch(tmp_path, "dead") as live:
+    live.begin(WAVES[0], 0)
+    live.look(100, loss=0.5, seconds=0.1)
+    write(tmp_path, WAVES[0])
+  with watch(tmp_path) as live:
+    live.begin(WAVES[1], 0)
+    live.look(10, loss=0.5, seconds=0.1)
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert "1/3 waves, 2 experts, 360 experts an hour" in last
+  # As a run that an older version began: its records say it, too.
+  (tmp_path / "counts" / f"{WAVES[0].name}.json").unlink()
+  assert count_experts(tmp_path, WAVES[0].name) == (2, 0)
 
 
 def test_a_worker_that_has_just_begun_is_at_no_step_of_its_new_wave():

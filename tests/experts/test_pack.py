@@ -51,7 +51,7 @@ def make_workdir(folder):
     )
   write_lines(folder / "experts/filter/scores.jsonl", SCORES)
   for name in ("sample", "filter"):
-    stage(folder, f"experts/{name}", {}).finish({})
+    stage(folder, f"experts/{name}", {}).finish({"waves": 3})
   return folder
 
 

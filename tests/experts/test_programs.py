@@ -6,7 +6,7 @@ import shutil
 import jax
 import pytest
 
-from experts import finetune, programs, sample, tuning
+from experts import drawing, finetune, programs, sample, tuning
 from suti.backbone import describe_backbone
 from suti.parallel.mesh import flat_mesh
 from tests.experts import inputs
@@ -66,7 +66,7 @@ def test_a_drawing_of_candidates(tuned, tmp_path, monkeypatch):
   workdir = tmp_path / "drawn"  # Others read what `tuned` made.
   shutil.copytree(whole, workdir)
   taken = arguments_of(
-    monkeypatch, sample, "make_draw", lambda: sample.run(config, workdir)
+    monkeypatch, drawing, "make_draw", lambda: sample.run(config, workdir)
   )
   monkeypatch.undo()
   program = programs.sample(

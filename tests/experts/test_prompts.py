@@ -103,3 +103,20 @@ def test_the_stage_writes_them_and_refuses_to_write_none(tmp_path):
   config.prompts.skills = ("accessory",)
   with pytest.raises(ValueError, match=r"skills accessory: allow more in"):
     prompts.run(config, tmp_path)
+
+
+def test_clusters_of_which_none_can_be_read_are_the_cause_that_is_named(
+  tmp_path,
+):
+  clusters = inputs.make_clusters(2)
+  inputs.write_stages(tmp_path, clusters)
+  for file in (tmp_path / "experts/prompts").iterdir():
+    file.unlink()
+  # Others lie in their places.
+  keys = tmp_path / "experts/mine/clusters.keys"
+  keys.write_text("".join(f"{i:016x}\n" for i in range(2)))
+  line = (
+    r"^None of the 2 clusters can be read, e\.g\. 0000000000000000 \(cannot"
+  )
+  with pytest.raises(ValueError, match=line):
+    prompts.run(inputs.make_config({}), tmp_path)

@@ -2,6 +2,8 @@
 """Sources of pictures, and what is wrong with them."""
 
 import csv
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from experts.rows import open_pages
+from suti.io.files import fingerprint
 
 
 def config_of(source, path="", **kw):
@@ -62,6 +65,29 @@ def test_a_table_of_classes_names_the_class(folder):
 def test_a_folder_of_pictures_is_one_page(folder):
   (page,), _ = pages_of(config_of("folder", folder / "dog2"))
   assert len(page.rows) == 3
+
+
+def test_names_that_are_no_text_are_shown_as_one(tmp_path):
+  # As disks keep them that were written in Latin-1.
+  folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9_dog")
+  save(pathlib.Path(folder) / os.fsdecode(b"\xe9t\xe9.png"))
+  before = fingerprint(tmp_path)
+  (page,), _ = pages_of(config_of("folder", tmp_path))
+  assert page.url == "caf\ufffd_dog" and page.name == "caf\ufffd dog"
+  assert page.rows[0].load().shape == (64, 80, 3)
+  save(pathlib.Path(folder) / os.fsdecode(b"\xe8t\xe9.png"))
+  assert fingerprint(tmp_path) != before
+
+
+def test_pages_that_a_config_leaves_out_are_counted_aloud(folder, capsys):
+  assert pages_of(config_of("folder", folder, num_pages=2))[1] == 2
+  assert not capsys.readouterr().err
+  (page,), total = pages_of(config_of("folder", folder, num_pages=1))
+  assert (page.url, total) == ("backpack_dog", 1)
+  assert capsys.readouterr().err == (
+    "config.mine.num_pages=1 leaves out the last 1 of the 2 pages of "
+    f"{folder}.\n"
+  )
 
 
 def test_start_leaves_pages_out(folder):
@@ -145,6 +171,11 @@ def test_mistakes_are_one_line(folder, monkeypatch):
   assert "is a file" in error_of(config_of("folder", folder / "dog2" / "0.png"))
   table = write_table(folder / "t.csv", ROWS, names=("url", "file", "text"))
   assert "has no column path" in error_of(config_of("table", table))
+  table = write_table(folder / "u.csv", [*ROWS[:1], ("", "dog2/0.png", "dog")])
+  line = error_of(config_of("table", table))
+  assert line.startswith("Row 2 of ") and "has no url: pictures of one url" in (
+    line
+  )
   empty = write_table(folder / "e.csv", [])
   assert "has no rows" in error_of(config_of("table", empty))
   (folder / "b.csv").write_bytes(b"url,path,text\n\xff\xfe\xff,1,2\n")

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates: the same whatever is drawn beside them, and after a kill."""
 
+import gc
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from experts import finetune, sample, wave_files
+from experts import drawing, finetune, sample, tuning, wave_files
 from experts.prompts import read_prompts
 from suti.backbone import load_backbone
 from suti.io.files import read_json, write_json
@@ -72,7 +74,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
   config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
-  write = sample.write_records
+  write = drawing.write_records
 
   def write_once(path, *args, **kw):
     if path.stem == "wave-00001":
@@ -80,7 +82,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
     return write(path, *args, **kw)
 
   with monkeypatch.context() as patch:
-    patch.setattr(sample, "write_records", write_once)
+    patch.setattr(drawing, "write_records", write_once)
     with pytest.raises(KilledError):
       sample.run(config, workdir)
   assert [p.stem for p in weights.glob("*.safetensors")] == ["wave-00001"]
@@ -125,26 +127,58 @@ def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
   )
 
 
+@pytest.fixture(scope="module")
+def differences(tuned, clusters, tmp_path_factory):
+  """(workdir, config, bytes on the devices just before each wave begins)."""
+  workdir = tmp_path_factory.mktemp("differences")
+  make_start, held = tuning.make_start, []
+
+  def watched(*args, **kw):
+    start = make_start(*args, **kw)
+
+    def start_and_look(num):
+      gc.collect()
+      found = sum(x.nbytes for x in jax.live_arrays())
+      state = start(num)
+      if not isinstance(state["step"], jax.core.Tracer):  # only described
+        held.append(found)
+      return state
+
+    return start_and_look
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tuning, "make_start", watched)
+    config = tune_and_draw(tuned, clusters, workdir, keep="difference")
+  return workdir, config, held
+
+
+def test_a_wave_leaves_nothing_on_the_devices(differences):
+  """Drawn with, kept as a difference: the next one finds the room as it was."""
+  _, config, (first, second) = differences
+  base = load_backbone(config.backbone).params
+  assert second < first + sum(x.nbytes for x in base.values()) / 2
+
+
 def test_a_difference_is_half_as_large_and_draws_the_same_later(
-  tuned, clusters, tmp_path
+  tuned, differences
 ):
-  config = tune_and_draw(tuned, clusters, tmp_path, keep="difference")
-  at_once = contents(tmp_path)
-  shutil.rmtree(tmp_path / "experts/sample")
-  sample.run(config, tmp_path)
-  assert contents(tmp_path) == at_once
+  workdir, config, _ = differences
+  at_once = contents(workdir)
+  shutil.rmtree(workdir / "experts/sample")
+  sample.run(config, workdir)
+  assert contents(workdir) == at_once
 
   base = load_backbone(config.backbone).params
   name = "experts/finetune/wave-00000.safetensors"
-  kept = wave_files.load_wave(tmp_path / name, base, size=16)
-  whole = wave_files.load_wave(tuned[0] / name, base, size=16)
+  kept = wave_files.load_wave(workdir / name, base)
+  whole = wave_files.load_wave(tuned[0] / name, base)
   for key, x in whole.items():
     change = np.abs(x - np.asarray(base[key]))
     off = np.abs(kept[key] - x)
     # And the rounding of the sum itself, to float32.
     assert (off <= change / 256 + np.spacing(np.abs(x))).all()
     assert change.max() > 0
-  sizes = [(root / name).stat().st_size for root in (tmp_path, tuned[0])]
+  sizes = [(root / name).stat().st_size for root in (workdir, tuned[0])]
   assert sizes[0] < 0.6 * sizes[1]
 
 
@@ -163,7 +197,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
   tuned, drawn, monkeypatch
 ):
   workdir = copy_of(tuned, "nan_picture")
-  make_draw = sample.make_draw
+  make_draw = drawing.make_draw
 
   def spoiled(*args, **kw):
     draw = make_draw(*args, **kw)
@@ -175,7 +209,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
 
     return draw_and_spoil
 
-  monkeypatch.setattr(sample, "make_draw", spoiled)
+  monkeypatch.setattr(drawing, "make_draw", spoiled)
   config = config_of(tuned, images_per_prompt=2, batch_size=3)
   summary = sample.run(config, workdir)
   names = [
@@ -209,15 +243,4 @@ def test_weights_of_another_net_are_refused(tuned):
   trainable = {"conv_in.weight": np.zeros((3, 3, 1, 1), np.float32)}
   file = tuned[0] / "experts/finetune/wave-00000.safetensors"
   with pytest.raises(ValueError, match=r"holds experts of another net"):
-    sample.load_wave(file, trainable, size=8)
-
-
-def test_seeds_are_of_cluster_prompt_and_number(clusters, tmp_path):
-  inputs.write_stages(tmp_path, clusters)
-  prompts = read_prompts(tmp_path)
-  two = sample.rows_of(prompts, num=2)
-  three = sample.rows_of(prompts[::-1], num=3)
-  for key, rows in two.items():
-    assert {r.seed for r in rows} <= {r.seed for r in three[key]}
-  seeds = [r.seed for rows in two.values() for r in rows]
-  assert len(set(seeds)) == len(seeds)
+    sample.load_wave(file, trainable)

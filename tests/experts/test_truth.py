@@ -52,7 +52,7 @@ def write_workdir(workdir, candidates, kept):
   write_records(
     sample.folder / "wave-00000.array_record", candidates, kind=Candidate
   )
-  sample.finish({})
+  sample.finish({"waves": 1})
   filtered = stage(workdir, "experts/filter", {})
   scores = [
     Score(

@@ -224,7 +224,13 @@ def test_what_is_looked_at_leaves_out_the_lost():
     "done_E": np.array([True, True, False]),
     "loss_ET": np.float32([[np.nan, 0, 0], [5, 3, 0], [7, 0, 0]]),
   }
-  assert tuning.look(state) == (5.0, False)
+  loss, done_E = tuning.look(state, num=3)
+  assert loss == 5.0
+  np.testing.assert_array_equal(done_E, [True, True, False])
+  # Places that are filled up do not count.
+  loss, done_E = tuning.look(state, num=2)
+  assert loss == 3.0 and done_E.all()
   lost = {"step_E": np.array([0]), "done_E": np.array([True])}
-  loss, done = tuning.look(lost | {"loss_ET": np.float32([[np.nan] * 3])})
-  assert np.isnan(loss) and done
+  lost |= {"loss_ET": np.float32([[np.nan] * 3])}
+  loss, done_E = tuning.look(lost, num=1)
+  assert np.isnan(loss) and done_E.all()

@@ -21,6 +21,8 @@ from tests.goldens.families import unet as unet_family
 from tests.goldens.families.clip import TEXT, token_ids
 
 FOLDER = pathlib.Path(__file__).parent / "loras"
+# Drawn with together, the first with this strength.
+TWO, SCALE = ("diffusers", "kohya"), 0.6
 
 UNET = unets.TINY
 # Layers of every kind: (rank, alpha) of each pattern, the first that fits.
@@ -270,15 +272,34 @@ def opened(layout: str, folder: pathlib.Path):
 
     pipe.unet = peft.PeftModel.from_pretrained(pipe.unet, folder).eval()
   else:
-    file = folder / "pytorch_lora_weights.safetensors"
-    states, alphas, metadata = pipe.lora_state_dict(
-      file, unet_config=pipe.unet.config, return_lora_metadata=True
-    )
-    options = {"network_alphas": alphas, "metadata": metadata}
-    pipe.load_lora_into_unet(states, unet=pipe.unet, **options)
-    pipe.load_lora_into_text_encoder(
-      states, text_encoder=pipe.text_encoder, **options
-    )
+    load(pipe, folder)
+  return pipe
+
+
+def load(pipe, folder: pathlib.Path, *, name: str | None = None) -> None:
+  """Puts the file into a pipeline, beside those that are there."""
+  states, alphas, metadata = pipe.lora_state_dict(
+    folder / "pytorch_lora_weights.safetensors",
+    unet_config=pipe.unet.config,
+    return_lora_metadata=True,
+  )
+  options = {
+    "network_alphas": alphas,
+    "metadata": metadata,
+    "adapter_name": name,
+  }
+  pipe.load_lora_into_unet(states, unet=pipe.unet, **options)
+  pipe.load_lora_into_text_encoder(
+    states, text_encoder=pipe.text_encoder, **options
+  )
+
+
+def opened_together(folder: pathlib.Path):
+  """A pipeline with two files in it at once."""
+  pipe = make_pipeline()
+  for name in TWO:
+    load(pipe, folder / name, name=name)
+  pipe.set_adapters(list(TWO), adapter_weights=[SCALE, 1.0])
   return pipe
 
 
@@ -291,6 +312,7 @@ def main() -> None:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's card
     for name, value in run(opened(layout, folder)).items():
       outputs[f"{layout}.{name}"] = value
+  outputs |= {f"two.{k}": v for k, v in run(opened_together(FOLDER)).items()}
   outputs |= {f"base.{k}": v for k, v in run(make_pipeline()).items()}
   safetensors.numpy.save_file(outputs, FOLDER / "outputs.safetensors")
   print(json.dumps({k: float(np.abs(v).max()) for k, v in outputs.items()}))

@@ -247,6 +247,34 @@ def test_a_fingerprint_is_of_names_sizes_and_both_ends(tmp_path, monkeypatch):
   assert files.fingerprint(folder) == seen[-1]
 
 
+def test_of_many_files_few_are_opened_and_all_are_listed(tmp_path, monkeypatch):
+  pictures = [tmp_path / f"{i:02d}.jpg" for i in range(12)]
+  for picture in pictures:
+    picture.write_bytes(b"abc")
+  with monkeypatch.context() as patch:
+    patch.setattr(files, "_OPENED", 4)
+    first = files.fingerprint(tmp_path)
+    pictures[1].write_bytes(b"abX")  # of the same size, and not opened
+    assert files.fingerprint(tmp_path) == first
+    seen = [first]
+    for change in (
+      lambda: pictures[1].write_bytes(b"abcd"),
+      lambda: pictures[3].write_bytes(b"abX"),
+      lambda: pictures[2].rename(tmp_path / "new.jpg"),
+      pictures[5].unlink,
+    ):
+      change()
+      seen.append(files.fingerprint(tmp_path))
+    assert len(set(seen)) == 5
+  # A model's files are not many: none of them is left out.
+  before = files.fingerprint(tmp_path)
+  for picture in pictures[6:]:
+    picture.write_bytes(b"xyz")
+    assert files.fingerprint(tmp_path) != before
+    picture.write_bytes(b"abc")
+  assert files.fingerprint(tmp_path) == before
+
+
 def test_a_disk_without_hard_links_is_one_line(tmp_path, monkeypatch):
   def refuse(*_):
     raise OSError(errno.EOPNOTSUPP, "Operation not supported")

@@ -22,7 +22,7 @@ from suti.io.lora_names import find_layer, layer_names, split_name
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import Param, functional
-from suti.nn.surgery import lora_at, merge, ranks, scaled
+from suti.nn.surgery import joined, lora_at, merge, ranks
 from tests.goldens import loras
 from tests.goldens.families.clip import TEXT
 from tests.goldens.ours import drawn
@@ -56,15 +56,19 @@ def run(part, layers=()):
   return jax.jit(lambda params: apply(params, *arguments))
 
 
-def outputs(updates, *, merged, scale=1.0):
+def outputs(*updates, merged, scale=1.0):
+  """What the models make of all updates, the first one with its strength."""
   found = {}
   for part in MODELS:
-    params, update = base(part), updates.get(part, {})
+    strengths = [scale, *[1.0] * (len(updates) - 1)]
+    update = joined(
+      [(u.get(part, {}), s) for u, s in zip(updates, strengths, strict=True)]
+    )
     if merged:
-      found[part] = run(part)(merge(params, update, scale=scale))
+      found[part] = run(part)(merge(base(part), update))
     else:
       layers = tuple(ranks(update).items())
-      found[part] = run(part, layers)(params | scaled(update, scale))
+      found[part] = run(part, layers)(base(part) | update)
   return found
 
 
@@ -90,6 +94,17 @@ def test_beside_its_layers_it_does_the_same():
   updates = load_lora(loras.FOLDER / "diffusers", SPECS)
   assert_outputs(outputs(updates, merged=False), "diffusers")
   assert_outputs(outputs(updates, merged=False, scale=0.0), "base")
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_two_updates_of_one_layer_add_up_as_in_diffusers(merged):
+  one, two = (load_lora(loras.FOLDER / name, SPECS) for name in loras.TWO)
+  for part in MODELS:
+    assert one[part].keys() & two[part].keys(), "they share layers"
+  found = outputs(one, two, merged=merged, scale=loras.SCALE)
+  assert_outputs(found, "two")
+  for part, alone in outputs(one, merged=True, scale=loras.SCALE).items():
+    assert np.abs(found[part] - alone).max() > 0.1
 
 
 def test_a_merged_update_is_taken_out_again():
@@ -428,6 +443,9 @@ def test_files_that_cannot_be_read(tmp_path):
   whole = path.read_bytes()
   path.write_bytes(whole[:-4])
   assert "FILE is not a whole safetensors file" in refusal(path)
+  narrow = {k: v.astype(ml_dtypes.float8_e4m3fn) for k, v in pair().items()}
+  path = write(tmp_path / "x.safetensors", narrow)
+  assert refusal(path).startswith("FILE has tensors of F8_E4M3, e.g. 'unet.a.")
   header = {"lora_adapter_metadata": "{"}
   path = write(tmp_path / "x.safetensors", pair(), header)
   assert "The header of FILE is not JSON" in refusal(path)

@@ -55,6 +55,16 @@ def test_strengths_are_theirs(scale, tmp_path):
   assert_equal(outputs(updates, merged=True, scale=scale), loras.run(pipe))
 
 
+def test_two_at_once_are_their_sum_as_there(tmp_path):
+  for seed, name in enumerate(loras.TWO):
+    loras.write(name, tmp_path / name, seed=f"new{seed}")
+  expected = loras.run(loras.opened_together(tmp_path))
+  updates = [load_lora(tmp_path / name, SPECS) for name in loras.TWO]
+  for merged in (True, False):
+    found = outputs(*updates, merged=merged, scale=loras.SCALE)
+    assert_equal(found, expected)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_we_write_does_the_same_there(layout, tmp_path):
   updates = load_lora(loras.FOLDER / layout, SPECS)

@@ -138,6 +138,30 @@ def test_heads_are_consecutive_channels():
   np.testing.assert_array_equal(merge_heads(heads), x)
 
 
+def test_the_kernel_is_for_what_runs_on_the_gpu_not_for_all_on_its_machine(
+  qkv, monkeypatch
+):
+  def gradients(qkv):
+    def loss(*qkv):
+      return jnp.square(attend(*qkv, scale=0.3)).sum()
+
+    return jax.grad(loss, argnums=(0, 1, 2))(*qkv)
+
+  rows = [jnp.stack([x, 2 * x]) for x in qkv]
+  expected = gradients(qkv), jax.vmap(lambda *qkv: gradients(qkv))(*rows)
+  monkeypatch.setattr(attention, "_has_kernel", lambda q: True)
+  monkeypatch.setattr(attention, "_fused", lambda q, k, v, scale: jnp.sinh(q))
+  attention._with_kernel.cache_clear()
+  found = gradients(qkv), jax.vmap(lambda *qkv: gradients(qkv))(*rows)
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  traced = jax.jit(gradients).trace(qkv)
+  for platform in ("cpu", "tpu", "cuda"):
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("cosh" in text) == (platform == "cuda"), platform
+    assert ("dot_general" in text) == (platform != "cuda"), platform
+  attention._with_kernel.cache_clear()
+
+
 @pytest.mark.parametrize(("queries", "keys"), [(6, 4), (5, 7), (4, 77)])
 def test_what_is_padded_for_the_fused_kernel_changes_nothing(queries, keys):
   # On a CPU with XLA's implementation in the place of the kernel's.

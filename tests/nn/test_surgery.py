@@ -19,12 +19,12 @@ from suti.nn.param import (
 )
 from suti.nn.surgery import (
   adapter,
+  joined,
   lora,
   lora_at,
   merge,
   ranks,
   recompute,
-  scaled,
 )
 
 
@@ -123,7 +123,7 @@ def test_an_update_beside_its_layers_is_the_update_merged_into_them(
   params = {name: value / 4 for name, value in drawn(spec).items()}
   update = without(params, base)
   assert ranks(update) == WIDTHS
-  beside = apply(params | scaled(update, scale), x)
+  beside = apply(params | joined([(update, scale)]), x)
   merged = merge(without(params, update), update, scale=scale)
   assert merged.keys() == base.keys()
   np.testing.assert_allclose(
