@@ -255,10 +255,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     del query, body
     self._say(200, {"kind": "storage#bucket", "name": BUCKET})
 
-  def layout(self, query, body) -> None:
-    del query, body
-    self._say(200, {"bucket": BUCKET, "locationType": "region"})
-
   def listing(self, query, body) -> None:
     del body
     self._say(200, self.buckets.list(query))
@@ -378,7 +374,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 _OBJECT = r"/storage/v1/b/([^/]+)/o/([^/]+)"
 _ROUTES: list[tuple[str, Callable[..., None]]] = [
   (r"/storage/v1/b/([^/]+)", _Handler.bucket),
-  (r"/storage/v1/b/([^/]+)/storageLayout", _Handler.layout),
   (r"/storage/v1/b/([^/]+)/o", _Handler.listing),
   (_OBJECT, _Handler.object),
   (rf"/download{_OBJECT}", _Handler.object),

@@ -14,6 +14,8 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -33,9 +35,6 @@ def path_of(name: str | os.PathLike) -> Path:
 
   Args:
     name: a path of this machine, or gs://BUCKET/FOLDER.
-
-  Raises:
-    ValueError: it is in a bucket, and what reads buckets is not installed.
   """
   text = os.fspath(name)
   if not text.startswith(_SCHEME):
@@ -81,6 +80,7 @@ class _Copies:
     self._folder = folder
     self._room = int(shutil.disk_usage(folder).free * _SHARE)
     self._sizes: dict[Path, int] = {}  # the least recently asked for first
+    self._lock = threading.Lock()  # readers are threads
 
   def file(self, path: "BucketPath", generation: str) -> Path:
     """A copy of one object."""
@@ -88,15 +88,16 @@ class _Copies:
     # an object that was replaced the old copy goes.
     folder = self._folder / _digest(str(path))
     copy = folder / generation / path.name
-    if not copy.exists():
-      shutil.rmtree(folder, ignore_errors=True)
-      path.download(copy, generation=generation)
-    self._sizes.pop(copy, None)
-    self._sizes[copy] = copy.stat().st_size
-    while sum(self._sizes.values()) > self._room and len(self._sizes) > 1:
-      oldest = next(iter(self._sizes))
-      del self._sizes[oldest]
-      shutil.rmtree(oldest.parent.parent, ignore_errors=True)
+    with self._lock:
+      if not copy.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        path.download(copy, generation=generation)
+      self._sizes.pop(folder, None)
+      self._sizes[folder] = copy.stat().st_size
+      while sum(self._sizes.values()) > self._room and len(self._sizes) > 1:
+        oldest = next(iter(self._sizes))
+        del self._sizes[oldest]
+        shutil.rmtree(oldest, ignore_errors=True)
     return copy
 
   def folder(
@@ -106,13 +107,14 @@ class _Copies:
     state = _digest(repr(sorted((str(p), g) for p, g in generations.items())))
     folder = self._folder / _digest(str(path))
     copy = folder / state / path.name
-    if not copy.exists():
-      shutil.rmtree(folder, ignore_errors=True)
-      part = copy.with_name(f"{path.name}.part")
-      for inside, generation in generations.items():
-        target = part / inside.relative_to(path)
-        inside.download(target, generation=generation)
-      part.rename(copy)
+    with self._lock:
+      if not copy.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        part = copy.with_name(f"{path.name}.part")
+        for inside, generation in generations.items():
+          target = part / inside.relative_to(path)
+          inside.download(target, generation=generation)
+        part.rename(copy)
     return copy
 
 
@@ -153,7 +155,7 @@ def scratch(process: int) -> Path:
 
 
 @contextlib.contextmanager
-def temporary():
+def temporary() -> Iterator[Path]:
   """Lends a new folder of this machine, which goes when it was used."""
   folder = Path(tempfile.mkdtemp(dir=scratch(os.getpid())))
   try:

@@ -168,6 +168,7 @@ class Group:
     self.index, self._workdir = index, workdir
     self._folder = workdir / ".hosts" / name if name else None
     self._points = 0
+    self._look_s = 2.0 if in_bucket(workdir) else 0.2  # there, each is paid for
 
   @property
   def first(self) -> bool:
@@ -219,7 +220,7 @@ class Group:
       # Nothing can be said on a disk that is full: then the connection ends.
       with contextlib.suppress(OSError, ValueError):
         files.write_json(self._folder / "failed", code)
-        time.sleep(4.0)  # for the others to read it
+        time.sleep(2.0 + self._look_s)  # for the others to read it
     if self.first:
       files.remove_folder(self._folder)
       with contextlib.suppress(OSError):  # it holds those of other groups
@@ -244,13 +245,12 @@ class Group:
     if self._folder is None:
       return True
     end = time.monotonic() + limit_s
-    wait_s = 2.0 if in_bucket(self._folder) else 0.2  # a look there is paid for
     while not (self._folder / str(self._points)).is_file():
       if (self._folder / "failed").is_file():
         _exit(files.read_json(self._folder / "failed"))
       if time.monotonic() > end:
         return False
-      time.sleep(wait_s)
+      time.sleep(self._look_s)
     return True
 
 

@@ -278,7 +278,7 @@ def losses(workdir):
 def weights(workdir):
   folder = workdir / "apprentice" / "train" / "model"
   return {
-    path.relative_to(folder): path.read_bytes()
+    path.relative_to(folder).as_posix(): path.read_bytes()
     for path in folder.rglob("*")
     if path.is_file()
   }
@@ -309,10 +309,8 @@ def test_a_killed_run_and_an_unbroken_run_are_equal(
   assert weights(tmp_path) == weights(unbroken)
 
 
-def test_two_processes_learn_what_one_does(
-  unbroken, config_file, tmp_path, root
-):
-  inputs.write_pack(tmp_path)
+def test_two_processes_learn_what_one_does(unbroken, config_file, place, root):
+  inputs.write_pack(place)
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -320,7 +318,7 @@ def test_two_processes_learn_what_one_does(
   processes = [
     start(
       config_file,
-      tmp_path,
+      place,
       root,
       *changes,
       SUTI_COORDINATOR=coordinator,
@@ -331,13 +329,13 @@ def test_two_processes_learn_what_one_does(
   ]
   for process in processes:
     finish(process)
-  one, two = losses(unbroken)[:2], losses(tmp_path)
+  one, two = losses(unbroken)[:2], losses(place)
   np.testing.assert_allclose(two, one, rtol=1e-4)
   # The first alone wrote, and the last step is saved.
-  folder = tmp_path / "apprentice" / "train"
+  folder = place / "apprentice" / "train"
   assert read_json(folder / "done.json")["summary"]["steps"] == 4
   assert (folder / "checkpoints" / "4").is_dir()
-  assert weights(tmp_path).keys() == weights(unbroken).keys()
+  assert weights(place).keys() == weights(unbroken).keys()
 
 
 def test_the_folder_says_how_it_was_made(unbroken, tiny_backbone):

@@ -12,9 +12,10 @@ import os
 
 import jax.numpy as jnp
 
+from experts.live import read_lines
 from suti.io.checkpoint import Checkpoints
 from suti.io.claims import Claims
-from suti.io.files import read_end, write_atomic
+from suti.io.files import write_atomic
 from suti.io.paths import path_of
 from tests import bucket_server
 
@@ -54,10 +55,10 @@ def main() -> None:
       claims.still_mine(claim)
       write_atomic(claim.path, b"{}")
       show("renewing a claim")
-      log = workdir / "log.jsonl"
-      log.write_text("x\n")
+      log = workdir / "workers" / "one" / "log.jsonl"
+      log.write_text('{"step": 1}\n')
       buckets.requests.clear()
-      read_end(log, 4096)
+      read_lines(workdir)
       show("a look at another worker's log")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from suti.backbone import find_model
 from suti.io import files, paths, records
 from suti.io.checkpoint import Checkpoints, saved_steps
 from suti.io.paths import in_bucket, local, path_of
@@ -193,6 +194,15 @@ def test_a_copy_is_made_once_and_anew_when_the_original_was_replaced(
   assert [p.read_bytes() for p in sorted(whole.iterdir())] == [b"two", b"three"]
   with pytest.raises(FileNotFoundError):
     local(folder / "absent")
+
+
+def test_a_model_in_a_bucket_is_a_model(buckets, folder):
+  buckets.put("run/model/unet/config.json", b"{}")
+  found = find_model("gs://bucket/run/model")
+  assert (found / "unet" / "config.json").read_text() == "{}"
+  assert find_model(folder / "model") == found
+  with pytest.raises(ValueError, match="No model 'gs://bucket/run/other'"):
+    find_model("gs://bucket/run/other")
 
 
 def test_records_outlive_their_copy(buckets, folder, monkeypatch):
