@@ -280,7 +280,7 @@ def test_a_farm_in_a_bucket_that_is_killed_ends_in_the_same_objects(
     farms.finish(workdir)
   waves = {f"wave-{i:05d}" for i in range(num_waves)}
   names = {name for name in contents(whole) if pathlib.Path(name).stem in waves}
-  assert len(names) == 5 * num_waves
+  assert len(names) == 6 * num_waves
   for name in sorted(names):
     assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
   rest = {n for n in contents(killed) - names if "/wave-" in n}
