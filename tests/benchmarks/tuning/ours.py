@@ -79,7 +79,7 @@ def run(args) -> None:
       began = time.perf_counter()
       for _ in range(tune.log_every):
         state = step_wave(state, parts.frozen, given)
-      look(state)
+      look(state, num=num)
       seconds.append((time.perf_counter() - began) / tune.log_every)
     memory = jax.devices()[0].memory_stats() or {}
     highest = memory.get("peak_bytes_in_use") or tasks.highest_rss()
