@@ -48,10 +48,9 @@ def use_compilation_cache() -> None:
 def use_eigen_convolutions() -> None:
   """Has XLA run a CPU's convolutions by Eigen, not by YNNPACK.
 
-  YNNPACK is what XLA chooses by itself as of jaxlib 0.10. Of the 3 x 3
-  convolutions of U-Nets it takes the gradient of 2 x 64 x 64 x 320 at 32
-  GFLOP/s on two cores, Eigen at 110; the value at 2 x 16 x 16 x 1280 at 85
-  against 180. XLA reads its flags when it first compiles or looks for devices.
+  YNNPACK is what XLA chooses by itself as of jaxlib 0.10, and slower over those
+  of U-Nets, most of all in gradients: suti/models/README.md says by how much.
+  XLA reads its flags when it first compiles or looks for devices.
   """
   flags = os.environ.get("XLA_FLAGS", "")
   if _YNN not in flags:

@@ -344,13 +344,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       return self._say(412)
     return self._say(200, describe(name, stored))
 
+  def _copied(self, name: str, target: str) -> Stored | None:
+    stored = self.buckets.objects.get(name)
+    return None if stored is None else self.buckets.put(target, stored.content)
+
   def copy(self, query, body, name, target) -> None:
     del query, body
-    stored = self.buckets.objects.get(name)
-    if stored is None:
+    made = self._copied(name, target)
+    if made is None:
       return self._say(404)
-    made = self.buckets.put(target, stored.content)
-    assert made
     return self._say(
       200,
       {
@@ -362,11 +364,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
   def move(self, query, body, name, target) -> None:
     del query, body
-    stored = self.buckets.objects.get(name)
-    if stored is None:
+    made = self._copied(name, target)
+    if made is None:
       return self._say(404)
-    made = self.buckets.put(target, stored.content)
-    assert made
     self.buckets.remove(name)
     return self._say(200, describe(target, made))
 
