@@ -241,7 +241,7 @@ def _drawn(folder: Path, pattern: str, *, field: str) -> dict[str, Drawn]:
   """What a stage drew, by cluster; {} if it was not run.
 
   Raises:
-    ValueError: it drew more.
+    ValueError: not all that it drew is there.
   """
   if not (folder / "done.json").is_file():
     return {}
