@@ -28,8 +28,8 @@ Params = dict[str, Any]  # arrays, or their shapes
 # A decoder keeps a dozen maps of 128 channels at the picture's full size: at
 # 1536 px each is 1.2 GB a picture in float32.
 WHOLE_PX = 1536
-# Pixels that are decoded at once beside a U-Net (a choice): a picture of 512 px,
-# or all candidates of a wave of small ones.
+# Pixels that are decoded at once beside a U-Net, a choice: one picture of 512
+# px, or all candidates of a wave of small ones.
 _PIXELS_AT_ONCE = 2**18
 
 
