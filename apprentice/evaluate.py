@@ -39,7 +39,6 @@ from apprentice.sample import (
   BENCHMARK_STAGES,
   read_benchmark,
 )
-from suti.backbone import find_model
 from suti.evaluation.dreambench import templates_of
 from suti.evaluation.scores import (
   Scorer,
@@ -47,10 +46,11 @@ from suti.evaluation.scores import (
   mean_over_distinct_pairs,
   mean_over_pairs,
 )
+from suti.hf.find import find_model
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Prompt, content_key
-from suti.stage import main, progress, stage
 
 # G drawn and R real pictures of a subject, D embedding width.
 

@@ -39,7 +39,8 @@ def make_fields(
       latents as the target.
     captions: their texts.
     num_demonstrations: K.
-    encode_text: texts -> what a net is told of them (`suti.conditions`).
+    encode_text: texts -> what a net is told of them
+    (`suti.pipeline.conditioning`).
     size_px: side of the images.
 
   Returns: image_u8_HWC (if there is one), text, demonstrations_u8_KHWC,

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apprentice.fields import fit
-from suti.backbone import Backbone
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.io.paths import local
+from suti.pipeline.backbone import Backbone
+from suti.runtime.stage import progress
 from suti.schema import Example
-from suti.stage import progress
 
 _INDEX = "index.json"
 _BLOCK = 256  # pictures encoded at once, at most

@@ -25,7 +25,6 @@ from jax.sharding import Mesh
 
 from apprentice.generate import drawer, make_batch, weights
 from apprentice.model import Apprentice, load_apprentice
-from suti.backbone import load_backbone
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
 from suti.io.records import read_lines, read_records, write_records
@@ -36,8 +35,9 @@ from suti.parallel.mesh import (
   flat_mesh,
   replicated,
 )
+from suti.pipeline.backbone import load_backbone
+from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Prompt, content_key
-from suti.stage import main, progress, stage
 
 # B images drawn at once.
 

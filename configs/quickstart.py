@@ -96,7 +96,7 @@ def get_config(arg: str = "") -> ConfigDict:
       "checkpoint_every": 100,
       "log_every": 10,
       # Traced for TensorBoard's profiler once the step is compiled; see
-      # experts/live.py for how to ask while it runs.
+      # experts/farm/monitor.py for how to ask while it runs.
       "profile_steps": 0,
       # After so long without a sign of life a worker's wave is another's.
       "lease_s": 60.0,

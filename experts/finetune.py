@@ -2,13 +2,14 @@
 """Clusters -> experts: waves of E experts, each tuned on one subject (loop A).
 
 SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. How
-an expert is tuned is `experts.tuning`'s business, who follows whom in a place
-on the devices that of `experts.turns`.
+an expert is tuned is `experts.farm.train_step`'s business, who follows whom in
+a place on the devices that of `experts.farm.slots`.
 
 Any number of processes may run this stage in one workdir at once, each with
 devices of its own. They share nothing but files: a wave is claimed by one of
-them (`experts.claims`), leaves its weights and a record of its experts
-(`experts.wave_files`), and goes on from its last checkpoint if its worker dies.
+them (`experts.farm.work_queue`), leaves its weights and a record of its experts
+(`experts.farm.wave_files`), and goes on from its last checkpoint if its worker
+dies.
 
 With `config.finetune.draw_at_once` a wave's candidates are drawn here as well,
 while its weights are on the devices: the files of `experts.sample`, byte for
@@ -25,15 +26,13 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 
-from experts import drawing, packing, sample, tuning
-from experts.claims import Claim, Work, work
+from experts import sample
 from experts.clusters import read_clusters, readable
-from experts.live import Live
-from experts.prompts import read_prompts
-from experts.teacher import declare, find, open_backbone
-from experts.turns import Turns
-from experts.wave_checkpoints import WaveCheckpoints
-from experts.wave_files import (
+from experts.farm import capacity, sampling, train_step
+from experts.farm.monitor import Live
+from experts.farm.slots import Turns
+from experts.farm.wave_checkpoints import WaveCheckpoints
+from experts.farm.wave_files import (
   as_kept,
   describe,
   median_time,
@@ -41,12 +40,14 @@ from experts.wave_files import (
   write_times,
   write_wave,
 )
-from experts.waves import PICTURES, make_waves, wave_data
-from suti.backbone import find_model
+from experts.farm.waves import PICTURES, make_waves, wave_data
+from experts.farm.work_queue import Claim, Work, work
+from experts.prompts import read_prompts
+from experts.teacher import declare, find, open_backbone
+from suti.hf.find import find_model
 from suti.io.files import remove_folder
-from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
-from suti.parallel.preflight import described
-from suti.stage import main, stage
+from suti.parallel.mesh import batch_sharding, described, flat_mesh, replicated
+from suti.runtime.stage import main, stage
 
 # E experts of a wave, P places on the devices.
 
@@ -86,7 +87,7 @@ def run(config, workdir: Path) -> dict:
   teacher = find(tune.teacher)
   backbone = open_backbone(config)
   apply, trainable, frozen = declare(teacher, backbone, config)
-  tx = tuning.make_optimizer(tune)
+  tx = train_step.make_optimizer(tune)
 
   # --- 3 Data -----------------------------------------------------------------
   clusters = read_clusters(workdir)
@@ -101,22 +102,22 @@ def run(config, workdir: Path) -> dict:
   shapes = dataclasses.replace(backbone, params=described(backbone.params))
   backbone = dataclasses.replace(backbone, params={})
   kind = {"num_steps": tune.num_steps, "dtype": tune.master_dtype}
-  start = tuning.make_start(trainable, tx, mesh, **kind)
-  restart = tuning.make_restart(trainable, tx, mesh, **kind)
+  start = train_step.make_start(trainable, tx, mesh, **kind)
+  restart = train_step.make_restart(trainable, tx, mesh, **kind)
   describe_start = functools.partial(
-    tuning.describe_start, trainable, tx, mesh, **kind
+    train_step.describe_start, trainable, tx, mesh, **kind
   )
 
   # --- 5 Step -----------------------------------------------------------------
-  tune = packing.settle(
+  tune = capacity.settle(
     tune,
     mesh,
-    bytes_at=packing.make_bytes_at(config, shapes, mesh),
+    bytes_at=capacity.make_bytes_at(config, shapes, mesh),
     shared=(frozen, backbone.codec.params),
     num_clusters=min(len(keys), tune.get("num_clusters") or len(keys)),
     folder=current.folder,
   )
-  step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
+  step_wave = train_step.make_step(teacher, apply, backbone, tx, mesh, tune)
   waves = make_waves(
     keys,
     experts_per_wave=tune.experts_per_wave,
@@ -129,7 +130,7 @@ def run(config, workdir: Path) -> dict:
   draw = None
   if tune.draw_at_once:
     drawn = sample.open_stage(config, workdir, during="experts/finetune")
-    draw = drawing.make_draw_wave(
+    draw = sampling.make_draw_wave(
       teacher,
       apply,
       backbone,
@@ -171,7 +172,7 @@ def run(config, workdir: Path) -> dict:
         state = start(wave.num_places)
       lost = [n for n, key in enumerate(wave.keys) if key in damaged]
       if lost:
-        state = tuning.fail(state, np.isin(state["number_E"], lost))
+        state = train_step.fail(state, np.isin(state["number_E"], lost))
       turns = Turns(
         wave, checkpoints.folder, restart=restart, base=trainable, absent=lost
       )
@@ -183,7 +184,7 @@ def run(config, workdir: Path) -> dict:
       looked, began = first, time.monotonic()
       given_up = False
       data = found and data_of(state)
-      _, done_P = tuning.look(state, num=wave.num_live)
+      _, done_P = train_step.look(state, num=wave.num_live)
       over = not found or turns.are_over(state, done_P)
       # Save, then step: a checkpoint of step n holds the losses before n.
       for step in itertools.count(first):
@@ -200,7 +201,7 @@ def run(config, workdir: Path) -> dict:
         is_due = done % tune.log_every == 0 or done == tune.num_steps
         if compiled and not is_due:
           continue
-        loss, done_P = tuning.look(state, num=wave.num_live)
+        loss, done_P = train_step.look(state, num=wave.num_live)
         now = time.monotonic()
         if compiled:
           num = (done - looked) * len(wave.keys)
@@ -253,7 +254,7 @@ def run(config, workdir: Path) -> dict:
       folder,
       farm,
       waves=waves,
-      config=packing.with_fields(tune, num_steps=most_steps),
+      config=capacity.with_fields(tune, num_steps=most_steps),
     ) as live,
   ):
     for claim in farm:

@@ -27,20 +27,20 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.captions import Match, classes_named, refine
 from experts.clusters import write_clusters
-from experts.rows import Page, open_pages
-from suti.backbone import find_model
+from experts.mining.captions import Match, classes_named, refine
+from experts.mining.sources import Page, open_pages
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
   mean_over_distinct_pairs,
 )
+from suti.hf.find import find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, content_key
-from suti.stage import main, progress, stage
 
 # K pictures of a page, D embedding width.
 

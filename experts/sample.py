@@ -3,8 +3,8 @@
 
 SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
 unseen prompt, DDPM with guidance 30, one picture each. Here experts of a wave
-draw together (`experts.drawing`), mapped as in `experts.finetune` if there is
-the room.
+draw together (`experts.farm.sampling`), mapped as in `experts.finetune` if
+there is the room.
 
 Where `experts.finetune` drew a wave at once, nothing is left to do for it. With
 `config.finetune.keep="nothing"` a wave's weights are deleted once its
@@ -21,17 +21,16 @@ from typing import Any
 
 import jax
 
-from experts import drawing, packing
-from experts.claims import finished, work
+from experts.farm import capacity, sampling
+from experts.farm.wave_files import in_groups, load_wave, median_time
+from experts.farm.waves import count_places
+from experts.farm.work_queue import finished, work
 from experts.teacher import declare, find, open_backbone
-from experts.wave_files import in_groups, load_wave, median_time
-from experts.waves import count_places
 from suti.io.files import read_json
 from suti.io.records import read_records
-from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
-from suti.parallel.preflight import described
+from suti.parallel.mesh import batch_sharding, described, flat_mesh, replicated
+from suti.runtime.stage import Stage, main, stage
 from suti.schema import Candidate
-from suti.stage import Stage, main, stage
 
 
 def open_candidates(workdir: Path) -> list[Sequence[Candidate]]:
@@ -62,7 +61,7 @@ def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
     during: "experts/finetune", if that is what is running.
 
   Raises:
-    ValueError: see `suti.stage.stage`.
+    ValueError: see `suti.runtime.stage.stage`.
   """
   return stage(
     workdir,
@@ -123,19 +122,19 @@ def _draw_waves(
   # one program draws them all.
   _, places = count_places(
     max(map(len, experts.values())),
-    experts_per_wave=packing.wave_size(config.finetune, weights),
+    experts_per_wave=capacity.wave_size(config.finetune, weights),
     num_devices=mesh.size,
     turns=config.finetune.turns,
   )
-  inner = packing.settle_drawing(
+  inner = capacity.settle_drawing(
     config.finetune,
     mesh,
-    bytes_at=packing.make_bytes_at(config, shapes, mesh, tuned=True),
+    bytes_at=capacity.make_bytes_at(config, shapes, mesh, tuned=True),
     shared=(frozen, backbone.codec.params),
     num=places // mesh.size,
     folder=weights,
   )
-  draw = drawing.make_draw_wave(
+  draw = sampling.make_draw_wave(
     teacher,
     apply,
     backbone,

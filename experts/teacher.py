@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from suti.backbone import Backbone, load_backbone
-from suti.conditions import ask
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
 from suti.nn.param import Module, cast, functional, init, split, without
 from suti.nn.surgery import recompute
+from suti.pipeline.backbone import Backbone, load_backbone
+from suti.pipeline.conditioning import ask
 
 # B batch, H W C latent.
 
@@ -47,8 +47,8 @@ class Teacher:
       frozen and never written.
     fit: (apply, backbone, params, batch, key, config) -> scalar loss. batch
       holds `x_BHWC` of pictures of one cluster and `told`, what the net is told
-      of them (`suti.conditions`); config is the section `finetune`. None if the
-      teacher needs no tuning.
+      of them (`suti.pipeline.conditioning`); config is the section `finetune`.
+      None if the teacher needs no tuning.
     propose: (apply, backbone, params, request, keys_B, config) -> clean
       x_BHWC. request holds `told` of the prompts and `null`, one row, of no
       text; a row depends on its own key and text alone; config is the section

@@ -40,186 +40,76 @@ STAGES = (
 )
 OURS = frozenset(PACKAGES)
 
-# A prefix of a module's name -> what it may import of ours, and whether jax,
-# flax and models' libraries are allowed. The longest prefix decides; `None` in
-# `others` allows every installed package.
+# A prefix of a module's name -> what it may import of ours beside itself, and
+# which installed packages; the longest prefix decides, and `None` allows every
+# package. Rooms stand in layers: nothing imports what stands below it.
 NUMPY = frozenset({"numpy"})
 JAX = frozenset({"jax", "numpy"})
 RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
-  "suti.options": (("suti.schema",), NUMPY),
-  "suti.compiler": ((), frozenset()),
-  "suti.stage": (
-    (
-      "suti.arguments",
-      "suti.compiler",
-      "suti.io.files",
-      "suti.io.locks",
-      "suti.io.paths",
-      "suti.options",
-      "suti.parallel.hosts",
-      "suti.preemption",
-      "suti.progress",
-    ),
-    frozenset(),
-  ),
-  "suti.arguments": (
-    ("suti.io.paths",),
-    frozenset({"absl", "ml_collections"}),
-  ),
-  "suti.preemption": ((), frozenset()),
-  "suti.progress": ((), frozenset()),
-  "suti.values": ((), frozenset()),
-  "suti.images": (
-    ("suti.io",),
-    frozenset({"numpy", "jax", "PIL"}),
-  ),
-  "suti.pixels": (("suti.io.files",), frozenset({"numpy", "PIL"})),
-  "suti.nn": (("suti.nn",), JAX | {"flax"}),
-  "suti.models": (("suti.nn", "suti.models", "suti.values"), JAX | {"flax"}),
-  "suti.diffusion": (("suti.diffusion", "suti.values"), JAX),
-  "suti.parallel": (("suti.parallel",), JAX),
-  "suti.parallel.hosts": (("suti.io.files", "suti.io.paths"), JAX),
-  "suti.parallel.preflight": (("suti.io.files", "suti.parallel"), JAX),
-  # What lies where, from the bottom up.
-  "suti.io.processes": ((), frozenset()),
-  "suti.io.bucket": (
-    (),
-    frozenset({"etils", "gcsfs", "aiohttp", "requests", "google"}),
-  ),
-  "suti.io.paths": (("suti.io.bucket", "suti.io.processes"), frozenset()),
-  "suti.io.files": (("suti.io.paths", "suti.io.processes"), frozenset()),
-  "suti.io.mirror": (("suti.io.paths",), frozenset()),
-  "suti.io.claims": (
-    (
-      "suti.io.files",
-      "suti.io.paths",
-      "suti.io.processes",
-      "suti.preemption",
-    ),
-    frozenset(),
-  ),
-  "suti.io.locks": (
-    ("suti.io.claims", "suti.io.files", "suti.io.paths"),
-    frozenset(),
-  ),
-  "suti.io.sentencepiece": ((), frozenset()),
+  "suti.nn": ((), JAX | {"flax"}),
+  "suti.parallel": ((), JAX),
   "suti.io": (
-    ("suti.schema", "suti.io", "suti.nn.param", "suti.images", "suti.values"),
-    frozenset(
-      {
-        "jax",
-        "numpy",
-        "orbax",
-        "grain",
-        "tensorflow_datasets",
-        "etils",
-        "array_record",
-        "safetensors",
-        "ml_dtypes",
-        "PIL",
-        "absl",
-      }
-    ),
+    ("suti.schema",),
+    JAX
+    | {
+      "PIL",
+      "absl",
+      "array_record",
+      "etils",
+      "gcsfs",
+      "google",
+      "aiohttp",
+      "requests",
+      "grain",
+      "orbax",
+      "tensorflow_datasets",
+    },
   ),
-  "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
-  "suti.text": (
-    ("suti.io.files", "suti.io.sentencepiece", "suti.progress"),
-    frozenset({"numpy", "tokenizers", "transformers"}),
+  "suti.images": (("suti.io",), NUMPY | {"PIL"}),
+  "suti.config": (
+    ("suti.io.paths", "suti.schema"),
+    NUMPY | {"absl", "ml_collections"},
   ),
-  # Folders of published models, opened: one model, its texts, its pictures,
-  # then all of a text-to-image model.
-  "suti.hub": (
-    ("suti.backbone", "suti.io", "suti.model_index"),
-    frozenset({"huggingface_hub"}),
+  "suti.models": (("suti.nn", "suti.config.values"), JAX | {"flax"}),
+  "suti.diffusion": (("suti.config.values",), JAX),
+  "suti.runtime": (("suti.config", "suti.io"), JAX | {"absl", "clu"}),
+  "suti.plan": (("suti.io.files", "suti.parallel"), JAX),
+  "suti.hf": (
+    ("suti.config.values", "suti.io", "suti.models", "suti.nn", "suti.runtime"),
+    JAX
+    | {
+      "PIL",
+      "huggingface_hub",
+      "ml_dtypes",
+      "safetensors",
+      "tokenizers",
+      "transformers",
+    },
   ),
-  "suti.model_index": (("suti.io", "suti.values"), frozenset()),
-  "suti.published": (
-    ("suti.io", "suti.models", "suti.nn", "suti.values"),
-    JAX,
-  ),
-  "suti.codec": (("suti.models", "suti.nn.param", "suti.published"), JAX),
-  "suti.image_prompt": (
-    ("suti.io", "suti.models", "suti.nn", "suti.pixels", "suti.published"),
-    JAX,
-  ),
-  "suti.text_encoders": (("suti.published", "suti.text"), JAX),
-  "suti.conditions": (
+  "suti.pipeline": (
     (
-      "suti.model_index",
-      "suti.models",
-      "suti.nn.param",
-      "suti.published",
-      "suti.text_encoders",
-    ),
-    JAX,
-  ),
-  "suti.backbone": (
-    (
-      "suti.codec",
-      "suti.conditions",
+      "suti.config.values",
       "suti.diffusion",
+      "suti.hf",
       "suti.images",
       "suti.io",
-      "suti.model_index",
-      "suti.nn.param",
-      "suti.published",
-      "suti.text_encoders",
-      "suti.values",
-    ),
-    JAX,
-  ),
-  "suti.text_to_image": (
-    (
-      "suti.backbone",
-      "suti.codec",
-      "suti.conditions",
-      "suti.diffusion",
-      "suti.images",
-      "suti.io",
-      "suti.model_index",
       "suti.models",
-      "suti.published",
-      "suti.text_encoders",
+      "suti.nn",
     ),
     JAX,
   ),
-  "suti.convert": (
-    ("suti.io", "suti.model_index", "suti.progress", "suti.published"),
-    JAX,
-  ),
-  # The encoders that judge are models like the backbone.
+  # The encoders that judge are published models, like a backbone's parts.
   "suti.evaluation": (
-    (
-      "suti.backbone",
-      "suti.evaluation",
-      "suti.images",
-      "suti.io",
-      "suti.pixels",
-      "suti.progress",
-      "suti.published",
-      "suti.schema",
-      "suti.stage",
-      "suti.text",
-    ),
+    ("suti.hf", "suti.images", "suti.io", "suti.runtime", "suti.schema"),
     JAX,
   ),
-  "suti.world": (
-    (
-      "suti.evaluation.dreambench",
-      "suti.images",
-      "suti.io",
-      "suti.schema",
-      "suti.stage",
-      "suti.world",
-    ),
-    None,
-  ),
+  "suti.world": (("suti.images", "suti.io", "suti.schema"), None),
   "suti.pretrain": (("suti",), None),
+  "experts": (("suti",), None),
+  "apprentice": (("suti",), None),
   "suti.cli": (("suti", "experts", "apprentice"), JAX),
-  "experts": (("suti", "experts"), None),
-  "apprentice": (("suti", "apprentice"), None),
-  "configs": (("configs",), frozenset({"ml_collections"})),
+  "configs": ((), frozenset({"ml_collections"})),
   "launch": (
     (),
     frozenset(
@@ -236,11 +126,27 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ),
   ),
 }
+# What a command imports before it knows that it is well formed: it starts
+# without JAX, so that a mistake is answered at once.
+LIGHT = (
+  "suti.config.options",
+  "suti.config.flags",
+  "suti.config.values",
+  "suti.io.files",
+  "suti.io.paths",
+  "suti.io.processes",
+  "suti.runtime.leases",
+  "suti.runtime.locks",
+  "suti.runtime.preemption",
+  "suti.runtime.progress",
+  "suti.runtime.stage",
+  "suti.runtime.xla_flags",
+)
 # Where SubjectWorld may be named: where it is trained on or read as a source.
 WORLD_READERS = (
   "suti.world",
   "suti.pretrain",
-  "experts.rows",
+  "experts.mining",
   "experts.mine",
   "experts.truth",
   "apprentice.evaluate",
@@ -276,8 +182,13 @@ def within(name: str, prefix: str) -> bool:
 
 
 def rule_of(module: str):
+  """The rule of a module, with its own room among what it may import."""
   prefixes = [p for p in RULES if within(module, p)]
-  return RULES[max(prefixes, key=len)] if prefixes else None
+  if not prefixes:
+    return None
+  room = max(prefixes, key=len)
+  ours, others = RULES[room]
+  return (room, *ours), others
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f != "setup.py"])
@@ -296,6 +207,20 @@ def test_who_may_import_whom(file):
       assert first in others, f"{file} imports {name}"
 
 
+@pytest.mark.parametrize("module", LIGHT)
+def test_a_command_starts_without_jax(module):
+  """Not even through what it imports, unless inside of a function."""
+  heavy = {"jax", "flax", "orbax", "transformers"}
+  seen, left = set(), [module]
+  while left:
+    name = left.pop()
+    seen.add(name)
+    file = f"{name.replace('.', '/')}.py"
+    tops = [m for m, top in imports(file) if top]
+    assert not heavy & {m.split(".")[0] for m in tops}, name
+    left += [m for m in tops if within(m, "suti") and m not in seen]
+
+
 @pytest.mark.parametrize("file", SHIPPED)
 def test_what_nobody_imports(file):
   """Torch and diffusers are the parity tests'; the rest has one importer."""
@@ -304,7 +229,7 @@ def test_what_nobody_imports(file):
     first = name.split(".")[0]
     assert first not in ("torch", "diffusers", "tensorflow", "pickle"), name
     if first == "transformers":
-      assert module == "suti.text", f"{module} imports transformers"
+      assert module == "suti.hf.tokenizer", f"{module} imports transformers"
     if first == "gcsfs":
       assert module == "suti.io.bucket", f"{module} imports gcsfs"
     if within(name, "suti.cli") and not within(module, "suti.cli"):
@@ -380,7 +305,7 @@ def test_every_module_imports_and_none_starts_tensorflow():
 
 @pytest.mark.parametrize("module", STAGES)
 def test_a_stage_is_started_with_two_flags(module):
-  """`main(name, run)` of suti.stage defines the flags; nobody defines more."""
+  """`main(name, run)` defines the flags of a stage; nobody defines more."""
   file = ROOT / f"{module.replace('.', '/')}.py"
   source = file.read_text(encoding="utf-8")
   assert re.search(

@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 
 from apprentice.method import Field, Method
-from suti.conditions import Told, ask
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
 from suti.nn.surgery import adapter
+from suti.pipeline.conditioning import Told, ask
 
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.

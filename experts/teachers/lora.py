@@ -9,8 +9,8 @@ a file that other tools open.
 """
 
 from experts.teacher import Teacher, denoising_fit, guided_propose
-from suti.backbone import Backbone
 from suti.nn.surgery import lora
+from suti.pipeline.backbone import Backbone
 
 # Of Stable Diffusion and SDXL; and of IF, whose one layer in a place projects
 # pictures and texts apart.

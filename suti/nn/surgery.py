@@ -8,7 +8,7 @@ An update of low rank (Hu et al. 2021, "LoRA: low-rank adaptation of large
 language models") runs beside its layer (`lora`, `lora_at`) or is added into the
 layer's weights (`merge`). Its factors have the published names `lora_A` and
 `lora_B`, and no scale of their own: alpha is the rank. Files are the business
-of `suti.io.lora`.
+of `suti.hf.lora`.
 
 `recompute` changes no parameter at all, only what a layer keeps in memory.
 

@@ -28,7 +28,7 @@ def make_mesh(
     config: `config.mesh`: devices along "data" and "fsdp"; one of them may be
       -1, which takes those that the other leaves.
     devices: what to lay out; those of this host if None. Where there are
-      several hosts (`suti.parallel.hosts`), `jax.devices()` are those of all.
+      several hosts (`suti.runtime.hosts`), `jax.devices()` are those of all.
 
   Returns:
     The mesh.
@@ -137,4 +137,23 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
   sharding = batch_sharding(mesh)
   return jax.tree.map(
     lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
+  )
+
+
+def described(tree: Any, sharding: Any = None) -> Any:
+  """Descriptions of arrays, or of what describes them already.
+
+  Args:
+    tree: of arrays, `jax.ShapeDtypeStruct`s or numbers of NumPy.
+    sharding: of all of them.
+  """
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
+
+
+def many(tree: Any, num: int) -> Any:
+  """Descriptions of `num` of them, in a leading dim."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
   )

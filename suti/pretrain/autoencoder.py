@@ -17,16 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
-from suti.codec import depth_to_space, space_to_depth
+from suti.hf.weights import save
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import write_json
-from suti.io.weights import save
 from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional, init
+from suti.pipeline.codec import depth_to_space, space_to_depth
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import draw_pool
+from suti.runtime import stage
 
 # B batch, H W C image or latent.
 

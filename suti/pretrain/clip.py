@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
+from suti.hf.tokenizer import load_tokenizer
+from suti.hf.weights import save
 from suti.io.files import write_json
-from suti.io.weights import save
 from suti.models.clip import declare_clip
 from suti.nn.param import functional, init
 from suti.pretrain.augment import augment
@@ -26,7 +26,7 @@ from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import draw_pool
 from suti.pretrain.vocabulary import write_tokenizer
-from suti.text import load_tokenizer
+from suti.runtime import stage
 
 # B batch, L text tokens, D embedding width.
 

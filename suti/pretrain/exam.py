@@ -18,9 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
-from suti.backbone import load_backbone
-from suti.conditions import ask
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.evaluation.dreambench import templates_of
@@ -28,6 +25,9 @@ from suti.evaluation.scores import Scorer, load_scorer
 from suti.images import to_pm1, to_u8
 from suti.io.files import write_json
 from suti.nn.param import functional
+from suti.pipeline.backbone import load_backbone
+from suti.pipeline.conditioning import ask
+from suti.runtime import stage
 from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
 
 # N pictures, D embedding width, P pairs.

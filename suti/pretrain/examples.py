@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from suti import stage
 from suti.evaluation.scores import load_scorer
 from suti.io.records import write_examples
 from suti.pretrain.pictures import Pool, draw_pool
+from suti.runtime import stage
 from suti.schema import Example, content_key
 
 # N pictures of the pool, D embedding width.

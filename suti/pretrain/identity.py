@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
+from suti.hf.weights import save
 from suti.io.files import write_json
-from suti.io.weights import save
 from suti.models.dino import declare_dino
 from suti.nn.param import functional, init
 from suti.pretrain.augment import augment
@@ -28,6 +27,7 @@ from suti.pretrain.card import write_training
 from suti.pretrain.clip import preprocessing
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import draw_pool
+from suti.runtime import stage
 
 # B pictures in a batch, V views of a subject, D embedding width.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from suti.io.files import write_atomic
-from suti.stage import progress
+from suti.runtime.stage import progress
 from suti.world.dataset import (
   VERSION,
   Shot,

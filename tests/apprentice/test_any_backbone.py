@@ -7,10 +7,10 @@ import pytest
 from apprentice import train
 from apprentice.generate import generate
 from apprentice.model import load_apprentice
-from suti.backbone import load_backbone
 from suti.io.files import read_json
-from tests import tiny_pipelines
+from suti.pipeline.backbone import load_backbone
 from tests.apprentice import inputs
+from tests.pipeline import tiny_pipelines
 
 SITES = {"sdxl": r"transformer_blocks\.\d+$", "if1": r"attentions\.\d+$"}
 

@@ -10,8 +10,8 @@ from apprentice import evaluate
 from suti.evaluation.scores import Scorer
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.runtime.stage import stage
 from suti.schema import Candidate, Cluster, Prompt
-from suti.stage import stage
 from tests.apprentice import inputs
 
 # Pictures and texts that a scorer reads an angle from.

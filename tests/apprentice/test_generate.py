@@ -10,7 +10,7 @@ import pytest
 from apprentice import generate as drawing
 from apprentice.generate import generate, subject_text
 from apprentice.model import declare, load_apprentice, save_apprentice
-from suti.backbone import load_backbone
+from suti.pipeline.backbone import load_backbone
 from tests.apprentice import inputs
 
 SAMPLING = {

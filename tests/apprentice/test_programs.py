@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from apprentice import programs, sample, train
-from suti.backbone import describe_backbone
 from suti.parallel.mesh import flat_mesh, make_mesh
+from suti.pipeline.backbone import describe_backbone
 from tests.apprentice import inputs
 from tests.tiny import write_latent_backbone
 

@@ -2,7 +2,8 @@
 """What a workdir in a bucket costs: requests, by what Cloud Storage charges.
 
 Class A (writes, listings) is some ten times as dear as class B (reads);
-deletions are free. Counted on tests/bucket_server.py, which is asked the same.
+deletions are free. Counted on tests/io/bucket_server.py, which is asked the
+same.
 
   python -m tests.benchmarks.count_requests
 """
@@ -12,12 +13,12 @@ import os
 
 import jax.numpy as jnp
 
-from experts.live import read_lines
+from experts.farm.monitor import read_lines
 from suti.io.checkpoint import Checkpoints
-from suti.io.claims import Claims
 from suti.io.files import write_atomic
 from suti.io.paths import path_of
-from tests import bucket_server
+from suti.runtime.leases import Claims
+from tests.io import bucket_server
 
 CLASSES = {"GET listing": "A", "POST upload": "A", "PUT upload": "A"}
 

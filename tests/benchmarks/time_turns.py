@@ -18,8 +18,9 @@ import time
 
 import jax
 
-from experts import finetune, mine, prompts, tuning
-from suti import arguments
+from experts import finetune, mine, prompts
+from experts.farm import train_step
+from suti.config import flags
 from suti.io.files import read_json
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -38,7 +39,7 @@ FIELDS = {
 def main() -> None:
   """Prints one line for each way."""
   given = [f"--config.{name}={value}" for name, value in FIELDS.items()]
-  config = arguments.parse_config(
+  config = flags.parse_config(
     [
       f"--config={ROOT / 'configs/experts/lora_world.py'}",
       *given,
@@ -66,7 +67,7 @@ def main() -> None:
 def measure(config, workdir: pathlib.Path) -> str:
   """Runs the stage; returns a line."""
   times: list[float] = []
-  make_step = tuning.make_step
+  make_step = train_step.make_step
 
   def watched(*args):
     step = make_step(*args)
@@ -80,11 +81,11 @@ def measure(config, workdir: pathlib.Path) -> str:
 
     return step_and_look
 
-  tuning.make_step = watched
+  train_step.make_step = watched
   try:
     finetune.run(config, workdir)
   finally:
-    tuning.make_step = make_step
+    train_step.make_step = make_step
   seconds = time.monotonic() - times[0]
   records = [
     read_json(path)

@@ -2,7 +2,7 @@
 """`suti plan` on the devices of this machine, in the place of a slice's.
 
 What it compiles is what the stages run. That TPUs' compiler takes it is
-tests/parallel/test_aot.py's.
+tests/plan/test_aot.py's.
 """
 
 import importlib.util
@@ -13,13 +13,13 @@ import jax
 import pytest
 
 import apprentice.programs
-import experts.programs
+import experts.farm.programs
 from configs import quickstart
 from suti.cli import plan_stages, plan_table
-from suti.parallel import preflight
-from suti.parallel.chips import parse_topology
-from suti.parallel.estimate import Assumptions
-from suti.parallel.hlo import Costs
+from suti.plan import preflight
+from suti.plan.chips import parse_topology
+from suti.plan.estimate import Assumptions
+from suti.plan.hlo import Costs
 from tests.commands import error_of, start
 
 
@@ -223,13 +223,13 @@ def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
   Drawn later, those three are more as well, if each draws four pictures.
   """
   asked = []
-  make = experts.programs.sample
+  make = experts.farm.programs.sample
 
   def recorded(config, *args, **kw):
     asked.append(config.finetune.inner)
     return make(config, *args, **kw)
 
-  monkeypatch.setattr(experts.programs, "sample", recorded)
+  monkeypatch.setattr(experts.farm.programs, "sample", recorded)
   for num, pictures, inner in ((12, 1, "vmap"), (36, 1, "map"), (12, 4, "map")):
     for at_once in (True, False):
       planned(

@@ -14,11 +14,12 @@ import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experts import drawing, finetune, teacher, tuning
-from suti.backbone import Backbone, load_backbone
+from experts import finetune, teacher
+from experts.farm import sampling, train_step
+from suti.pipeline.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
-from tests.experts.loops import Loop
+from tests.experts.farm.loops import Loop
 
 # Fields that no program depends on.
 NO_PROGRAM = (
@@ -52,7 +53,7 @@ def clusters():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
   with pytest.MonkeyPatch.context() as patch:
-    for module, name in ((tuning, "make_step"), (drawing, "make_draw")):
+    for module, name in ((train_step, "make_step"), (sampling, "make_draw")):
       patch.setattr(module, name, _remember(getattr(module, name)))
     # So is opening a backbone: its text encoder is a program too.
     once = functools.lru_cache(load_backbone)

@@ -11,8 +11,8 @@ from configs.quickstart import get_config
 from experts.clusters import write_clusters
 from suti.evaluation.scores import Scorer
 from suti.io.records import write_lines
+from suti.runtime.stage import stage
 from suti.schema import Cluster, Prompt, content_key
-from suti.stage import stage
 from tests import tiny
 from tests.tiny import SIZE_PX
 

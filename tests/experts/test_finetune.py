@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experts import finetune, teacher, tuning, wave_files
-from experts.wave_checkpoints import WaveCheckpoints
-from experts.waves import make_waves, wave_data
-from suti import preemption
-from suti.backbone import load_backbone
+from experts import finetune, teacher
+from experts.farm import train_step, wave_files
+from experts.farm.wave_checkpoints import WaveCheckpoints
+from experts.farm.waves import make_waves, wave_data
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
 from suti.parallel.mesh import batch_sharding
+from suti.pipeline.backbone import load_backbone
+from suti.runtime import preemption
 from tests.experts import inputs
-from tests.experts.loops import (
+from tests.experts.farm.loops import (
   COLLECTIVE,
   NUM_STEPS,
   Loop,
@@ -256,13 +257,13 @@ def test_a_killed_run_ends_in_the_same_files(
   assert not (workdir / "experts/finetune/wave-00001.json").exists()
 
   steps = []
-  make_step = tuning.make_step
+  make_step = train_step.make_step
 
   def counted(*args):
     step = make_step(*args)
     return lambda *inputs: (steps.append(1), step(*inputs))[1]
 
-  monkeypatch.setattr(tuning, "make_step", counted)
+  monkeypatch.setattr(train_step, "make_step", counted)
   finetune.run(config, workdir)
   assert len(steps) == 2  # of the second wave's four
   for name in ("wave-00000", "wave-00001"):
@@ -278,7 +279,7 @@ def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
   config = config.copy_and_resolve_references().unlock()
   config.finetune.checkpoint_every = 100  # no checkpoint but the last
   inputs.write_stages(tmp_path, clusters)
-  make_step, steps = tuning.make_step, []
+  make_step, steps = train_step.make_step, []
 
   def counted(*args):
     step = make_step(*args)
@@ -291,7 +292,7 @@ def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
 
     return step_and_count
 
-  monkeypatch.setattr(tuning, "make_step", counted)
+  monkeypatch.setattr(train_step, "make_step", counted)
   with pytest.raises(preemption.TerminatedError), preemption.watched():
     finetune.run(config, tmp_path)
   folder = tmp_path / "experts/finetune"

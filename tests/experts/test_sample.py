@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from experts import drawing, finetune, sample, tuning, wave_files
+from experts import finetune, sample
+from experts.farm import sampling, train_step, wave_files
 from experts.prompts import read_prompts
-from suti.backbone import load_backbone
 from suti.io.files import read_json, write_json
+from suti.pipeline.backbone import load_backbone
 from tests.experts import inputs
 
 
@@ -74,7 +75,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
   config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
-  write = drawing.write_records
+  write = sampling.write_records
 
   def write_once(path, *args, **kw):
     if path.stem == "wave-00001":
@@ -82,7 +83,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
     return write(path, *args, **kw)
 
   with monkeypatch.context() as patch:
-    patch.setattr(drawing, "write_records", write_once)
+    patch.setattr(sampling, "write_records", write_once)
     with pytest.raises(KilledError):
       sample.run(config, workdir)
   assert [p.stem for p in weights.glob("*.safetensors")] == ["wave-00001"]
@@ -131,7 +132,7 @@ def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
 def differences(tuned, clusters, tmp_path_factory):
   """(workdir, config, bytes on the devices just before each wave begins)."""
   workdir = tmp_path_factory.mktemp("differences")
-  make_start, held = tuning.make_start, []
+  make_start, held = train_step.make_start, []
 
   def watched(*args, **kw):
     start = make_start(*args, **kw)
@@ -147,7 +148,7 @@ def differences(tuned, clusters, tmp_path_factory):
     return start_and_look
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tuning, "make_start", watched)
+    patch.setattr(train_step, "make_start", watched)
     config = tune_and_draw(tuned, clusters, workdir, keep="difference")
   return workdir, config, held
 
@@ -197,7 +198,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
   tuned, drawn, monkeypatch
 ):
   workdir = copy_of(tuned, "nan_picture")
-  make_draw = drawing.make_draw
+  make_draw = sampling.make_draw
 
   def spoiled(*args, **kw):
     draw = make_draw(*args, **kw)
@@ -209,7 +210,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
 
     return draw_and_spoil
 
-  monkeypatch.setattr(drawing, "make_draw", spoiled)
+  monkeypatch.setattr(sampling, "make_draw", spoiled)
   config = config_of(tuned, images_per_prompt=2, batch_size=3)
   summary = sample.run(config, workdir)
   names = [

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from experts import teacher
-from experts.waves import wave_data
-from suti.backbone import load_backbone
+from experts.farm.waves import wave_data
 from suti.diffusion import objective
-from suti.io.lora import save_lora
+from suti.hf.lora import save_lora
 from suti.nn.param import functional
-from tests import tiny_pipelines
+from suti.pipeline.backbone import load_backbone
 from tests.experts import inputs
 from tests.goldens.ours import published_layout
+from tests.pipeline import tiny_pipelines
 
 ORIGINALS = ((40, 24), (16, 61), (300, 300))
 ROWS = [0, 2, 1, 0]  # of the cluster's pictures: the batch

@@ -9,10 +9,10 @@ import pytest
 from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
 from configs.pretrain import text_to_image as base_config
-from suti.backbone import load_backbone
-from suti.codec import depth_to_space, space_to_depth
+from suti.hf.model import open_model
 from suti.io.files import read_json
-from suti.log import read_log
+from suti.pipeline.backbone import load_backbone
+from suti.pipeline.codec import depth_to_space, space_to_depth
 from suti.pretrain import (
   autoencoder,
   clip,
@@ -24,7 +24,7 @@ from suti.pretrain import (
 )
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
-from suti.published import open_model
+from suti.runtime.log import read_log
 
 
 def fake_rendering(patch):
