@@ -91,7 +91,7 @@ def run(config: Any, workdir: Path) -> dict:
     return current.done
   scenes = current.folder / "scenes.array_record"
   if not scenes.is_file():
-    write_records(scenes, draw_scenes(clusters, prompts), kind=Candidate)
+    write_records(scenes, render_scenes(clusters, prompts), kind=Candidate)
   sampled = workdir / "apprentice" / "sample"
   by_experts = workdir / BENCHMARK / "experts" / "sample"
   drawings = {
@@ -188,7 +188,7 @@ def summarise(
   return summary
 
 
-def draw_scenes(
+def render_scenes(
   clusters: Mapping[str, Cluster], prompts: Iterable[Prompt]
 ) -> list[Candidate]:
   """True pictures of subjects in their prompts' scenes.

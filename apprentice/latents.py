@@ -114,7 +114,7 @@ def encode_examples(
     pictures = new_pictures()
     with (part / "latents.bin").open("wb") as file:
       while block := list(islice(pictures, _BLOCK)):
-        x_BHWC = backbone.encode_pictures(block, at_once=_BLOCK)
+        x_BHWC = backbone.encode_pictures(block, batch_size=_BLOCK)
         file.write(x_BHWC.astype(np.float16).tobytes())
     write_json(
       part / _INDEX,

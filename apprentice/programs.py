@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from apprentice.fields import make_fields, pick
-from apprentice.generate import drawer, make_batch, weights
+from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.latents import are_kept
 from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
@@ -75,7 +75,7 @@ def train(
       ),
     ),
     num_parameters=sum(p.size for p in apprentice.spec.values()),
-    at_once=num,
+    batch_size=num,
     calls=section.num_steps,
   )
 
@@ -121,7 +121,7 @@ def sample(
     * section.images_per_prompt
   )
   return Program(
-    function=jax.jit(drawer(apprentice, section)),
+    function=jax.jit(make_sample_fn(apprentice, section)),
     arguments=(
       described(shapes(apprentice.spec), whole),
       described(backbone.codec.params, whole),
@@ -131,6 +131,6 @@ def sample(
       described(weights(section), whole),
     ),
     num_parameters=sum(p.size for p in apprentice.spec.values()),
-    at_once=num,
+    batch_size=num,
     calls=-(-pictures // num),
   )

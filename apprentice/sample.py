@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from apprentice.generate import drawer, make_batch, weights
+from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.model import Apprentice, load_apprentice
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
@@ -235,7 +235,7 @@ class _Drawer:
     )
     if self._compiled is None:
       start = time.monotonic()
-      draw = jax.jit(drawer(self._system, self._sampling))
+      draw = jax.jit(make_sample_fn(self._system, self._sampling))
       self._compiled = draw.lower(*arguments).compile()
       self.compile += time.monotonic() - start
     start = time.monotonic()

@@ -11,7 +11,8 @@ them (`experts.farm.work_queue`), leaves its weights and a record of its experts
 (`experts.farm.wave_files`), and goes on from its last checkpoint if its worker
 dies.
 
-With `config.finetune.draw_at_once` a wave's candidates are drawn here as well,
+With `config.finetune.sample_after_tuning` a wave's candidates are drawn here as
+well,
 while its weights are on the devices: the files of `experts.sample`, byte for
 byte. What is drawn with is what `config.finetune.keep` would keep.
 """
@@ -29,8 +30,8 @@ from safetensors import SafetensorError
 from experts import sample
 from experts.clusters import read_clusters, readable
 from experts.farm import capacity, sampling, train_step
-from experts.farm.monitor import Live
-from experts.farm.slots import Turns
+from experts.farm.monitor import Monitor
+from experts.farm.slots import Slots
 from experts.farm.wave_checkpoints import WaveCheckpoints
 from experts.farm.wave_files import (
   as_kept,
@@ -41,7 +42,7 @@ from experts.farm.wave_files import (
   write_wave,
 )
 from experts.farm.waves import PICTURES, make_waves, wave_data
-from experts.farm.work_queue import Claim, Work, work
+from experts.farm.work_queue import Lease, Work, work
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
 from suti.hf.find import find_model
@@ -59,7 +60,7 @@ def run(config, workdir: Path) -> dict:
   # These change nothing of what is written, but for when, and what stays.
   free = (
     "checkpoint_every",
-    "draw_at_once",
+    "sample_after_tuning",
     "grace_s",
     "keep",
     "lease_s",
@@ -122,15 +123,17 @@ def run(config, workdir: Path) -> dict:
     keys,
     experts_per_wave=tune.experts_per_wave,
     num_devices=mesh.size,
-    turns=tune.turns,
+    experts_per_slot=tune.experts_per_slot,
     limit=tune.get("num_clusters"),
   )
-  most_steps = tune.num_steps * tune.turns  # of a wave, if none stops early
+  most_steps = (
+    tune.num_steps * tune.experts_per_slot
+  )  # of a wave, if none stops early
 
   draw = None
-  if tune.draw_at_once:
+  if tune.sample_after_tuning:
     drawn = sample.open_stage(config, workdir, during="experts/finetune")
-    draw = sampling.make_draw_wave(
+    draw = sampling.make_sample_wave(
       teacher,
       apply,
       backbone,
@@ -146,10 +149,10 @@ def run(config, workdir: Path) -> dict:
   compiled = False
 
   # A function, so that what a wave had on the devices goes with it.
-  def work_on(claim: Claim, farm: Work, live: Live) -> None:
+  def work_on(lease: Lease, farm: Work, monitor: Monitor) -> None:
     nonlocal compiled
     # --- 6 Start or resume ----------------------------------------------------
-    wave = by_name[claim.name]
+    wave = by_name[lease.name]
     found, damaged = readable(clusters, wave.keys)
     # The rows of those that cannot be read are filled with a neighbour's.
     data_E = found and wave_data(
@@ -167,28 +170,28 @@ def run(config, workdir: Path) -> dict:
     with WaveCheckpoints(
       folder / "checkpoints", wave, worker=farm.worker
     ) as checkpoints:
-      state = checkpoints.restore(describe_start(num_experts=wave.num_places))
+      state = checkpoints.restore(describe_start(num_experts=wave.num_slots))
       if state is None:
-        state = start(wave.num_places)
+        state = start(wave.num_slots)
       lost = [n for n, key in enumerate(wave.keys) if key in damaged]
       if lost:
         state = train_step.fail(state, np.isin(state["number_E"], lost))
-      turns = Turns(
+      slots = Slots(
         wave, checkpoints.folder, restart=restart, base=trainable, absent=lost
       )
       first = int(state["step"])
-      live.begin(wave, first)
+      monitor.begin(wave, first)
 
       # --- 7 Loop -------------------------------------------------------------
       seconds = []  # of a step of an expert, once the program is compiled
       looked, began = first, time.monotonic()
       given_up = False
       data = found and data_of(state)
-      _, done_P = train_step.look(state, num=wave.num_live)
-      over = not found or turns.are_over(state, done_P)
+      _, done_P = train_step.sync_metrics(state, num=wave.num_active)
+      over = not found or slots.are_over(state, done_P)
       # Save, then step: a checkpoint of step n holds the losses before n.
       for step in itertools.count(first):
-        if over or (given_up := claim.lost):
+        if over or (given_up := lease.lost):
           break
         stop = farm.stop.is_set()
         if step > first and (stop or step % tune.checkpoint_every == 0):
@@ -201,31 +204,33 @@ def run(config, workdir: Path) -> dict:
         is_due = done % tune.log_every == 0 or done == tune.num_steps
         if compiled and not is_due:
           continue
-        loss, done_P = train_step.look(state, num=wave.num_live)
+        loss, done_P = train_step.sync_metrics(state, num=wave.num_active)
         now = time.monotonic()
         if compiled:
           num = (done - looked) * len(wave.keys)
           seconds.append((now - began) / num)
-        live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
+        monitor.record(
+          done, loss=loss, seconds=seconds[-1] if compiled else None
+        )
         looked, began, compiled = done, now, True
         # At due steps alone: a worker that goes on does as one that went on.
-        refilled = turns.refill(state, done_P) if is_due else None
+        refilled = slots.refill(state, done_P) if is_due else None
         if refilled is not None:
           state, data = refilled, data_of(refilled)
         else:
-          over = turns.are_over(state, done_P)
+          over = slots.are_over(state, done_P)
 
       # --- 8 Finish -----------------------------------------------------------
       if found and not given_up and (given_up := farm.stop.is_set()):
         checkpoints.save(int(state["step"]), state)
-      if given_up or not farm.may_write(claim):
+      if given_up or not farm.may_write(lease):
         return
-      results = turns.results(state)
+      results = slots.results(state)
       record = describe(wave, results, teacher=tune.teacher, damaged=damaged)
       del data  # Its room, and most of the state's, is needed to draw.
       kept: list[dict[str, np.ndarray]] = []
       groups = as_kept(
-        turns.groups(state, each),
+        slots.groups(state, each),
         trainable,
         is_difference=is_difference,
         kept=None if tune.keep == "nothing" and draw is not None else kept,
@@ -234,13 +239,13 @@ def run(config, workdir: Path) -> dict:
         draw(groups, wave.name, record["experts"], drawn.folder)
       for _ in groups:  # those that nobody has drawn with
         pass
-      if farm.may_write(claim):
+      if farm.may_write(lease):
         write_times(folder, wave.name, seconds)
         write_wave(
           folder, wave, record, params=kept, is_difference=is_difference
         )
         checkpoints.remove()
-        live.end()
+        monitor.end()
 
   with (
     work(
@@ -250,19 +255,19 @@ def run(config, workdir: Path) -> dict:
       lease_s=tune.lease_s,
       grace_s=tune.grace_s,
     ) as farm,
-    Live(
+    Monitor(
       folder,
       farm,
       waves=waves,
       config=capacity.with_fields(tune, num_steps=most_steps),
-    ) as live,
+    ) as monitor,
   ):
-    for claim in farm:
+    for lease in farm:
       try:
-        work_on(claim, farm, live)
+        work_on(lease, farm, monitor)
       except (FileNotFoundError, SafetensorError):
         # Who took a wave over removes its checkpoints when it is done.
-        if farm.may_write(claim):
+        if farm.may_write(lease):
           raise
 
   summary = summarise(folder, waves)

@@ -23,7 +23,7 @@ import jax
 
 from experts.farm import capacity, sampling
 from experts.farm.wave_files import in_groups, load_wave, median_time
-from experts.farm.waves import count_places
+from experts.farm.waves import count_slots
 from experts.farm.work_queue import finished, work
 from experts.teacher import declare, find, open_backbone
 from suti.io.files import read_json
@@ -84,7 +84,7 @@ def run(config, workdir: Path) -> dict:
   if current.done is not None:
     return current.done
   if left:
-    _draw_waves(config, workdir, names, folder=current.folder)
+    _sample_waves(config, workdir, names, folder=current.folder)
 
   records = [read_json(current.folder / f"{name}.json") for name in names]
   lost = [
@@ -102,7 +102,7 @@ def run(config, workdir: Path) -> dict:
   return current.finish(summary)
 
 
-def _draw_waves(
+def _sample_waves(
   config, workdir: Path, names: Sequence[str], *, folder: Path
 ) -> None:
   """Draws what nobody has drawn, with weights from the disk."""
@@ -120,21 +120,21 @@ def _draw_waves(
   }
   # As many at a time as were tuned at a time; every wave is filled up, so that
   # one program draws them all.
-  _, places = count_places(
+  _, slots = count_slots(
     max(map(len, experts.values())),
     experts_per_wave=capacity.wave_size(config.finetune, weights),
     num_devices=mesh.size,
-    turns=config.finetune.turns,
+    experts_per_slot=config.finetune.experts_per_slot,
   )
-  inner = capacity.settle_drawing(
+  inner = capacity.settle_sampling(
     config.finetune,
     mesh,
     bytes_at=capacity.make_bytes_at(config, shapes, mesh, tuned=True),
     shared=(frozen, backbone.codec.params),
-    num=places // mesh.size,
+    num=slots // mesh.size,
     folder=weights,
   )
-  draw = sampling.make_draw_wave(
+  draw = sampling.make_sample_wave(
     teacher,
     apply,
     backbone,
@@ -151,10 +151,10 @@ def _draw_waves(
     lease_s=config.finetune.lease_s,
     grace_s=config.finetune.grace_s,
   ) as farm:
-    for claim in farm:
-      name = claim.name
+    for lease in farm:
+      name = lease.name
       params = load_wave(weights / f"{name}.safetensors", trainable)
-      groups = in_groups(params, size=places, sharding=batch_sharding(mesh))
+      groups = in_groups(params, size=slots, sharding=batch_sharding(mesh))
       draw(groups, name, experts[name], folder)
       if config.finetune.keep == "nothing":
         (weights / f"{name}.safetensors").unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from experts.farm.waves import make_waves, wave_data
 from suti.nn.param import functional
 from suti.parallel.mesh import batch_sharding, flat_mesh
 from suti.pipeline.backbone import load_backbone
-from suti.pipeline.conditioning import ask
+from suti.pipeline.conditioning import apply_denoiser
 from suti.schema import Prompt
 from tests import tiny
 from tests.experts import inputs
@@ -142,7 +142,9 @@ def test_before_the_first_step_it_is_the_base(tuned):
 
   @jax.jit
   def both(params):
-    return ask(tuned.apply, params, *asked), ask(base, params, *asked)
+    return apply_denoiser(tuned.apply, params, *asked), apply_denoiser(
+      base, params, *asked
+    )
 
   ours, bases = both(tuned.frozen | tuned.trainable)
   np.testing.assert_allclose(ours, bases, atol=1e-6)
@@ -165,12 +167,14 @@ def test_its_loss_falls(tuned):
   rows_B = np.arange(48) % arrays["num"][0]
   batch = {
     "x_BHWC": arrays["x_KHWC"][0][rows_B],
-    "told": {name: x_EK[0][rows_B] for name, x_EK in arrays["told"].items()},
+    "conditioning": {
+      name: x_EK[0][rows_B] for name, x_EK in arrays["conditioning"].items()
+    },
   }
 
   @jax.jit
   def loss_of(params):
-    return tuned.found.fit(
+    return tuned.found.loss(
       tuned.apply,
       tuned.backbone,
       tuned.frozen | params,
@@ -202,9 +206,9 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
   ]
   asked = list(sampling.rows_of(prompts, num=1).values())
   request = sampling.make_request(
-    asked, tuned.backbone, places=range(3), num_experts=1
+    asked, tuned.backbone, slots=range(3), num_experts=1
   )
-  draw = sampling.make_draw(
+  draw = sampling.make_sample(
     tuned.found,
     tuned.apply,
     tuned.backbone,

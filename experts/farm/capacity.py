@@ -22,7 +22,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from experts.farm import programs
-from experts.farm.waves import count_places
+from experts.farm.waves import count_slots
 from suti.io.files import create_json, read_json
 from suti.pipeline.backbone import Backbone
 from suti.plan.memory import SHARE, array_bytes, fit_size, free_bytes
@@ -130,13 +130,13 @@ def choose(
     return size, tune.inner
   if began is not None and began["inner"] == "map":
     return size, "map"
-  _, places = count_places(
+  _, slots = count_slots(
     num_clusters,
     experts_per_wave=size,
     num_devices=mesh.size,
-    turns=tune.turns,
+    experts_per_slot=tune.experts_per_slot,
   )
-  each = max(1, places // mesh.size)
+  each = max(1, slots // mesh.size)
   fits = bytes_at(with_fields(tune, inner="vmap"), each) <= room
   return size, "vmap" if fits else "map"
 
@@ -144,12 +144,12 @@ def choose(
 def _wave_size(tune, mesh, bytes_at, room, num_clusters) -> int:
   if tune.experts_per_device != "auto":
     if tune.experts_per_device:
-      return int(tune.experts_per_device) * mesh.size * tune.turns
+      return int(tune.experts_per_device) * mesh.size * tune.experts_per_slot
     return tune.experts_per_wave
   tune = with_fields(tune, inner="map" if tune.inner == "map" else "vmap")
   most = -(-num_clusters // mesh.size)
   each = fit_size(lambda num: bytes_at(tune, num), room, most=most)
-  return each * mesh.size * tune.turns
+  return each * mesh.size * tune.experts_per_slot
 
 
 def wave_size(tune, folder: Path) -> int:
@@ -164,7 +164,7 @@ def wave_size(tune, folder: Path) -> int:
   return read_json(folder / _RECORD)["experts_per_wave"]
 
 
-def settle_drawing(
+def settle_sampling(
   tune, mesh: Mesh, *, bytes_at: BytesAt, shared: Any, num: int, folder: Path
 ) -> str:
   """Decides how experts are drawn with that are on the disk: "vmap" or "map".
@@ -179,18 +179,18 @@ def settle_drawing(
   if began == "auto":
     began = read_json(folder / _RECORD)["inner"]
   room = room_of(mesh, shared)
-  inner = choose_drawing(tune, began, bytes_at=bytes_at, room=room, num=num)
+  inner = choose_sampling(tune, began, bytes_at=bytes_at, room=room, num=num)
   _tell_change(began, inner)
   return inner
 
 
-def choose_drawing(
+def choose_sampling(
   tune, inner: str, *, bytes_at: BytesAt, room: int, num: int
 ) -> str:
   """How experts are drawn with that are on the disk.
 
   Args:
-    tune, bytes_at, num: of `settle_drawing`.
+    tune, bytes_at, num: of `settle_sampling`.
     inner: how they were tuned, "vmap" or "map".
     room: bytes that a device has for it.
   """
@@ -258,7 +258,7 @@ def make_bytes_at(
       needs += [bytes_of(programs.finetune) + beside]
       if tune.keep == "difference":
         needs += [bytes_of(programs.keep) + beside]
-    if tuned or tune.draw_at_once:
+    if tuned or tune.sample_after_tuning:
       needs += [bytes_of(programs.sample)]
     return max(needs)
 

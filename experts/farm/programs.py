@@ -67,7 +67,7 @@ def finetune(
       described(data, batch_sharding(mesh)),
     ),
     num_parameters=_count(trainable) + _count(frozen),
-    at_once=num,
+    batch_size=num,
     subjects=num,
     calls=tune.num_steps,
   )
@@ -82,17 +82,17 @@ def sample(
   """
   teacher = find(config.finetune.teacher)
   apply, trainable, frozen = _declare(teacher, backbone, config)
-  num, at_once = per_device * mesh.size, config.sample.batch_size
+  num, batch_size = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
   rows = [[sampling.Row(prompt=prompt, seed=0)]]
   request = sampling.make_request(
-    rows, backbone, places=range(at_once), num_experts=1
+    rows, backbone, slots=range(batch_size), num_experts=1
   )
   request = jax.tree.map(lambda x: x[0], request)
   drawn = config.prompts.num_per_cluster * config.sample.images_per_prompt
   each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(
-    function=sampling.make_draw(
+    function=sampling.make_sample(
       teacher, apply, backbone, config, mesh, inner=config.finetune.inner
     ),
     arguments=(
@@ -103,9 +103,9 @@ def sample(
       described(many(request, num), each),
     ),
     num_parameters=_count(trainable) + _count(frozen),
-    at_once=num * at_once,
+    batch_size=num * batch_size,
     subjects=num,
-    calls=-(-drawn // at_once),
+    calls=-(-drawn // batch_size),
   )
 
 
@@ -124,7 +124,7 @@ def keep(
     function=wave_files.difference,
     arguments=(described(experts, batch_sharding(mesh)), base),
     num_parameters=_count(trainable) + _count(frozen),
-    at_once=num,
+    batch_size=num,
     subjects=num,
   )
 
@@ -149,7 +149,7 @@ def judge(config: Any, folder: Path, mesh: Mesh) -> Program:
     function=image_encoder(model),
     arguments=described((params, pixels_BHWC), replicated(mesh)),
     num_parameters=_count(params),
-    at_once=ROWS,
+    batch_size=ROWS,
     subjects=ROWS / pictures,
   )
 

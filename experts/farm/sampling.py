@@ -57,7 +57,7 @@ def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
   return rows
 
 
-def make_draw_wave(
+def make_sample_wave(
   teacher: Teacher,
   apply,
   backbone: Backbone,
@@ -76,12 +76,12 @@ def make_draw_wave(
   `experts.sample`. `inner` is that of `map_experts`.
   """
   vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
-  draw = make_draw(teacher, apply, backbone, config, mesh, inner=inner)
+  draw = make_sample(teacher, apply, backbone, config, mesh, inner=inner)
   null = backbone.null_text()
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
 
-  def draw_group(params, asked, seconds) -> Iterator[tuple[int, np.ndarray]]:
+  def sample_group(params, asked, seconds) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (expert of the group, some of its pictures) of those asked for."""
     nonlocal compiled
     (num_experts,) = {len(x) for x in params.values()}
@@ -90,7 +90,7 @@ def make_draw_wave(
       request = make_request(
         asked,
         backbone,
-        places=range(start, start + config.sample.batch_size),
+        slots=range(start, start + config.sample.batch_size),
         num_experts=num_experts,
       )
       images = np.asarray(draw(frozen, null, vae_params, params, request))
@@ -104,7 +104,7 @@ def make_draw_wave(
       compiled = True
       yield from enumerate(drawn)
 
-  def draw_wave(groups, name: str, experts, folder: Path) -> None:
+  def sample_wave(groups, name: str, experts, folder: Path) -> None:
     asked = [rows[expert["cluster"]] for expert in experts]
     pictures: list[list[np.ndarray]] = [[] for _ in asked]
     spoiled: set[int] = set()
@@ -114,7 +114,7 @@ def make_draw_wave(
     first = 0
     for params in groups:
       (num,) = {len(x) for x in params.values()}
-      for i, drawn in draw_group(params, asked[first : first + num], seconds):
+      for i, drawn in sample_group(params, asked[first : first + num], seconds):
         if np.isfinite(drawn).all():
           pictures[first + i].extend(to_u8(drawn))
         else:
@@ -144,7 +144,7 @@ def make_draw_wave(
       {"candidates": num_candidates, "quarantined": quarantined},
     )
 
-  return draw_wave
+  return sample_wave
 
 
 def candidate_of(
@@ -163,7 +163,7 @@ def candidate_of(
   )
 
 
-def make_draw(
+def make_sample(
   teacher: Teacher, apply, backbone: Backbone, config, mesh: Mesh, *, inner: str
 ) -> Callable[..., jax.Array]:
   """Makes the compiled program; returns it.
@@ -173,14 +173,14 @@ def make_draw(
   are its autoencoder's; params and request lead with E.
   """
 
-  def draw_expert(shared, params, request):
+  def sample_expert(shared, params, request):
     frozen, null = shared
     keys_B = row_keys(jax.random.key(config.seed), request["seeds_B"])
-    return teacher.propose(
+    return teacher.sample(
       apply,
       backbone,
       frozen | params,
-      {"told": request["told"], "null": null},
+      {"conditioning": request["conditioning"], "null": null},
       keys_B,
       config.sample,
     )
@@ -190,23 +190,23 @@ def make_draw(
     images_NHWC = decode_in_parts(backbone.codec, vae_params, x_NHWC)
     return images_NHWC.reshape(*x_EBHWC.shape[:2], *images_NHWC.shape[1:])
 
-  draw_all = map_experts(draw_expert, mesh, inner=inner)
+  draw_all = map_experts(sample_expert, mesh, inner=inner)
   # Once for all experts of a device: what an autoencoder holds of a picture is
   # many times the picture, and no expert changes it.
   decode_all = map_devices(decode, mesh)
 
-  def draw_wave(frozen, null, vae_params, params, request):
+  def sample_wave(frozen, null, vae_params, params, request):
     x_EBHWC = draw_all((frozen, null), params, request)
     return decode_all(vae_params, x_EBHWC)
 
-  return jax.jit(draw_wave)
+  return jax.jit(sample_wave)
 
 
 def make_request(
   asked: Sequence[Sequence[Row]],
   backbone: Backbone,
   *,
-  places: range,
+  slots: range,
   num_experts: int,
 ) -> dict[str, Any]:
   """Some rows of each expert as arrays.
@@ -217,16 +217,18 @@ def make_request(
     places: B of them; past an expert's last row, that row is drawn again.
     num_experts: E; the last real expert is repeated.
 
-  Returns: `seeds_B` and `told` (see `suti.pipeline.conditioning`), with E in
-  front.
+  Returns: `seeds_B` and `conditioning` (see `suti.pipeline.conditioning`), with
+  E in front.
   """
-  block = [[rows[min(i, len(rows) - 1)] for i in places] for rows in asked]
+  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in asked]
   block += block[-1:] * (num_experts - len(block))
-  told = backbone.encode_text(
+  conditioning = backbone.encode_text(
     [row.prompt.prompt for rows in block for row in rows]
   )
-  shape = (len(block), len(places))
+  shape = (len(block), len(slots))
   return {
     "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
-    "told": {n: x.reshape(*shape, *x.shape[1:]) for n, x in told.items()},
+    "conditioning": {
+      n: x.reshape(*shape, *x.shape[1:]) for n, x in conditioning.items()
+    },
   }

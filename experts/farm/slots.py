@@ -3,7 +3,8 @@
 
 Experts that stop by their own loss (`config.finetune.stop_window`) take unequal
 numbers of steps, and a place whose expert is done would stand empty until the
-last one is. With `config.finetune.turns` above 1 a wave has that many times
+last one is. With `config.finetune.experts_per_slot` above 1 a wave has that
+many times
 more experts than places: who is done leaves its place to the next, and for the
 end of the wave a file among its checkpoints:
 
@@ -36,7 +37,7 @@ Arrays = dict[str, np.ndarray]
 _RESULTS = ("step_E", "failed_E", "loss_ET")
 
 
-class Turns:
+class Slots:
   """Whose turn it is in a wave."""
 
   def __init__(
@@ -76,7 +77,7 @@ class Turns:
       or no place is free.
     """
     number_P = np.array(state["number_E"])
-    free = np.flatnonzero(done_P[: self._wave.num_live])
+    free = np.flatnonzero(done_P[: self._wave.num_active])
     new = dict(zip(free.tolist(), self._waiting(number_P), strict=False))
     if not new:
       return None
@@ -90,7 +91,7 @@ class Turns:
 
     Arguments are those of `refill`.
     """
-    done = done_P[: self._wave.num_live].all()
+    done = done_P[: self._wave.num_active].all()
     return bool(done) and not self._waiting(np.asarray(state["number_E"]))
 
   def results(self, state: dict[str, Any]) -> Arrays:
@@ -100,7 +101,7 @@ class Turns:
     """
     if self._in_place():
       return {name: np.asarray(state[name]) for name in _RESULTS}
-    self._keep(state, range(self._wave.num_live))
+    self._keep(state, range(self._wave.num_active))
     for number in self._absent - self._kept:
       self._write(number, self._untouched(state))
     rows = [self._read(number) for number in range(len(self._wave.keys))]
@@ -126,9 +127,9 @@ class Turns:
       yield held.pop()
       return
     held.clear()
-    num, places = len(self._wave.keys), self._wave.num_places
-    for first in range(0, num, places):
-      numbers = np.minimum(np.arange(first, first + places), num - 1)
+    num, slots = len(self._wave.keys), self._wave.num_slots
+    for first in range(0, num, slots):
+      numbers = np.minimum(np.arange(first, first + slots), num - 1)
       rows = [self._read(number) for number in numbers.tolist()]
       yield jax.device_put(
         {
@@ -140,20 +141,20 @@ class Turns:
 
   def _waiting(self, number_P: np.ndarray) -> list[int]:
     """Experts that had no turn, and before them those whose file is lost."""
-    held = set(number_P[: self._wave.num_live].tolist())
+    held = set(number_P[: self._wave.num_active].tolist())
     reached = max(held) + 1
     lost = sorted(set(range(reached)) - held - self._kept)
     waiting = [*lost, *range(reached, len(self._wave.keys))]
     return [number for number in waiting if number not in self._absent]
 
-  def _keep(self, state: dict[str, Any], places: Iterable[int]) -> None:
-    """Writes the experts of some places."""
+  def _keep(self, state: dict[str, Any], slots: Iterable[int]) -> None:
+    """Writes the experts of some slots."""
     number_P = np.asarray(state["number_E"])
-    for place in places:
+    for slot in slots:
       self._write(
-        int(number_P[place]),
-        {name: _row(state[name], place) for name in _RESULTS}
-        | {f"params.{n}": _row(x, place) for n, x in state["params"].items()},
+        int(number_P[slot]),
+        {name: _row(state[name], slot) for name in _RESULTS}
+        | {f"params.{n}": _row(x, slot) for n, x in state["params"].items()},
       )
 
   def _untouched(self, state: dict[str, Any]) -> Arrays:
@@ -181,13 +182,13 @@ class Turns:
 
   def _in_place(self) -> bool:
     """Whether every expert has a place of its own, in the wave's order."""
-    return len(self._wave.keys) <= self._wave.num_live
+    return len(self._wave.keys) <= self._wave.num_active
 
 
-def _row(x: jax.Array, place: int) -> np.ndarray:
-  """A place's part of an array, from the device that holds it."""
+def _row(x: jax.Array, slot: int) -> np.ndarray:
+  """A slot's part of an array, from the device that holds it."""
   for shard in x.addressable_shards:
     start = shard.index[0].start or 0
-    if start <= place < start + len(shard.data):
-      return np.array(np.asarray(shard.data)[place - start])
-  raise AssertionError(f"no device here holds place {place}")
+    if start <= slot < start + len(shard.data):
+      return np.array(np.asarray(shard.data)[slot - start])
+  raise AssertionError(f"no device here holds slot {slot}")

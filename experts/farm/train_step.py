@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 from experts.farm.waves import map_experts
 from experts.teacher import Teacher
 from suti.nn.param import cast
-from suti.nn.rounding import round_by_chance
+from suti.nn.rounding import stochastic_round
 from suti.parallel.mesh import batch_sharding, described, replicated
 from suti.pipeline.backbone import Backbone
 
@@ -181,7 +181,7 @@ def make_step(
   teacher: Teacher, apply, backbone: Backbone, tx, mesh: Mesh, config
 ) -> Callable[..., dict[str, Any]]:
   """Makes the compiled step of a wave: (state, frozen, data) -> state."""
-  fit = teacher.fit
+  fit = teacher.loss
   assert fit is not None, "a teacher without fit has nothing to tune"
 
   def step_expert(frozen, expert, data):
@@ -191,7 +191,9 @@ def make_step(
     rows_B = jax.random.randint(pick_key, (config.batch_size,), 0, data["num"])
     batch = {
       "x_BHWC": data["x_KHWC"][rows_B],
-      "told": jax.tree.map(lambda x_K: x_K[rows_B], data["told"]),
+      "conditioning": jax.tree.map(
+        lambda x_K: x_K[rows_B], data["conditioning"]
+      ),
     }
 
     def loss_of(params):
@@ -234,7 +236,9 @@ def make_step(
   return jax.jit(step_wave, donate_argnums=0)
 
 
-def look(state: dict[str, Any], *, num: int) -> tuple[float, np.ndarray]:
+def sync_metrics(
+  state: dict[str, Any], *, num: int
+) -> tuple[float, np.ndarray]:
   """Waits for the devices.
 
   Args:
@@ -260,7 +264,7 @@ def _narrow(params: Any, config, key: jax.Array) -> Params:
     return params
   keys = jax.random.split(key, len(params))
   return {
-    name: round_by_chance(params[name], key)
+    name: stochastic_round(params[name], key)
     for name, key in zip(sorted(params), keys, strict=True)
   }
 

@@ -41,15 +41,15 @@ class Wave:
   Attributes:
     index: its place, from 0.
     keys: its clusters.
-    num_live: places that experts take, the first ones; where they are fewer
+    num_active: places that experts take, the first ones; where they are fewer
       than experts, these take turns (`experts.farm.slots`).
-    num_places: with those that are filled up.
+    num_slots: with those that are filled up.
   """
 
   index: int
   keys: tuple[str, ...]
-  num_live: int
-  num_places: int
+  num_active: int
+  num_slots: int
 
   @property
   def name(self) -> str:
@@ -62,7 +62,7 @@ def make_waves(
   *,
   experts_per_wave: int,
   num_devices: int,
-  turns: int = 1,
+  experts_per_slot: int = 1,
   limit: int | None = None,
 ) -> list[Wave]:
   """Divides clusters into waves.
@@ -70,48 +70,52 @@ def make_waves(
   Args:
     keys: keys of clusters, in any order.
     experts_per_wave: clusters of a wave; the last has fewer.
-    num_devices: of `count_places`.
-    turns: of `count_places`.
+    num_devices: of `count_slots`.
+    experts_per_slot: of `count_slots`.
     limit: how many clusters at most, the first in the order of their keys; None
       or 0 takes them all.
 
-  Returns: the waves, all of as many places. Which clusters share one depends on
+  Returns: the waves, all of as many slots. Which clusters share one depends on
     nothing but their keys and `experts_per_wave`.
   """
   ordered = sorted(set(keys))[: limit or None]
-  live, places = count_places(
+  active, slots = count_slots(
     len(ordered),
     experts_per_wave=experts_per_wave,
     num_devices=num_devices,
-    turns=turns,
+    experts_per_slot=experts_per_slot,
   )
   return [
     Wave(
       index=index,
       keys=tuple(ordered[start : start + experts_per_wave]),
-      num_live=min(live, len(ordered) - start),
-      num_places=places,
+      num_active=min(active, len(ordered) - start),
+      num_slots=slots,
     )
     for index, start in enumerate(range(0, len(ordered), experts_per_wave))
   ]
 
 
-def count_places(
-  num_experts: int, *, experts_per_wave: int, num_devices: int, turns: int
+def count_slots(
+  num_experts: int,
+  *,
+  experts_per_wave: int,
+  num_devices: int,
+  experts_per_slot: int,
 ) -> tuple[int, int]:
-  """Places of a wave.
+  """Slots of a wave: experts that are trained together.
 
   Args:
     num_experts: of all waves.
     experts_per_wave: clusters of a wave; the last has fewer.
-    num_devices: each of them gets as many places.
-    turns: how many experts of a wave there are for each place.
+    num_devices: each of them gets as many slots.
+    experts_per_slot: how many experts of a wave there are for each slot.
 
-  Returns: places that experts take, whatever the devices, and with those that
-    are filled up.
+  Returns: slots that experts take, whatever the devices, and all slots, those
+    that only pad the wave included.
   """
-  live = min(-(-experts_per_wave // turns), num_experts)
-  return live, -(-live // num_devices) * num_devices
+  active = min(-(-experts_per_wave // experts_per_slot), num_experts)
+  return active, -(-active // num_devices) * num_devices
 
 
 def wave_data(
@@ -129,7 +133,7 @@ def wave_data(
     num_pictures: K; clusters with fewer are filled up with rows never drawn.
     seed: of the config; an expert's key is of it and its cluster's key.
 
-  Returns: `x_KHWC`, `told` (what the net is told of each,
+  Returns: `x_KHWC`, `conditioning` (what the net is told of each,
   `suti.pipeline.conditioning`),
     `num` (pictures there are) and `key` of each expert, with E in front.
   """
@@ -148,10 +152,12 @@ def wave_data(
     _check_size(cluster, backbone)
     keys.append(jax.random.key_data(expert_key(seed, cluster.key)))
   x_XHWC = backbone.encode_pictures(images)
-  told = backbone.encode_text(captions, sizes_BI=np.concatenate(sizes))
+  conditioning = backbone.encode_text(
+    captions, time_ids_BI=np.concatenate(sizes)
+  )
   return {
     "x_KHWC": x_XHWC[rows_EK],
-    "told": {name: x_X[rows_EK] for name, x_X in told.items()},
+    "conditioning": {name: x_X[rows_EK] for name, x_X in conditioning.items()},
     "num": np.asarray(num_E, np.int32),
     "key": np.stack(keys),
   }
@@ -177,13 +183,14 @@ def describe_wave(
     backbone: opened, or described.
     num_experts, num_pictures: E and K.
   """
-  told = backbone.encode_text([""])
+  conditioning = backbone.encode_text([""])
   leaves = {
     "x_KHWC": ((num_pictures, *backbone.latent_shape), np.float32),
     "num": ((), np.int32),
     "key": ((2,), np.uint32),
-    "told": {
-      n: ((num_pictures, *x.shape[1:]), x.dtype) for n, x in told.items()
+    "conditioning": {
+      n: ((num_pictures, *x.shape[1:]), x.dtype)
+      for n, x in conditioning.items()
     },
   }
   return jax.tree.map(

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 import apprentice.programs
 import experts.farm.programs
 from experts.farm import capacity
-from experts.farm.waves import count_places
+from experts.farm.waves import count_slots
 from suti.parallel.mesh import check_batch, flat_mesh, make_mesh, num_hosts
 from suti.pipeline.backbone import Backbone
 from suti.plan import preflight
@@ -154,14 +154,14 @@ def _choose_wave(here: Setting) -> tuple[Any, str, int, int]:
     num_clusters=here.num_subjects,
   )
   # Of a size of 0, where not one fits, one is planned, to say what it needs.
-  _, places = count_places(
+  _, slots = count_slots(
     here.num_subjects,
     experts_per_wave=max(1, size),
     num_devices=here.host.size,
-    turns=tune.turns,
+    experts_per_slot=tune.experts_per_slot,
   )
   real = max(1, min(size, here.num_subjects))
-  return tune, inner, places // here.host.size, real
+  return tune, inner, slots // here.host.size, real
 
 
 def _bytes_at(here: Setting, **kw: Any) -> capacity.BytesAt:
@@ -199,8 +199,8 @@ def _tune(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
 
 def _draw(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
   """As many together as are tuned together, and in the same way if it fits."""
-  if not tune.draw_at_once:
-    inner = capacity.choose_drawing(
+  if not tune.sample_after_tuning:
+    inner = capacity.choose_sampling(
       tune,
       inner,
       bytes_at=_bytes_at(here, tuned=True),

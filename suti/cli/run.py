@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> None:
   config, workdir = flags.parse(argv)
   options.check(config)
   xla_flags.prepare()
-  if (place := hosts.find_place()) is not None:
+  if (place := hosts.find_process()) is not None:
     if place.index:
       print("The first host runs all stages; this one has nothing to do.")
       return

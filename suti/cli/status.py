@@ -40,16 +40,16 @@ def status(argv: Sequence[str]) -> None:
   from experts.farm.wave_files import count_experts
   from experts.farm.work_queue import finished
   from suti.io.files import read_json
-  from suti.runtime.leases import Claims
+  from suti.runtime.leases import Leases
 
   tune = read_json(folder / "stage.json")["config"]["finetune"]
   done = finished(folder)
-  held = Claims(folder / "claims", lease_s=1.0).holders()
+  held = Leases(folder / "leases", lease_s=1.0).holders()
   held = {wave: worker for wave, worker in held.items() if wave not in done}
   lines = monitor.read_lines(folder)
   counts = [count_experts(folder, wave) for wave in done]
   num = max([len(counts), *(int(line["waves"]) for line in lines.values())])
   print(monitor.total(lines, held.values(), counts=counts, num_waves=num))
-  num_steps = tune["num_steps"] * tune.get("turns", 1)
+  num_steps = tune["num_steps"] * tune.get("experts_per_slot", 1)
   for row in monitor.table(lines, held, num_steps=num_steps):
     print(row)

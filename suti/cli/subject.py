@@ -19,7 +19,7 @@ NUM = 4  # pictures
 CELL_PX = 192  # side of a picture on the contact sheet
 
 
-def draw_subject(args: argparse.Namespace) -> None:
+def generate_subject(args: argparse.Namespace) -> None:
   """Writes a contact sheet, and each picture beside it.
 
   Raises:

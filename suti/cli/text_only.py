@@ -21,7 +21,7 @@ CELL_PX = 256  # side of a picture on the contact sheet
 _UNREAD = ("text_encoder", "tokenizer")
 
 
-def draw_text(args: argparse.Namespace) -> None:
+def generate_text(args: argparse.Namespace) -> None:
   """Writes the picture, or several and a contact sheet of them.
 
   Raises:

@@ -191,7 +191,7 @@ def _convert_model(folder, out, *, name, home, dtype, max_shard_bytes) -> Part:
       dtype=dtype,
       renames=family.renames,
       max_shard_bytes=max_shard_bytes,
-      tell=lambda _: bar.update(),
+      notify=lambda _: bar.update(),
     )
   if dtype is not None:
     stated = {"torch_dtype", "dtype"} & model.config.keys()

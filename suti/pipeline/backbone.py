@@ -37,8 +37,8 @@ from suti.nn.param import functional, shapes
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
   check_text,
+  make_conditioning,
   null_is_zeros,
-  tell,
   whole_pictures,
 )
 from suti.pipeline.text_encoders import (
@@ -52,7 +52,7 @@ from suti.pipeline.text_encoders import (
 
 Params = dict[str, Any]  # arrays by published name, or their shapes
 
-_PIXELS_AT_ONCE = 2**20  # some 6 GB in the autoencoder of Stable Diffusion
+_PIXELS_PER_CALL = 2**20  # some 6 GB in the autoencoder of Stable Diffusion
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,29 +84,33 @@ class Backbone:
   zero_null: bool
 
   def encode_text(
-    self, texts: Sequence[str], *, sizes_BI: np.ndarray | None = None
+    self, texts: Sequence[str], *, time_ids_BI: np.ndarray | None = None
   ) -> dict[str, np.ndarray]:
     """What the U-Net is told of texts, see `suti.pipeline.conditioning`.
 
     Args:
       texts: B of them.
-      sizes_BI: of their pictures, for SDXL; None are whole ones of its own
+      time_ids_BI: of their pictures, for SDXL; None are whole ones of its own
         size, which is what it should draw.
 
     Returns: arrays with B rows.
     """
     side = self.size_px
-    if sizes_BI is None:
-      sizes_BI = whole_pictures(len(texts), height_px=side, width_px=side)
-    return tell(self.unet_config, self.encode(texts), sizes_BI=sizes_BI)
+    if time_ids_BI is None:
+      time_ids_BI = whole_pictures(len(texts), height_px=side, width_px=side)
+    return make_conditioning(
+      self.unet_config, self.encode(texts), time_ids_BI=time_ids_BI
+    )
 
   def null_text(self) -> dict[str, np.ndarray]:
     """What the U-Net is told where there is no text: one row."""
-    told = self.encode_text([""])
+    conditioning = self.encode_text([""])
     if not self.zero_null:
-      return told
-    kept = {name: told[name] for name in told if name == "sizes_BI"}
-    return {name: np.zeros_like(x) for name, x in told.items()} | kept
+      return conditioning
+    kept = {
+      name: conditioning[name] for name in conditioning if name == "time_ids_BI"
+    }
+    return {name: np.zeros_like(x) for name, x in conditioning.items()} | kept
 
   def to_latent(self, image_pm1_BHWC: jax.Array) -> jax.Array:
     """Images in [-1, 1] -> what the U-Net denoises.
@@ -117,22 +121,23 @@ class Backbone:
     return self.codec.encode(self.codec.params, image_pm1_BHWC)
 
   def encode_pictures(
-    self, images_u8: Sequence[np.ndarray], *, at_once: int = 16
+    self, images_u8: Sequence[np.ndarray], *, batch_size: int = 16
   ) -> np.ndarray:
     """Any number of pictures of the model's size, uint8 -> what it denoises.
 
     Args:
       images_u8: (H, W, 3) each.
-      at_once: how many at most; fewer where they are large, as an autoencoder
+      batch_size: how many at most; fewer where they are large, as an
+      autoencoder
         holds a picture many times over. One program serves any number.
 
     Returns: (B, H, W, C), float32.
     """
-    at_once = max(1, min(at_once, _PIXELS_AT_ONCE // self.size_px**2))
+    batch_size = max(1, min(batch_size, _PIXELS_PER_CALL // self.size_px**2))
     blocks = []
-    for start in range(0, len(images_u8), at_once):
-      part = images_u8[start : start + at_once]
-      padded = [*part, *[part[-1]] * (at_once - len(part))]
+    for start in range(0, len(images_u8), batch_size):
+      part = images_u8[start : start + batch_size]
+      padded = [*part, *[part[-1]] * (batch_size - len(part))]
       x_BHWC = self.to_latent(to_pm1(np.stack(padded)))
       blocks.append(np.asarray(x_BHWC[: len(part)]))
     return np.concatenate(blocks)

@@ -30,7 +30,7 @@ Params = dict[str, Any]  # arrays, or their shapes
 WHOLE_PX = 1536
 # Pixels that are decoded at once beside a U-Net, a choice: one picture of 512
 # px, or all candidates of a wave of small ones.
-_PIXELS_AT_ONCE = 2**18
+_PIXELS_PER_CALL = 2**18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def decode_in_parts(
   """
   num, height, width, _ = x_BHWC.shape
   pixels = num * height * width * codec.patch**2
-  num_parts = min(num, -(-pixels // _PIXELS_AT_ONCE))
+  num_parts = min(num, -(-pixels // _PIXELS_PER_CALL))
   if num_parts <= 1 or not params:  # pixels are only put in order
     return codec.decode(params, x_BHWC)
   size = -(-num // num_parts)

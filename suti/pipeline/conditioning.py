@@ -6,8 +6,8 @@ carry about without looking into it:
 
   text_BLD     states of the text encoder              every net
   pooled_BD    the whole text in one vector            SDXL
-  sizes_BI     SDXL's sizes, see `whole_pictures`      SDXL
-  class_B      noise level of the small picture        nets that enlarge
+  time_ids_BI     SDXL's sizes, see `whole_pictures`      SDXL
+  class_labels_B      noise level of the small picture        nets that enlarge
 
 The sizes are those of Podell et al. 2023, "SDXL", section 2.2. What a text is
 encoded to is `suti.pipeline.text_encoders`' business.
@@ -29,7 +29,7 @@ from suti.models.unet_embeddings import Added
 from suti.nn.param import Param
 from suti.pipeline.text_encoders import Text
 
-Told = Mapping[str, Any]
+Conditioning = Mapping[str, Any]
 
 
 def takes_sizes(unet_config: Mapping[str, Any]) -> bool:
@@ -37,30 +37,30 @@ def takes_sizes(unet_config: Mapping[str, Any]) -> bool:
   return unet_config.get("addition_embed_type") == "text_time"
 
 
-def tell(
-  unet_config: Mapping[str, Any], text: Text, *, sizes_BI: np.ndarray
+def make_conditioning(
+  unet_config: Mapping[str, Any], text: Text, *, time_ids_BI: np.ndarray
 ) -> dict[str, Any]:
   """What a net is told of texts.
 
   Args:
     unet_config: as published.
     text: encoded, B rows.
-    sizes_BI: of each picture; only nets that are told sizes get them.
+    time_ids_BI: of each picture; only nets that are told sizes get them.
 
   Returns: the entries that the net has parameters for.
   """
-  told = {"text_BLD": text.states_BLD}
+  conditioning = {"text_BLD": text.states_BLD}
   if takes_sizes(unet_config):
-    told |= {"pooled_BD": text.pooled_BP, "sizes_BI": sizes_BI}
-  return told
+    conditioning |= {"pooled_BD": text.pooled_BP, "time_ids_BI": time_ids_BI}
+  return conditioning
 
 
-def ask(
+def apply_denoiser(
   apply: Callable[..., Any],
   params: Mapping[str, jax.Array],
   x_BHWC: jax.Array,
   t_B: jax.Array,
-  told: Told,
+  conditioning: Conditioning,
   **more: Any,
 ) -> Any:
   """Asks a net about noisy pictures, given what it is told of them.
@@ -75,11 +75,11 @@ def ask(
 
   Returns: what the net says; IF says a variance too, behind its prediction.
   """
-  rest = dict(told)
+  rest = dict(conditioning)
   added = Added(
     pooled_BD=rest.pop("pooled_BD", None),
-    sizes_BI=rest.pop("sizes_BI", None),
-    class_B=rest.pop("class_B", None),
+    time_ids_BI=rest.pop("time_ids_BI", None),
+    class_labels_B=rest.pop("class_labels_B", None),
   )
   return apply(params, x_BHWC, t_B, **rest, added=added, **more)
 
@@ -110,8 +110,8 @@ def cut_pictures(originals_B2: np.ndarray, *, size_px: int) -> np.ndarray:
   side_B1 = originals_B2.min(axis=1, keepdims=True)
   scaled_B2 = originals_B2 * size_px // side_B1
   corner_B2 = np.round((scaled_B2 - size_px) / 2)
-  sizes_BI = [originals_B2, corner_B2, np.full_like(originals_B2, size_px)]
-  return np.concatenate(sizes_BI, axis=1, dtype=np.float32)
+  time_ids_BI = [originals_B2, corner_B2, np.full_like(originals_B2, size_px)]
+  return np.concatenate(time_ids_BI, axis=1, dtype=np.float32)
 
 
 def null_is_zeros(folder: Path) -> bool:

@@ -13,8 +13,8 @@ The model is `suti.models.ip_adapter`; drawing is the caller's:
     "ip-adapter_sd15.safetensors", image_encoder=encoder, unet=unet.module
   )
   _, apply = functional(attending)
-  told, null = encode_pictures([[dog_u8]], scale=0.6)
-  noise = apply(unet.params, x_BHWC, t_B, text_BLD, context=told)
+  conditioning, null = encode_pictures([[dog_u8]], scale=0.6)
+  noise = apply(unet.params, x_BHWC, t_B, text_BLD, context=conditioning)
 
 Both answers are conditions of `suti.diffusion.guidance.guided` as they are.
 
@@ -114,13 +114,13 @@ def open_ip_adapter(
       blank = see(encoder.params, np.zeros_like(x_NHWC))
     rows = (len(pictures), *num)
     scale_B = jnp.full(len(pictures), scale, jnp.float32)
-    told, null = (
+    conditioning, null = (
       ImagePrompt(
         project(params, images.reshape(*rows, *images.shape[1:])), scale_B
       )
       for images in (seen, blank)
     )
-    return told, null
+    return conditioning, null
 
   return attending, encode_pictures
 

@@ -37,11 +37,11 @@ from suti.io.files import read_object
 from suti.pipeline.backbone import check_parts, own_size
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
-  ask,
+  apply_denoiser,
   check_text,
+  make_conditioning,
   null_is_zeros,
   takes_sizes,
-  tell,
   whole_pictures,
 )
 from suti.pipeline.text_encoders import EncodeText, Text
@@ -278,15 +278,17 @@ def _make_sampler(apply, *, says_variance):
 
   @jax.jit
   def advance(params, plan, slots, keys_B, conditions, guidance):
-    def denoise(x_BHWC, t_B, told):
-      told = dict(told)
-      if "small_BHWC" in told:
-        small_BHWC = told.pop("small_BHWC")
+    def denoise(x_BHWC, t_B, conditioning):
+      conditioning = dict(conditioning)
+      if "small_BHWC" in conditioning:
+        small_BHWC = conditioning.pop("small_BHWC")
         x_BHWC = jnp.concatenate([x_BHWC, small_BHWC], axis=-1)
-      return ask(apply, params, x_BHWC, t_B, told)
+      return apply_denoiser(apply, params, x_BHWC, t_B, conditioning)
 
-    def combine(told, untold=None):
-      return told if untold is None else guide(told, untold, guidance)
+    def combine(conditioning, null=None):
+      return (
+        conditioning if null is None else guide(conditioning, null, guidance)
+      )
 
     return samplers.advance(
       guided(denoise, *conditions, combine=combine), plan, slots, keys_B
@@ -317,11 +319,13 @@ def _condition(stage, text, *, size):
   """What the net is told of texts, and of the size of their pictures."""
   num = len(text.states_BLD)
   height_px, width_px = size
-  sizes_BI = whole_pictures(num, height_px=height_px, width_px=width_px)
-  told = tell(stage.unet.config, text, sizes_BI=sizes_BI)
+  time_ids_BI = whole_pictures(num, height_px=height_px, width_px=width_px)
+  conditioning = make_conditioning(
+    stage.unet.config, text, time_ids_BI=time_ids_BI
+  )
   if stage.noising is not None:
-    told["class_B"] = np.full((num,), NOISE_LEVEL, np.int32)
-  return jax.tree.map(jnp.asarray, told)
+    conditioning["class_labels_B"] = np.full((num,), NOISE_LEVEL, np.int32)
+  return jax.tree.map(jnp.asarray, conditioning)
 
 
 def _beside(stage, small_pm1, keys_B, *, size):

@@ -69,7 +69,7 @@ def estimate(
   chip, costs = topology.chip, report.costs
   row: dict[str, Any] = {
     "stage": stage,
-    "at_once": program.at_once,
+    "batch_size": program.batch_size,
     "replicas": program.replicas,
     "parameters": program.num_parameters,
     "fits": fits(report, room),
@@ -93,8 +93,8 @@ def estimate(
   seconds = times[limit]
   groups = 1
   if program.subjects is not None:
-    at_once = program.subjects * program.replicas
-    groups = math.ceil(assumptions.num_subjects / at_once)
+    together = program.subjects * program.replicas
+    groups = math.ceil(assumptions.num_subjects / together)
   hours = groups * program.calls * seconds / 3600
   chip_hours = hours * topology.num_chips
   row |= {

@@ -57,7 +57,8 @@ class Program:
     function: a jitted function.
     arguments: what it is called with, `jax.ShapeDtypeStruct`s with shardings.
     num_parameters: of the net, those that are frozen included.
-    at_once: experts, examples or pictures that one run works on, on all devices
+    batch_size: experts, examples or pictures that one run works on, on all
+    devices
       together.
     calls: how often it runs, for `subjects` if these are given.
     subjects: how many subjects are done with after `calls` runs; None if the
@@ -69,7 +70,7 @@ class Program:
   function: Any
   arguments: Sequence[Any]
   num_parameters: int
-  at_once: int
+  batch_size: int
   calls: int = 1
   subjects: float | None = None
   replicas: int = 1

@@ -84,7 +84,7 @@ def choose_shots(
   return shots
 
 
-def draw_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
+def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   """Draws the pool, or reads what is drawn already.
 
   Args:

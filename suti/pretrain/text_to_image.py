@@ -35,7 +35,7 @@ from suti.nn.param import functional, init
 from suti.pipeline.codec import Codec, open_autoencoder
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
-from suti.pretrain.pictures import Pool, draw_pool
+from suti.pretrain.pictures import Pool, render_pool
 from suti.pretrain.vocabulary import write_tokenizer
 from suti.runtime import stage
 from suti.schema import content_key
@@ -86,7 +86,7 @@ def run(config: Any, workdir: Path) -> dict:
   shutil.copytree(autoencoder, model / "vae", dirs_exist_ok=True)
   write_tokenizer(model / "tokenizer", config.text_encoder)
   tokenize = load_tokenizer(model / "tokenizer", max_length=length)
-  pool = draw_pool(config.pool, workdir / "pool", size_px=config.size_px)
+  pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
   codec = open_autoencoder(model / "vae", patch=patch)
   weights = (model / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
   latents_NHWC = encode_pool(

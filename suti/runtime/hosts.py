@@ -64,7 +64,7 @@ class Place:
   index: int
 
 
-def find_place(env: Mapping[str, str] = os.environ) -> Place | None:
+def find_process(env: Mapping[str, str] = os.environ) -> Place | None:
   """Looks for a group in the environment, on GKE, then on a Cloud TPU VM.
 
   Args:
@@ -79,7 +79,7 @@ def find_place(env: Mapping[str, str] = os.environ) -> Place | None:
   """
   given = [name for name in (COORDINATOR, COUNT, INDEX) if env.get(name)]
   if given:
-    place = _given_place(env, given)
+    place = _given_process(env, given)
   elif names := env.get("TPU_WORKER_HOSTNAMES"):
     place = _place_of(names.split(","), env.get("TPU_WORKER_ID", "0"))
   elif _has_tpu(env) and (names := _metadata("worker-network-endpoints", env)):
@@ -91,7 +91,7 @@ def find_place(env: Mapping[str, str] = os.environ) -> Place | None:
   return place if place.count > 1 else None
 
 
-def _given_place(env: Mapping[str, str], given: list[str]) -> Place:
+def _given_process(env: Mapping[str, str], given: list[str]) -> Place:
   """Reads the three variables."""
   missing = {COORDINATOR, COUNT, INDEX} - set(given)
   if missing:
@@ -275,7 +275,7 @@ def join(workdir: Path, *, how: How) -> Group:
     ValueError: the environment says nothing sensible, or a process is missing.
   """
   global _joined
-  place = find_place()
+  place = find_process()
   if place is None:
     return Group(workdir)
   if how == "each":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who does what, among processes that share nothing but files: claims.
+"""Leases: which of many processes that share files alone does which piece.
 
-A claim on a name is a file that can be made once:
+A lease of a name is a file that can be made once:
 
   wave-00007.1   {"worker": ..., "expires": ...}, renewed by a thread
   wave-00007.2   who took it over when .1 had expired
@@ -13,8 +13,8 @@ make a whole file only where there is none, to replace one's own, to list and to
 remove.
 
 Expiry is read off the machines' clocks: one that is wrong by more than
-`lease_s` has its claims taken over, or takes over those of others. What that
-may cost is the business of who claims (`experts.farm.work_queue`,
+`lease_s` has its leases taken over, or takes over those of others. What that
+may cost is the business of the callers (`experts.farm.work_queue`,
 `suti.runtime.locks`).
 """
 
@@ -33,7 +33,7 @@ from suti.runtime.preemption import TerminatedError
 _RENEWALS = 4  # in the time of a lease: three may fail
 
 
-class Claim:
+class Lease:
   """A piece of work that this worker holds.
 
   Attributes:
@@ -45,8 +45,8 @@ class Claim:
     self.name, self.path, self.lost = name, path, False
 
 
-class Claims:
-  """The claims in a folder, as one worker sees them; a context manager."""
+class Leases:
+  """The leases in a folder, as one worker sees them; a context manager."""
 
   def __init__(
     self,
@@ -58,20 +58,20 @@ class Claims:
     """Names this worker, and begins to renew what it will hold.
 
     Args:
-      folder: of nothing else; made with the first claim.
-      lease_s: how long a claim lives that is not renewed.
-      on_loss: called in another thread when a claim was taken over.
+      folder: of nothing else; made with the first lease.
+      lease_s: seconds that a lease lasts unless it is renewed.
+      on_loss: called in another thread when a lease was taken over.
     """
     self.folder, self.lease_s = path_of(folder), lease_s
     self._on_loss = on_loss
     # The same process number may come back after a restart.
     self.worker = f"{this_process()}-{time.time_ns():x}"
-    self._held: Claim | None = None
+    self._held: Lease | None = None
     self._lock = threading.Lock()  # over _held and its file
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._renew, daemon=True)
 
-  def __enter__(self) -> "Claims":
+  def __enter__(self) -> "Leases":
     self._thread.start()
     return self
 
@@ -86,17 +86,17 @@ class Claims:
     *,
     finished: Callable[[], set[str]],
     stop: threading.Event,
-    tell: Callable[[str], None],
-  ) -> Iterator[Claim]:
-    """Yields one claim after another until every piece is done by somebody.
+    notify: Callable[[str], None],
+  ) -> Iterator[Lease]:
+    """Yields one lease after another until every piece is done by somebody.
 
-    A claim is given back when the next is asked for, done or not.
+    A lease is given back when the next is asked for, done or not.
 
     Args:
       names: all pieces, in the order in which they are wanted.
       finished: lists those that are done.
       stop: set to end the waiting with `TerminatedError`.
-      tell: is told whom is waited for.
+      notify: called with a line that says whom it waits for.
     """
     while True:
       if stop.is_set():
@@ -107,36 +107,36 @@ class Claims:
         return
       holders = self._holders()
       for name in left:
-        claim = self._take(name, holders.get(name))
-        if claim is not None:
-          # It may have been done between the list and the claim.
+        lease = self._take(name, holders.get(name))
+        if lease is not None:
+          # It may have been done between the list and the lease.
           if name not in finished():
-            yield claim
+            yield lease
           self.give_back()
           break
       else:
         holder = holders.get(left[0], {"worker": "nobody now"})
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        tell(f"waiting for {left[0]} ({holder['worker']}){more}")
+        notify(f"waiting for {left[0]} ({holder['worker']}){more}")
         stop.wait(min(2.0, self.lease_s / _RENEWALS))
 
-  def take(self, name: str) -> Claim | None:
-    """Claims a piece now; None if another holds it."""
+  def take(self, name: str) -> Lease | None:
+    """Leases a piece now; None if another holds it."""
     return self._take(name, self._holders(name).get(name))
 
   def holders(self) -> dict[str, str]:
-    """{piece: worker} of the claims that have not expired."""
+    """{piece: worker} of the leases that have not expired."""
     return {
       name: holder["worker"]
       for name, holder in self._holders().items()
       if not self._is_over(holder)
     }
 
-  def still_mine(self, claim: Claim) -> bool:
-    """Looks whether a claim holds at this moment."""
-    holder = self._holders(claim.name).get(claim.name)
-    claim.lost |= holder is None or holder["worker"] != self.worker
-    return not claim.lost
+  def still_mine(self, lease: Lease) -> bool:
+    """Whether a lease holds at this moment, read from its file."""
+    holder = self._holders(lease.name).get(lease.name)
+    lease.lost |= holder is None or holder["worker"] != self.worker
+    return not lease.lost
 
   def give_back(self) -> None:
     """Lets others have what this worker holds, if it holds anything."""
@@ -147,13 +147,13 @@ class Claims:
       self._held = None
 
   def clear(self) -> None:
-    """Removes all claims, of whomever: when every piece is done."""
+    """Removes all leases, of whomever: when every piece is done."""
     for path in self.folder.glob("*.*"):
       if path.suffix[1:].isdigit():
         path.unlink(missing_ok=True)
 
   def _holders(self, only: str = "*") -> dict[str, dict[str, Any]]:
-    """{piece: what its claim of the highest number says, and the number}."""
+    """{piece: what its lease of the highest number says, and the number}."""
     found: dict[str, dict[str, Any]] = {}
     paths = [
       (path.stem, int(path.suffix[1:]), path)
@@ -166,8 +166,8 @@ class Claims:
         found[name] = files.read_json(path) | {"number": number}
     return found
 
-  def _take(self, name: str, holder: dict[str, Any] | None) -> Claim | None:
-    """Claims a piece; None if another holds it, or was faster."""
+  def _take(self, name: str, holder: dict[str, Any] | None) -> Lease | None:
+    """Leases a piece; None if another holds it, or was faster."""
     if holder is not None and not self._is_over(holder):
       return None
     number = 1 if holder is None else holder["number"] + 1
@@ -175,11 +175,11 @@ class Claims:
     if not files.create_json(path, self._content()):
       return None
     with self._lock:
-      self._held = Claim(name, path)
+      self._held = Lease(name, path)
       return self._held
 
   def _is_over(self, holder: dict[str, Any]) -> bool:
-    """Says whether a claim has expired, or its worker has died here."""
+    """Says whether a lease has expired, or its worker has died here."""
     process = holder["worker"].rpartition("-")[0]
     return (
       holder["expires"] < time.time()
@@ -194,12 +194,12 @@ class Claims:
     """Runs in a thread of its own, for a step may take longer than a lease."""
     while not self._ended.wait(self.lease_s / _RENEWALS):
       with self._lock:
-        claim = self._held
-        if claim is None or claim.lost:
+        lease = self._held
+        if lease is None or lease.lost:
           continue
         # A disk that is full or away: perhaps next time.
         with contextlib.suppress(OSError, ValueError):
-          if self.still_mine(claim):
-            files.write_json(claim.path, self._content())
-        if claim.lost:
+          if self.still_mine(lease):
+            files.write_json(lease.path, self._content())
+        if lease.lost:
           self._on_loss()

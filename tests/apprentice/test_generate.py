@@ -115,7 +115,7 @@ def parts(apprentice, pictures):
   null = apprentice.backbone.null_text()
   compiled = {
     mode: jax.jit(
-      drawing.drawer(
+      drawing.make_sample_fn(
         apprentice,
         SAMPLING | {"guidance_mode": mode, "num_steps": 1, "percentile": None},
       )

@@ -73,7 +73,7 @@ def test_a_drawing_of_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
   taken, where = caught.value.args
   assert kinds(list(program.arguments)) == taken
   assert places(program.arguments) == where
-  assert program.at_once == 16
+  assert program.batch_size == 16
 
 
 @pytest.mark.parametrize(("num_hosts", "dtype"), [(1, "float16"), (2, "uint8")])

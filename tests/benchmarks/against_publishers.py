@@ -317,8 +317,8 @@ def _their_sample(call, model, given):
   for t in scheduler.timesteps:
     steps = t.to(x.device).expand(2 * len(x))
     out = call(torch.cat([x, x]), steps, text).sample
-    told, untold = out.chunk(2)
-    out = untold + GUIDANCE * (told - untold)
+    with_text, null = out.chunk(2)
+    out = null + GUIDANCE * (with_text - null)
     x = scheduler.step(out, t, x).prev_sample
   return _nhwc(x)
 
@@ -416,7 +416,9 @@ def _our_sample(apply):
       lambda x, t, text: apply(params, x, t, text),
       v["text"],
       v["null"],
-      combine=lambda told, not_told: classifier_free(told, not_told, GUIDANCE),
+      combine=lambda conditioning, not_told: classifier_free(
+        conditioning, not_told, GUIDANCE
+      ),
     )
     # DDIM takes no noise on the way: the key is not used.
     return sample(denoise, plan, v["x"], jax.random.key(0))

@@ -17,7 +17,7 @@ from experts.farm.monitor import read_lines
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import write_atomic
 from suti.io.paths import path_of
-from suti.runtime.leases import Claims
+from suti.runtime.leases import Leases
 from tests.io import bucket_server
 
 CLASSES = {"GET listing": "A", "POST upload": "A", "PUT upload": "A"}
@@ -49,13 +49,13 @@ def main() -> None:
     again.restore(state)
     show("restoring one")
     again.close()
-    with Claims(workdir / "claims", lease_s=1e3) as claims:
-      claim = claims.take("wave-00000")
-      assert claim is not None
-      show("claiming a wave")
-      claims.still_mine(claim)
-      write_atomic(claim.path, b"{}")
-      show("renewing a claim")
+    with Leases(workdir / "leases", lease_s=1e3) as leases:
+      lease = leases.take("wave-00000")
+      assert lease is not None
+      show("leasing a wave")
+      leases.still_mine(lease)
+      write_atomic(lease.path, b"{}")
+      show("renewing a lease")
       log = workdir / "workers" / "one" / "log.jsonl"
       log.write_text('{"step": 1}\n')
       buckets.requests.clear()

@@ -25,7 +25,7 @@ from tests.experts.farm.loops import Loop
 NO_PROGRAM = (
   "images_per_prompt",
   "checkpoint_every",
-  "draw_at_once",
+  "sample_after_tuning",
   "experts_per_device",
   "experts_per_wave",
   "keep",
@@ -53,7 +53,7 @@ def clusters():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
   with pytest.MonkeyPatch.context() as patch:
-    for module, name in ((train_step, "make_step"), (sampling, "make_draw")):
+    for module, name in ((train_step, "make_step"), (sampling, "make_sample")):
       patch.setattr(module, name, _remember(getattr(module, name)))
     # So is opening a backbone: its text encoder is a program too.
     once = functools.lru_cache(load_backbone)
@@ -69,7 +69,7 @@ def _remember(make):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
     (base,) = [x for x in args if isinstance(x, Backbone)]
-    # Of a whole config `make_draw` reads this section.
+    # Of a whole config `make_sample` reads this section.
     program = dict(config.get("sample", config))
     for field in NO_PROGRAM:
       program.pop(field, None)

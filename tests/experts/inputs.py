@@ -39,7 +39,7 @@ def make_config(models: dict[str, pathlib.Path], **finetune) -> ConfigDict:
     experts_per_wave=16,
     checkpoint_every=2,
     inner="vmap",
-    draw_at_once=False,
+    sample_after_tuning=False,
   )
   config.finetune.update(finetune)
   return config.lock()

@@ -54,9 +54,9 @@ def test_place_and_padding_change_nothing(wave, loops, clusters):
 
 
 def test_mapped_one_by_one_they_are_the_same(loops, filled):
-  at_once, mapped = (loops[name].run(filled) for name in ("lora", "mapped"))
+  vmapped, mapped = (loops[name].run(filled) for name in ("lora", "mapped"))
   for i in range(10):
-    assert_same_expert(at_once, i, mapped, i)
+    assert_same_expert(vmapped, i, mapped, i)
   base = loops["lora"].trainable
   moved = [
     np.abs(x[0] - np.asarray(base[name])).max()
@@ -165,14 +165,14 @@ def test_a_wave_goes_on_with_other_numbers_of_devices(
       )
     )
     (wave,) = make_waves(keys, experts_per_wave=16, num_devices=num_devices)
-    assert wave.num_places == {8: 16, 4: 12, 1: 10}[num_devices]
-    data = loop.data([*clusters[:10], *clusters[9:10] * (wave.num_places - 10)])
+    assert wave.num_slots == {8: 16, 4: 12, 1: 10}[num_devices]
+    data = loop.data([*clusters[:10], *clusters[9:10] * (wave.num_slots - 10)])
     with WaveCheckpoints(
       tmp_path, wave, worker=f"on-{num_devices}"
     ) as checkpoints:
-      state = checkpoints.restore(loop.describe(wave.num_places))
+      state = checkpoints.restore(loop.describe(wave.num_slots))
       if state is None:
-        state = loop.start(wave.num_places)
+        state = loop.start(wave.num_slots)
       for _ in range(int(state["step"]), last):
         state = loop.step(state, loop.frozen, data)
       assert int(state["step"]) == last
@@ -297,7 +297,7 @@ def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
     finetune.run(config, tmp_path)
   folder = tmp_path / "experts/finetune"
   assert len(steps) == 3
-  assert not list((folder / "claims").iterdir())
+  assert not list((folder / "leases").iterdir())
   finetune.run(config, tmp_path)
   assert len(steps) == 2 * NUM_STEPS
   for name in ("wave-00000", "wave-00001"):
@@ -317,7 +317,7 @@ def test_a_full_disk_is_one_line_and_the_wave_is_given_back(
   with pytest.raises(ValueError, match=r"The disk of .* is full: free some sp"):
     finetune.run(tuned[1], tmp_path)
   folder = tmp_path / "experts/finetune"
-  assert not list((folder / "claims").iterdir())
+  assert not list((folder / "leases").iterdir())
   assert not list(folder.glob("wave-*"))
 
 

@@ -85,7 +85,7 @@ def test_sizes_that_pictures_had_reach_the_net(tmp_path):
   folder = tiny_pipelines.write("sdxl", tmp_path / "sdxl")
   data = wave_data([cluster], load_backbone(folder), num_pictures=4, seed=0)
   np.testing.assert_array_equal(
-    data["told"]["sizes_BI"][0],
+    data["conditioning"]["time_ids_BI"][0],
     [
       [96, 64, 4, 0, 16, 16],  # 24 x 16 once scaled
       [96, 96, 0, 0, 16, 16],

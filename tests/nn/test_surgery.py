@@ -24,7 +24,7 @@ from suti.nn.surgery import (
   lora_at,
   merge,
   ranks,
-  recompute,
+  remat,
 )
 
 
@@ -174,15 +174,15 @@ def test_an_adapter_that_starts_at_zero_changes_nothing():
 
 
 def test_make_is_told_where_and_the_original_stays():
-  told = []
+  calls = []
 
   def make(path, block):
-    told.append((path, block.dim))
+    calls.append((path, block.dim))
     return Scale(block.dim, ZEROS)
 
   net = Net()
   changed = adapter(net, r"blocks\.1$", make)
-  assert told == [("blocks.1", 4)]
+  assert calls == [("blocks.1", 4)]
   assert net.blocks[1].adapter is None
   assert changed.blocks[0].adapter is None
   both = lora(changed, r"blocks\.0\.to_q$", rank=1)
@@ -215,7 +215,7 @@ def test_mistakes(operate, message):
 
 def test_recomputed_blocks_keep_less_and_change_nothing():
   base, base_apply = functional(Net())
-  spec, apply = functional(recompute(Net(), r"blocks\.\d+$"))
+  spec, apply = functional(remat(Net(), r"blocks\.\d+$"))
   assert spec == base
   params = init(spec, jax.random.key(0))
 
@@ -234,4 +234,4 @@ def test_recomputed_blocks_keep_less_and_change_nothing():
   assert kept < kept_by_base
 
   with pytest.raises(ValueError, match="matches no block"):
-    recompute(Net(), "resnets")
+    remat(Net(), "resnets")

@@ -65,16 +65,18 @@ def test_forgotten_texts_are_encoded_again(tiny_backbone, monkeypatch):
 
 def test_the_null_text_is_the_publishers(published):
   folder, opened = published
-  told, null = opened.encode_text([""]), opened.null_text()
-  assert told.keys() == null.keys()
+  conditioning, null = opened.encode_text([""]), opened.null_text()
+  assert conditioning.keys() == null.keys()
   if "sdxl" in folder.name:
     for name in ("text_BLD", "pooled_BD"):
-      assert told[name].any() and not null[name].any()
+      assert conditioning[name].any() and not null[name].any()
     # Nothing of a text is said; of a size there is.
-    np.testing.assert_array_equal(null["sizes_BI"], told["sizes_BI"])
-    np.testing.assert_array_equal(null["sizes_BI"], [[16, 16, 0, 0, 16, 16]])
+    np.testing.assert_array_equal(
+      null["time_ids_BI"], conditioning["time_ids_BI"]
+    )
+    np.testing.assert_array_equal(null["time_ids_BI"], [[16, 16, 0, 0, 16, 16]])
   else:
-    jax.tree.map(np.testing.assert_array_equal, null, told)
+    jax.tree.map(np.testing.assert_array_equal, null, conditioning)
 
 
 def test_a_null_text_of_zeros_is_a_choice_of_the_folder(tmp_path):
@@ -135,7 +137,7 @@ def test_pictures_are_encoded_alone_or_in_blocks(published, monkeypatch):
   _, opened = published
   (cluster,) = inputs.make_clusters(1, size_px=opened.size_px)
   whole = opened.encode_pictures(cluster.images)
-  monkeypatch.setattr(backbone, "_PIXELS_AT_ONCE", opened.size_px**2)
+  monkeypatch.setattr(backbone, "_PIXELS_PER_CALL", opened.size_px**2)
   alone = opened.encode_pictures(cluster.images)
   np.testing.assert_allclose(whole, alone, atol=1e-5)
   assert whole.shape == (len(cluster.images), *opened.latent_shape)

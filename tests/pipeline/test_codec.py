@@ -35,7 +35,7 @@ def test_in_parts_it_is_the_same(codec, monkeypatch):
   at_once = compiled(codec, x_BHWC)
   assert "while" not in at_once.as_text()
   np.testing.assert_array_equal(at_once(codec.params, x_BHWC), whole)
-  monkeypatch.setattr(codecs, "_PIXELS_AT_ONCE", 3 * SIZE_PX**2)
+  monkeypatch.setattr(codecs, "_PIXELS_PER_CALL", 3 * SIZE_PX**2)
   parts = compiled(codec, x_BHWC)
   assert "while" in parts.as_text()
   np.testing.assert_allclose(
@@ -49,12 +49,12 @@ def test_many_take_no_more_than_a_part(codec, monkeypatch):
     return compiled(codec, x_BHWC).memory_analysis().temp_size_in_bytes
 
   assert held(8) > 1.9 * held(4)
-  monkeypatch.setattr(codecs, "_PIXELS_AT_ONCE", 4 * (4 * SIZE_PX) ** 2)
+  monkeypatch.setattr(codecs, "_PIXELS_PER_CALL", 4 * (4 * SIZE_PX) ** 2)
   assert held(16) < 1.1 * held(4)
 
 
 def test_pixels_are_put_in_order_at_once(monkeypatch):
-  monkeypatch.setattr(codecs, "_PIXELS_AT_ONCE", 1)
+  monkeypatch.setattr(codecs, "_PIXELS_PER_CALL", 1)
   codec = codecs.pixels(2)
   x_BHWC = latents(codec, 5)
   program = jax.make_jaxpr(

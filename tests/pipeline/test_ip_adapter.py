@@ -83,7 +83,7 @@ def opened(folder, name, **options):
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_pictures_become_keys_and_values(name, folder):
   _, encode_pictures = opened(folder, name)
-  told, null = encode_pictures(PICTURES, scale=SCALE)
+  conditioning, null = encode_pictures(PICTURES, scale=SCALE)
   encoder = open_model(folder / "image_encoder")
   read = make_pixel_reader({"size": 16, "crop_size": 16})
   states = name != "ip_adapter"
@@ -99,7 +99,7 @@ def test_pictures_become_keys_and_values(name, folder):
     return apply(params, jnp.stack(rows) * (1.0 if states else 1 - blank))
 
   x_BKHWC = jnp.stack([read(row) for row in PICTURES])
-  for prompt, blank in ((told, 0.0), (null, 1.0)):
+  for prompt, blank in ((conditioning, 0.0), (null, 1.0)):
     np.testing.assert_array_equal(prompt.scale, np.float32([SCALE, SCALE]))
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
@@ -128,11 +128,11 @@ def test_each_row_has_its_own_weight(folder):
   spec, apply = functional(unet)
   assert spec == functional(UNET)[0]
   params = drawn(spec)
-  told, null = encode_pictures(PICTURES, scale=1.0)
+  conditioning, null = encode_pictures(PICTURES, scale=1.0)
   values = [jnp.asarray(loras.inputs()[name]) for name in ("x", "t", "text")]
   run = jax.jit(lambda prompt: apply(params, *values, context=prompt))
-  one, other = run(told), run(told._replace(scale=jnp.zeros(2)))
-  mixed = run(told._replace(scale=jnp.array([1.0, 0.0])))
+  one, other = run(conditioning), run(conditioning._replace(scale=jnp.zeros(2)))
+  mixed = run(conditioning._replace(scale=jnp.array([1.0, 0.0])))
   np.testing.assert_allclose(mixed[0], one[0], atol=1e-5)
   np.testing.assert_allclose(mixed[1], other[1], atol=1e-5)
   assert np.abs(one - other).max() > 1e-2
@@ -218,11 +218,11 @@ def our_latents(name, folder, x, text, null, *, scale=SCALE):
   unet, encode_pictures = opened(folder, name)
   spec, apply = functional(unet)
   params = drawn(spec)
-  told, untold = encode_pictures([PICTURES[0]] * len(x), scale=scale)
+  conditioning, null = encode_pictures([PICTURES[0]] * len(x), scale=scale)
   denoise = guided(
     lambda x, t, c: apply(params, x, t, c[0], context=c[1]),
-    (jnp.asarray(text), told),
-    (jnp.asarray(null), untold),
+    (jnp.asarray(text), conditioning),
+    (jnp.asarray(null), null),
     combine=lambda *said: classifier_free(*said, 4.0),
   )
   plan = from_config(SCHEDULER, num_steps=4)

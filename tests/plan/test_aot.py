@@ -57,7 +57,7 @@ def product(topology, *, size):
     function=jax.jit(lambda x, w: x @ w),
     arguments=(x, w),
     num_parameters=size**2,
-    at_once=mesh.size,
+    batch_size=mesh.size,
   )
 
 
@@ -138,7 +138,7 @@ def test_the_whole_command(
   assert all(row["fits"] for row in stages)
   sends = {row["stage"] for row in stages if row["collective_bytes"]}
   assert sends == {"apprentice.train"}
-  assert {row["stage"]: row["at_once"] for row in stages} == {
+  assert {row["stage"]: row["batch_size"] for row in stages} == {
     "experts.finetune": 4,
     "experts.sample": 16,
     "experts.filter clip": 64,
@@ -161,6 +161,6 @@ def test_training_reports_a_share_of_the_whole_batch(tiny_backbone):
     topology = parse_topology(name)
     mesh = make_mesh(config.mesh, devices=devices(topology))
     program = apprentice.programs.train(config, backbone, mesh, per_device=each)
-    assert program.at_once == 4
+    assert program.batch_size == 4
     flops[name] = inspect(program, topology).costs.flops
   assert flops["v5e:2x2"] == pytest.approx(flops["v5e:1x1"] / 4, rel=0.1)

@@ -20,7 +20,7 @@ PROGRAM = Program(
   function=None,
   arguments=(),
   num_parameters=7,
-  at_once=8,
+  batch_size=8,
   calls=900,
   subjects=8,
 )

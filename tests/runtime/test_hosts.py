@@ -16,7 +16,7 @@ import time
 import pytest
 
 from suti.runtime import hosts
-from suti.runtime.hosts import Place, find_place
+from suti.runtime.hosts import Place, find_process
 
 ONE_OF_TWO = pathlib.Path(__file__).with_name("one_of_two.py")
 
@@ -33,23 +33,23 @@ def given(coordinator="host-0:1234", count="2", index="1"):
 
 
 def test_a_machine_that_says_nothing_is_alone():
-  assert find_place({}) is None
-  assert find_place({"JAX_PLATFORMS": "cpu"}) is None
+  assert find_process({}) is None
+  assert find_process({"JAX_PLATFORMS": "cpu"}) is None
 
 
 def test_three_variables_say_it():
-  assert find_place(given()) == Place(
+  assert find_process(given()) == Place(
     coordinator="host-0:1234", count=2, index=1
   )
-  assert find_place(given("host-0")).coordinator == "host-0:8476"
-  assert find_place(given(count="1", index="0")) is None
+  assert find_process(given("host-0")).coordinator == "host-0:8476"
+  assert find_process(given(count="1", index="0")) is None
 
 
 def test_gke_says_it():
   env = {"TPU_WORKER_HOSTNAMES": "a-0.a,a-1.a,a-2.a", "TPU_WORKER_ID": "2"}
-  assert find_place(env) == Place(coordinator="a-0.a:8476", count=3, index=2)
+  assert find_process(env) == Place(coordinator="a-0.a:8476", count=3, index=2)
   # A slice of one host.
-  assert find_place({"TPU_WORKER_HOSTNAMES": "localhost"}) is None
+  assert find_process({"TPU_WORKER_HOSTNAMES": "localhost"}) is None
 
 
 @pytest.fixture
@@ -85,15 +85,19 @@ def test_a_tpu_vm_asks_its_metadata_server(metadata, endpoints):
   answers, env = metadata
   answers["worker-network-endpoints"] = endpoints
   answers["agent-worker-number"] = "1\n"
-  assert find_place(env) == Place(coordinator="10.0.0.7:8476", count=2, index=1)
+  assert find_process(env) == Place(
+    coordinator="10.0.0.7:8476", count=2, index=1
+  )
   for platforms in ("", "tpu", "tpu,cpu"):
-    assert find_place(env | {"JAX_PLATFORMS": platforms}) is not None, platforms
+    assert find_process(env | {"JAX_PLATFORMS": platforms}) is not None, (
+      platforms
+    )
   # Whoever computes on the CPU is not asked to wait for other hosts.
-  assert find_place(env | {"JAX_PLATFORMS": "cpu"}) is None
+  assert find_process(env | {"JAX_PLATFORMS": "cpu"}) is None
   answers["worker-network-endpoints"] = "10.0.0.7"
-  assert find_place(env) is None
+  assert find_process(env) is None
   answers.clear()
-  assert find_place(env) is None
+  assert find_process(env) is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_a_tpu_vm_asks_its_metadata_server(metadata, endpoints):
 )
 def test_half_a_place_is_refused(env, line):
   with pytest.raises(ValueError) as caught:
-    find_place(env)
+    find_process(env)
   assert str(caught.value).startswith(line)
 
 
@@ -123,7 +127,7 @@ def test_a_host_that_stands_alone_is_a_slice_of_its_own(monkeypatch):
   hosts.stand_alone(env)
   assert env["TPU_PROCESS_BOUNDS"] == "1,1,1"
   assert env["TPU_CHIPS_PER_PROCESS_BOUNDS"] == "2,2,1"
-  assert find_place(env) is None
+  assert find_process(env) is None
   chosen = {"TPU_PROCESS_BOUNDS": "2,1,1"}
   hosts.stand_alone(chosen)
   assert chosen == {"TPU_PROCESS_BOUNDS": "2,1,1"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims: one worker a piece, until it dies, sleeps or gives it back.
+"""Leases: one worker a piece, until it dies, sleeps or gives it back.
 
 The same on a disk and in a bucket.
 """
@@ -16,19 +16,19 @@ import pytest
 
 from suti.io import files
 from suti.io.processes import this_process
-from suti.runtime.leases import Claims
+from suti.runtime.leases import Leases
 from suti.runtime.preemption import TerminatedError
 
 NAMES = ("wave-00000", "wave-00001", "wave-00002")
 NEVER = threading.Event()
 
 
-def each(claims, *, finished=set, names=NAMES, stop=NEVER, tell=None):
-  return claims.each(
+def each(leases, *, finished=set, names=NAMES, stop=NEVER, notify=None):
+  return leases.each(
     names,
     finished=finished,
     stop=stop,
-    tell=tell or (lambda note: pytest.fail(f"waits: {note}")),
+    notify=notify or (lambda note: pytest.fail(f"waits: {note}")),
   )
 
 
@@ -46,11 +46,11 @@ def files_in(folder):
 
 def test_pieces_come_in_order_until_all_are_done(place):
   done = set()
-  with Claims(place, lease_s=60) as claims:
-    for claim in each(claims, finished=lambda: done):
-      assert files_in(place) == [f"{claim.name}.1"]
-      assert claims.still_mine(claim)
-      done.add(claim.name)
+  with Leases(place, lease_s=60) as leases:
+    for lease in each(leases, finished=lambda: done):
+      assert files_in(place) == [f"{lease.name}.1"]
+      assert leases.still_mine(lease)
+      done.add(lease.name)
   assert done == set(NAMES)
   assert files_in(place) == []
 
@@ -59,33 +59,33 @@ def test_what_another_holds_is_passed_over_then_waited_for(place):
   path = hold(place, "wave-00001")
   done, notes = set(), []
 
-  def tell(note):
+  def notify(note):
     notes.append(note)
     path.unlink()
     done.add("wave-00001")  # by the other
 
-  with Claims(place, lease_s=1) as claims:
-    for claim in each(claims, finished=lambda: set(done), tell=tell):
-      assert claim.name != "wave-00001"
-      done.add(claim.name)
+  with Leases(place, lease_s=1) as leases:
+    for lease in each(leases, finished=lambda: set(done), notify=notify):
+      assert lease.name != "wave-00001"
+      done.add(lease.name)
   assert notes == ["waiting for wave-00001 (far-1-a)"]
 
 
 def test_what_has_expired_is_taken_over_and_its_worker_sees_it(place):
   done = set()
-  with Claims(place, lease_s=60) as claims:
-    mine = next(each(claims, names=NAMES[:1]))
+  with Leases(place, lease_s=60) as leases:
+    mine = next(each(leases, names=NAMES[:1]))
     # Another finds it expired, as if this process had been asleep.
     hold(place, NAMES[0], worker="far-2-b", number=2)
-    assert not claims.still_mine(mine)
+    assert not leases.still_mine(mine)
     assert mine.lost
   assert files_in(place) == ["wave-00000.2"]
   (place / "wave-00000.2").unlink()
   hold(place, NAMES[0], worker="far-2-b", number=7, for_s=-0.1)
-  with Claims(place, lease_s=60) as claims:
-    claim = next(each(claims, names=NAMES[:1], finished=lambda: done))
+  with Leases(place, lease_s=60) as leases:
+    lease = next(each(leases, names=NAMES[:1], finished=lambda: done))
     assert files_in(place) == ["wave-00000.7", "wave-00000.8"]
-    assert claims.still_mine(claim)
+    assert leases.still_mine(lease)
 
 
 def test_what_a_dead_process_of_this_machine_held_is_free_at_once(place):
@@ -95,29 +95,29 @@ def test_what_a_dead_process_of_this_machine_held_is_free_at_once(place):
   # A machine that was started anew gives the same numbers again.
   hold(place, NAMES[2], worker=f"{this_process()}-c")
   done = set()
-  with Claims(place, lease_s=1) as claims:
+  with Leases(place, lease_s=1) as leases:
     stop = threading.Event()
     with pytest.raises(TerminatedError):
-      for claim in each(
-        claims,
+      for lease in each(
+        leases,
         finished=lambda: set(done),
         stop=stop,
-        tell=lambda note: stop.set(),
+        notify=lambda note: stop.set(),
       ):
-        done.add(claim.name)
+        done.add(lease.name)
   assert done == {NAMES[0], NAMES[2]}
 
 
 def test_a_claim_outlives_its_lease_while_its_worker_lives(place):
-  with Claims(place, lease_s=0.4) as claims:
-    claim = next(each(claims))
-    first = files.read_json(claim.path)["expires"]
+  with Leases(place, lease_s=0.4) as leases:
+    lease = next(each(leases))
+    first = files.read_json(lease.path)["expires"]
     time.sleep(1.0)  # a step that takes longer than a lease
-    assert files.read_json(claim.path)["expires"] > first + 0.4
-    assert claims.still_mine(claim)
-    hold(place, claim.name, number=2)
+    assert files.read_json(lease.path)["expires"] > first + 0.4
+    assert leases.still_mine(lease)
+    hold(place, lease.name, number=2)
     time.sleep(0.3)
-    assert claim.lost, "the thread looks before it renews"
+    assert lease.lost, "the thread looks before it renews"
 
 
 def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_claim(
@@ -126,35 +126,35 @@ def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_claim(
   def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  with Claims(tmp_path, lease_s=0.2) as claims:
-    next(each(claims))
+  with Leases(tmp_path, lease_s=0.2) as leases:
+    next(each(leases))
     with monkeypatch.context() as patch:
       patch.setattr(os, "fsync", full)
       time.sleep(0.2)
-      claims.give_back()
+      leases.give_back()
       assert files_in(tmp_path) == []
       with pytest.raises(ValueError, match="is full: free some space"):
-        next(each(claims))
-    assert next(each(claims)).name == NAMES[0]
+        next(each(leases))
+    assert next(each(leases)).name == NAMES[0]
 
 
 _RACE = """
 import sys, threading
 from suti.io import files
-from suti.runtime.leases import Claims
+from suti.runtime.leases import Leases
 from suti.io.paths import path_of
 folder = path_of(sys.argv[1])
-with Claims(folder / "claims", lease_s=60) as claims:
-  print(claims.worker, flush=True)
+with Leases(folder / "leases", lease_s=60) as leases:
+  print(leases.worker, flush=True)
   sys.stdin.readline()
-  for claim in claims.each(
+  for lease in leases.each(
     [f"wave-{i:05d}" for i in range(30)],
     finished=lambda: set(files.names_in(folder / "done")),
     stop=threading.Event(),
-    tell=lambda note: None,
+    notify=lambda note: None,
   ):
-    print(claim.name)
-    files.write_atomic(folder / "done" / claim.name, b"")
+    print(lease.name)
+    files.write_atomic(folder / "done" / lease.name, b"")
 """
 
 

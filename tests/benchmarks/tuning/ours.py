@@ -43,7 +43,7 @@ def run(args) -> None:
   parts = _open(args)
   import jax
 
-  from experts.farm.train_step import look, make_start, make_step
+  from experts.farm.train_step import make_start, make_step, sync_metrics
 
   tune, mesh = parts.tune, parts.mesh
   (num,) = args.experts
@@ -79,7 +79,7 @@ def run(args) -> None:
       began = time.perf_counter()
       for _ in range(tune.log_every):
         state = step_wave(state, parts.frozen, given)
-      look(state, num=num)
+      sync_metrics(state, num=num)
       seconds.append((time.perf_counter() - began) / tune.log_every)
     memory = jax.devices()[0].memory_stats() or {}
     highest = memory.get("peak_bytes_in_use") or tasks.highest_rss()
@@ -119,7 +119,7 @@ def write_draws(args) -> None:
   def fit(apply, backbone, params, batch, key, config):
     del apply
     spy = functools.partial(watch, batch["x_BHWC"])
-    return teacher.fit(spy, backbone, params, batch, key, config)
+    return teacher.loss(spy, backbone, params, batch, key, config)
 
   watched = dataclasses.replace(teacher, fit=fit)
   step = make_step(watched, None, parts.backbone, parts.tx, mesh, tune)
@@ -214,7 +214,7 @@ def _wave(task: Task, num: int) -> dict[str, np.ndarray]:
   keys = [jax.random.key_data(expert_key(0, f"{i:x}")) for i in range(num)]
   return {
     "x_KHWC": np.stack(x_KHWC),
-    "told": {"text_BLD": np.stack(text_KLD)},
+    "conditioning": {"text_BLD": np.stack(text_KLD)},
     "num": np.full((num,), PICTURES, np.int32),
     "key": np.stack(keys),
   }

@@ -160,7 +160,7 @@ def test_what_is_drawn_from_the_disk_fits_as_well(
 ):
   """As it was tuned, or else one after the other."""
   settle(mesh, tmp_path, experts_per_wave=16, **fields)
-  inner = capacity.settle_drawing(
+  inner = capacity.settle_sampling(
     inputs.make_config({}, **fields).finetune,
     mesh,
     bytes_at=lambda tune, num: needs if (tune.inner, num) == ("vmap", 2) else 0,
@@ -192,8 +192,8 @@ def test_a_wave_needs_what_its_largest_program_needs(monkeypatch):
     return bytes_at(config.finetune, 1)
 
   assert need() == 600
-  assert need(draw_at_once=True) == 650
-  assert need(keep="difference", draw_at_once=True) == 800
+  assert need(sample_after_tuning=True) == 650
+  assert need(keep="difference", sample_after_tuning=True) == 800
   assert need(tuned=True, keep="difference") == 650
 
 
@@ -216,7 +216,7 @@ def test_what_a_wave_needs_is_of_one_device(mesh, monkeypatch):
         )
       ],
       num_parameters=0,
-      at_once=num,
+      batch_size=num,
     )
 
   monkeypatch.setattr(programs, "finetune", make)
@@ -262,7 +262,7 @@ def test_a_wave_is_drawn_as_it_was_tuned(
 ):
   """Room for one a device, of two: one after the other, then as well as now."""
   config = tuned[1].copy_and_resolve_references().unlock()
-  config.finetune.update(inner="auto", draw_at_once=True)
+  config.finetune.update(inner="auto", sample_after_tuning=True)
   if stage is sample:
     shutil.copytree(tuned[0], tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "experts/sample", ignore_errors=True)
@@ -281,9 +281,9 @@ def test_a_wave_is_drawn_as_it_was_tuned(
     capacity, "make_bytes_at", lambda *_, **__: lambda tune, num: 100 * num
   )
 
-  def ask(*_, inner, **__):
+  def refuse(*_, inner, **__):
     raise AskedError(inner)
 
-  monkeypatch.setattr(sampling, "make_draw_wave", ask)
+  monkeypatch.setattr(sampling, "make_sample_wave", refuse)
   with pytest.raises(AskedError, match="map"):
     stage.run(config.lock(), tmp_path)

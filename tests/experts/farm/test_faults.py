@@ -44,7 +44,7 @@ FIELDS = {
   "finetune.experts_per_wave": 4,
   "finetune.num_steps": 12,
   # Experts stop early, and leave their places to those of the same wave.
-  "finetune.turns": 2,
+  "finetune.experts_per_slot": 2,
   "finetune.stop_window": 2,
   "finetune.log_every": 2,
   "finetune.checkpoint_every": 5,
@@ -284,7 +284,7 @@ def test_a_farm_in_a_bucket_that_is_killed_ends_in_the_same_objects(
   for name in sorted(names):
     assert (whole / name).read_bytes() == (killed / name).read_bytes(), name
   rest = {n for n in contents(killed) - names if "/wave-" in n}
-  assert not rest, "no claim, and no checkpoint, is left"
+  assert not rest, "no lease, and no checkpoint, is left"
   known, examples = (
     {example.key: example for example in open_examples(w / "experts/pack")}
     for w in (whole, killed)

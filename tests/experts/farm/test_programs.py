@@ -58,7 +58,7 @@ def test_a_step_of_a_wave(models, clusters, tmp_path, monkeypatch, changes):
   backbone = describe_backbone(config.backbone)
   program = programs.finetune(config, backbone, mesh, per_device=2)
   assert kinds(program.arguments) == taken
-  assert program.at_once == program.subjects == 16
+  assert program.batch_size == program.subjects == 16
   assert program.calls == config.finetune.num_steps
 
 
@@ -67,7 +67,7 @@ def test_a_drawing_of_candidates(tuned, tmp_path, monkeypatch):
   workdir = tmp_path / "drawn"  # Others read what `tuned` made.
   shutil.copytree(whole, workdir)
   taken = arguments_of(
-    monkeypatch, sampling, "make_draw", lambda: sample.run(config, workdir)
+    monkeypatch, sampling, "make_sample", lambda: sample.run(config, workdir)
   )
   monkeypatch.undo()
   program = programs.sample(
@@ -103,4 +103,4 @@ def test_subjects_need_as_many_drawings_as_they_have_prompts(models):
     per_device=1,
   )
   # Ten pictures an expert, four at once.
-  assert (program.subjects, program.at_once, program.calls) == (8, 32, 3)
+  assert (program.subjects, program.batch_size, program.calls) == (8, 32, 3)

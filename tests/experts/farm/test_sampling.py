@@ -43,7 +43,7 @@ def test_pictures_are_decoded_in_parts_and_devices_say_nothing(
     for name, x in trainable.items()
   }
   # One that is made anew, where other tests share theirs.
-  monkeypatch.setattr(sampling, "make_draw", sampling.make_draw.__wrapped__)
+  monkeypatch.setattr(sampling, "make_sample", sampling.make_sample.__wrapped__)
   program = programs.sample(config, backbone, mesh, per_device=2)
   request = jax.tree.map(
     lambda x: np.zeros(x.shape, x.dtype), program.arguments[-1]
@@ -58,7 +58,7 @@ def test_pictures_are_decoded_in_parts_and_devices_say_nothing(
     return compiled.as_text(), np.asarray(images)
 
   text, whole = draw()
-  monkeypatch.setattr(codec, "_PIXELS_AT_ONCE", 1)
+  monkeypatch.setattr(codec, "_PIXELS_PER_CALL", 1)
   text_of_parts, parts = draw()
   assert text_of_parts.count(" while(") == text.count(" while(") + 1
   np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-5)

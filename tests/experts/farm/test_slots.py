@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from experts import finetune, sample
 from experts.farm import train_step
-from experts.farm.slots import Turns
+from experts.farm.slots import Slots
 from experts.farm.wave_checkpoints import WaveCheckpoints
 from experts.farm.waves import make_waves
 from suti.io.checkpoint import Checkpoints
@@ -38,12 +38,12 @@ class Farm:
     self.mesh = flat_mesh(jax.devices()[:num_devices])
     kind = {"num_steps": NUM_STEPS}
     (self.wave,) = make_waves(
-      KEYS, experts_per_wave=20, turns=4, num_devices=num_devices
+      KEYS, experts_per_wave=20, experts_per_slot=4, num_devices=num_devices
     )
     made = (BASE, optax.adam(1e-3), self.mesh)
     self.restart = train_step.make_restart(*made, **kind)
     self.checkpoints = WaveCheckpoints(folder, self.wave, worker=worker)
-    self.turns = Turns(
+    self.slots = Slots(
       self.wave,
       self.checkpoints.folder,
       restart=self.restart,
@@ -51,11 +51,11 @@ class Farm:
       absent=absent,
     )
     shapes = train_step.describe_start(
-      *made, num_experts=self.wave.num_places, **kind
+      *made, num_experts=self.wave.num_slots, **kind
     )
     self.state = self.checkpoints.restore(shapes)
     if self.state is None:
-      self.state = train_step.make_start(*made, **kind)(self.wave.num_places)
+      self.state = train_step.make_start(*made, **kind)(self.wave.num_slots)
 
   def work(self):
     """Each place writes the number of its expert all over it."""
@@ -72,11 +72,11 @@ class Farm:
 
   @property
   def numbers(self):
-    return np.asarray(self.state["number_E"])[: self.wave.num_live].tolist()
+    return np.asarray(self.state["number_E"])[: self.wave.num_active].tolist()
 
-  def refill(self, *places):
-    done_P = np.isin(np.arange(self.wave.num_live), places)
-    new = self.turns.refill(self.state, done_P)
+  def refill(self, *slots):
+    done_P = np.isin(np.arange(self.wave.num_active), slots)
+    new = self.slots.refill(self.state, done_P)
     if new is not None:
       self.state = new
     return self.numbers
@@ -86,7 +86,7 @@ def test_who_is_done_leaves_its_place_to_the_next_in_order(tmp_path):
   farm = Farm(tmp_path)
   farm.work()
   assert farm.numbers == [0, 1, 2, 3, 4]
-  assert farm.turns.refill(farm.state, np.zeros(5, bool)) is None
+  assert farm.slots.refill(farm.state, np.zeros(5, bool)) is None
   assert farm.refill(3, 1) == [0, 5, 2, 6, 4]
   # Those two are at their start, the others where they were.
   for place, number in enumerate(farm.numbers):
@@ -99,20 +99,20 @@ def test_who_is_done_leaves_its_place_to_the_next_in_order(tmp_path):
     assert np.asarray(farm.state["failed_E"])[place] == -1
   farm.work()
   assert farm.refill(*range(5)) == [7, 8, 9, 10, 11]
-  assert not farm.turns.are_over(farm.state, np.ones(5, bool))
+  assert not farm.slots.are_over(farm.state, np.ones(5, bool))
   farm.work()
   assert farm.refill(*range(5)) == [12, 13, 14, 15, 16]
   farm.work()
   assert farm.refill(0, 2, 3) == [17, 13, 18, 19, 16]
-  assert not farm.turns.are_over(farm.state, np.arange(5) != 1)
-  assert farm.turns.are_over(farm.state, np.ones(5, bool))
+  assert not farm.slots.are_over(farm.state, np.arange(5) != 1)
+  assert farm.slots.are_over(farm.state, np.ones(5, bool))
   farm.work()
   assert farm.refill(*range(5)) == [17, 13, 18, 19, 16]
 
-  results = farm.turns.results(farm.state)
+  results = farm.slots.results(farm.state)
   np.testing.assert_array_equal(results["step_E"], range(20))
   np.testing.assert_array_equal(results["loss_ET"][:, 1], range(20))
-  groups = list(farm.turns.groups(farm.state, batch_sharding(farm.mesh)))
+  groups = list(farm.slots.groups(farm.state, batch_sharding(farm.mesh)))
   assert [len(x["bias"]) for x in groups] == [8, 8, 8]
   found = np.concatenate([np.asarray(x["bias"]) for x in groups])
   np.testing.assert_array_equal(found[:20, 0], range(20))
@@ -132,7 +132,7 @@ def test_a_wave_goes_on_in_the_places_of_other_devices(tmp_path):
     assert farm.refill(*done) == expected
     with farm.checkpoints as checkpoints:
       checkpoints.save(int(farm.state["step"]), farm.state)
-  assert farm.wave.num_places == 5
+  assert farm.wave.num_slots == 5
   for place, number in ((0, None), (1, 5), (4, 6)):
     weight = np.asarray(farm.state["params"]["weight"])[place]
     if number:
@@ -155,11 +155,11 @@ def test_a_lost_file_is_made_again_and_a_lost_cluster_has_no_turn(tmp_path):
     farm.work()
     farm.refill(*range(5))
   farm.work()
-  assert farm.turns.are_over(farm.state, np.ones(5, bool))
-  results = farm.turns.results(farm.state)
+  assert farm.slots.are_over(farm.state, np.ones(5, bool))
+  results = farm.slots.results(farm.state)
   expected = np.where(np.isin(np.arange(20), [6, 19]), 0, np.arange(20))
   np.testing.assert_array_equal(results["step_E"], expected)
-  first, *_, last = farm.turns.groups(farm.state, batch_sharding(farm.mesh))
+  first, *_, last = farm.slots.groups(farm.state, batch_sharding(farm.mesh))
   np.testing.assert_array_equal(first["weight"][6], BASE["weight"])
   np.testing.assert_array_equal(first["weight"][1], np.full((2, 2), 1))
   np.testing.assert_array_equal(last["bias"][3], BASE["bias"])
@@ -227,12 +227,12 @@ def runs(models, clusters, tmp_path_factory):
   found = {}
   for name, fields in (
     ("waves", {"experts_per_wave": 16}),
-    ("turns", {"experts_per_wave": 32, "turns": 2}),
+    ("turns", {"experts_per_wave": 32, "experts_per_slot": 2}),
   ):
     workdir = tmp_path_factory.mktemp(name)
     inputs.write_stages(workdir, clusters)
     config = inputs.make_config(
-      models, log_every=1, draw_at_once=True, **STOPPING, **fields
+      models, log_every=1, sample_after_tuning=True, **STOPPING, **fields
     )
     found[name] = (workdir, config, run(config, workdir))
     sample.run(config, workdir)  # All is drawn: it only says so.
@@ -285,12 +285,12 @@ def test_experts_that_took_turns_are_those_of_waves(runs):
 def test_what_took_turns_is_drawn_later_as_well(runs, tmp_path):
   turns, config, _ = runs["turns"]
   name = "wave-00000.array_record"
-  at_once = (turns / "experts/sample" / name).read_bytes()
+  together = (turns / "experts/sample" / name).read_bytes()
   for kind in ("mine", "prompts", "finetune"):
     (tmp_path / "experts").mkdir(exist_ok=True)
     (tmp_path / "experts" / kind).symlink_to(turns / "experts" / kind)
   sample.run(config, tmp_path)
-  assert (tmp_path / "experts/sample" / name).read_bytes() == at_once
+  assert (tmp_path / "experts/sample" / name).read_bytes() == together
 
 
 class KilledError(BaseException):

@@ -32,12 +32,12 @@ def test_low_rank_experts_share_the_products_of_their_base(loops, clusters):
   """One product over all experts' rows, not one for each expert."""
   loop, num = loops["lora"], 3
   data = loop.data(clusters[:8])
-  batch = {"x_BHWC": data["x_KHWC"], "told": data["told"]}
+  batch = {"x_BHWC": data["x_KHWC"], "conditioning": data["conditioning"]}
   batch = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:num, :2]), batch)
 
   def gradient(params, batch, key):
     return jax.grad(
-      lambda params: loop.teacher.fit(
+      lambda params: loop.teacher.loss(
         loop.apply,
         loop.backbone,
         loop.frozen | params,
@@ -118,7 +118,7 @@ def test_pictures_that_are_not_there_change_no_bit(wave, loops, filled):
         x[i, num:] = np.nan
       return jax.device_put(x, sharding)
 
-    parts = ("x_KHWC", "told")
+    parts = ("x_KHWC", "conditioning")
     return data | jax.tree.map(spoiled, {name: data[name] for name in parts})
 
   nums = np.asarray(loop.data(filled)["num"])
@@ -224,13 +224,13 @@ def test_what_is_looked_at_leaves_out_the_lost():
     "done_E": np.array([True, True, False]),
     "loss_ET": np.float32([[np.nan, 0, 0], [5, 3, 0], [7, 0, 0]]),
   }
-  loss, done_E = train_step.look(state, num=3)
+  loss, done_E = train_step.sync_metrics(state, num=3)
   assert loss == 5.0
   np.testing.assert_array_equal(done_E, [True, True, False])
   # Places that are filled up do not count.
-  loss, done_E = train_step.look(state, num=2)
+  loss, done_E = train_step.sync_metrics(state, num=2)
   assert loss == 3.0 and done_E.all()
   lost = {"step_E": np.array([0]), "done_E": np.array([True])}
   lost |= {"loss_ET": np.float32([[np.nan] * 3])}
-  loss, done_E = train_step.look(lost, num=1)
+  loss, done_E = train_step.sync_metrics(lost, num=1)
   assert np.isnan(loss) and done_E.all()

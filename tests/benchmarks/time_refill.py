@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times experts that stop early: waves of places, and turns in the same places.
 
-  python -m tests.benchmarks.time_turns [--config.finetune.FIELD=VALUE ...]
+  python -m tests.benchmarks.time_refill [--config.finetune.FIELD=VALUE ...]
 
 Not a test: a machine at work on something else decides the seconds; the steps
 follow from the losses alone. The same subjects of SubjectWorld are tuned by
@@ -32,7 +32,7 @@ FIELDS = {
   "finetune.batch_size": 1,
   "finetune.stop_window": 15,
   "finetune.log_every": 5,
-  "finetune.draw_at_once": False,
+  "finetune.sample_after_tuning": False,
 }
 
 
@@ -45,7 +45,7 @@ def main() -> None:
       *given,
       *sys.argv[1:],
     ],
-    command="time_turns",
+    command="time_refill",
   )
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
@@ -60,7 +60,9 @@ def main() -> None:
           folder / "data/experts" / stage
         )
       changed = config.copy_and_resolve_references().unlock()
-      changed.finetune.update(turns=turns, experts_per_wave=PLACES * turns)
+      changed.finetune.update(
+        experts_per_slot=turns, experts_per_wave=PLACES * turns
+      )
       print(f"{title}: {measure(changed.lock(), workdir)}", flush=True)
 
 
