@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One tiny workdir with experts, and programs, made once for several tests.
 
-Nearly all the time of these tests is the compiler's: the U-Net has one level,
+Nearly all the time of these tests is the compiler's: the U-Net is the smallest,
 and runs that would compile the same program share it.
 """
 
@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from experts import finetune, teacher
 from experts.farm import sampling, train_step
 from suti.pipeline.backbone import Backbone, load_backbone
+from tests import tiny
 from tests.experts import inputs
 from tests.experts.farm.loops import Loop
 
@@ -35,9 +36,10 @@ NO_PROGRAM = (
 
 
 @pytest.fixture(scope="session")
-def models(tiny_backbone, tiny_clip, tiny_identity):
+def models(tiny_clip, tiny_identity, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("smallest")
   return {
-    "backbone": tiny_backbone,
+    "backbone": tiny.write_backbone(folder, unet=tiny.SMALLEST_UNET),
     "clip": tiny_clip,
     "identity": tiny_identity,
   }
