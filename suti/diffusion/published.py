@@ -29,6 +29,7 @@ from suti.diffusion.plans.steps import (
   CLEAN,
   check_num_steps,
   karras,
+  karras_ends,
   levels,
   ratio_strides,
   ratios,
@@ -134,11 +135,13 @@ def _euler_steps(
   t_N = _times(schedule, settings, num_steps, whole=False)
   ratio_N = np.interp(t_N, np.arange(len(ratio_T)), ratio_T)
   if settings.get("use_karras_sigmas"):
-    ratio_N = karras(
-      settings["sigma_max"] or ratio_N[0],
-      settings["sigma_min"] or ratio_N[-1],
-      num_steps,
+    highest, lowest = karras_ends(
+      schedule,
+      highest=settings["sigma_max"],
+      lowest=settings["sigma_min"],
+      times=(t_N[0], t_N[-1]),
     )
+    ratio_N = karras(highest, lowest, num_steps)
     t_N = times_of(schedule, ratio_N)
   steps = ratio_strides(t_N, ratio_N, final=0.0)
   if settings.get("final_sigmas_type") == "sigma_min":
@@ -176,11 +179,12 @@ def _solver_steps(
   """Steps of the two multistep solvers, whose nets see whole times alone."""
   ratio_T = ratios(schedule)
   if settings["use_karras_sigmas"]:
-    ratio_N = karras(
-      settings.get("sigma_max") or ratio_T[-1],
-      settings.get("sigma_min") or ratio_T[0],
-      num_steps,
+    highest, lowest = karras_ends(
+      schedule,
+      highest=settings.get("sigma_max"),
+      lowest=settings.get("sigma_min"),
     )
+    ratio_N = karras(highest, lowest, num_steps)
     t_N = to_whole(times_of(schedule, ratio_N))
   else:
     t_N = _times(schedule, settings, num_steps, spare=True, **options)
@@ -200,8 +204,7 @@ def _dpm_solver(schedule: Schedule, settings: Settings, num_steps: int) -> Plan:
     )
   snr_T = -np.log(ratios(schedule))
   quiet = int(np.sum(snr_T < settings["lambda_min_clipped"]))
-  # The publisher cuts the times of a cosine schedule off instead. At a time
-  # that is whole but for rounding in float32, the two may differ by a step.
+  # The publisher cuts the times of a cosine schedule off instead.
   cosine = settings["beta_schedule"] in ("squaredcos_cap_v2", "cosine")
   steps = _solver_steps(
     schedule,
