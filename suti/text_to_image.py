@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.backbone import check_parts, own_size
+from suti.backbone import check_latents, check_parts, own_size
 from suti.codec import Codec, open_codec
 from suti.conditions import (
   ask,
@@ -120,6 +120,7 @@ def open_stage(
   enlarges = noising.is_file()
   channels = int(config.get("in_channels", 4))
   if channels != codec.channels * (1 + enlarges):
+    check_latents(folder, channels, codec)
     raise ValueError(
       f"{folder / 'unet'} has in_channels={channels}, for pictures or latents "
       f"of {codec.channels}: nets of inpainting, editing or depth cannot be "

@@ -138,7 +138,16 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ("suti.io", "suti.models", "suti.nn", "suti.values"),
     JAX,
   ),
-  "suti.codec": (("suti.models", "suti.nn.param", "suti.published"), JAX),
+  "suti.codec": (
+    (
+      "suti.model_index",
+      "suti.models",
+      "suti.nn.param",
+      "suti.progress",
+      "suti.published",
+    ),
+    JAX,
+  ),
   "suti.image_prompt": (
     ("suti.io", "suti.models", "suti.nn", "suti.pixels", "suti.published"),
     JAX,
