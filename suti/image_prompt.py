@@ -33,7 +33,12 @@ from suti.io.published_files import read_headers
 from suti.io.weights import load
 from suti.models.ip_adapter import ImagePrompt, declare_ip_adapter, decouple
 from suti.nn.param import Module, functional
-from suti.pixels import PixelReader, load_pixel_reader, make_pixel_reader
+from suti.pixels import (
+  PixelReader,
+  has_pixel_reader,
+  load_pixel_reader,
+  make_pixel_reader,
+)
 from suti.published import open_model
 
 _EMBEDDINGS = ("CLIPVisionModelWithProjection",)
@@ -123,7 +128,7 @@ def open_ip_adapter(
 
 def _pixel_reader(folder: Path, config: Mapping[str, Any]) -> PixelReader:
   """The folder's own, or CLIP's at the encoder's size, as the publisher has."""
-  if (folder / "preprocessor_config.json").is_file():
+  if has_pixel_reader(folder):
     return load_pixel_reader(folder)
   side = config.get("image_size", 224)
   return make_pixel_reader({"size": side, "crop_size": side})
