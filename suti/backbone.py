@@ -321,8 +321,8 @@ def check_latents(folder: Path, channels: int, codec: Codec) -> None:
   """
   if codec.bounded and channels in _LATENT_CHANNELS:
     raise ValueError(
-      f"{folder} has no vae/, and its U-Net has in_channels={channels}, as nets "
-      "of latents have: fetch the vae/ of the model."
+      f"{folder} has no vae/, and its U-Net has in_channels={channels}, as "
+      "nets of latents have: fetch the vae/ of the model."
     )
 
 

@@ -215,7 +215,7 @@ def test_published_ways_to_write_a_size(tmp_path, size, shape):
 
 
 def test_the_newer_place_of_a_config_is_read_first(tmp_path):
-  """transformers 5 nests it beside what is said of texts."""
+  """As transformers 5 writes it, nested beside what is said of texts."""
   sizes = ({"size": 8}, {"size": 9})
   write_json(tmp_path / "preprocessor_config.json", sizes[0])
   # As files of a processor were before: nothing of pictures.

@@ -3,8 +3,8 @@
 
   python -m tests.goldens.karras_cases
 
-with the extra `parity` (torch, diffusers) writes `karras.json.gz`. The two solvers
-name whole steps, which one rounding decides; Euler's lie between two steps.
+with the extra `parity` (torch, diffusers) writes `karras.json.gz`. The two
+solvers name whole steps, which one rounding decides; Euler's lie between two.
 """
 
 import gzip
