@@ -7,9 +7,9 @@ Keys, defaults and peculiarities are those of `UNet2DConditionModel`.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from suti.config.values import check_kinds
 from suti.models.unet_layers import Level
 from suti.nn.layers import ACTIVATIONS
-from suti.values import check_kinds
 
 _DEFAULTS = {
   "in_channels": 4,
@@ -94,7 +94,8 @@ _TRANSFORMERS = (
   "transformer_layers_per_block",
   "reverse_transformer_layers_per_block",
 )
-# Passed over. A picture's size is the caller's matter (`suti.backbone`);
+# Passed over. A picture's size is the caller's matter
+# (`suti.pipeline.backbone`);
 # dropout is of training alone, and ours has none; the softmax is in float32
 # whether attention is to be upcast or not.
 _PASSED_OVER = {"sample_size", "dropout", "upcast_attention"}

@@ -4,7 +4,7 @@
 Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
 models", section 3.1 and appendix G. Attribute paths are the names in the
 published file. How latents are scaled before they are denoised is applied in
-`suti/codec.py`, which large pictures go through piece by piece
+`suti/pipeline/codec.py`, which large pictures go through piece by piece
 (`vae_tiles.in_tiles`). The loss is not here.
 
 Shape suffixes: B batch, H W height and width, C channels, S positions (H x W
@@ -17,10 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from suti.config.values import check_kinds
 from suti.models.unet_layers import Attention, Level, ResNet
 from suti.nn.layers import ACTIVATIONS, Conv2d, GroupNorm
 from suti.nn.param import Module, ModuleList
-from suti.values import check_kinds
 
 _DEFAULTS = {
   "in_channels": 3,
@@ -36,7 +36,8 @@ _DEFAULTS = {
   "use_post_quant_conv": True,
   "mid_block_add_attention": True,
 }
-# What `suti.codec` reads: how latents are scaled, and the best size of a tile.
+# What `suti.pipeline.codec` reads: how latents are scaled, and the best size of
+# a tile.
 _OF_CODEC = {
   "sample_size": 512,
   "scaling_factor": 0.18215,

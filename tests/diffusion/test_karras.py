@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from suti.diffusion.plans.steps import SPACINGS
-from suti.diffusion.published import from_config
+from suti.diffusion.scheduler_config import from_config
 from tests.goldens import karras_cases as cases
 
 
