@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from suti.config.values import shorten
 from suti.diffusion.plan import Bounds, Plan, Steps
 from suti.diffusion.plans import dpm_solver, unipc
 from suti.diffusion.plans.ddim import plan_ddim, plan_euler_ancestral
@@ -57,8 +58,8 @@ def from_config(
     The plan.
 
   Raises:
-    ValueError: the class or a key is unknown, a value is not supported, or the
-      steps do not fit the schedule.
+    ValueError: the class or a key is unknown, a value is not supported, the
+      steps do not fit the schedule, or there is no number for one of them.
   """
   settings = read_settings(scheduler_config)
   name = scheduler_config["_class_name"]
@@ -69,7 +70,21 @@ def from_config(
     )
   schedule = make_schedule(scheduler_config)
   check_num_steps(schedule, num_steps)
-  return _PLANNERS[name](schedule, settings | {"eta": eta}, num_steps)
+  try:
+    with np.errstate(all="ignore"):  # what is not finite is found
+      return _PLANNERS[name](schedule, settings | {"eta": eta}, num_steps)
+  except FloatingPointError as error:
+    why = {
+      key: scheduler_config[key]
+      for key in ("rescale_betas_zero_snr", "beta_end", "trained_betas")
+      if scheduler_config.get(key)
+    }
+    raise ValueError(
+      f"num_steps={num_steps} of {name} leads to a step that is not finite, as "
+      "next to nothing of a picture is left at the noisiest steps ("
+      f"{', '.join(f'{k}={shorten(v)}' for k, v in why.items())} of the "
+      "scheduler config): correct them, or take another sampler."
+    ) from error
 
 
 def _times(schedule: Schedule, settings: Settings, num_steps: int, **options):

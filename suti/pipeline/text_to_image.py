@@ -263,7 +263,7 @@ def choose_sampler(
     if own not in SAMPLERS.values():
       raise ValueError(
         f"The model's own sampler is {own!r}, which is not known here: "
-        f"give sampler=, one of {', '.join(SAMPLERS)}."
+        f"give --sampler (sampler=), one of {', '.join(SAMPLERS)}."
       )
     return scheduler
   if name not in SAMPLERS:

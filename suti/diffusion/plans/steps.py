@@ -198,7 +198,10 @@ def karras_ends(
   ratio_T = _published_ratios(schedule)
   steps_T = np.arange(len(ratio_T))
   ends = np.interp(times or (steps_T[-1], 0), steps_T, ratio_T)
-  return highest or float(ends[0]), lowest or float(ends[1])
+  return (
+    float(ends[0]) if highest is None else highest,
+    float(ends[1]) if lowest is None else lowest,
+  )
 
 
 def times_of(schedule: Schedule, ratio_N: np.ndarray) -> np.ndarray:
