@@ -134,6 +134,9 @@ _OLD: Mapping[str, tuple] = {
   "timestep_values": (None,),
 }
 
+# What null stands for, as one class's files say it to another.
+_NULLS = {"use_karras_sigmas": False, "variance_type": "fixed_small"}
+
 _CHOICES: Mapping[str, tuple] = {
   "timestep_spacing": SPACINGS,
   "final_sigmas_type": ("zero", "sigma_min"),
@@ -188,8 +191,9 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         f" {', '.join(c for c in CLASSES if key in _DEFAULTS[c])}."
       )
   settings = {key: config.get(key, value) for key, value in defaults.items()}
-  if settings.get("use_karras_sigmas", False) is None:
-    settings["use_karras_sigmas"] = False  # its other name there
+  for key, null in _NULLS.items():
+    if key in settings and settings[key] is None:
+      settings[key] = null
   own = {k: v for k, v in defaults.items() if k not in _PROCESS}
   own |= {k: 1.0 for k in _RANGE if settings.get(k) is not None}
   check_kinds(settings, own, what="the scheduler config")
