@@ -88,7 +88,11 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     frozenset({"etils", "gcsfs", "aiohttp", "requests", "google"}),
   ),
   "suti.io.paths": (("suti.io.bucket", "suti.io.processes"), frozenset()),
-  "suti.io.files": (("suti.io.paths", "suti.io.processes"), frozenset()),
+  "suti.io.folders": ((), frozenset()),
+  "suti.io.files": (
+    ("suti.io.folders", "suti.io.paths", "suti.io.processes"),
+    frozenset(),
+  ),
   "suti.io.mirror": (("suti.io.paths",), frozenset()),
   "suti.io.claims": (
     (
