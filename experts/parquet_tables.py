@@ -97,6 +97,8 @@ def _check_type(part: Path, name: str, kind: Any) -> None:
 def _texts(part: Path, batch: Any, name: str, before: int) -> list[str]:
   """A column's texts, "" where there is none."""
   column = batch.column(name)
+  if hasattr(column, "dictionary_decode"):
+    column = column.dictionary_decode()  # its items one by one are slow
   try:
     values = column.to_pylist()
     return [v.decode() if isinstance(v, bytes) else v or "" for v in values]
