@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from suti.io.folders import walk
-from suti.progress import say
+from suti.runtime.progress import say
 
 _MAX_TEXT = 10_000  # bytes; a caption is a sentence or two
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from experts import csv_tables, parquet_tables
 from experts.table_rows import TableRow
 from suti.io.folders import is_hidden
-from suti.progress import say
+from suti.runtime.progress import say
 
 MAX_ROWS = 100_000_000
 _MANY_ROWS = 1_000_000  # from here on reading takes long enough to say so

@@ -5,9 +5,10 @@ import functools
 
 import pytest
 
-from suti import options, stage
-from suti.io import files, locks
+from suti.config import options
+from suti.io import files
 from suti.io.paths import path_of
+from suti.runtime import locks, stage
 
 CONFIG = """
 from ml_collections import ConfigDict

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where pictures come from: pages of (text, picture) rows under one address.
+
+  world    SubjectWorld's web view, noise of the web included
+  folder   a folder of subject folders, as DreamBench is (`experts.folders`)
+  table    rows of url, path, text, a page for each url (`experts.tables`)
+
+A page is lazy: a picture is opened when it is asked for, so that a list of all
+pages is cheap and a page that was done before costs nothing. What is a good
+page is `experts.mine`'s business.
+"""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from experts.folders import find_subjects, read_classes
+from experts.tables import folder_of, read_table
+from suti.images import load_image
+from suti.runtime.progress import say
+
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+# Pictures of a page that are opened for each that a cluster keeps: a page of
+# thousands (a shop's list) is cut before that.
+OPENED = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """One picture and the text beside it.
+
+  Attributes:
+    text: alt-text, "" if there is none.
+    load: opens the picture, uint8 RGB (H, W, 3).
+    truth: "world:SPLIT:SEED" where it is known; for evaluation alone.
+    view: the same for near-duplicates, where it is known; for evaluation alone.
+  """
+
+  text: str
+  load: Callable[[], np.ndarray]
+  truth: str | None = None
+  view: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+  """What was found under one address.
+
+  Attributes:
+    url: the address, or the folder.
+    rows: its pictures, in their order there.
+    subject: class noun if the source tells it, "" if it must be found.
+    name: what a person called the subject, "" if nobody did.
+    chosen: a person chose these pictures as pictures of one subject.
+  """
+
+  url: str
+  rows: tuple[Row, ...]
+  subject: str = ""
+  name: str = ""
+  chosen: bool = False
+
+
+def open_pages(
+  config, *, seed: int, size_px: int, start: int = 0
+) -> tuple[Iterator[Page], int]:
+  """Opens the source that a config names.
+
+  Args:
+    config: the section `mine`.
+    seed, size_px: which web SubjectWorld draws, and how large; other sources
+      are as they are.
+    start: pages to leave out at the beginning.
+
+  Returns: the pages from `start` on, and how many there are in all.
+
+  Raises:
+    ValueError: no such source, nothing there, or no pictures in it.
+  """
+  if config.source == "world":
+    # Imported here: a run on photographs needs no renderer.
+    from suti.world.dataset import web_rows
+
+    rows = web_rows(
+      config.split,
+      num_pages=config.num_pages,
+      seed=seed,
+      start=start,
+      size_px=size_px,
+    )
+    return _pages_of(rows), config.num_pages
+  if config.source not in ("folder", "table"):
+    raise ValueError(
+      f"config.mine.source={config.source!r} is unknown: use 'world', 'folder' "
+      "or 'table'."
+    )
+  path = source_path(config)
+  if not config.path or not path.exists():
+    raise ValueError(
+      f"config.mine.path='{config.path}' does not exist: give a "
+      f"{config.source} of pictures."
+    )
+  most = OPENED * config.max_images
+  find = _folders if config.source == "folder" else _table
+  pages, rows = find(path, num_pages=config.num_pages, most=most)
+  if rows:
+    say(
+      f"config.mine.max_images={config.max_images} leaves out {rows} pictures"
+      f" of {path}: of a page the first {most} are looked at."
+    )
+  return iter(pages[start:]), len(pages)
+
+
+def source_path(config) -> Path:
+  """The folder or the table that a config names; `~` is the user's home.
+
+  Args:
+    config: the section `mine`.
+  """
+  # The path's own method fails on a user that there is not.
+  return Path(os.path.expanduser(config.path))
+
+
+def _pages_of(rows: Iterable) -> Iterator[Page]:
+  """Groups rows that follow each other under one url."""
+  url, group = None, []
+  for row in rows:
+    if row.url != url and group:
+      yield Page(url=str(url), rows=tuple(group))
+      group = []
+    url = row.url
+    group.append(
+      Row(
+        text=row.alt_text,
+        load=lambda image=row.image: image,
+        truth=row.truth,
+        view=row.view,
+      )
+    )
+  if group:
+    yield Page(url=str(url), rows=tuple(group))
+
+
+def _folders(
+  path: Path, *, num_pages: int, most: int
+) -> tuple[list[Page], int]:
+  """One page for each folder of pictures in `path`, or `path` itself.
+
+  Args:
+    path: the folder.
+    num_pages: pages that are taken.
+    most: pictures that are taken of each.
+
+  Returns: the pages, and how many pictures more they have.
+  """
+  if not path.is_dir():
+    raise ValueError(
+      f"config.mine.path='{path}' is a file: give a folder of subject folders, "
+      "or set config.mine.source='table'."
+    )
+  classes = read_classes(path / "prompts_and_classes.txt")
+  subjects = find_subjects(path, endings=PICTURES)
+  if len(subjects) > num_pages:
+    say(
+      f"config.mine.num_pages={num_pages} leaves out the last"
+      f" {len(subjects) - num_pages} of the {len(subjects)} pages of {path}."
+    )
+  pages, more = [], 0
+  for subject in subjects[:num_pages]:
+    # Disks hold names that are no text; JSON does not.
+    name = os.fsencode(subject.folder.name).decode(errors="replace")
+    both = list(zip(subject.texts, subject.files, strict=True))
+    more += max(0, len(both) - most)
+    pages.append(
+      Page(
+        url=name,
+        rows=tuple(
+          Row(text=text, load=functools.partial(load_image, file))
+          for text, file in both[:most]
+        ),
+        subject=classes.get(name, ""),
+        name=_readable(name),
+        chosen=True,
+      )
+    )
+  return pages, more
+
+
+def _readable(name: str) -> str:
+  """'grey_sloth_plushie' -> 'grey sloth plushie', 'dog2' -> 'dog'."""
+  words = name.replace("_", " ").replace("-", " ").lower().split()
+  return " ".join(w.rstrip("0123456789") or w for w in words)
+
+
+def _table(path: Path, *, num_pages: int, most: int) -> tuple[list[Page], int]:
+  """One page for each url of a table, in order of appearance.
+
+  Takes and returns what `_folders` does. What is not taken is not held in
+  memory, and counted as it passes.
+  """
+  folder = folder_of(path)
+  groups: dict[str, list[Row]] = {}
+  others = more = 0
+  for url, picture, text in read_table(path):
+    if (rows := groups.get(url)) is None:
+      if len(groups) == num_pages:
+        others += 1
+        continue
+      rows = groups[url] = []
+    if len(rows) == most:
+      more += 1
+      continue
+    load = functools.partial(_load_below, folder, picture)
+    rows.append(Row(text=text, load=load))
+  if not groups:
+    raise ValueError(f"config.mine.path='{path}' has no rows.")
+  if others:
+    say(
+      f"config.mine.num_pages={num_pages} leaves out {others} rows of {path},"
+      f" whose urls come after the first {num_pages}."
+    )
+  pages = [Page(url=url, rows=tuple(rows)) for url, rows in groups.items()]
+  return pages, more
+
+
+def _load_below(folder: Path, picture: str) -> np.ndarray:
+  """Opens a picture that a table names.
+
+  Raises:
+    ValueError: it is on the web, or what `load_image` raises.
+  """
+  if address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", picture):
+    raise ValueError(
+      f"{picture} is an address ({address[0]}): pictures are read from this"
+      " machine's disk and not fetched, give the path of a copy."
+    )
+  file = folder / os.path.expanduser(picture)
+  if "\\" in picture and not file.exists():  # written on Windows
+    file = folder / picture.replace("\\", "/")
+  return load_image(file)
