@@ -2,8 +2,8 @@
 """Where pictures come from: pages of (text, picture) rows under one address.
 
   world    SubjectWorld's web view, noise of the web included
-  folder   a folder of subject folders, as DreamBench is (`experts.folders`)
-  table    rows of url, path, text, a page for each url (`experts.tables`)
+  folder   a folder of subject folders, as DreamBench is (`folders`)
+  table    rows of url, path, text, a page for each url (`tables`)
 
 A page is lazy: a picture is opened when it is asked for, so that a list of all
 pages is cheap and a page that was done before costs nothing. What is a good
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.folders import find_subjects, read_classes
-from experts.tables import folder_of, read_table
+from experts.mining.folders import find_subjects, read_classes
+from experts.mining.tables import folder_of, read_table
 from suti.images import load_image
 from suti.runtime.progress import say
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experts.table_rows import TableRow, find_columns, flaw_of
+from experts.mining.table_rows import TableRow, find_columns, flaw_of
 
 ENDINGS = (".parquet", ".pq", ".parq")
 

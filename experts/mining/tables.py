@@ -4,8 +4,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experts import csv_tables, parquet_tables
-from experts.table_rows import TableRow
+from experts.mining import csv_tables, parquet_tables
+from experts.mining.table_rows import TableRow
 from suti.io.folders import is_hidden
 from suti.runtime.progress import say
 

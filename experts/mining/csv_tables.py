@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from experts.table_rows import COLUMNS, TableRow, find_columns, flaw_of
+from experts.mining.table_rows import COLUMNS, TableRow, find_columns, flaw_of
 
 ENDINGS = (".csv", ".tsv")
 

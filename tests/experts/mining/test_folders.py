@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from experts.folders import find_subjects
+from experts.mining.folders import find_subjects
 
 
 def fill(folder, *names):

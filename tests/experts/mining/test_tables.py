@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from experts import tables
-from experts.tables import folder_of, read_table
+from experts.mining import tables
+from experts.mining.tables import folder_of, read_table
 
 ROWS = [
   ("u1", "a/0.jpg", "a dog"),
