@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from suti.images import load_image
+from suti.io.image_files import load_image
 from suti.progress import say
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

@@ -104,6 +104,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     frozenset(),
   ),
   "suti.io.sentencepiece": ((), frozenset()),
+  "suti.io.image_files": ((), frozenset({"numpy", "PIL", "pillow_heif"})),
   "suti.io": (
     ("suti.schema", "suti.io", "suti.nn.param", "suti.images", "suti.values"),
     frozenset(

@@ -63,7 +63,7 @@ def time_warm(model: str, pictures: pathlib.Path, steps: int | None) -> None:
   """Times calls in one process: the first compiles."""
   from apprentice.generate import generate
   from apprentice.model import load_apprentice
-  from suti.images import load_image
+  from suti.io.image_files import load_image
 
   start = time.monotonic()
   apprentice = load_apprentice(model)

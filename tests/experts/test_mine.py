@@ -12,7 +12,7 @@ from experts import mine, rows
 from experts.clusters import find_clusters, read_clusters
 from experts.waves import wave_data
 from suti.backbone import load_backbone
-from suti.images import load_image
+from suti.io.image_files import load_image
 from tests import tiny_pipelines
 from tests.experts import inputs
 
