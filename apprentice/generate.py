@@ -29,7 +29,6 @@ from suti.diffusion.samplers import (
   draw_noise,
   row_keys,
 )
-from suti.evaluation.dreambench import CLASSES
 from suti.images import to_u8
 
 # B images drawn at once, K demonstrations, H W C image or latent.
@@ -154,11 +153,11 @@ def generate(
   images: Sequence[np.ndarray],
   prompt: str,
   *,
+  captions: Sequence[str],
   num: int = 4,
   seed: int = 0,
   steps: int | None = None,
   guidance: float | None = None,
-  captions: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
   """Draws a subject in a new scene.
 
@@ -169,11 +168,13 @@ def generate(
     apprentice: from `load_apprentice`.
     images: 0 to 10 pictures of the subject, uint8 RGB of any size.
     prompt: what to draw.
+    captions: one text for each picture, "a dog"; "" is the null text.
     num: how many pictures.
-    seed: picture i is drawn with seed + i.
+    seed: picture i is drawn with seed + i. Beside another number of pictures it
+      agrees to rounding, a level of 255: one batch shape for all would take
+      twice the time for one picture.
     steps: of the sampler; None is what the apprentice was meant for.
     guidance: weight; None the same.
-    captions: one text for each picture; None says what the prompt is about.
 
   Returns: `num` pictures, uint8 RGB.
 
@@ -188,8 +189,6 @@ def generate(
       f"at most {most}: give the best of them."
     )
   _check(prompt, num, steps)
-  if captions is None:
-    captions = [subject_text(prompt)] * len(images)
   if len(captions) != len(images):
     raise ValueError(
       f"{len(captions)} captions for {len(images)} pictures: give one each."
@@ -229,23 +228,6 @@ def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
     bare = dataclasses.replace(apprentice, params={})
     _DRAWS[key] = jax.jit(drawer(bare, sampling))
   return _DRAWS[key]
-
-
-def subject_text(prompt: str) -> str:
-  """What a prompt is about, for pictures that come without captions.
-
-  Args:
-    prompt: "a dog wearing a red hat".
-
-  Returns: "a dog", by the class named first; "" where none is, the null text.
-  """
-  text = f" {prompt.lower()} "
-  found = [
-    (text.find(f" {noun}"), -len(noun), noun)
-    for noun in CLASSES
-    if f" {noun}" in text
-  ]
-  return f"a {min(found)[2]}" if found else ""
 
 
 def _check(prompt: str, num: int, steps: int | None) -> None:

@@ -29,8 +29,11 @@ import numpy as np
 
 from experts.captions import Match, classes_named, refine
 from experts.clusters import write_clusters
+from experts.decisions import decisions
+from experts.nouns import KNOWN
 from experts.rows import Page, open_pages
-from suti.backbone import find_model
+from suti.backbone import PRETRAINED, find_model
+from suti.evaluation.dreambench import CLASSES
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -39,6 +42,7 @@ from suti.evaluation.scores import (
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.progress import say
 from suti.schema import Cluster, content_key
 from suti.stage import main, progress, stage
 
@@ -76,10 +80,18 @@ def run(config, workdir: Path) -> dict:
   )
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   match = text_matcher(scorer)
+  # The shipped CLIP has no words but for the classes it has learned.
+  shipped = find_model(config.clip).parent == PRETRAINED
+  nouns = CLASSES if shipped else sorted(KNOWN)
   with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
     while group := list(itertools.islice(pages, _PAGES_PER_PART)):
       clusters, facts = mine_pages(
-        group, config.mine, size_px=config.size_px, scorer=scorer, match=match
+        group,
+        config.mine,
+        size_px=config.size_px,
+        scorer=scorer,
+        match=match,
+        nouns=nouns,
       )
       part = current.folder / f"part-{parts:05d}"
       write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
@@ -90,6 +102,9 @@ def run(config, workdir: Path) -> dict:
 
   names = [current.folder / f"part-{i:05d}" for i in range(parts)]
   facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
+  if config.mine.source != "world":  # of which nobody knows a page
+    for line in decisions(facts, config.mine):
+      say(line)
   outcomes = collections.Counter(fact["outcome"] for fact in facts)
   if not outcomes["kept"]:
     raise ValueError(_nothing(facts, config.mine))
@@ -137,7 +152,13 @@ def _write_heldout(config, folder: Path) -> dict:
 
 
 def mine_pages(
-  pages: Sequence[Page], config, *, size_px: int, scorer: Scorer, match: Match
+  pages: Sequence[Page],
+  config,
+  *,
+  size_px: int,
+  scorer: Scorer,
+  match: Match,
+  nouns: Sequence[str] = CLASSES,
 ) -> tuple[list[Cluster], list[dict]]:
   """Decides which pages are clusters.
 
@@ -147,12 +168,9 @@ def mine_pages(
     size_px: side of the clusters' pictures.
     scorer: its CLIP decides.
     match: see `text_matcher`.
+    nouns: what CLIP chooses a subject's noun among, where nothing names it.
 
   Returns: the clusters, and for every page what became of it and why.
-
-  Raises:
-    ValueError: a picture that a person chose cannot be read; one of the web is
-      left out instead.
   """
   clusters, facts = [], []
   opened = [_pictures(page, config, size_px=size_px) for page in pages]
@@ -180,22 +198,27 @@ def mine_pages(
     images, rows, originals = (
       x[: config.max_images] for x in (images, rows, originals)
     )
-    subject, caption, captions, live = refine(
+    texts = refine(
       [row.text for row in rows],
       vectors_KD[: config.max_images],
       match,
       subject=page.subject,
       name=page.name,
+      nouns=nouns,
+    )
+    fact["noun"], fact["why"] = texts.noun, texts.why
+    fact["unused"] = (
+      len(page.rows) - fact["unreadable"] - fact["repeated"] - len(images)
     )
     truth = tuple(row.truth for row in rows if row.truth is not None)
     clusters.append(
       Cluster(
         key=content_key(page.url, *images),
-        subject=subject,
-        caption=caption,
+        subject=texts.noun,
+        caption=texts.caption,
         images=tuple(images),
-        captions=captions,
-        live=live,
+        captions=texts.captions,
+        live=texts.live,
         source=page.url,
         truth=truth if len(truth) == len(rows) else None,
         originals=tuple(originals),
@@ -209,15 +232,14 @@ def _pictures(
 ) -> tuple[list, list, list, dict]:
   """Opens a page's pictures: square, one size, no picture twice."""
   images, rows, originals, seen = [], [], [], set()
-  unreadable = 0
+  unreadable, first_unreadable = 0, ""
   # A page of thousands (a shop's list) is cut before it is opened.
   for row in page.rows[: 4 * config.max_images]:
     try:
       found_u8 = row.load()
       image_u8 = square_crop_resize(found_u8, size_px)
-    except ValueError:
-      if page.chosen:
-        raise
+    except ValueError as error:
+      first_unreadable = first_unreadable or f"{error}"
       unreadable += 1
       continue
     if (key := content_key(image_u8)) not in seen:
@@ -229,6 +251,7 @@ def _pictures(
     "url": page.url,
     "pictures": len(images),
     "unreadable": unreadable,
+    "first_unreadable": first_unreadable,
     "repeated": min(len(page.rows), 4 * config.max_images)
     - unreadable
     - len(images),

@@ -18,10 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from suti.io.image_files import load_image
+from suti.io.image_files import (
+  describe_skipped,
+  list_pictures,
+  load_image,
+  suffixes,
+)
 from suti.progress import say
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _COLUMNS = ("url", "path", "text")
 
 
@@ -50,7 +54,7 @@ class Page:
     url: the address, or the folder.
     rows: its pictures, in their order there.
     subject: class noun if the source tells it, "" if it must be found.
-    name: what a person called the subject, "" if nobody did.
+    name: of the folder, which may name the subject; "" elsewhere.
     chosen: a person chose these pictures as pictures of one subject.
   """
 
@@ -137,14 +141,15 @@ def _folders(path: Path) -> list[Page]:
       f"config.mine.path='{path}' is a file: give a folder of subject folders, "
       "or set config.mine.source='table'."
     )
-  classes = _classes(path / "prompts_and_classes.txt")
+  table = path / "prompts_and_classes.txt"
+  classes = _classes(table)
   pages = []
+  skipped: dict[str, list[Path]] = {}
   for folder in [path, *sorted(p for p in path.iterdir() if p.is_dir())]:
-    files = sorted(
-      file
-      for file in folder.iterdir()
-      if file.suffix.lower() in PICTURES and not file.name.startswith(".")
-    )
+    files, others = list_pictures(folder)
+    for kind, found in others.items():
+      found = [file for file in found if file != table]
+      skipped.setdefault(kind, []).extend(found)
     if files:
       # Disks hold names that are no text; JSON does not.
       name = os.fsencode(folder.name).decode(errors="replace")
@@ -153,43 +158,66 @@ def _folders(path: Path) -> list[Page]:
           url=name,
           rows=tuple(Row(text="", load=_opener(file)) for file in files),
           subject=classes.get(name, ""),
-          name=_readable(name),
+          name=name,
           chosen=True,
         )
       )
+  line = describe_skipped(
+    {kind: files for kind, files in skipped.items() if files}, root=path
+  )
   if not pages:
     raise ValueError(
       f"config.mine.path='{path}' has no pictures: give a folder whose folders "
-      f"each hold pictures ({' '.join(PICTURES)}) of one subject."
+      f"each hold pictures ({' '.join(suffixes())}) of one subject."
+      f"{line and f' {line}'}"
     )
+  if line:
+    say(f"config.mine.path='{path}': {line}")
+  _tell_unused(table, classes, names={page.url for page in pages})
   return pages
+
+
+def _tell_unused(table: Path, classes: dict[str, str], *, names: set) -> None:
+  """Says which rows of a table of classes are of no folder."""
+  if unused := sorted(set(classes) - names):
+    first = ", ".join(unused[:5]) + (", ..." if unused[5:] else "")
+    say(f"{table}: {len(unused)} of {len(classes)} names have no folder of"
+        f" pictures: {first}.")  # fmt: skip
 
 
 def _opener(file: Path) -> Callable[[], np.ndarray]:
   return lambda: load_image(file)
 
 
-def _readable(name: str) -> str:
-  """'grey_sloth_plushie' -> 'grey sloth plushie', 'dog2' -> 'dog'."""
-  words = name.replace("_", " ").replace("-", " ").lower().split()
-  return " ".join(w.rstrip("0123456789") or w for w in words)
-
-
 def _classes(file: Path) -> dict[str, str]:
-  """Reads DreamBench's table `subject_name,class`; {} if there is none."""
+  """Reads DreamBench's table of classes; {} if there is none.
+
+  The rows behind the line `subject_name,class`, up to the first that is none:
+  the published file goes on with prompts, one of your own needs not.
+  """
   if not file.is_file():
     return {}
-  lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+  text = file.read_text(encoding="utf-8-sig", errors="replace")
+  lines = [line.strip() for line in text.splitlines()]
+  header = [line.replace(" ", "").lower() for line in lines]
+  if "subject_name,class" not in header:
+    raise ValueError(
+      f"{file} has no line 'subject_name,class': expected one, and a row "
+      "'FOLDER,NOUN' for each subject below it."
+    )
   rows: dict[str, str] = {}
-  inside = False
-  for line in (line.strip() for line in lines):
-    if line == "subject_name,class":
-      inside = True
-    elif inside and line.count(",") == 1:
-      name, noun = line.split(",")
-      rows[name.strip()] = noun.strip()
-    elif inside:
+  start = header.index("subject_name,class") + 1
+  for number, line in enumerate(lines[start:], start=start + 1):
+    if not line:
       break
+    name, comma, noun = (part.strip() for part in line.rpartition(","))
+    if not comma:
+      break
+    if not name or not noun:
+      raise ValueError(
+        f"{file}, line {number} is '{line}': expected 'FOLDER,NOUN'."
+      )
+    rows[name] = noun
   return rows
 
 

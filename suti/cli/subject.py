@@ -5,6 +5,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from suti.cli.parser import check_numbers, check_out
 
@@ -16,6 +17,7 @@ NOTE = (
 
 APPRENTICE = "world_apprentice"  # that is shipped
 NUM = 4  # pictures
+_MAX_CAUSES = 10  # of pictures that cannot be read, each a line
 CELL_PX = 192  # side of a picture on the contact sheet
 
 
@@ -29,8 +31,11 @@ def draw_subject(args: argparse.Namespace) -> None:
   check_numbers(args)
   files = find_pictures(args.subject)
   from suti import compiler, images
+  from suti.progress import say
 
-  pictures = [images.load_image(file) for file in files]
+  pictures = load_pictures(files)
+  caption, why = choose_caption(args.prompt, args.caption)
+  say(why)
   compiler.prepare()
   from apprentice.generate import generate
   from apprentice.model import load_apprentice
@@ -46,6 +51,7 @@ def draw_subject(args: argparse.Namespace) -> None:
     seed=args.seed,
     steps=args.steps,
     guidance=args.guidance,
+    captions=[caption] * len(pictures),
   )
   paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(drawn))]
   for path, picture in zip(paths, drawn, strict=True):
@@ -69,7 +75,8 @@ def find_pictures(subject: Sequence[str]) -> list[Path]:
   Raises:
     ValueError: nothing is there, or no picture is.
   """
-  from experts.rows import PICTURES
+  from suti.io.image_files import describe_skipped, list_pictures, suffixes
+  from suti.progress import say
 
   files: list[Path] = []
   for name in subject:
@@ -82,18 +89,74 @@ def find_pictures(subject: Sequence[str]) -> list[Path]:
     if not path.is_dir():
       files.append(path)
       continue
-    found = sorted(
-      file
-      for file in path.iterdir()
-      if file.suffix.lower() in PICTURES and not file.name.startswith(".")
-    )
+    found, others = list_pictures(path)
+    line = describe_skipped(others, root=path)
     if not found:
       raise ValueError(
         f"--subject={name}: no pictures in this folder (looked for "
-        f"{' '.join(sorted(PICTURES))}); give pictures of one subject."
+        f"{' '.join(suffixes())}); give pictures of one subject."
+        f"{line and f' {line}'}"
       )
+    if line:
+      say(f"--subject={name}: {line}")
     files += found
   return files
+
+
+def load_pictures(files: Sequence[Path]) -> list[Any]:
+  """Opens pictures; one that cannot be read is said and left out.
+
+  Raises:
+    ValueError: none can be read.
+  """
+  from suti.io.image_files import load_image
+  from suti.progress import say
+
+  pictures, causes = [], []
+  for file in files:
+    try:
+      pictures.append(load_image(file))
+    except ValueError as error:
+      causes.append(str(error))
+  if causes and not pictures:
+    others = f" (and {len(causes) - 1} more)" if causes[1:] else ""
+    raise ValueError(f"{causes[0]}{others}")
+  if causes:
+    say(
+      f"--subject: {len(causes)} of {len(files)} pictures cannot be read and "
+      "are left out:"
+    )
+    for cause in causes[:_MAX_CAUSES]:
+      say(f"  {cause}")
+    if rest := causes[_MAX_CAUSES:]:
+      say(f"  ... and {len(rest)} more.")
+  return pictures
+
+
+def choose_caption(prompt: str, caption: str | None) -> tuple[str, str]:
+  """What the pictures are captioned with.
+
+  An apprentice has learned from captioned demonstrations; "" is its null text.
+
+  Args:
+    prompt: what is to be sampled.
+    caption: what the user says, None for the prompt's own subject.
+
+  Returns: the caption, and a line on it.
+  """
+  from experts.captions import noun_phrase
+
+  if caption is not None:
+    return caption, f"The pictures are captioned '{caption}' (--caption)."
+  if phrase := noun_phrase(prompt):
+    return phrase, (
+      f"The pictures are captioned '{phrase}', after the prompt; --caption "
+      "says it otherwise."
+    )
+  return "", (
+    "The pictures have no caption, as the prompt names no subject: --caption "
+    "'a kettle' gives them one."
+  )
 
 
 def knows_world_alone(model: str) -> bool:

@@ -40,24 +40,31 @@ if Image.MAX_IMAGE_PIXELS is not None:
 # Formats of photographs. Pillow would open others too, some by starting other
 # programs: a file from a stranger must not choose. MPO is opened as JPEG.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+
+
+def _split(text: str) -> tuple[str, ...]:
+  return tuple(text.split())
+
+
 _SUFFIXES = frozenset(
-  ".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .mpo .png .tif .tiff .webp".split()
+  _split(
+    ".apng .avif .bmp .gif .jfif .jpe .jpeg .jpg .mpo .png .tif .tiff .webp"
+  )
 )
-_HEIF = frozenset(".heic .heif .hif".split())
+_HEIF = _split(".heic .heif .hif")
 _REMEDY = "give a JPEG, PNG or WebP file"
 _HEIF_REMEDY = "pip install pillow-heif, or convert to JPEG"
 # What people keep beside pictures, and what helps.
+_RAW = _split(".3fr .arw .cr2 .cr3 .dng .nef .orf .pef .raf .raw .rw2 .srw")
+_DRAWN = _split(
+  ".ai .eps .exr .hdr .ico .j2k .jp2 .jxl .jxr .pdf .psd .svg .tga .xcf"
+)
+_VIDEO = _split(".3gp .avi .m4v .mkv .mov .mp4 .mpg .webm")
 _REMEDIES = {
   **dict.fromkeys(_HEIF, _HEIF_REMEDY),
-  **dict.fromkeys(
-    ".3fr .arw .cr2 .cr3 .dng .nef .orf .pef .raf .raw .rw2 .srw".split(),
-    "raw: export as JPEG",
-  ),
-  **dict.fromkeys(
-    ".ai .eps .exr .hdr .ico .j2k .jp2 .jxl .jxr .pdf .psd .svg .tga .xcf".split(),
-    "convert to JPEG or PNG",
-  ),
-  **dict.fromkeys(".3gp .avi .m4v .mkv .mov .mp4 .mpg .webm".split(), "video"),
+  **dict.fromkeys(_RAW, "raw: export as JPEG"),
+  **dict.fromkeys(_DRAWN, "convert to JPEG or PNG"),
+  **dict.fromkeys(_VIDEO, "video"),
 }
 # What systems leave in folders; it was never anybody's picture.
 _SYSTEM = frozenset((".ds_store", "thumbs.db", "desktop.ini", ".directory"))
@@ -69,7 +76,7 @@ _MAX_KINDS = 8  # named in a line
 
 def suffixes() -> tuple[str, ...]:
   """Ends of the names that are read here, in lower case, sorted."""
-  return tuple(sorted(_SUFFIXES | (_HEIF if _opens_heif() else frozenset())))
+  return tuple(sorted(_SUFFIXES.union(_HEIF if _opens_heif() else ())))
 
 
 def list_pictures(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
