@@ -182,13 +182,7 @@ def generate(
     ValueError: more pictures than a demonstration set holds, an empty prompt,
       a number that is none, or captions that do not match the pictures.
   """
-  most = int(apprentice.sampling.get("max_demonstrations", MAX_DEMONSTRATIONS))
-  if len(images) > most:
-    raise ValueError(
-      f"{len(images)} pictures of the subject were given; this model takes "
-      f"at most {most}: give the best of them."
-    )
-  _check(prompt, num, steps)
+  check(apprentice, prompt, num_images=len(images), num=num, steps=steps)
   if len(captions) != len(images):
     raise ValueError(
       f"{len(captions)} captions for {len(images)} pictures: give one each."
@@ -230,7 +224,25 @@ def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
   return _DRAWS[key]
 
 
-def _check(prompt: str, num: int, steps: int | None) -> None:
+def check(
+  apprentice: Apprentice,
+  prompt: str,
+  *,
+  num_images: int,
+  num: int,
+  steps: int | None,
+) -> None:
+  """What `generate` refuses before anything is compiled.
+
+  Raises:
+    ValueError: see `generate`.
+  """
+  most = int(apprentice.sampling.get("max_demonstrations", MAX_DEMONSTRATIONS))
+  if num_images > most:
+    raise ValueError(
+      f"{num_images} pictures of the subject were given; this model takes "
+      f"at most {most}: give the best of them."
+    )
   if not prompt.strip():
     raise ValueError(
       "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."

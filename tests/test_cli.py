@@ -265,6 +265,7 @@ def test_generate_writes_a_sheet_and_each_picture(
   )
   assert "SubjectWorld" not in captured.err, "this model is not of the world"
   assert captured.err.strip() == (
+    f"--subject={photos}: 1 file is not read: 1 .txt (notes.txt).\n"
     "The pictures are captioned 'a dog', after the prompt; --caption says it "
     "otherwise."
   )
@@ -332,8 +333,8 @@ def test_generate_depends_on_the_seed_and_on_nothing_else(
 
 def test_generate_takes_files_in_the_place_of_a_folder(photos):
   files = [str(photos / "c.webp"), str(photos / "a.png")]
-  assert [str(path) for path in subject.find_pictures(files)] == files
-  assert [p.name for p in subject.find_pictures([str(photos)])] == [
+  assert [str(path) for path in subject.find_pictures(files)[0]] == files
+  assert [p.name for p in subject.find_pictures([str(photos)])[0]] == [
     "a.png",
     "b.jpg",
     "c.webp",

@@ -115,8 +115,8 @@ def _parser() -> Parser:
     default=0,
     metavar="N",
     help="of the first picture; each next one has the next (default: 0). The "
-    "same seed beside another --num is the same picture to rounding: pictures "
-    "of a subject may differ by one level of 255, as they are made in one batch",
+    "picture of a seed is the same beside any --num, to rounding: a value may "
+    "differ by 1 of 255",
   )
   add(
     "--steps",

@@ -2,7 +2,6 @@
 """`suti generate --subject`: pictures of a subject and a text -> new ones."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,29 +28,40 @@ def draw_subject(args: argparse.Namespace) -> None:
   """
   out = check_out(args.out)
   check_numbers(args)
-  files = find_pictures(args.subject)
+  files, notes = find_pictures(args.subject)
   from suti import compiler, images
   from suti.progress import say
 
-  pictures = load_pictures(files)
+  pictures, more_notes = load_pictures(files)
   caption, why = choose_caption(args.prompt, args.caption)
-  say(why)
   compiler.prepare()
-  from apprentice.generate import generate
+  from apprentice.generate import check, generate
   from apprentice.model import load_apprentice
 
   model = args.model or APPRENTICE
+  apprentice = load_apprentice(model)
+  num = NUM if args.num is None else args.num
+  check(
+    apprentice,
+    args.prompt,
+    num_images=len(pictures),
+    num=num,
+    steps=args.steps,
+  )
+  notes += [*more_notes, why]
   if knows_world_alone(model):
-    print(NOTE.format(model=model), file=sys.stderr)
+    notes.append(NOTE.format(model=model))
+  for note in notes:  # Before the work, which may take minutes.
+    say(note)
   drawn = generate(
-    load_apprentice(model),
+    apprentice,
     pictures,
     args.prompt,
-    num=NUM if args.num is None else args.num,
+    captions=[caption] * len(pictures),
+    num=num,
     seed=args.seed,
     steps=args.steps,
     guidance=args.guidance,
-    captions=[caption] * len(pictures),
   )
   paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(drawn))]
   for path, picture in zip(paths, drawn, strict=True):
@@ -64,21 +74,22 @@ def draw_subject(args: argparse.Namespace) -> None:
   print(f"Wrote {out} and {others}.")
 
 
-def find_pictures(subject: Sequence[str]) -> list[Path]:
+def find_pictures(subject: Sequence[str]) -> tuple[list[Path], list[str]]:
   """The files that `--subject` names.
 
   Args:
     subject: files, or folders of them, in any mixture.
 
-  Returns: the files; those of a folder by name.
+  Returns: the files, those of a folder by name; and lines on what else lies in
+    the folders and is not read.
 
   Raises:
     ValueError: nothing is there, or no picture is.
   """
   from suti.io.image_files import describe_skipped, list_pictures, suffixes
-  from suti.progress import say
 
   files: list[Path] = []
+  notes: list[str] = []
   for name in subject:
     path = Path(name).expanduser()
     if not path.exists():
@@ -98,19 +109,20 @@ def find_pictures(subject: Sequence[str]) -> list[Path]:
         f"{line and f' {line}'}"
       )
     if line:
-      say(f"--subject={name}: {line}")
+      notes.append(f"--subject={name}: {line}")
     files += found
-  return files
+  return files, notes
 
 
-def load_pictures(files: Sequence[Path]) -> list[Any]:
-  """Opens pictures; one that cannot be read is said and left out.
+def load_pictures(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
+  """Opens pictures; one that cannot be read is left out.
+
+  Returns: the pictures, and lines on those that are left out.
 
   Raises:
     ValueError: none can be read.
   """
   from suti.io.image_files import load_image
-  from suti.progress import say
 
   pictures, causes = [], []
   for file in files:
@@ -118,19 +130,19 @@ def load_pictures(files: Sequence[Path]) -> list[Any]:
       pictures.append(load_image(file))
     except ValueError as error:
       causes.append(str(error))
-  if causes and not pictures:
+  if not causes:
+    return pictures, []
+  if not pictures:
     others = f" (and {len(causes) - 1} more)" if causes[1:] else ""
     raise ValueError(f"{causes[0]}{others}")
-  if causes:
-    say(
-      f"--subject: {len(causes)} of {len(files)} pictures cannot be read and "
-      "are left out:"
-    )
-    for cause in causes[:_MAX_CAUSES]:
-      say(f"  {cause}")
-    if rest := causes[_MAX_CAUSES:]:
-      say(f"  ... and {len(rest)} more.")
-  return pictures
+  notes = [
+    f"--subject: {len(causes)} of {len(files)} pictures cannot be read and are "
+    "left out:",
+    *(f"  {cause}" for cause in causes[:_MAX_CAUSES]),
+  ]
+  if rest := causes[_MAX_CAUSES:]:
+    notes.append(f"  ... and {len(rest)} more.")
+  return pictures, notes
 
 
 def choose_caption(prompt: str, caption: str | None) -> tuple[str, str]:

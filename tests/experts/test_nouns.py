@@ -13,25 +13,10 @@ PLURALS = (
   "geese goose, octopuses octopus, roses rose, lenses lens, ties tie, "
   "plushies plushie, cacti cactus, gizmos gizmo, berries berry, scarves scarf"
 )
-WITHOUT = [
-  "bus",
-  "class",
-  "glass",
-  "canvas",
-  "lens",
-  "cactus",
-  "iris",
-  "gas",
-  "tennis",
-  "compass",
-  "glasses",
-  "sunglasses",
-  "scissors",
-  "trousers",
-  "headphones",
-  "sheep",
-  "fish",
-]
+WITHOUT = (
+  "bus, class, glass, canvas, lens, cactus, iris, gas, tennis, compass, "
+  "glasses, sunglasses, scissors, trousers, headphones, sheep, fish"
+)
 
 
 @pytest.mark.parametrize("pair", PLURALS.split(", "))
@@ -41,7 +26,7 @@ def test_plurals(pair):
 
 
 def test_a_singular_is_itself_and_so_is_what_has_none():
-  for word in WITHOUT:
+  for word in WITHOUT.split(", "):
     assert singular(word) == word
   for noun in KNOWN:
     assert singular(noun) == noun
