@@ -2,8 +2,8 @@
 """English nouns of subjects: which are known, singular of plural, head of many.
 
 DreamBench's 15 classes and some hundreds that people photograph. A word that
-is not here is no mistake: `experts.captions` lets CLIP choose among the known
-ones, or the texts vote.
+is not here is no mistake: `experts.mining.captions` lets CLIP choose among the
+known ones, or the texts vote.
 
 A prompt is "a {noun} in the snow", so a noun is in the singular: "shoes" become
 "shoe", as DreamBench calls a pair of boots "boot". What has no singular stays
@@ -54,7 +54,7 @@ _OBJECTS = _split(
   "candle candlestick canoe cap car card carpet carriage castle cello chair "
   "chandelier chess_set chest clarinet clock coat coffee_maker coin comb "
   "compass computer cookie couch crown cup cupcake curtain cushion desk "
-  "dice dish donut door dragon drawer dress drill drone drum earring egg "
+  "dice dish donut door dragon make_sample_fn dress drill drone drum earring egg "
   "engine envelope fan fence fireplace flag flower flowerpot flute football "
   "fork fountain frame fridge fruit glass glasses globe glove goggles "
   "guitar hammer handbag harmonica harp hat headphones helicopter helmet "

@@ -41,9 +41,9 @@ def generate(argv: Sequence[str]) -> None:
           f"--{name} goes with a text alone: leave it out, or leave out "
           "--subject."
         )
-    from suti.cli.subject import draw_subject
+    from suti.cli.subject import generate_subject
 
-    draw_subject(args)
+    generate_subject(args)
     return
   if not args.model:
     raise ValueError(
@@ -56,9 +56,9 @@ def generate(argv: Sequence[str]) -> None:
         f"--{name} goes with pictures of a subject: give --subject, or leave "
         f"out --{name}."
       )
-  from suti.cli.text_only import draw_text
+  from suti.cli.text_only import generate_text
 
-  draw_text(args)
+  generate_text(args)
 
 
 def _parser() -> Parser:

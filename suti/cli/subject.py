@@ -20,7 +20,7 @@ _MAX_CAUSES = 10  # of pictures that cannot be read, each a line
 CELL_PX = 192  # side of a picture on the contact sheet
 
 
-def draw_subject(args: argparse.Namespace) -> None:
+def generate_subject(args: argparse.Namespace) -> None:
   """Writes a contact sheet, and each picture beside it.
 
   Raises:
@@ -29,12 +29,13 @@ def draw_subject(args: argparse.Namespace) -> None:
   out = check_out(args.out)
   check_numbers(args)
   files, notes = find_pictures(args.subject)
-  from suti import compiler, images
-  from suti.progress import say
+  from suti import images
+  from suti.runtime import xla_flags
+  from suti.runtime.progress import say
 
   pictures, more_notes = load_pictures(files)
   caption, why = choose_caption(args.prompt, args.caption)
-  compiler.prepare()
+  xla_flags.prepare()
   from apprentice.generate import check, generate
   from apprentice.model import load_apprentice
 
@@ -156,7 +157,7 @@ def choose_caption(prompt: str, caption: str | None) -> tuple[str, str]:
 
   Returns: the caption, and a line on it.
   """
-  from experts.captions import noun_phrase
+  from experts.mining.captions import noun_phrase
 
   if caption is not None:
     return caption, f"The pictures are captioned '{caption}' (--caption)."
@@ -177,8 +178,8 @@ def knows_world_alone(model: str) -> bool:
   Follows an apprentice to the base it stands on: all shipped models are of
   SubjectWorld, of others nothing is known.
   """
-  from suti.backbone import PRETRAINED, find_model
   from suti.io.files import read_json
+  from suti.pipeline.backbone import PRETRAINED, find_model
 
   seen: set[Path] = set()
   folder = find_model(model)
