@@ -28,20 +28,20 @@ from pathlib import Path
 import numpy as np
 
 from experts.clusters import write_clusters
-from experts.decisions import decisions
 from experts.mining.captions import Match, classes_named, refine
+from experts.mining.decisions import decisions
+from experts.mining.nouns import KNOWN
 from experts.mining.sources import Page, open_pages
-from experts.nouns import KNOWN
 from suti.evaluation.dreambench import CLASSES
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
   mean_over_distinct_pairs,
 )
+from suti.hf.find import PRETRAINED, find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
-from suti.pipeline.backbone import PRETRAINED, find_model
 from suti.runtime.progress import say
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, content_key
@@ -111,8 +111,8 @@ def run(config, workdir: Path) -> dict:
   write_json(current.folder / "pages.json", facts)
   # Pictures stay on the disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
-  slots = {c.key: (file, i) for file in files for i, c in enumerate(file)}
-  keys = sorted(slots)
+  places = {c.key: (file, i) for file in files for i, c in enumerate(file)}
+  keys = sorted(places)
   write_clusters(
     current.folder, keys, (places[key][0][places[key][1]] for key in keys)
   )

@@ -57,7 +57,7 @@ def shows(caption: str, template: Template) -> bool:
   """
   said = words_of(caption)
 
-  def told(word: str) -> bool:
+  def is_known(word: str) -> bool:
     return any(
       word == other
       or (
@@ -67,7 +67,7 @@ def shows(caption: str, template: Template) -> bool:
       for other in said
     )
 
-  return all(told(word) for word in words_of(template.text))
+  return all(is_known(word) for word in words_of(template.text))
 
 
 def fill(template: Template, noun: str) -> str:

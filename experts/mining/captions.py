@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experts.nouns import KNOWN, LIVE_NOUNS, known_noun, singular
+from experts.mining.nouns import KNOWN, LIVE_NOUNS, known_noun, singular
 from suti.evaluation.dreambench import CLASSES
 
 # K pictures of a cluster, M texts, D embedding width.

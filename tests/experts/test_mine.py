@@ -10,9 +10,9 @@ from PIL import Image
 
 from experts import mine
 from experts.clusters import find_clusters, read_clusters
-from experts.decisions import decisions
 from experts.farm.waves import wave_data
 from experts.mining import sources
+from experts.mining.decisions import decisions
 from suti.io.image_files import load_image
 from suti.pipeline.backbone import load_backbone
 from tests.experts import inputs

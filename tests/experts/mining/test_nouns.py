@@ -3,7 +3,7 @@
 
 import pytest
 
-from experts.nouns import KNOWN, known_noun, singular
+from experts.mining.nouns import KNOWN, known_noun, singular
 
 PLURALS = (
   "dogs dog, buses bus, classes class, houses house, vases vase, horses horse, "

@@ -54,7 +54,7 @@ _OBJECTS = _split(
   "candle candlestick canoe cap car card carpet carriage castle cello chair "
   "chandelier chess_set chest clarinet clock coat coffee_maker coin comb "
   "compass computer cookie couch crown cup cupcake curtain cushion desk "
-  "dice dish donut door dragon make_sample_fn dress drill drone drum earring egg "
+  "dice dish donut door dragon drawer dress drill drone drum earring egg "
   "engine envelope fan fence fireplace flag flower flowerpot flute football "
   "fork fountain frame fridge fruit glass glasses globe glove goggles "
   "guitar hammer handbag harmonica harp hat headphones helicopter helmet "
