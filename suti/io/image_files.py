@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 MIN_SIDE_PX = 64
 MAX_SIDE_PX = 65_535  # the most that a JPEG can have
@@ -207,8 +207,10 @@ def _damage(name: str, kind: str, error: Exception) -> str:
   reason = " ".join(str(error).split()) or type(error).__name__
   if isinstance(error, Image.UnidentifiedImageError):
     reason = "not a format that is known"
-    if kind == "AVIF":
-      reason = "AVIF, which this Pillow cannot read"
+    if kind == "AVIF" and not features.check("avif"):
+      reason = "AVIF, which this build of Pillow cannot read"
+    elif kind in ("AVIF", "HEIC"):
+      reason = f"{kind}, but damaged"
     elif kind:
       reason = f"{kind}, which is not read here"
   return (

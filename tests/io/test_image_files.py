@@ -296,6 +296,19 @@ def test_heic_stands_as_the_camera_was_held(orientation):
   assert_close(load_image(content), scene(), 8)
 
 
+def test_damaged_heic_and_avif_are_called_so():
+  avif = packed(scene(), "AVIF")
+  for content, kind in ((heic(), "HEIC"), (avif, "AVIF")):
+    with pytest.raises(ValueError, match=rf"\({kind}, but damaged\)"):
+      load_image(content[:24] + bytes(200))
+
+
+def test_a_large_heic_is_reduced(monkeypatch):
+  content = heic(scene(192, 160), quality=95)
+  monkeypatch.setattr(image_files, "FULL_PIXELS", 96 * 80)
+  assert_close(load_image(content), scene(), 8)
+
+
 def test_without_its_package_heic_is_refused_by_name(tmp_path, monkeypatch):
   path = tmp_path / "a.heic"
   path.write_bytes(heic())
