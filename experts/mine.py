@@ -29,14 +29,17 @@ import numpy as np
 
 from experts.clusters import write_clusters
 from experts.mining.captions import Match, classes_named, refine
+from experts.mining.decisions import decisions
+from experts.mining.nouns import KNOWN
 from experts.mining.sources import OPENED, Page, open_pages, source_path
 from experts.mining.tables import folder_of
+from suti.evaluation.dreambench import CLASSES
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
   mean_over_distinct_pairs,
 )
-from suti.hf.find import find_model
+from suti.hf.find import PRETRAINED, find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
@@ -80,10 +83,18 @@ def run(config, workdir: Path) -> dict:
   )
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   match = text_matcher(scorer)
+  # The shipped CLIP has no words but for the classes it has learned.
+  shipped = find_model(config.clip).parent == PRETRAINED
+  nouns = CLASSES if shipped else sorted(KNOWN)
   with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
     while group := list(itertools.islice(pages, _PAGES_PER_PART)):
       clusters, facts = mine_pages(
-        group, config.mine, size_px=config.size_px, scorer=scorer, match=match
+        group,
+        config.mine,
+        size_px=config.size_px,
+        scorer=scorer,
+        match=match,
+        nouns=nouns,
       )
       part = current.folder / f"part-{parts:05d}"
       write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
@@ -94,13 +105,14 @@ def run(config, workdir: Path) -> dict:
 
   names = [current.folder / f"part-{i:05d}" for i in range(parts)]
   facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
+  if config.mine.source != "world":  # of which nobody knows a page
+    for line in decisions(facts, config.mine):
+      say(line)
   outcomes = collections.Counter(fact["outcome"] for fact in facts)
   if not outcomes["kept"]:
     # What was looked at under this config is of no use under another.
     _remove_parts(current.folder)
     raise ValueError(_nothing(facts, config.mine))
-  if line := _unreadable(facts):
-    say(line)
   write_json(current.folder / "pages.json", facts)
   # Pictures stay on the disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
@@ -145,7 +157,13 @@ def _write_heldout(config, folder: Path) -> dict:
 
 
 def mine_pages(
-  pages: Sequence[Page], config, *, size_px: int, scorer: Scorer, match: Match
+  pages: Sequence[Page],
+  config,
+  *,
+  size_px: int,
+  scorer: Scorer,
+  match: Match,
+  nouns: Sequence[str] = CLASSES,
 ) -> tuple[list[Cluster], list[dict]]:
   """Decides which pages are clusters.
 
@@ -155,12 +173,9 @@ def mine_pages(
     size_px: side of the clusters' pictures.
     scorer: its CLIP decides.
     match: see `text_matcher`.
+    nouns: what CLIP chooses a subject's noun among, where nothing names it.
 
   Returns: the clusters, and for every page what became of it and why.
-
-  Raises:
-    ValueError: a picture that a person chose cannot be read; one of the web is
-      left out instead.
   """
   clusters, facts = [], []
   opened = [_pictures(page, config, size_px=size_px) for page in pages]
@@ -188,22 +203,27 @@ def mine_pages(
     images, rows, originals = (
       x[: config.max_images] for x in (images, rows, originals)
     )
-    subject, caption, captions, live = refine(
+    texts = refine(
       [row.text for row in rows],
       vectors_KD[: config.max_images],
       match,
       subject=page.subject,
       name=page.name,
+      nouns=nouns,
+    )
+    fact["noun"], fact["why"] = texts.noun, texts.why
+    fact["unused"] = (
+      len(page.rows) - fact["unreadable"] - fact["repeated"] - len(images)
     )
     truth = tuple(row.truth for row in rows if row.truth is not None)
     clusters.append(
       Cluster(
         key=content_key(page.url, *images),
-        subject=subject,
-        caption=caption,
+        subject=texts.noun,
+        caption=texts.caption,
         images=tuple(images),
-        captions=captions,
-        live=live,
+        captions=texts.captions,
+        live=texts.live,
         source=page.url,
         truth=truth if len(truth) == len(rows) else None,
         originals=tuple(originals),
@@ -223,8 +243,6 @@ def _pictures(
       found_u8 = row.load()
       image_u8 = square_crop_resize(found_u8, size_px)
     except ValueError as error:
-      if page.chosen:
-        raise
       first_unreadable = first_unreadable or f"{error}"
       unreadable += 1
       continue

@@ -11,12 +11,14 @@ named: folders that systems make, pictures that lie deeper, empty folders.
 
 import collections
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from suti.io.folders import walk
+from suti.io.image_files import describe_skipped, list_pictures, suffixes
 from suti.runtime.progress import say
 
+CLASSES_FILE = "prompts_and_classes.txt"
 _MAX_TEXT = 10_000  # bytes; a caption is a sentence or two
 
 
@@ -35,41 +37,46 @@ class Subject:
   texts: tuple[str, ...]
 
 
-def find_subjects(path: Path, *, endings: Collection[str]) -> list[Subject]:
+def find_subjects(path: Path) -> list[Subject]:
   """The subjects in a folder, by name; says what it leaves out.
 
   Args:
     path: the folder of subject folders, or one folder of pictures.
-    endings: of the names of pictures, lower-case: ".jpg".
 
   Raises:
     ValueError: no pictures where they are read, or a text that is none.
   """
   subjects, deeper, empty = [], {}, []
   hidden: collections.Counter[str] = collections.Counter()
-  for folder, names, passed_over in walk(path):
+  skipped: dict[str, list[Path]] = {}
+  for folder, _, passed_over in walk(path):
     hidden.update(passed_over)
-    pictures = [
-      name
-      for name in names
-      if Path(name).suffix.lower() in endings and not name.startswith(".")
-    ]
+    pictures, others = list_pictures(folder)
     inside = folder.relative_to(path)
     if len(inside.parts) > 1:
       if pictures:
         deeper[str(inside)] = len(pictures)
-    elif pictures:
-      subjects.append(_subject(folder, pictures, names))
+      continue
+    texts = _texts_beside(pictures, others)
+    for kind, files in others.items():
+      unread = [f for f in files if f not in texts and f.name != CLASSES_FILE]
+      if unread:
+        skipped.setdefault(kind, []).extend(unread)
+    if pictures:
+      subjects.append(_subject(folder, pictures, texts))
     elif inside.parts:
       empty.append(inside.name)
   empty = [n for n in empty if not any(Path(d).parts[0] == n for d in deeper)]
+  unread = describe_skipped(skipped, root=path)
   if not subjects:
-    raise ValueError(_none(path, deeper, endings))
+    raise ValueError(_none(path, deeper, unread))
   _say_what_is_left_out(path, hidden, deeper, empty)
+  if unread:
+    say(f"config.mine.path='{path}': {unread}")
   return subjects
 
 
-def _none(path: Path, deeper: dict[str, int], endings: Collection[str]) -> str:
+def _none(path: Path, deeper: dict[str, int], unread: str) -> str:
   """The one line for a folder without subjects."""
   if deeper:
     first = min(deeper)
@@ -81,8 +88,8 @@ def _none(path: Path, deeper: dict[str, int], endings: Collection[str]) -> str:
     )
   return (
     f"config.mine.path='{path}' has no pictures: give a folder whose folders "
-    f"each hold pictures ({' '.join(sorted(endings))}) of one subject."
-  )
+    f"each hold pictures ({' '.join(suffixes())}) of one subject. {unread}"
+  ).rstrip()
 
 
 def _say_what_is_left_out(
@@ -113,20 +120,25 @@ def _list(names: Sequence[str], most: int = 8) -> str:
   return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
+def _texts_beside(
+  pictures: Sequence[Path], others: Mapping[str, Sequence[Path]]
+) -> list[Path]:
+  """The files of texts that have a picture's name."""
+  stems = {picture.stem for picture in pictures}
+  return [file for file in others.get(".txt", ()) if file.stem in stems]
+
+
 def _subject(
-  folder: Path, pictures: Sequence[str], names: Sequence[str]
+  folder: Path, pictures: Sequence[Path], texts: Sequence[Path]
 ) -> Subject:
   """A folder's pictures with the texts beside them."""
-  texts = {
-    Path(name).stem: folder / name
-    for name in names
-    if Path(name).suffix.lower() == ".txt"
-  }
-  stems = [Path(name).stem for name in pictures]
+  by_stem = {file.stem: file for file in texts}
   return Subject(
     folder=folder,
-    files=tuple(folder / name for name in pictures),
-    texts=tuple(_text(texts[s]) if s in texts else "" for s in stems),
+    files=tuple(pictures),
+    texts=tuple(
+      _text(by_stem[p.stem]) if p.stem in by_stem else "" for p in pictures
+    ),
   )
 
 
@@ -150,18 +162,32 @@ def _text(file: Path) -> str:
 
 
 def read_classes(file: Path) -> dict[str, str]:
-  """Reads DreamBench's table `subject_name,class`; {} if there is none."""
+  """Reads DreamBench's table of classes; {} if there is none.
+
+  The rows behind the line `subject_name,class`, up to the first that is none:
+  the published file goes on with prompts, one of your own needs not.
+  """
   if not file.is_file():
     return {}
-  lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+  text = file.read_text(encoding="utf-8-sig", errors="replace")
+  lines = [line.strip() for line in text.splitlines()]
+  header = [line.replace(" ", "").lower() for line in lines]
+  if "subject_name,class" not in header:
+    raise ValueError(
+      f"{file} has no line 'subject_name,class': expected one, and a row "
+      "'FOLDER,NOUN' for each subject below it."
+    )
   rows: dict[str, str] = {}
-  inside = False
-  for line in (line.strip() for line in lines):
-    if line == "subject_name,class":
-      inside = True
-    elif inside and line.count(",") == 1:
-      name, noun = line.split(",")
-      rows[name.strip()] = noun.strip()
-    elif inside:
+  start = header.index("subject_name,class") + 1
+  for number, line in enumerate(lines[start:], start=start + 1):
+    if not line:
       break
+    name, comma, noun = (part.strip() for part in line.rpartition(","))
+    if not comma:
+      break
+    if not name or not noun:
+      raise ValueError(
+        f"{file}, line {number} is '{line}': expected 'FOLDER,NOUN'."
+      )
+    rows[name] = noun
   return rows

@@ -19,12 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.mining.folders import find_subjects, read_classes
+from experts.mining.folders import CLASSES_FILE, find_subjects, read_classes
 from experts.mining.tables import folder_of, read_table
-from suti.images import load_image
+from suti.io.image_files import load_image
 from suti.runtime.progress import say
-
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 # Pictures of a page that are opened for each that a cluster keeps: a page of
 # thousands (a shop's list) is cut before that.
@@ -56,7 +54,7 @@ class Page:
     url: the address, or the folder.
     rows: its pictures, in their order there.
     subject: class noun if the source tells it, "" if it must be found.
-    name: what a person called the subject, "" if nobody did.
+    name: of the folder, which may name the subject; "" elsewhere.
     chosen: a person chose these pictures as pictures of one subject.
   """
 
@@ -164,8 +162,9 @@ def _folders(
       f"config.mine.path='{path}' is a file: give a folder of subject folders, "
       "or set config.mine.source='table'."
     )
-  classes = read_classes(path / "prompts_and_classes.txt")
-  subjects = find_subjects(path, endings=PICTURES)
+  table = path / CLASSES_FILE
+  classes = read_classes(table)
+  subjects = find_subjects(path)
   if len(subjects) > num_pages:
     say(
       f"config.mine.num_pages={num_pages} leaves out the last"
@@ -185,17 +184,22 @@ def _folders(
           for text, file in both[:most]
         ),
         subject=classes.get(name, ""),
-        name=_readable(name),
+        name=name,
         chosen=True,
       )
     )
+  _say_unused(table, classes, {s.folder.name for s in subjects})
   return pages, more
 
 
-def _readable(name: str) -> str:
-  """'grey_sloth_plushie' -> 'grey sloth plushie', 'dog2' -> 'dog'."""
-  words = name.replace("_", " ").replace("-", " ").lower().split()
-  return " ".join(w.rstrip("0123456789") or w for w in words)
+def _say_unused(table: Path, classes: dict[str, str], names: set) -> None:
+  """Says which rows of a table of classes are of no folder."""
+  if unused := sorted(set(classes) - names):
+    first = ", ".join(unused[:5]) + (", ..." if unused[5:] else "")
+    say(
+      f"{table}: {len(unused)} of {len(classes)} names have no folder of"
+      f" pictures: {first}."
+    )
 
 
 def _table(path: Path, *, num_pages: int, most: int) -> tuple[list[Page], int]:

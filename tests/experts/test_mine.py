@@ -13,7 +13,8 @@ from experts import mine
 from experts.clusters import find_clusters, read_clusters
 from experts.farm.waves import wave_data
 from experts.mining import sources
-from suti.images import load_image
+from experts.mining.decisions import decisions
+from suti.io.image_files import load_image
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.stage import guard
 from tests.experts import inputs
@@ -200,21 +201,54 @@ def test_large_pages_are_cut_and_truth_is_carried():
   assert fact["pictures"] == 14
 
 
-def test_bad_pictures_of_the_web_are_left_out_and_one_s_own_are_an_error(
-  photos, tmp_path
-):
-  (photos / "brown_dog" / "1.png").write_bytes(b"\x89PNG\r\n no picture")
-  with pytest.raises(ValueError) as caught:
-    mine.run(config_of(photos), tmp_path / "run")
-  assert "1.png" in str(caught.value)
-
-  bad = sources.Row(
-    text="a dog", load=lambda: load_image(photos / "brown_dog" / "1.png")
+def test_a_bad_picture_is_left_out_and_named(photos, tmp_path, capsys):
+  path = photos / "brown_dog" / "1.png"
+  path.write_bytes(b"\x89PNG\r\n no picture")
+  summary = mine.run(config_of(photos), tmp_path / "run")
+  assert (summary["clusters"], summary["pictures_unreadable"]) == (2, 1)
+  lines = capsys.readouterr().err.splitlines()
+  (line,) = (line for line in lines if "cannot be read and" in line)
+  assert line.startswith(
+    f"brown_dog: 1 of 4 pictures cannot be read and is left out, the first: "
+    f"{path} cannot be read as a picture"
   )
   good = page_of("page", inputs.draw_pictures(1, 3))
+  bad = row_of(None)
+  bad = dataclasses.replace(bad, load=lambda: load_image(path))
   page = dataclasses.replace(good, rows=(bad, *good.rows))
   (cluster,), (fact,) = mine_pages([page], similarity_high=1.0)
   assert (fact["unreadable"], len(cluster.images)) == (1, 3)
+
+
+def test_what_was_decided_is_said_of_each_subject(photos, tmp_path, capsys):
+  (photos / "brown_dog").rename(photos / "Rex")
+  mine.run(config_of(photos, max_images=3), tmp_path / "run")
+  (rex,) = (c for c in read_clusters(tmp_path / "run") if c.source == "Rex")
+  lines = capsys.readouterr().err.splitlines()
+  (line,) = (line for line in lines if line.startswith("Rex: "))
+  assert line.startswith(
+    f"Rex: its noun is '{rex.subject}'; its name has no known noun; CLIP finds "
+    "it in the pictures, at "
+  )
+  assert lines[-4:] == [
+    line,
+    "old_teapot: its noun is 'teapot'; its name is a known noun.",
+    "vase is left out: 2 different pictures, and config.mine.min_images=3 are "
+    "needed.",
+    "1 pictures of 1 subjects are not used, most of Rex (1): "
+    "config.mine.max_images=3, of a benchmark config.benchmark.images_each.",
+  ]
+
+
+def test_what_was_decided_is_bounded():
+  facts = [
+    {"url": f"u{i}", "outcome": "kept", "noun": "dog", "why": "it is so",
+     "unreadable": 0, "unused": 0}
+    for i in range(50)
+  ]  # fmt: skip
+  lines = decisions(facts, config_of("").mine)
+  assert len(lines) == 21
+  assert lines[-1] == "... and 30 more subjects: experts/mine/pages.json."
 
 
 def test_nothing_mined_says_why(photos, tmp_path):

@@ -52,10 +52,10 @@ def test_a_folder_of_folders(folder):
   assert total == 2
   assert (backpack.url, backpack.name, backpack.subject) == (
     "backpack_dog",
-    "backpack dog",
+    "backpack_dog",
     "",
   )
-  assert dog.name == "dog"
+  assert dog.name == "dog2"
   assert [row.load()[0, 0, 0] for row in dog.rows] == [0, 1, 2]
 
 
@@ -66,6 +66,41 @@ def test_a_table_of_classes_names_the_class(folder):
   )
   pages, _ = pages_of(config_of("folder", folder))
   assert [page.subject for page in pages] == ["backpack", "dog"]
+
+
+def test_a_table_of_one_s_own_is_a_header_and_rows(folder, capsys):
+  table = folder / "prompts_and_classes.txt"
+  table.write_text("\ufeffsubject_name, class\nbackpack_dog, backpack\nrex,dog")
+  pages, _ = pages_of(config_of("folder", folder))
+  assert [page.subject for page in pages] == ["backpack", ""]
+  assert capsys.readouterr().err.splitlines()[-1] == (
+    f"{table}: 1 of 2 names have no folder of pictures: rex."
+  )
+  table.write_text("backpack_dog,backpack\n")
+  assert error_of(config_of("folder", folder)) == (
+    f"{table} has no line 'subject_name,class': expected one, and a row "
+    "'FOLDER,NOUN' for each subject below it."
+  )
+  table.write_text("subject_name,class\ndog2,\n")
+  assert error_of(config_of("folder", folder)) == (
+    f"{table}, line 2 is 'dog2,': expected 'FOLDER,NOUN'."
+  )
+
+
+def test_files_that_are_not_read_are_named(folder, capsys, monkeypatch):
+  monkeypatch.setattr("suti.io.image_files._opens_heif", lambda: False)
+  (folder / "cat").mkdir()
+  for number in range(3):
+    (folder / "cat" / f"{number}.HEIC").write_bytes(b"x")
+  pages, _ = pages_of(config_of("folder", folder))
+  assert [page.url for page in pages] == ["backpack_dog", "dog2"]
+  assert capsys.readouterr().err == (
+    f"config.mine.path='{folder}': 4 files are not read: 3 .heic (cat/0.HEIC, "
+    "...; pip install pillow-heif, or convert to JPEG), 1 .txt (dog2/notes.txt)"
+    ".\n"
+  )
+  line = error_of(config_of("folder", folder / "cat"))
+  assert "has no pictures" in line and "3 .heic (0.HEIC, ...; pip" in line
 
 
 def test_a_folder_of_pictures_is_one_page(folder):
@@ -79,7 +114,7 @@ def test_names_that_are_no_text_are_shown_as_one(tmp_path):
   save(pathlib.Path(folder) / os.fsdecode(b"\xe9t\xe9.png"))
   before = fingerprint(tmp_path)
   (page,), _ = pages_of(config_of("folder", tmp_path))
-  assert page.url == "caf\ufffd_dog" and page.name == "caf\ufffd dog"
+  assert page.url == "caf\ufffd_dog" and page.name == "caf\ufffd_dog"
   assert page.rows[0].load().shape == (64, 80, 3)
   save(pathlib.Path(folder) / os.fsdecode(b"\xe8t\xe9.png"))
   assert fingerprint(tmp_path) != before
@@ -88,10 +123,10 @@ def test_names_that_are_no_text_are_shown_as_one(tmp_path):
 def test_pages_that_a_config_leaves_out_are_counted_aloud(folder, capsys):
   (folder / "empty").rmdir()
   assert pages_of(config_of("folder", folder, num_pages=2))[1] == 2
-  assert not capsys.readouterr().err
+  assert "leaves out" not in capsys.readouterr().err
   (page,), total = pages_of(config_of("folder", folder, num_pages=1))
   assert (page.url, total) == ("backpack_dog", 1)
-  assert capsys.readouterr().err == (
+  assert capsys.readouterr().err.splitlines(True)[-1] == (
     "config.mine.num_pages=1 leaves out the last 1 of the 2 pages of "
     f"{folder}.\n"
   )
