@@ -87,17 +87,7 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
     if value is not None or key not in _OPTIONAL
   }
   check_kinds(given, _KNOWN, what="an autoencoder")
-  for key in ("latents_mean", "latents_std"):
-    if key in given and len(given[key]) != config["latent_channels"]:
-      raise ValueError(
-        f"{key} of an autoencoder has {len(given[key])} numbers: it must have "
-        f"one for each of the latent_channels={config['latent_channels']}."
-      )
-  if 0 in given.get("latents_std", ()):
-    raise ValueError(
-      "latents_std of an autoencoder has a 0, by which latents would be "
-      "divided: correct it, or fetch the file again."
-    )
+  _check_statistics(given)
   num_levels = len(config["block_out_channels"])
   problems += [
     f"{key}={config[key]!r}"
@@ -113,6 +103,26 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
       "many DownEncoderBlock2D and UpDecoderBlock2D."
     )
   return Autoencoder(config)
+
+
+def _check_statistics(config: Mapping[str, Any]) -> None:
+  """Sees that a config has a mean and a deviation for each channel, or none.
+
+  Raises:
+    ValueError: it has others.
+  """
+  channels = config["latent_channels"]
+  for key in ("latents_mean", "latents_std"):
+    if key in config and len(config[key]) != channels:
+      raise ValueError(
+        f"{key} of an autoencoder has {len(config[key])} numbers: it must have "
+        f"one for each of the latent_channels={channels}."
+      )
+  if 0 in config.get("latents_std", ()):
+    raise ValueError(
+      "latents_std of an autoencoder has a 0, by which latents would be "
+      "divided: correct it, or fetch the file again."
+    )
 
 
 class Autoencoder(Module):

@@ -294,6 +294,17 @@ def test_latents_are_normalised_as_the_pipeline_of_a_folder_does(
     )
     heard = capsys.readouterr().err
     assert (said in heard and "passed over" in heard) if said else not heard
+  for wrong, message in (
+    (
+      {"latents_mean": [0.1]},
+      "latents_mean of .* has 1 numbers: it must have ",
+    ),
+    ({"latents_std": [1.0, 0, 1, 1]}, "latents_std of an autoencoder has a 0"),
+    ({"latents_std": "one"}, "latents_std='one' of .* must be a list"),
+  ):
+    write_json(vae, config | both | wrong)
+    with pytest.raises(ValueError, match=message):
+      open_codec(folder)
   write_json(vae, config | both | {"shift_factor": 0.1})
   with pytest.raises(ValueError, match=r"shift_factor=0\.1 beside latents_me"):
     open_codec(folder)
