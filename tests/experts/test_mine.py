@@ -321,7 +321,7 @@ def test_pictures_that_are_left_out_are_said(web, tmp_path, capsys):
   summary = mine.run(web(rows), tmp_path / "run")
   assert (summary["clusters"], summary["pictures_unreadable"]) == (1, 1)
   assert (
-    f"1 of 5 pictures could not be read; the first: {tmp_path}/photos/"
+    f"u: 1 of 5 pictures cannot be read and is left out, the first: {tmp_path}/photos/"
     "brown_dog/4.png does not exist"
   ) in capsys.readouterr().err
 
