@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Apprentices on SDXL, which takes sizes, and on IF, which predicts a variance."""
+"""Apprentices on SDXL, with its sizes, and on IF, which predicts a variance."""
 
 import numpy as np
 import pytest
