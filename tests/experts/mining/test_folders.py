@@ -15,7 +15,7 @@ def fill(folder, *names):
 
 
 def subjects_of(path):
-  return find_subjects(path, endings=(".jpg", ".png"))
+  return find_subjects(path)
 
 
 def names_of(path):
@@ -42,7 +42,12 @@ def test_subjects_are_folders_of_pictures(tmp_path, capsys):
     ("dog", ["0.png", "1.JPG"]),
   ]
   assert names_of(tmp_path / "dog") == [("dog", ["0.png", "1.JPG"])]
-  assert capsys.readouterr().err == ""
+  first, second = capsys.readouterr().err.splitlines()
+  assert first == (
+    f"config.mine.path='{tmp_path}': 2 files are not read: 1 .md"
+    " (dog/notes.md), 1 hidden (dog/.hidden.png)."
+  )
+  assert "2 files are not read: 1 .md (notes.md), 1 hidden" in second
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,8 @@ def test_pictures_that_lie_deeper_and_empty_folders_are_named(tmp_path, capsys):
     " not read: dog/2021 (2), train/cat/raw (1); move them up if they belong to"
     " it.",
     f"Folders in {tmp_path} without pictures are no subjects: nothing.",
+    f"config.mine.path='{tmp_path}': 1 file is not read: 1 .txt"
+    " (nothing/notes.txt).",
   ]
 
 

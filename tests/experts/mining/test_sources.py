@@ -95,6 +95,7 @@ def test_files_that_are_not_read_are_named(folder, capsys, monkeypatch):
   pages, _ = pages_of(config_of("folder", folder))
   assert [page.url for page in pages] == ["backpack_dog", "dog2"]
   assert capsys.readouterr().err == (
+    f"Folders in {folder} without pictures are no subjects: cat, empty.\n"
     f"config.mine.path='{folder}': 4 files are not read: 3 .heic (cat/0.HEIC, "
     "...; pip install pillow-heif, or convert to JPEG), 1 .txt (dog2/notes.txt)"
     ".\n"
@@ -181,7 +182,7 @@ def test_mistakes_are_one_line(folder, monkeypatch):
 def test_the_user_s_home_is_found(folder, monkeypatch):
   monkeypatch.setenv("HOME", str(folder))
   (page,), _ = pages_of(config_of("folder", "~/dog2"))
-  assert page.name == "dog"
+  assert page.name == "dog2"
   table = write_table(folder / "t.csv", [("u", "~/dog2/1.png", "")])
   (page,), _ = pages_of(config_of("table", "~/t.csv"))
   assert page.rows[0].load()[0, 0, 0] == 1
