@@ -16,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from suti import schema
-from suti.io import files, record_bytes, records
+from suti.io import files, parts, record_bytes, records
 
 
 def picture(seed, height=64, width=48):
@@ -214,7 +214,7 @@ def test_kill_in_the_middle_leaves_nothing_half_written(tmp_path, root, what):
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGKILL)
   assert not path.exists()
-  files.clean_parts(tmp_path)
+  parts.clean_parts(tmp_path)
   assert os.listdir(tmp_path) == []
 
 
