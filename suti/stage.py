@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suti import arguments, compiler, preemption
-from suti.io import files, locks
+from suti.io import files, locks, parts
 from suti.io.paths import in_bucket, path_of
 from suti.progress import progress as progress  # Stages take it from here.
 from suti.progress import span, unseen
@@ -98,7 +98,7 @@ def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
   def held() -> Iterator[None]:
     shared = how == "each"
     with locks.lock(workdir, shared=shared):
-      files.clean_parts(workdir, shared=shared)
+      parts.clean_parts(workdir, shared=shared)
       yield
 
   group = hosts.join(workdir, how=how)
@@ -117,7 +117,8 @@ def _usage(name: str) -> str:
     f"usage: python -m {name} --config FILE[:ARG] --workdir DIR"
     " [--config.FIELD=VALUE ...]\n\n"
     "  --config FILE           a Python file with get_config(), such as"
-    " configs/quickstart.py\n"
+    " configs/quickstart.py;\n"
+    "                          it is run: read one that is not yours first\n"
     "  --workdir DIR           where every stage reads and writes, or"
     " gs://BUCKET/FOLDER\n"
     "  --config.FIELD=VALUE    another value for one field of the config"

@@ -168,6 +168,37 @@ def test_a_config_that_fails_is_one_line(start, tmp_path, text, words):
   assert str(path) in err[0] and words in err[0]
 
 
+_BESIDE = """
+import sys
+import suti.arguments
+sys.path.remove(ROOT)
+config, _ = suti.arguments.parse(
+  ["--config", "configs/mine.py", "--workdir", "w"]
+)
+import jax, ml_collections
+print(config.seed, jax.__name__)
+"""
+
+
+def test_what_lies_beside_the_configs_is_not_run(tmp_path, root):
+  """They import each other, and nothing takes the place of a package."""
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs" / "base.py").write_text(CONFIG)
+  (tmp_path / "configs" / "mine.py").write_text(
+    "from configs import base\nget_config = base.get_config\n"
+  )
+  for name in ("jax", "ml_collections", "absl", "json"):
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('stolen')\n")
+  done = subprocess.run(
+    [sys.executable, "-P", "-c", _BESIDE.replace("ROOT", repr(str(root)))],
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(root)},
+    capture_output=True,
+    text=True,
+  )
+  assert (done.stdout, done.stderr) == ("0 jax\n", "")
+
+
 def test_help_says_what_it_takes(capsys):
   with pytest.raises(SystemExit) as caught:
     stage.main("experts.mine", forbidden, argv=["--help"])
@@ -175,6 +206,7 @@ def test_help_says_what_it_takes(capsys):
   out = capsys.readouterr().out
   assert "python -m experts.mine --config FILE" in out
   assert "--workdir DIR" in out
+  assert "it is run: read one that is not yours first" in out
 
 
 # --- What goes wrong later ---------------------------------------------------
@@ -298,7 +330,7 @@ def test_a_workdir_in_use_is_one_line(sleeper, start, config_path, tmp_path):
 def test_a_command_clears_away_what_a_killed_one_left(
   start, config_path, tmp_path
 ):
-  part = tmp_path / "w" / "experts" / ".clusters.array_record.77.part"
+  part = tmp_path / "w" / "experts" / ".clusters.array_record.h-77.suti-part"
   part.parent.mkdir(parents=True)
   part.write_bytes(b"half")
   code, _ = start(lambda config, workdir: None, *good(config_path, tmp_path))
@@ -462,8 +494,8 @@ def test_a_shared_stage_spares_what_the_living_write(
   folder = tmp_path / "w" / "experts"
   folder.mkdir(parents=True)
   for process in ("999999999", os.getppid()):
-    (folder / f".a.{here}-{process}.part").write_bytes(b"half")
-  (folder / ".a.elsewhere-1.part").write_bytes(b"half")
+    (folder / f".a.{here}-{process}.suti-part").write_bytes(b"half")
+  (folder / ".a.elsewhere-1.suti-part").write_bytes(b"half")
   monkeypatch.setattr(stage, "main", functools.partial(stage.main, how="each"))
   with locks.lock(tmp_path / "w", shared=True):
     code, _ = start(lambda *_: None, *good(config_path, tmp_path))
