@@ -325,6 +325,8 @@ def write_examples(
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import dataset_info
 
+  from suti.io.tfds_bytes import FixedOrder
+
   count = 0
   with files.replacing_folder(folder, last=_INDEX) as part:
     info = tfds.core.DatasetInfo(
@@ -340,6 +342,7 @@ def write_examples(
     writer = tfds.core.SequentialWriter(
       info, max_examples_per_shard=shard_size, file_format="array_record"
     )
+    writer._serializer = FixedOrder(writer._serializer.example_specs)
     writer.initialize_splits([_SPLIT])
     batch = []
     for example in examples:
