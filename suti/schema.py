@@ -95,7 +95,7 @@ class Prompt:
 
   Attributes:
     cluster: key of the cluster.
-    prompt: the whole text, "a brown dog wearing a red hat".
+    prompt: the whole text, "a dog wearing a red hat".
     skill: one of `SKILLS`.
   """
 
