@@ -154,7 +154,14 @@ def _draw_waves(
   ) as farm:
     for claim in farm:
       name = claim.name
-      params = load_wave(weights / f"{name}.safetensors", trainable)
+      try:
+        params = load_wave(weights / f"{name}.safetensors", trainable)
+      except ValueError:
+        # A worker that was thought dead drew it after all, and its weights go
+        # with that.
+        if name in finished(folder):
+          continue
+        raise
       groups = in_groups(params, size=places, sharding=batch_sharding(mesh))
       draw(groups, name, experts[name], folder)
       if config.finetune.keep == "nothing":
