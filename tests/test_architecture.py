@@ -55,6 +55,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.compiler",
       "suti.io.files",
       "suti.io.locks",
+      "suti.io.parts",
       "suti.io.paths",
       "suti.options",
       "suti.parallel.hosts",
@@ -88,7 +89,8 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     frozenset({"etils", "gcsfs", "aiohttp", "requests", "google"}),
   ),
   "suti.io.paths": (("suti.io.bucket", "suti.io.processes"), frozenset()),
-  "suti.io.files": (("suti.io.paths", "suti.io.processes"), frozenset()),
+  "suti.io.parts": (("suti.io.paths", "suti.io.processes"), frozenset()),
+  "suti.io.files": (("suti.io.parts", "suti.io.paths"), frozenset()),
   "suti.io.mirror": (("suti.io.paths",), frozenset()),
   "suti.io.claims": (
     (
@@ -122,7 +124,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       }
     ),
   ),
-  "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
+  "suti.log": (("suti.io", "suti.progress"), JAX | {"absl", "clu"}),
   "suti.text": (
     ("suti.io.files", "suti.io.sentencepiece", "suti.progress"),
     frozenset({"numpy", "tokenizers", "transformers"}),
