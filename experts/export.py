@@ -2,7 +2,7 @@
 """Finished low-rank experts -> one LoRA file each, for other tools.
 
 A wave holds many experts in one file, stacked and in our layout
-(`experts.wave_files`). Here each becomes a file that diffusers' or PEFT's
+(`experts.farm.wave_files`). Here each becomes a file that diffusers' or PEFT's
 loaders open on the backbone that it was tuned on. Experts of other teachers are
 whole U-Nets and are not exported here.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import safetensors
 
-from experts.wave_files import read_experts
+from experts.farm.wave_files import read_experts
+from suti.hf.lora import save_lora
 from suti.io.files import check_new_folder, replacing_folder
-from suti.io.lora import save_lora
 
 
 def export_experts(
@@ -30,7 +30,7 @@ def export_experts(
     folder: experts/finetune of a workdir.
     out: new folder, which appears when all is written: CLUSTER.safetensors in
       the layout "diffusers", a folder CLUSTER in the layout "peft".
-    layout: as in `suti.io.lora.save_lora`.
+    layout: as in `suti.hf.lora.save_lora`.
     clusters: keys of the experts to write; None is all that are fine.
 
   Returns:

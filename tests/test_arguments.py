@@ -12,9 +12,9 @@ def get_config():
 """
 _BESIDE = """
 import sys
-import suti.arguments
+import suti.config.flags
 sys.path.remove(ROOT)
-config, _ = suti.arguments.parse(
+config, _ = suti.config.flags.parse(
   ["--config", "configs/mine.py", "--workdir", "w"]
 )
 import jax, ml_collections

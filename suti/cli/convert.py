@@ -62,10 +62,10 @@ def _convert_model(out: Path, args) -> None:
       f"{args.source} is the workdir of a run: give {experts} to take out its "
       "experts."
     )
-  from suti.hub import find_or_fetch
+  from suti.hf.hub import find_or_fetch
 
   folder = find_or_fetch(args.source)
-  from suti.convert import convert as write
+  from suti.hf.convert import convert as write
 
   parts = write(
     folder,

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from experts.export import export_experts
-from experts.wave_files import describe, write_wave
-from experts.waves import make_waves
-from suti.io.lora import load_lora
+from experts.farm.wave_files import describe, write_wave
+from experts.farm.waves import make_waves
+from suti.hf.lora import load_lora
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, without
 from suti.nn.surgery import lora

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run measured: lines of JSON, and TensorBoard if it is there.
+
+`log.jsonl` has one object a line: step, scalars, and the rate since the line
+before. A run that is killed and goes on writes the lines that it had not
+checkpointed once more, in the place of the old ones, so that the file of a
+broken run has the losses of an unbroken one. A line that cannot be read, as a
+damaged disk leaves, costs that line alone: it is named, and moved to
+`log.broken` by the run that goes on. Training stops at the first number that is
+not finite. `parameters.txt` lists what is trained. TensorFlow is not
+used. In a bucket all of it is as old as half a minute, or as the last
+checkpoint.
+"""
+
+import importlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+
+from suti.io import files
+from suti.io.mirror import Mirror
+from suti.io.paths import path_of
+from suti.runtime.progress import say
+
+_NAME = "log.jsonl"
+_BROKEN = "log.broken"
+_EVERY_S = 30.0  # lines are sent to a bucket after
+
+
+class Log:
+  """Writes `log.jsonl` in a folder, and TensorBoard events beside it."""
+
+  def __init__(
+    self, folder: str | Path, *, batch_size: int | None = None
+  ) -> None:
+    """Opens the log; nothing is written before the first line.
+
+    Args:
+      folder: of the run.
+      batch_size: examples a step, to log examples a second.
+    """
+    self._folder = path_of(folder)
+    self._mirror = Mirror(folder)
+    self._path = self._mirror.here / _NAME
+    self._batch_size = batch_size
+    self._file: TextIO | None = None
+    self._events: Any = None
+    self._last: tuple[int, float] | None = None  # Step and time of last line.
+
+  def write(self, step: int, scalars: Mapping[str, Any]) -> dict[str, float]:
+    """Appends a line.
+
+    Args:
+      step: steps done.
+      scalars: numbers or arrays of one number, by name.
+
+    Returns:
+      The scalars as floats.
+
+    Raises:
+      ValueError: one of them is not finite.
+    """
+    # One transfer for all; here the loop waits for the device.
+    values = {
+      name: float(value)
+      for name, value in jax.device_get(dict(scalars)).items()
+    }
+    now = time.monotonic()
+    for name, value in values.items():
+      if not math.isfinite(value):
+        raise ValueError(self._not_finite(name, value, step))
+    line: dict[str, Any] = {"step": step, **values}
+    # The first line has no rate: its time is mostly the compiler's.
+    if self._last is not None and step > self._last[0]:
+      rate = (step - self._last[0]) / max(now - self._last[1], 1e-9)
+      line["steps_per_second"] = round(rate, 4)
+      if self._batch_size is not None:
+        line["examples_per_second"] = round(rate * self._batch_size, 3)
+    if jax.process_index() == 0:
+      self._append(step, line)
+    self._last = (step, now)
+    return values
+
+  def sync(self) -> None:
+    """Sees that all lines are where others see them."""
+    if self._events is not None:
+      self._events.flush()
+    self._mirror.send()
+
+  def close(self) -> None:
+    """Closes the files; lines were written as they came."""
+    if self._file is not None:
+      self._file.close()
+      self._file = None
+    if self._events is not None:
+      self._events.close()
+      self._events = None
+    self._mirror.send()
+
+  def _not_finite(self, name: str, value: float, step: int) -> str:
+    first = 1 if self._last is None else self._last[0] + 1
+    steps = f"at step {step}"
+    if first < step:
+      steps = f"between steps {first} and {step}"
+    return (
+      f"{name} became {value} {steps}: lower learning_rate, lengthen the"
+      " warm-up or lower grad_clip, and run again from the last checkpoint or"
+      " with another --workdir."
+    )
+
+  def _append(self, step: int, line: Mapping[str, Any]) -> None:
+    if self._file is None:
+      self._drop_from(step)
+      self._path.parent.mkdir(parents=True, exist_ok=True)
+      self._file = self._path.open("a", encoding="utf-8")
+      self._events = _open_events(self._path.parent)
+    try:
+      self._file.write(json.dumps(line) + "\n")
+      self._file.flush()
+    except OSError as error:
+      if files.is_disk_full(error):
+        raise ValueError(
+          f"The disk of {self._path.parent} is full: free some space there and"
+          " run the same command again, it goes on from the last checkpoint."
+        ) from error
+      raise
+    if self._events is not None:
+      _add_events(self._events, step, line)
+    self._mirror.send(every_s=_EVERY_S)
+
+  def _drop_from(self, step: int) -> None:
+    """Removes lines that this run is about to write again, or half-written."""
+    lines, broken = _read(self._folder / _NAME)
+    if broken:
+      aside = self._folder / _BROKEN
+      before = aside.read_bytes() if aside.is_file() else b""
+      after = b"".join(line + b"\n" for line in broken.values())
+      files.write_atomic(self._path.parent / _BROKEN, before + after)
+      say(f"{_name(self._folder, broken)}, moved to {_BROKEN} beside it.")
+    if not lines and not broken and not self._path.exists():
+      return
+    kept = [line for line in lines if line["step"] < step]
+    text = "".join(json.dumps(line) + "\n" for line in kept)
+    files.write_atomic(self._path, text.encode())
+
+
+def write_overview(folder: str | Path, params: Mapping[str, Any]) -> None:
+  """Writes `parameters.txt`: name, shape, dtype and size of every array.
+
+  Args:
+    folder: of the run.
+    params: arrays by published name.
+  """
+  # Here, as it imports all of flax.linen, which nothing else needs.
+  from clu import parameter_overview
+
+  if jax.process_index() == 0:
+    table = parameter_overview.get_parameter_overview(
+      dict(params), include_stats=False
+    )
+    files.write_atomic(path_of(folder) / "parameters.txt", table.encode())
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+  """Reads the lines of a run's log.
+
+  Args:
+    folder: of the run.
+
+  Returns:
+    One dict a line, in order; none if there is no log. A last line that was cut
+    by a kill is left out, and so are broken ones, which are named on stderr.
+  """
+  lines, broken = _read(path_of(folder) / _NAME)
+  if broken:
+    say(f"{_name(path_of(folder), broken)}, left out.")
+  return lines
+
+
+def parse_line(content: bytes) -> dict[str, Any] | None:
+  """A line of a log, without its end; None if it is no such line."""
+  try:
+    line = json.loads(content)
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+      return None
+    finite = all(map(math.isfinite, line.values()))
+  except (ValueError, TypeError, OverflowError, RecursionError):
+    return None
+  return line if finite else None
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+  """The lines of a log, and {number: content} of those that are broken."""
+  if not path.is_file():
+    return [], {}
+  lines, broken = [], {}
+  # The last is empty, or was cut by a kill.
+  *whole, rest = path.read_bytes().split(b"\n")
+  for number, content in enumerate(whole, start=1):
+    if (line := parse_line(content)) is not None:
+      lines.append(line)
+    else:
+      broken[number] = content
+  if (line := parse_line(rest)) is not None:
+    lines.append(line)
+  return lines, broken
+
+
+def _name(folder: Path, broken: Mapping[int, bytes]) -> str:
+  """'DIR/log.jsonl: lines 3, 4 and 5 are broken'."""
+  *others, last = map(str, broken)
+  if len(others) > 8:
+    others, last = others[:8], f"{len(broken) - 8} more"
+  if not others:
+    return f"{folder / _NAME}: line {last} is broken"
+  return f"{folder / _NAME}: lines {', '.join(others)} and {last} are broken"
+
+
+def _open_events(folder: Path) -> Any:
+  """TensorBoard's own writer, where the package is installed; else None."""
+  try:
+    writer = importlib.import_module(
+      "tensorboard.summary.writer.event_file_writer"
+    )
+  except ImportError:
+    return None
+  return writer.EventFileWriter(str(folder / "tensorboard"))
+
+
+def _add_events(events: Any, step: int, line: Mapping[str, Any]) -> None:
+  """Hands a line to TensorBoard."""
+  event_pb2 = importlib.import_module("tensorboard.compat.proto.event_pb2")
+  summary_pb2 = importlib.import_module("tensorboard.compat.proto.summary_pb2")
+  values = [
+    summary_pb2.Summary.Value(tag=name, simple_value=value)
+    for name, value in line.items()
+    if name != "step"
+  ]
+  summary = summary_pb2.Summary(value=values)
+  events.add_event(
+    event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+  )
