@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose code a config runs; its flags are in `test_stage`."""
+"""Whose code a config runs; its flags are in `tests.runtime.test_stage`."""
 
 import os
 import subprocess
