@@ -33,6 +33,7 @@ from apprentice.model import (
   check_base,
   declare,
   is_apprentice,
+  list_copied,
   save_apprentice,
 )
 from apprentice.optimizer import learning_rate, optimizer
@@ -105,6 +106,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   # ---------------------------------------- 2 Backbone and method (declared)
   backbone = load_backbone(config.backbone, weights=False)
+  list_copied(backbone.folder)  # Refused now, not when all is learned.
   apprentice = declare(backbone, name=train.method, config=config.method)
 
   # ------------------------------------------------------------- 3 Data
