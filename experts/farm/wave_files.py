@@ -23,7 +23,7 @@ from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from experts.farm.waves import Wave
+from experts.farm.waves import DIVERGENCE_WINDOW, Wave
 from suti.io.files import read_json, replacing, write_json
 from suti.io.paths import local
 from suti.schema import Expert
@@ -42,8 +42,8 @@ def describe(
 
   Args:
     wave: its clusters.
-    results: `step_E`, `failed_E` and `loss_ET` of its experts, as a state of
-      `experts.farm.train_step` has them after the last step.
+    results: `step_E`, `failed_E`, `diverged_E` and `loss_ET` of its experts, as
+      a state of `experts.farm.train_step` has them after the last step.
     teacher: its name.
     damaged: {cluster: why it could not be read}.
 
@@ -52,13 +52,17 @@ def describe(
   num = len(wave.keys)
   failed_E = np.asarray(results["failed_E"])[:num]
   step_E = np.asarray(results["step_E"])[:num]
+  diverged_E = np.asarray(results["diverged_E"])[:num]
   loss_ET = np.asarray(results["loss_ET"])[:num]
   experts, curves = [], []
-  for key, failed, step, loss_T in zip(
-    wave.keys, failed_E, step_E, loss_ET, strict=True
+  for key, failed, diverged, step, loss_T in zip(
+    wave.keys, failed_E, diverged_E, step_E, loss_ET, strict=True
   ):
     steps = int(step if failed < 0 else failed)
-    cause = damaged.get(key, f"loss or gradient not finite at step {steps}")
+    cause = f"loss or gradient not finite at step {steps}"
+    if diverged:
+      cause = _divergence(loss_T[:steps])
+    cause = damaged.get(key, cause)
     curve = [round(float(x), 6) for x in loss_T[:steps]]
     curves.append(curve)
     expert = Expert(
@@ -71,6 +75,13 @@ def describe(
     )
     experts.append(dataclasses.asdict(expert))
   return {"experts": experts, "losses": curves}
+
+
+def _divergence(loss_T: np.ndarray) -> str:
+  """Says what the loss of an expert rose to, until its last step."""
+  first, last = loss_T[:DIVERGENCE_WINDOW], loss_T[-DIVERGENCE_WINDOW:]
+  times = last.sum(dtype=np.float64) / first.sum(dtype=np.float64)
+  return f"loss {times:.3g} times where it began at step {len(loss_T)}"
 
 
 def write_wave(
@@ -269,7 +280,8 @@ def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:
   if not fine:
     raise ValueError(
       f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: mend that "
-      "(for losses that are not finite lower config.finetune.learning_rate), "
+      "(for losses that rise, or are not finite, lower "
+      "config.finetune.learning_rate), "
       f"and delete {folder} to run it anew."
     )
   return {

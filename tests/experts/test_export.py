@@ -38,6 +38,7 @@ def write(folder, names=NEW, *, failed=()):
     state = {
       "params": params,
       "failed_E": failed_E,
+      "diverged_E": np.zeros(3, bool),
       "step_E": np.full(2, 4),
       "loss_ET": np.ones((2, 4)),
     }

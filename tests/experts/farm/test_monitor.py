@@ -231,7 +231,7 @@ def test_a_broken_log_of_one_worker_stops_no_other(
   )
   with watch(folder, "two") as two:
     two.begin(WAVES[1], 0)
-    two.look(30, loss=0.5, seconds=0.1)
+    two.record(30, loss=0.5, seconds=0.1)
   for worker in ("two", "three"):
     file = folder / "workers" / worker / "log.jsonl"
     before = file.read_bytes() if file.is_file() else b""
@@ -242,7 +242,7 @@ def test_a_broken_log_of_one_worker_stops_no_other(
     one.begin(WAVES[0], 0)
     for step in (10, 20):
       clock.now += 10
-      one.look(step, loss=0.5, seconds=0.1)
+      one.record(step, loss=0.5, seconds=0.1)
   lines = capsys.readouterr().err.splitlines()
   named = [line for line in lines if "ends in what is no line of a log" in line]
   assert [line.split("/")[-2] for line in named] == ["three", "two"], "once"
