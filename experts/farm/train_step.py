@@ -301,8 +301,11 @@ def _has_diverged(
   """Whether the loss of an expert is far above where it began.
 
   The mean of its last `DIVERGENCE_WINDOW` losses is more than `diverged` times
-  that of as many first ones. This is looked at once in a window and when the
-  expert `ends`, of which fewer steps than two windows tell nothing.
+  that of as many first ones. At too high a rate those are wild themselves: it
+  may not be more than that many times a multiple of the very first loss either,
+  which is the base's own. One loss says little, and the less the fewer pictures
+  it is of: the multiple is 50 over the batch size. This is looked at once in a
+  window, and when the expert `ends`.
   """
   if not config.diverged:
     return jnp.bool(False)
@@ -310,5 +313,8 @@ def _has_diverged(
   at_T = jnp.arange(len(loss_T))
   first = jnp.where(at_T < window, loss_T, 0).sum()
   last = jnp.where((at_T >= step - window) & (at_T < step), loss_T, 0).sum()
-  due = (step >= 2 * window) & ((step % window == 0) | ends)
-  return due & (last > config.diverged * first)
+  # In sums, as these are: of `window` losses each.
+  slack = window * max(1.0, 2 * window / config.batch_size)
+  began = jnp.minimum(first, slack * loss_T[0])
+  due = (step >= window) & ((step % window == 0) | ends)
+  return due & (last > config.diverged * began)

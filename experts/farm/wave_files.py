@@ -79,9 +79,11 @@ def describe(
 
 def _divergence(loss_T: np.ndarray) -> str:
   """Says what the loss of an expert rose to, until its last step."""
-  first, last = loss_T[:DIVERGENCE_WINDOW], loss_T[-DIVERGENCE_WINDOW:]
-  times = last.sum(dtype=np.float64) / first.sum(dtype=np.float64)
-  return f"loss {times:.3g} times where it began at step {len(loss_T)}"
+  last = np.mean(loss_T[-DIVERGENCE_WINDOW:], dtype=np.float64)
+  return (
+    f"loss {last:.3g} at step {len(loss_T)}, far above {loss_T[0]:.3g} at its"
+    " first"
+  )
 
 
 def write_wave(

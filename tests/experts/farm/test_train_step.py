@@ -218,7 +218,7 @@ def test_windows_are_compared_once_in_a_window():
 
 
 def test_a_loss_far_above_where_it_began_is_seen_once_in_a_window():
-  config = _Fields(diverged=3.0)
+  config = _Fields(diverged=3.0, batch_size=4)
   window = waves.DIVERGENCE_WINDOW
   num_steps = 4 * window + 5
 
@@ -241,12 +241,19 @@ def test_a_loss_far_above_where_it_began_is_seen_once_in_a_window():
   assert seen(risen, config=_Fields(diverged=0.0)) == []
   # An expert that stops early is looked at then, if it is of two windows.
   assert seen(risen, end=2 * window + 3) == [2 * window, 2 * window + 3]
-  assert seen(risen, end=2 * window - 1) == []
+  assert seen(risen, end=window - 1) == []
   # One wild loss is noise; what comes after the last whole window counts too.
   assert seen([*begun, 40, *np.ones(rest - 1)]) == []
   late = [*np.ones(4 * window), *np.full(5, 1e30)]
   assert seen(late) == [num_steps]
   assert seen([*begun, *np.full(rest, 3e38)])[0] == 2 * window  # inf together
+
+  # At too high a rate the first window is wild as well, but for its first loss:
+  # 12.5 times 3 times that is too much of four pictures, not of one.
+  wild = [0.25, *np.full(window, 10.0), *np.full(rest - 1, 2.5)]
+  assert seen(wild) == [window]
+  assert seen(wild, config=_Fields(config | {"batch_size": 1})) == []
+  assert seen([0.25, *np.full(num_steps - 1, 9.0)]) == []
 
 
 def test_an_expert_that_diverges_is_alone_in_it(
@@ -294,7 +301,9 @@ def test_an_expert_that_diverges_is_alone_in_it(
   wave_files.write_wave(tmp_path, wave, record, params=[])
   expert = wave_files.read_experts(tmp_path, wave.name)[2]
   losses = state["loss_ET"][2].astype(float)
-  cause = f"loss {losses[2] / losses[0]:.3g} times where it began at step 3"
+  cause = (
+    f"loss {losses[2]:.3g} at step 3, far above {losses[0]:.3g} at its first"
+  )
   assert (expert.status, expert.steps, expert.cause) == (
     "quarantined",
     3,
