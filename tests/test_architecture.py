@@ -63,6 +63,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "requests",
       "grain",
       "orbax",
+      "pillow_heif",
       "tensorflow_datasets",
     },
   ),
