@@ -24,7 +24,7 @@ import jax
 from experts import drawing, packing
 from experts.claims import finished, work
 from experts.teacher import declare, find, open_backbone
-from experts.wave_files import in_groups, load_wave, median_time
+from experts.wave_files import in_groups, load_wave, median_time, read_experts
 from experts.waves import count_places
 from suti.io.files import read_json
 from suti.io.records import read_records
@@ -117,7 +117,8 @@ def _draw_waves(
   backbone = dataclasses.replace(backbone, params={})
   weights = workdir / "experts/finetune"
   experts = {
-    name: read_json(weights / f"{name}.json")["experts"] for name in names
+    name: [dataclasses.asdict(x) for x in read_experts(weights, name)]
+    for name in names
   }
   # As many at a time as were tuned at a time; every wave is filled up, so that
   # one program draws them all.

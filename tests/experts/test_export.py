@@ -7,6 +7,7 @@ import pytest
 from experts.export import export_experts
 from experts.wave_files import describe, write_wave
 from experts.waves import make_waves
+from suti.io.files import read_json, write_json
 from suti.io.lora import load_lora
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, without
@@ -20,7 +21,7 @@ NEW = without(
   )[0],
   SPEC,
 )
-KEYS = ("0a", "0b", "0c")
+KEYS = ("0a" * 6, "0b" * 6, "0c" * 6)
 
 
 def write(folder, names=NEW, *, failed=()):
@@ -66,12 +67,12 @@ def test_every_expert_is_a_file_of_its_own(layout, tmp_path):
 def test_those_that_are_asked_for(tmp_path):
   write(tmp_path / "finetune")
   folder, out = tmp_path / "finetune", tmp_path / "out"
-  assert export_experts(folder, out, clusters=["0c"]) == [
-    out / "0c.safetensors"
+  assert export_experts(folder, out, clusters=KEYS[2:]) == [
+    out / f"{KEYS[2]}.safetensors"
   ]
-  match = "no finished expert of cluster '0d': there are 0a, 0b, 0c"
+  match = f"no finished expert of cluster '0d': there are {KEYS[0]}"
   with pytest.raises(ValueError, match=match):
-    export_experts(folder, tmp_path / "more", clusters=["0c", "0d"])
+    export_experts(folder, tmp_path / "more", clusters=[KEYS[2], "0d"])
   assert not (tmp_path / "more").exists()
 
 
@@ -96,10 +97,41 @@ def test_an_export_that_stops_half_way_leaves_nothing(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ["finetune"]
 
 
+@pytest.mark.parametrize("layout", ["diffusers", "peft"])
+@pytest.mark.parametrize("where", ["../theirs", "{}/theirs"])
+def test_a_run_of_others_writes_nowhere_else(tmp_path, layout, where):
+  folder, theirs = tmp_path / "finetune", tmp_path / "theirs"
+  write(folder)
+  theirs.mkdir()
+  (theirs / "mine.txt").write_text("mine")
+  file = folder / "wave-00001.json"
+  record = read_json(file)
+  record["experts"][0]["cluster"] = where.format(tmp_path)
+  write_json(file, record)
+  with pytest.raises(ValueError) as error:
+    export_experts(folder, tmp_path / "out", layout=layout)
+  text = str(error.value)
+  assert text.startswith(f"Expert 0 of {file} is none: its cluster is ")
+  assert "\n" not in text
+  assert [p.name for p in theirs.iterdir()] == ["mine.txt"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["finetune", "theirs"]
+
+
+@pytest.mark.parametrize("record", [[], {}, {"experts": [3]}, {"experts": 3}])
+def test_a_record_that_is_none_is_one_line(tmp_path, record):
+  write(tmp_path / "finetune")
+  write_json(tmp_path / "finetune" / "wave-00001.json", record)
+  with pytest.raises(ValueError, match=r"wave-00001\.json .*"):
+    export_experts(tmp_path / "finetune", tmp_path / "out")
+
+
 def test_quarantined_experts_are_left_out(tmp_path):
   folder, out = tmp_path / "finetune", tmp_path / "out"
-  write(folder, failed=["0b"])
-  assert [path.stem for path in export_experts(folder, out)] == ["0a", "0c"]
+  write(folder, failed=KEYS[1:2])
+  assert [path.stem for path in export_experts(folder, out)] == [
+    KEYS[0],
+    KEYS[2],
+  ]
   write(folder, failed=KEYS)
   with pytest.raises(ValueError, match="has no finished expert: run"):
     export_experts(folder, tmp_path / "none")
