@@ -14,7 +14,7 @@ import safetensors
 
 from experts.wave_files import read_experts
 from suti.io.files import check_new_folder, replacing_folder
-from suti.io.lora import save_lora
+from suti.io.lora_export import save_lora
 
 
 def export_experts(

@@ -16,7 +16,8 @@ from suti.backbone import own_size
 from suti.codec import open_codec
 from suti.convert import convert
 from suti.io.files import read_json, write_json
-from suti.io.lora import load_lora, save_lora
+from suti.io.lora import load_lora
+from suti.io.lora_export import save_lora
 from suti.nn.param import functional, init, without
 from suti.nn.surgery import lora, merge
 from suti.published import open_model

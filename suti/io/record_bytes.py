@@ -125,6 +125,5 @@ def _check_kind(field: dataclasses.Field, value: Any) -> None:
     return
   is_bool = isinstance(value, bool) and bool not in expected
   if is_bool or not isinstance(value, expected):
-    raise ValueError(
-      f"its {field.name} is {reprlib.repr(value)} and no {expected[-1].__name__}"
-    )
+    kind = expected[-1].__name__
+    raise ValueError(f"its {field.name} is {reprlib.repr(value)} and no {kind}")

@@ -15,7 +15,7 @@ from PIL import Image
 from suti import text as tokenizers
 from suti.cli.text_only import CELL_PX, read_lora, read_size
 from suti.io.files import read_json, write_json
-from suti.io.lora import save_lora
+from suti.io.lora_export import save_lora
 from suti.nn.param import functional, init, without
 from suti.nn.surgery import lora
 from suti.published import open_model

@@ -18,7 +18,7 @@ from experts import teacher
 from experts.waves import wave_data
 from suti.backbone import load_backbone
 from suti.diffusion import objective
-from suti.io.lora import save_lora
+from suti.io.lora_export import save_lora
 from suti.nn.param import functional
 from tests import tiny_pipelines
 from tests.experts import inputs

@@ -196,12 +196,12 @@ def rows(make):
 image = np.zeros((64, 64, 3), np.uint8)
 if sys.argv[2] == "examples":
   records.write_examples(sys.argv[1], rows(lambda n: schema.Example(
-    key=f"{n:012x}", cluster="c" * 12, prompt="p", image=image, demonstrations=(),
-    captions=(), delta_clip=0.1)), shard_size=8)
+    key=f"{n:012x}", cluster="c" * 12, prompt="p", image=image,
+    demonstrations=(), captions=(), delta_clip=0.1)), shard_size=8)
 else:
   records.write_records(sys.argv[1], rows(lambda n: schema.Candidate(
-    key=f"{n:012x}", cluster="c" * 12, prompt="p", skill="style", image=image, seed=n,
-    guidance=1.0)), kind=schema.Candidate)
+    key=f"{n:012x}", cluster="c" * 12, prompt="p", skill="style", image=image,
+    seed=n, guidance=1.0)), kind=schema.Candidate)
 """
 
 
