@@ -288,7 +288,8 @@ def test_a_lora_of_another_model(capsys, model, updates, tmp_path):
   ):
     assert line(text) == (
       f"Error: --lora={text}: there is no such file; give a .safetensors file, "
-      "or FILE:0.8 for a part of its strength."
+      "or ORG/NAME or ORG/NAME/FILE.safetensors of the Hugging Face hub, and "
+      "after it :0.8 for a part of its strength."
     )
 
 

@@ -92,7 +92,7 @@ def test_what_is_no_pattern_is_one_line(pattern):
 
 
 @pytest.mark.parametrize(
-  "pattern", ["(.|.)*!", "(a|b|_|.)+(.*)*!", r"([\w.]*)*!"]
+  "pattern", ["(.|.)*!", "(a|_|.)+(.*)*!", r"([\w.]*)*!"]
 )
 def test_a_pattern_that_would_take_years_is_refused(pattern, monkeypatch):
   monkeypatch.setattr(lora_patterns, "WAIT_S", 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of LoRA files, of whichever tool, and the layers that they stand for."""
+"""Names in LoRA files, of whichever tool, and the layers they stand for."""
 
 import gzip
 import json
@@ -115,7 +115,7 @@ def test_names_of_tensors(name, split):
   assert split_name(name) == (split and Half(*split))
 
 
-# --- What tools put around a layer's name --------------------------------------
+# --- What tools put around a layer's name -------------------------------------
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 A, B = np.ones((2, 12), np.float32), np.full((12, 2), 0.5, np.float32)
