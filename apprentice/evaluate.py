@@ -39,7 +39,6 @@ from apprentice.sample import (
   BENCHMARK_STAGES,
   read_benchmark,
 )
-from suti.backbone import find_model
 from suti.evaluation.dreambench import templates_of
 from suti.evaluation.scores import (
   Scorer,
@@ -49,8 +48,9 @@ from suti.evaluation.scores import (
 )
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.pipeline.backbone import find_model
+from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Prompt, content_key
-from suti.stage import main, progress, stage
 
 # G drawn and R real pictures of a subject, D embedding width.
 
@@ -91,7 +91,7 @@ def run(config: Any, workdir: Path) -> dict:
     return current.done
   scenes = current.folder / "scenes.array_record"
   if not scenes.is_file():
-    write_records(scenes, draw_scenes(clusters, prompts), kind=Candidate)
+    write_records(scenes, render_scenes(clusters, prompts), kind=Candidate)
   sampled = workdir / "apprentice" / "sample"
   by_experts = workdir / BENCHMARK / "experts" / "sample"
   drawings = {
@@ -188,7 +188,7 @@ def summarise(
   return summary
 
 
-def draw_scenes(
+def render_scenes(
   clusters: Mapping[str, Cluster], prompts: Iterable[Prompt]
 ) -> list[Candidate]:
   """True pictures of subjects in their prompts' scenes.

@@ -39,7 +39,8 @@ def make_fields(
       latents as the target.
     captions: their texts.
     num_demonstrations: K.
-    encode_text: texts -> what a net is told of them (`suti.conditions`).
+    encode_text: texts -> what a net is told of them
+    (`suti.pipeline.conditioning`).
     size_px: side of the images.
 
   Returns: image_u8_HWC (if there is one), text, demonstrations_u8_KHWC,
@@ -48,18 +49,18 @@ def make_fields(
   """
   missing = num_demonstrations - len(demonstrations)
   assert missing >= 0, (num_demonstrations, len(demonstrations))
-  told = encode_text([prompt, *captions, *[""] * missing])
+  conditioning = encode_text([prompt, *captions, *[""] * missing])
   target = [] if image is None else [fit(image, size_px)]
   pictures = [fit(x, size_px) for x in demonstrations]
   empty = np.zeros((size_px, size_px, 3), np.uint8)
   blank = np.zeros_like([*target, *pictures, empty][0])
   arrays = {
-    "text": {name: x[0] for name, x in told.items()},
+    "text": {name: x[0] for name, x in conditioning.items()},
     "demonstrations": np.asarray(
       [*pictures, *[blank] * missing], blank.dtype
     ).reshape(num_demonstrations, *blank.shape),
     "demonstration_mask": np.arange(num_demonstrations) < len(demonstrations),
-    "demonstration_text": {name: x[1:] for name, x in told.items()},
+    "demonstration_text": {name: x[1:] for name, x in conditioning.items()},
   }
   if target:
     arrays["image"] = target[0]

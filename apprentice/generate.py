@@ -42,7 +42,7 @@ SAMPLERS: Mapping[str, Callable[..., jax.Array]] = {
 MAX_DEMONSTRATIONS = 10  # SuTI's largest cluster, where a model does not say
 
 
-def drawer(
+def make_sample_fn(
   apprentice: Apprentice, sampling: Mapping[str, Any]
 ) -> Callable[..., jax.Array]:
   """Makes the pure function that draws; to be jitted by who calls it.
@@ -221,13 +221,13 @@ _DRAWS: dict[Any, Callable[..., jax.Array]] = {}
 
 
 def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
-  """The jitted drawer of an apprentice, the same object for equal settings."""
+  """The jitted make_sample_fn of an apprentice, the same object for equal settings."""
   settings = ("sampler", "num_steps", "percentile", "guidance_mode")
   key = (id(apprentice.apply), *(sampling.get(name) for name in settings))
   if key not in _DRAWS:
     # Without its arrays, which would live as long as the program does.
     bare = dataclasses.replace(apprentice, params={})
-    _DRAWS[key] = jax.jit(drawer(bare, sampling))
+    _DRAWS[key] = jax.jit(make_sample_fn(bare, sampling))
   return _DRAWS[key]
 
 

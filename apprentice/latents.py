@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apprentice.fields import fit
-from suti.backbone import Backbone
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.io.paths import local
+from suti.pipeline.backbone import Backbone
+from suti.runtime.stage import progress
 from suti.schema import Example
-from suti.stage import progress
 
 _INDEX = "index.json"
 _BLOCK = 256  # pictures encoded at once, at most
@@ -114,7 +114,7 @@ def encode_examples(
     pictures = new_pictures()
     with (part / "latents.bin").open("wb") as file:
       while block := list(islice(pictures, _BLOCK)):
-        x_BHWC = backbone.encode_pictures(block, at_once=_BLOCK)
+        x_BHWC = backbone.encode_pictures(block, batch_size=_BLOCK)
         file.write(x_BHWC.astype(np.float16).tobytes())
     write_json(
       part / _INDEX,

@@ -25,7 +25,8 @@ class Field:
 
   Attributes:
     dims: its dims without the batch, in the letters of this project ("KHWC");
-      of a text, which is a dict (`suti.conditions`), those of its states.
+      of a text, which is a dict (`suti.pipeline.conditioning`), those of its
+      states.
     dtype: its NumPy dtype.
   """
 
@@ -37,9 +38,9 @@ class Field:
 class Method:
   """A published way to be subject-driven.
 
-  A `text` is what the net is told of texts (`suti.conditions`). A batch holds
-  what `fields` names, stacked, images already as latents; sampling makes the
-  same batch without the target.
+  A `text` is what the net is told of texts (`suti.pipeline.conditioning`). A
+  batch holds what `fields` names, stacked, images already as latents; sampling
+  makes the same batch without the target.
 
   Attributes:
     paper: link to it; becomes the README's row.

@@ -22,15 +22,15 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from apprentice.method import Method, find
-from suti.backbone import Backbone, Params, find_model, load_backbone
+from suti.hf.weights import load, save
 from suti.io.files import (
   fingerprint,
   read_json,
   replacing_folder,
   write_json,
 )
-from suti.io.weights import load, save
 from suti.nn.param import Param, functional
+from suti.pipeline.backbone import Backbone, Params, find_model, load_backbone
 from suti.schema import content_key
 
 RECORD = "apprentice.json"

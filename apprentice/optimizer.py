@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from suti.backbone import Params
+from suti.pipeline.backbone import Params
 
 
 def learning_rate(train: Any) -> optax.Schedule:

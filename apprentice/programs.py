@@ -13,16 +13,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from apprentice.fields import make_fields, pick
-from apprentice.generate import drawer, make_batch, weights
+from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.latents import are_kept
 from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.training import make_step, start_state
-from suti.backbone import Backbone
 from suti.nn.param import shapes, split
 from suti.parallel.mesh import batch_sharding, num_hosts, replicated
-from suti.parallel.preflight import Program, described, many
 from suti.parallel.rules import param_shardings, state_shardings
+from suti.pipeline.backbone import Backbone
+from suti.plan.preflight import Program, described, many
 
 # B batch, K demonstrations, H W C image or latent.
 
@@ -69,7 +69,7 @@ def train(
       ),
     ),
     num_parameters=sum(p.size for p in apprentice.spec.values()),
-    at_once=num,
+    batch_size=num,
     calls=section.num_steps,
   )
 
@@ -115,7 +115,7 @@ def sample(
     * section.images_per_prompt
   )
   return Program(
-    function=jax.jit(drawer(apprentice, section)),
+    function=jax.jit(make_sample_fn(apprentice, section)),
     arguments=(
       described(shapes(apprentice.spec), whole),
       described(backbone.codec.params, whole),
@@ -125,6 +125,6 @@ def sample(
       described(weights(section), whole),
     ),
     num_parameters=sum(p.size for p in apprentice.spec.values()),
-    at_once=num,
+    batch_size=num,
     calls=-(-pictures // num),
   )

@@ -23,9 +23,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from apprentice.generate import drawer, make_batch, weights
+from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.model import Apprentice, load_apprentice
-from suti.backbone import load_backbone
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
 from suti.io.records import read_lines, read_records, write_records
@@ -36,8 +35,9 @@ from suti.parallel.mesh import (
   flat_mesh,
   replicated,
 )
+from suti.pipeline.backbone import load_backbone
+from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Prompt, content_key
-from suti.stage import main, progress, stage
 
 # B images drawn at once.
 
@@ -235,7 +235,7 @@ class _Drawer:
     )
     if self._compiled is None:
       start = time.monotonic()
-      draw = jax.jit(drawer(self._system, self._sampling))
+      draw = jax.jit(make_sample_fn(self._system, self._sampling))
       self._compiled = draw.lower(*arguments).compile()
       self.compile += time.monotonic() - start
     start = time.monotonic()

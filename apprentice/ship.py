@@ -20,10 +20,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from apprentice.model import load_apprentice, save_apprentice
-from suti.backbone import PRETRAINED
 from suti.io.files import read_json, write_json
+from suti.pipeline.backbone import PRETRAINED
 from suti.pretrain.card import machine, write_card
-from suti.stage import main
+from suti.runtime.stage import main
 
 _SYSTEMS = ("apprentice", "base", "real")
 _METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}

@@ -37,13 +37,10 @@ from apprentice.model import (
 )
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.training import make_step, start_state
-from suti.backbone import Params, find_model, load_backbone
+from suti.hf.weights import load
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import first_difference, read_json, remove_folder
-from suti.io.weights import load
-from suti.log import Log, read_log, write_overview
 from suti.nn.param import functional, init, split, without
-from suti.parallel.hosts import gather
 from suti.parallel.mesh import (
   check_batch,
   make_mesh,
@@ -51,7 +48,10 @@ from suti.parallel.mesh import (
   replicated,
 )
 from suti.parallel.rules import param_shardings, state_shardings
-from suti.stage import main, progress, stage
+from suti.pipeline.backbone import Params, find_model, load_backbone
+from suti.runtime.hosts import gather
+from suti.runtime.log import Log, read_log, write_overview
+from suti.runtime.stage import main, progress, stage
 
 # B batch, K demonstrations, H W C latent.
 

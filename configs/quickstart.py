@@ -91,12 +91,12 @@ def get_config(arg: str = "") -> ConfigDict:
       # How many experts of a wave there are for each place on the devices: a
       # place whose expert is done gets the next. With experts_per_device waves
       # are that much larger. 1 gives each a place. Paper: 1.
-      "turns": 1,
+      "experts_per_slot": 1,
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
       "log_every": 10,
       # Traced for TensorBoard's profiler once the step is compiled; see
-      # experts/live.py for how to ask while it runs.
+      # experts/farm/monitor.py for how to ask while it runs.
       "profile_steps": 0,
       # After so long without a sign of life a worker's wave is another's.
       "lease_s": 60.0,
@@ -104,7 +104,7 @@ def get_config(arg: str = "") -> ConfigDict:
       "grace_s": 25.0,
       # Candidates are drawn right after tuning, while the weights are on the
       # devices, or by `experts.sample`: the same pictures.
-      "draw_at_once": True,
+      "sample_after_tuning": True,
       # Of an expert: trainable, what its teacher trains (a LoRA's matrices, all
       # of a U-Net) | difference, what that changed, in bfloat16 | nothing, once
       # its candidates are drawn. Paper: nothing.

@@ -2,10 +2,10 @@
 """Finished low-rank experts -> one LoRA file each, for other tools.
 
 A wave holds many experts in one file, stacked and in our layout
-(`experts.wave_files`). Here each becomes a file that the loaders of diffusers,
-PEFT, ComfyUI or A1111 open on the backbone that it was tuned on, under a name
-that a person knows. Experts of other teachers are whole U-Nets and are not
-exported here.
+(`experts.farm.wave_files`). Here each becomes a file that the loaders of
+diffusers, PEFT, ComfyUI or A1111 open on the backbone that it was tuned on,
+under a name that a person knows. Experts of other teachers are whole U-Nets and
+are not exported here.
 """
 
 import re
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import safetensors
 
 from experts.clusters import read_clusters, readable
-from experts.wave_files import read_experts
+from experts.farm.wave_files import read_experts
+from suti.hf.lora_export import save_lora
 from suti.io.files import check_new_folder, read_object, replacing_folder
-from suti.io.lora_export import save_lora
 
 
 class _Fine(NamedTuple):
@@ -52,7 +52,7 @@ def export_experts(
     out: new folder, which appears when all is written: of each expert a file
       NAME.safetensors, or in the layout "peft" a folder NAME. Names are of what
       a person knows the subject by, and its key: "rex-dog-0a1b2c3d4e5f".
-    layout: as in `suti.io.lora_export.save_lora`.
+    layout: as in `suti.hf.lora_export.save_lora`.
     experts: keys, names or nouns of those to write; None is all that are fine.
 
   Returns:

@@ -2,15 +2,17 @@
 """Clusters -> experts: waves of E experts, each tuned on one subject (loop A).
 
 SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. How
-an expert is tuned is `experts.tuning`'s business, who follows whom in a place
-on the devices that of `experts.turns`.
+an expert is tuned is `experts.farm.train_step`'s business, who follows whom in
+a place on the devices that of `experts.farm.slots`.
 
 Any number of processes may run this stage in one workdir at once, each with
 devices of its own. They share nothing but files: a wave is claimed by one of
-them (`experts.claims`), leaves its weights and a record of its experts
-(`experts.wave_files`), and goes on from its last checkpoint if its worker dies.
+them (`experts.farm.work_queue`), leaves its weights and a record of its experts
+(`experts.farm.wave_files`), and goes on from its last checkpoint if its worker
+dies.
 
-With `config.finetune.draw_at_once` a wave's candidates are drawn here as well,
+With `config.finetune.sample_after_tuning` a wave's candidates are drawn here as
+well,
 while its weights are on the devices: the files of `experts.sample`, byte for
 byte. What is drawn with is what `config.finetune.keep` would keep.
 """
@@ -25,15 +27,13 @@ import jax
 import numpy as np
 from safetensors import SafetensorError
 
-from experts import drawing, packing, sample, tuning
-from experts.claims import Claim, Work, work
+from experts import sample
 from experts.clusters import read_clusters, readable
-from experts.live import Live
-from experts.prompts import read_prompts
-from experts.teacher import declare, find, open_backbone
-from experts.turns import Turns
-from experts.wave_checkpoints import WaveCheckpoints
-from experts.wave_files import (
+from experts.farm import capacity, sampling, train_step
+from experts.farm.monitor import Live
+from experts.farm.slots import Slots
+from experts.farm.wave_checkpoints import WaveCheckpoints
+from experts.farm.wave_files import (
   as_kept,
   describe,
   median_time,
@@ -41,12 +41,15 @@ from experts.wave_files import (
   write_times,
   write_wave,
 )
-from experts.waves import PICTURES, make_waves, wave_data
-from suti.backbone import find_model
+from experts.farm.waves import PICTURES, make_waves, wave_data
+from experts.farm.work_queue import Lease, Work, work
+from experts.prompts import read_prompts
+from experts.teacher import declare, find, open_backbone
 from suti.io.files import remove_folder
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
-from suti.parallel.preflight import described
-from suti.stage import main, stage
+from suti.pipeline.backbone import find_model
+from suti.plan.preflight import described
+from suti.runtime.stage import main, stage
 
 # E experts of a wave, P places on the devices.
 
@@ -58,7 +61,7 @@ def run(config, workdir: Path) -> dict:
   # These change nothing of what is written, but for when, and what stays.
   free = (
     "checkpoint_every",
-    "draw_at_once",
+    "sample_after_tuning",
     "grace_s",
     "keep",
     "lease_s",
@@ -86,7 +89,7 @@ def run(config, workdir: Path) -> dict:
   teacher = find(tune.teacher)
   backbone = open_backbone(config)
   apply, trainable, frozen = declare(teacher, backbone, config)
-  tx = tuning.make_optimizer(tune)
+  tx = train_step.make_optimizer(tune)
 
   # --- 3 Data -----------------------------------------------------------------
   clusters = read_clusters(workdir)
@@ -101,35 +104,37 @@ def run(config, workdir: Path) -> dict:
   shapes = dataclasses.replace(backbone, params=described(backbone.params))
   backbone = dataclasses.replace(backbone, params={})
   kind = {"num_steps": tune.num_steps, "dtype": tune.master_dtype}
-  start = tuning.make_start(trainable, tx, mesh, **kind)
-  restart = tuning.make_restart(trainable, tx, mesh, **kind)
+  start = train_step.make_start(trainable, tx, mesh, **kind)
+  restart = train_step.make_restart(trainable, tx, mesh, **kind)
   describe_start = functools.partial(
-    tuning.describe_start, trainable, tx, mesh, **kind
+    train_step.describe_start, trainable, tx, mesh, **kind
   )
 
   # --- 5 Step -----------------------------------------------------------------
-  tune = packing.settle(
+  tune = capacity.settle(
     tune,
     mesh,
-    bytes_at=packing.make_bytes_at(config, shapes, mesh),
+    bytes_at=capacity.make_bytes_at(config, shapes, mesh),
     shared=(frozen, backbone.codec.params),
     num_clusters=min(len(keys), tune.get("num_clusters") or len(keys)),
     folder=current.folder,
   )
-  step_wave = tuning.make_step(teacher, apply, backbone, tx, mesh, tune)
+  step_wave = train_step.make_step(teacher, apply, backbone, tx, mesh, tune)
   waves = make_waves(
     keys,
     experts_per_wave=tune.experts_per_wave,
     num_devices=mesh.size,
-    turns=tune.turns,
+    experts_per_slot=tune.experts_per_slot,
     limit=tune.get("num_clusters"),
   )
-  most_steps = tune.num_steps * tune.turns  # of a wave, if none stops early
+  most_steps = (
+    tune.num_steps * tune.experts_per_slot
+  )  # of a wave, if none stops early
 
   draw = None
-  if tune.draw_at_once:
+  if tune.sample_after_tuning:
     drawn = sample.open_stage(config, workdir, during="experts/finetune")
-    draw = drawing.make_draw_wave(
+    draw = sampling.make_sample_wave(
       teacher,
       apply,
       backbone,
@@ -145,10 +150,10 @@ def run(config, workdir: Path) -> dict:
   compiled = False
 
   # A function, so that what a wave had on the devices goes with it.
-  def work_on(claim: Claim, farm: Work, live: Live) -> None:
+  def work_on(lease: Lease, farm: Work, live: Live) -> None:
     nonlocal compiled
     # --- 6 Start or resume ----------------------------------------------------
-    wave = by_name[claim.name]
+    wave = by_name[lease.name]
     found, damaged = readable(clusters, wave.keys)
     # The rows of those that cannot be read are filled with a neighbour's.
     data_E = found and wave_data(
@@ -166,13 +171,13 @@ def run(config, workdir: Path) -> dict:
     with WaveCheckpoints(
       folder / "checkpoints", wave, worker=farm.worker
     ) as checkpoints:
-      state = checkpoints.restore(describe_start(num_experts=wave.num_places))
+      state = checkpoints.restore(describe_start(num_experts=wave.num_slots))
       if state is None:
-        state = start(wave.num_places)
+        state = start(wave.num_slots)
       lost = [n for n, key in enumerate(wave.keys) if key in damaged]
       if lost:
-        state = tuning.fail(state, np.isin(state["number_E"], lost))
-      turns = Turns(
+        state = train_step.fail(state, np.isin(state["number_E"], lost))
+      slots = Slots(
         wave, checkpoints.folder, restart=restart, base=trainable, absent=lost
       )
       first = int(state["step"])
@@ -183,11 +188,11 @@ def run(config, workdir: Path) -> dict:
       looked, began = first, time.monotonic()
       given_up = False
       data = found and data_of(state)
-      _, done_P = tuning.look(state, num=wave.num_live)
-      over = not found or turns.are_over(state, done_P)
+      _, done_P = train_step.look(state, num=wave.num_active)
+      over = not found or slots.are_over(state, done_P)
       # Save, then step: a checkpoint of step n holds the losses before n.
       for step in itertools.count(first):
-        if over or (given_up := claim.lost):
+        if over or (given_up := lease.lost):
           break
         stop = farm.stop.is_set()
         if step > first and (stop or step % tune.checkpoint_every == 0):
@@ -200,7 +205,7 @@ def run(config, workdir: Path) -> dict:
         is_due = done % tune.log_every == 0 or done == tune.num_steps
         if compiled and not is_due:
           continue
-        loss, done_P = tuning.look(state, num=wave.num_live)
+        loss, done_P = train_step.look(state, num=wave.num_active)
         now = time.monotonic()
         if compiled:
           num = (done - looked) * len(wave.keys)
@@ -208,23 +213,23 @@ def run(config, workdir: Path) -> dict:
         live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
         looked, began, compiled = done, now, True
         # At due steps alone: a worker that goes on does as one that went on.
-        refilled = turns.refill(state, done_P) if is_due else None
+        refilled = slots.refill(state, done_P) if is_due else None
         if refilled is not None:
           state, data = refilled, data_of(refilled)
         else:
-          over = turns.are_over(state, done_P)
+          over = slots.are_over(state, done_P)
 
       # --- 8 Finish -----------------------------------------------------------
       if found and not given_up and (given_up := farm.stop.is_set()):
         checkpoints.save(int(state["step"]), state)
-      if given_up or not farm.may_write(claim):
+      if given_up or not farm.may_write(lease):
         return
-      results = turns.results(state)
+      results = slots.results(state)
       record = describe(wave, results, teacher=tune.teacher, damaged=damaged)
       del data  # Its room, and most of the state's, is needed to draw.
       kept: list[dict[str, np.ndarray]] = []
       groups = as_kept(
-        turns.groups(state, each),
+        slots.groups(state, each),
         trainable,
         is_difference=is_difference,
         kept=None if tune.keep == "nothing" and draw is not None else kept,
@@ -233,7 +238,7 @@ def run(config, workdir: Path) -> dict:
         draw(groups, wave.name, record["experts"], drawn.folder)
       for _ in groups:  # those that nobody has drawn with
         pass
-      if farm.may_write(claim):
+      if farm.may_write(lease):
         write_times(folder, wave.name, seconds)
         write_wave(
           folder, wave, record, params=kept, is_difference=is_difference
@@ -253,15 +258,15 @@ def run(config, workdir: Path) -> dict:
       folder,
       farm,
       waves=waves,
-      config=packing.with_fields(tune, num_steps=most_steps),
+      config=capacity.with_fields(tune, num_steps=most_steps),
     ) as live,
   ):
-    for claim in farm:
+    for lease in farm:
       try:
-        work_on(claim, farm, live)
+        work_on(lease, farm, live)
       except (FileNotFoundError, SafetensorError):
         # Who took a wave over removes its checkpoints when it is done.
-        if farm.may_write(claim):
+        if farm.may_write(lease):
           raise
 
   summary = summarise(folder, waves)

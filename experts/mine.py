@@ -27,10 +27,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.captions import Match, classes_named, refine
 from experts.clusters import write_clusters
-from experts.rows import Page, open_pages
-from suti.backbone import find_model
+from experts.mining.captions import Match, classes_named, refine
+from experts.mining.sources import Page, open_pages
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -39,8 +38,9 @@ from suti.evaluation.scores import (
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.pipeline.backbone import find_model
+from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, content_key
-from suti.stage import main, progress, stage
 
 # K pictures of a page, D embedding width.
 
@@ -96,8 +96,8 @@ def run(config, workdir: Path) -> dict:
   write_json(current.folder / "pages.json", facts)
   # Pictures stay on the disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
-  places = {c.key: (file, i) for file in files for i, c in enumerate(file)}
-  keys = sorted(places)
+  slots = {c.key: (file, i) for file in files for i, c in enumerate(file)}
+  keys = sorted(slots)
   write_clusters(
     current.folder, keys, (places[key][0][places[key][1]] for key in keys)
   )

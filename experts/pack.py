@@ -19,8 +19,8 @@ from experts.filter import passes, read_scores
 from experts.sample import open_candidates
 from suti.io.files import remove_folder
 from suti.io.records import write_examples
+from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Example, Score, content_key
-from suti.stage import main, progress, stage
 
 
 def run(config, workdir: Path) -> dict:

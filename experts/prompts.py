@@ -21,8 +21,8 @@ import numpy as np
 from experts.clusters import read_clusters, readable
 from suti.evaluation.dreambench import Template, templates_of
 from suti.io.records import read_lines, write_lines
+from suti.runtime.stage import main, progress, stage
 from suti.schema import SKILLS, Cluster, Prompt
-from suti.stage import main, progress, stage
 
 # The artists of the paper's style figures.
 ARTISTS = (

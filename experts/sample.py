@@ -3,8 +3,8 @@
 
 SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
 unseen prompt, DDPM with guidance 30, one picture each. Here experts of a wave
-draw together (`experts.drawing`), mapped as in `experts.finetune` if there is
-the room.
+draw together (`experts.farm.sampling`), mapped as in `experts.finetune` if
+there is the room.
 
 Where `experts.finetune` drew a wave at once, nothing is left to do for it. With
 `config.finetune.keep="nothing"` a wave's weights are deleted once its
@@ -21,17 +21,22 @@ from typing import Any
 
 import jax
 
-from experts import drawing, packing
-from experts.claims import finished, work
+from experts.farm import capacity, sampling
+from experts.farm.wave_files import (
+  in_groups,
+  load_wave,
+  median_time,
+  read_experts,
+)
+from experts.farm.waves import count_slots
+from experts.farm.work_queue import finished, work
 from experts.teacher import declare, find, open_backbone
-from experts.wave_files import in_groups, load_wave, median_time, read_experts
-from experts.waves import count_places
 from suti.io.files import read_json
 from suti.io.records import read_records
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
-from suti.parallel.preflight import described
+from suti.plan.preflight import described
+from suti.runtime.stage import Stage, main, stage
 from suti.schema import Candidate
-from suti.stage import Stage, main, stage
 
 
 def open_candidates(workdir: Path) -> list[Sequence[Candidate]]:
@@ -62,7 +67,7 @@ def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
     during: "experts/finetune", if that is what is running.
 
   Raises:
-    ValueError: see `suti.stage.stage`.
+    ValueError: see `suti.runtime.stage.stage`.
   """
   return stage(
     workdir,
@@ -85,7 +90,7 @@ def run(config, workdir: Path) -> dict:
   if current.done is not None:
     return current.done
   if left:
-    _draw_waves(config, workdir, names, folder=current.folder)
+    _sample_waves(config, workdir, names, folder=current.folder)
 
   records = [read_json(current.folder / f"{name}.json") for name in names]
   lost = [
@@ -103,7 +108,7 @@ def run(config, workdir: Path) -> dict:
   return current.finish(summary)
 
 
-def _draw_waves(
+def _sample_waves(
   config, workdir: Path, names: Sequence[str], *, folder: Path
 ) -> None:
   """Draws what nobody has drawn, with weights from the disk."""
@@ -122,21 +127,21 @@ def _draw_waves(
   }
   # As many at a time as were tuned at a time; every wave is filled up, so that
   # one program draws them all.
-  _, places = count_places(
+  _, slots = count_slots(
     max(map(len, experts.values())),
-    experts_per_wave=packing.wave_size(config.finetune, weights),
+    experts_per_wave=capacity.wave_size(config.finetune, weights),
     num_devices=mesh.size,
-    turns=config.finetune.turns,
+    experts_per_slot=config.finetune.experts_per_slot,
   )
-  inner = packing.settle_drawing(
+  inner = capacity.settle_sampling(
     config.finetune,
     mesh,
-    bytes_at=packing.make_bytes_at(config, shapes, mesh, tuned=True),
+    bytes_at=capacity.make_bytes_at(config, shapes, mesh, tuned=True),
     shared=(frozen, backbone.codec.params),
-    num=places // mesh.size,
+    num=slots // mesh.size,
     folder=weights,
   )
-  draw = drawing.make_draw_wave(
+  draw = sampling.make_sample_wave(
     teacher,
     apply,
     backbone,
@@ -153,8 +158,8 @@ def _draw_waves(
     lease_s=config.finetune.lease_s,
     grace_s=config.finetune.grace_s,
   ) as farm:
-    for claim in farm:
-      name = claim.name
+    for lease in farm:
+      name = lease.name
       params = load_wave(weights / f"{name}.safetensors", trainable)
       groups = in_groups(params, size=places, sharding=batch_sharding(mesh))
       draw(groups, name, experts[name], folder)

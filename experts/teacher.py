@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from suti.backbone import Backbone, load_backbone
-from suti.conditions import ask
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
 from suti.nn.param import Module, cast, functional, init, split, without
-from suti.nn.surgery import recompute
+from suti.nn.surgery import remat
+from suti.pipeline.backbone import Backbone, load_backbone
+from suti.pipeline.conditioning import apply_denoiser
 
 # B batch, H W C latent.
 
@@ -45,21 +45,21 @@ class Teacher:
       config is the section `finetune`.
     trainable: regex over parameter names; the rest is shared by all experts,
       frozen and never written.
-    fit: (apply, backbone, params, batch, key, config) -> scalar loss. batch
-      holds `x_BHWC` of pictures of one cluster and `told`, what the net is told
-      of them (`suti.conditions`); config is the section `finetune`. None if the
-      teacher needs no tuning.
-    propose: (apply, backbone, params, request, keys_B, config) -> clean
-      x_BHWC. request holds `told` of the prompts and `null`, one row, of no
-      text; a row depends on its own key and text alone; config is the section
-      `sample`.
+    loss: (apply, backbone, params, batch, key, config) -> scalar loss. batch
+      holds `x_BHWC` of pictures of one cluster and `conditioning`, what the net
+      is told of them (`suti.pipeline.conditioning`); config is the section
+      `finetune`. None if the teacher needs no tuning.
+    sample: (apply, backbone, params, request, keys_B, config) -> clean
+      x_BHWC. request holds `conditioning` of the prompts and `null`, one row,
+      of no text; a row depends on its own key and text alone; config is the
+      section `sample`.
   """
 
   paper: str
   declare: Callable[[Backbone, Any], Module]
   trainable: str
-  fit: Callable[..., Array] | None
-  propose: Callable[..., Array]
+  loss: Callable[..., Array] | None
+  sample: Callable[..., Array]
 
 
 def find(name: str) -> Teacher:
@@ -121,14 +121,14 @@ def declare(
   """
   net = teacher.declare(backbone, config.finetune)
   if config.finetune.remat:
-    net = recompute(net, r"(resnets|attentions)\.\d+$")
+    net = remat(net, r"(resnets|attentions)\.\d+$")
   spec, apply = functional(net)
   new = init(without(spec, backbone.params), jax.random.key(config.seed))
   trainable, frozen = split(backbone.params | new, teacher.trainable)
   return apply, trainable, cast(frozen, config.finetune.dtype)
 
 
-def denoising_fit(
+def tuning_loss(
   apply: Apply,
   backbone: Backbone,
   params: Params,
@@ -143,7 +143,9 @@ def denoising_fit(
   """
   return denoising_loss(
     backbone.schedule,
-    lambda x_BHWC, t_B: ask(apply, params, x_BHWC, t_B, batch["told"]),
+    lambda x_BHWC, t_B: apply_denoiser(
+      apply, params, x_BHWC, t_B, batch["conditioning"]
+    ),
     batch["x_BHWC"],
     key,
     weighting=config.get("weighting", "uniform"),
@@ -151,7 +153,7 @@ def denoising_fit(
   ).mean()
 
 
-def guided_propose(
+def guided_sample(
   apply: Apply,
   backbone: Backbone,
   params: Params,
@@ -169,13 +171,13 @@ def guided_propose(
   null = jax.tree.map(
     lambda row, x: jnp.broadcast_to(row, x.shape),
     request["null"],
-    request["told"],
+    request["conditioning"],
   )
   sampler = getattr(samplers, config.sampler)
   return sampler(
     guided(
-      functools.partial(ask, apply, params),
-      request["told"],
+      functools.partial(apply_denoiser, apply, params),
+      request["conditioning"],
       null,
       combine=lambda with_text, without: classifier_free(
         with_text, without, config.guidance

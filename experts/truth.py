@@ -23,8 +23,8 @@ from experts.filter import read_scores
 from experts.sample import open_candidates
 from suti.evaluation.dreambench import templates_of
 from suti.io.files import write_json
+from suti.runtime.stage import main
 from suti.schema import Candidate, Cluster
-from suti.stage import main
 from suti.world.judge import fit_judge
 
 # G candidates.

@@ -3,7 +3,7 @@
 
 from importlib.metadata import version
 
-from suti.compiler import eigen_flag
+from suti.runtime.xla_flags import eigen_flag
 
 FLAGS = " ".join(
   [

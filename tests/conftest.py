@@ -78,8 +78,8 @@ def root() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def _bucket_server():
-  """Buckets on this machine; see tests/bucket_server.py."""
-  from tests import bucket_server
+  """Buckets on this machine; see tests/io/bucket_server.py."""
+  from tests.io import bucket_server
 
   with bucket_server.serve() as buckets:
     yield buckets

@@ -47,40 +47,43 @@ NUMPY = frozenset({"numpy"})
 JAX = frozenset({"jax", "numpy"})
 RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
-  "suti.options": (("suti.schema",), NUMPY),
-  "suti.compiler": ((), frozenset()),
-  "suti.stage": (
+  "suti.config.options": (("suti.schema",), NUMPY),
+  "suti.runtime.xla_flags": ((), frozenset()),
+  "suti.runtime.stage": (
     (
-      "suti.arguments",
-      "suti.compiler",
+      "suti.config.flags",
+      "suti.runtime.xla_flags",
       "suti.io.files",
-      "suti.io.locks",
+      "suti.runtime.locks",
       "suti.io.paths",
-      "suti.options",
-      "suti.parallel.hosts",
-      "suti.preemption",
-      "suti.progress",
+      "suti.config.options",
+      "suti.runtime.hosts",
+      "suti.runtime.preemption",
+      "suti.runtime.progress",
     ),
     frozenset(),
   ),
-  "suti.arguments": (
+  "suti.config.flags": (
     ("suti.io.paths",),
     frozenset({"absl", "ml_collections"}),
   ),
-  "suti.preemption": ((), frozenset()),
-  "suti.progress": ((), frozenset()),
-  "suti.values": ((), frozenset()),
+  "suti.runtime.preemption": ((), frozenset()),
+  "suti.runtime.progress": ((), frozenset()),
+  "suti.config.values": ((), frozenset()),
   "suti.images": (
     ("suti.io",),
     frozenset({"numpy", "jax", "PIL"}),
   ),
-  "suti.pixels": (("suti.io.files",), frozenset({"numpy", "PIL"})),
+  "suti.hf.image_processor": (("suti.io.files",), frozenset({"numpy", "PIL"})),
   "suti.nn": (("suti.nn",), JAX | {"flax"}),
-  "suti.models": (("suti.nn", "suti.models", "suti.values"), JAX | {"flax"}),
-  "suti.diffusion": (("suti.diffusion", "suti.values"), JAX),
+  "suti.models": (
+    ("suti.nn", "suti.models", "suti.config.values"),
+    JAX | {"flax"},
+  ),
+  "suti.diffusion": (("suti.diffusion", "suti.config.values"), JAX),
   "suti.parallel": (("suti.parallel",), JAX),
-  "suti.parallel.hosts": (("suti.io.files", "suti.io.paths"), JAX),
-  "suti.parallel.preflight": (("suti.io.files", "suti.parallel"), JAX),
+  "suti.runtime.hosts": (("suti.io.files", "suti.io.paths"), JAX),
+  "suti.plan.preflight": (("suti.io.files", "suti.parallel"), JAX),
   # What lies where, from the bottom up.
   "suti.io.processes": ((), frozenset()),
   "suti.io.bucket": (
@@ -90,22 +93,28 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.io.paths": (("suti.io.bucket", "suti.io.processes"), frozenset()),
   "suti.io.files": (("suti.io.paths", "suti.io.processes"), frozenset()),
   "suti.io.mirror": (("suti.io.paths",), frozenset()),
-  "suti.io.claims": (
+  "suti.runtime.leases": (
     (
       "suti.io.files",
       "suti.io.paths",
       "suti.io.processes",
-      "suti.preemption",
+      "suti.runtime.preemption",
     ),
     frozenset(),
   ),
-  "suti.io.locks": (
-    ("suti.io.claims", "suti.io.files", "suti.io.paths"),
+  "suti.runtime.locks": (
+    ("suti.runtime.leases", "suti.io.files", "suti.io.paths"),
     frozenset(),
   ),
-  "suti.io.sentencepiece": ((), frozenset()),
+  "suti.hf.sentencepiece": ((), frozenset()),
   "suti.io": (
-    ("suti.schema", "suti.io", "suti.nn.param", "suti.images", "suti.values"),
+    (
+      "suti.schema",
+      "suti.io",
+      "suti.nn.param",
+      "suti.images",
+      "suti.config.values",
+    ),
     frozenset(
       {
         "jax",
@@ -122,85 +131,102 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       }
     ),
   ),
-  "suti.log": (("suti.io", "suti.stage"), JAX | {"absl", "clu"}),
-  "suti.text": (
-    ("suti.io.files", "suti.io.sentencepiece", "suti.progress"),
+  "suti.runtime.log": (
+    ("suti.io", "suti.runtime.stage"),
+    JAX | {"absl", "clu"},
+  ),
+  "suti.hf.tokenizer": (
+    ("suti.io.files", "suti.hf.sentencepiece", "suti.runtime.progress"),
     frozenset({"numpy", "tokenizers", "transformers"}),
   ),
   # Folders of published models, opened: one model, its texts, its pictures,
   # then all of a text-to-image model.
-  "suti.hub": (
-    ("suti.backbone", "suti.io", "suti.model_index"),
+  "suti.hf.hub": (
+    ("suti.pipeline.backbone", "suti.io", "suti.hf.model_index"),
     frozenset({"huggingface_hub"}),
   ),
-  "suti.model_index": (("suti.io", "suti.values"), frozenset()),
-  "suti.published": (
-    ("suti.io", "suti.models", "suti.nn", "suti.values"),
+  "suti.hf.model_index": (("suti.io", "suti.config.values"), frozenset()),
+  "suti.hf.model": (
+    ("suti.io", "suti.models", "suti.nn", "suti.config.values"),
     JAX,
   ),
-  "suti.codec": (("suti.models", "suti.nn.param", "suti.published"), JAX),
-  "suti.image_prompt": (
-    ("suti.io", "suti.models", "suti.nn", "suti.pixels", "suti.published"),
+  "suti.pipeline.codec": (
+    ("suti.models", "suti.nn.param", "suti.hf.model"),
     JAX,
   ),
-  "suti.text_encoders": (("suti.published", "suti.text"), JAX),
-  "suti.conditions": (
+  "suti.pipeline.ip_adapter": (
     (
-      "suti.model_index",
+      "suti.io",
       "suti.models",
-      "suti.nn.param",
-      "suti.published",
-      "suti.text_encoders",
+      "suti.nn",
+      "suti.hf.image_processor",
+      "suti.hf.model",
     ),
     JAX,
   ),
-  "suti.backbone": (
+  "suti.pipeline.text_encoders": (("suti.hf.model", "suti.hf.tokenizer"), JAX),
+  "suti.pipeline.conditioning": (
     (
-      "suti.codec",
-      "suti.conditions",
+      "suti.hf.model_index",
+      "suti.models",
+      "suti.nn.param",
+      "suti.hf.model",
+      "suti.pipeline.text_encoders",
+    ),
+    JAX,
+  ),
+  "suti.pipeline.backbone": (
+    (
+      "suti.pipeline.codec",
+      "suti.pipeline.conditioning",
       "suti.diffusion",
       "suti.images",
       "suti.io",
-      "suti.model_index",
+      "suti.hf.model_index",
       "suti.nn.param",
-      "suti.published",
-      "suti.text_encoders",
-      "suti.values",
+      "suti.hf.model",
+      "suti.pipeline.text_encoders",
+      "suti.config.values",
     ),
     JAX,
   ),
-  "suti.text_to_image": (
+  "suti.pipeline.text_to_image": (
     (
-      "suti.backbone",
-      "suti.codec",
-      "suti.conditions",
+      "suti.pipeline.backbone",
+      "suti.pipeline.codec",
+      "suti.pipeline.conditioning",
       "suti.diffusion",
       "suti.images",
       "suti.io",
-      "suti.model_index",
+      "suti.hf.model_index",
       "suti.models",
-      "suti.published",
-      "suti.text_encoders",
+      "suti.hf.model",
+      "suti.pipeline.text_encoders",
     ),
     JAX,
   ),
-  "suti.convert": (
-    ("suti.io", "suti.model_index", "suti.progress", "suti.published"),
+  "suti.hf.convert": (
+    (
+      "suti.io",
+      "suti.hf.model_index",
+      "suti.runtime.progress",
+      "suti.hf.model",
+    ),
     JAX,
   ),
   # The encoders that judge are models like the backbone.
   "suti.evaluation": (
     (
-      "suti.backbone",
+      "suti.pipeline.backbone",
       "suti.evaluation",
       "suti.images",
       "suti.io",
-      "suti.pixels",
-      "suti.progress",
-      "suti.published",
+      "suti.hf.image_processor",
+      "suti.runtime.progress",
+      "suti.hf.model",
       "suti.schema",
-      "suti.stage",
-      "suti.text",
+      "suti.runtime.stage",
+      "suti.hf.tokenizer",
     ),
     JAX,
   ),
@@ -210,7 +236,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.images",
       "suti.io",
       "suti.schema",
-      "suti.stage",
+      "suti.runtime.stage",
       "suti.world",
     ),
     None,
@@ -240,7 +266,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
 WORLD_READERS = (
   "suti.world",
   "suti.pretrain",
-  "experts.rows",
+  "experts.mining.sources",
   "experts.mine",
   "experts.truth",
   "apprentice.evaluate",
@@ -304,7 +330,7 @@ def test_what_nobody_imports(file):
     first = name.split(".")[0]
     assert first not in ("torch", "diffusers", "tensorflow", "pickle"), name
     if first == "transformers":
-      assert module == "suti.text", f"{module} imports transformers"
+      assert module == "suti.hf.tokenizer", f"{module} imports transformers"
     if first == "gcsfs":
       assert module == "suti.io.bucket", f"{module} imports gcsfs"
     if within(name, "suti.cli") and not within(module, "suti.cli"):
@@ -380,7 +406,7 @@ def test_every_module_imports_and_none_starts_tensorflow():
 
 @pytest.mark.parametrize("module", STAGES)
 def test_a_stage_is_started_with_two_flags(module):
-  """`main(name, run)` of suti.stage defines the flags; nobody defines more."""
+  """`main(name, run)` of suti.runtime.stage defines the flags; nobody defines more."""
   file = ROOT / f"{module.replace('.', '/')}.py"
   source = file.read_text(encoding="utf-8")
   assert re.search(

@@ -13,10 +13,10 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from suti import options
-from suti.backbone import describe_backbone
+from suti.config import options
 from suti.io.files import write_json
 from suti.nn.param import functional
+from suti.pipeline.backbone import describe_backbone
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # Parts that other configs include, no config of a command.

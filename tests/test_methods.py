@@ -17,9 +17,9 @@ import pytest
 
 from apprentice import generate, method, model, train
 from apprentice.fields import make_fields, pick, to_latents
-from suti.backbone import load_backbone
 from suti.diffusion.objective import denoising_loss
 from suti.nn.param import functional, init, split, without
+from suti.pipeline.backbone import load_backbone
 from tests.apprentice import inputs
 
 B, K = 8, 3

@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 
 import experts.teachers
-from experts import drawing, teacher, tuning
-from experts.wave_files import describe, load_wave, write_wave
-from experts.waves import make_waves, wave_data
-from suti.backbone import load_backbone
-from suti.conditions import ask
+from experts import teacher
+from experts.farm import sampling, train_step
+from experts.farm.wave_files import describe, load_wave, write_wave
+from experts.farm.waves import make_waves, wave_data
 from suti.nn.param import functional
 from suti.parallel.mesh import batch_sharding, flat_mesh
+from suti.pipeline.backbone import load_backbone
+from suti.pipeline.conditioning import apply_denoiser
 from suti.schema import Prompt
-from tests import tiny, tiny_pipelines
+from tests import tiny
 from tests.experts import inputs
+from tests.pipeline import tiny_pipelines
 
 FOLDER = pathlib.Path(experts.teachers.__path__[0])
 NAMES = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
@@ -74,9 +76,9 @@ def tuned(request, tmp_path_factory):
   mesh = flat_mesh(jax.devices()[:1])
   found = teacher.find(name)
   apply, trainable, frozen = teacher.declare(found, backbone, config)
-  tx = tuning.make_optimizer(config.finetune)
-  step = tuning.make_step(found, apply, backbone, tx, mesh, config.finetune)
-  start = tuning.make_start(trainable, tx, mesh, num_steps=NUM_STEPS)
+  tx = train_step.make_optimizer(config.finetune)
+  step = train_step.make_step(found, apply, backbone, tx, mesh, config.finetune)
+  start = train_step.make_start(trainable, tx, mesh, num_steps=NUM_STEPS)
   arrays = wave_data(clusters_of(backbone, 1), backbone, num_pictures=4, seed=0)
   data = jax.device_put(arrays, batch_sharding(mesh))
   state = start(1)
@@ -140,7 +142,9 @@ def test_before_the_first_step_it_is_the_base(tuned):
 
   @jax.jit
   def both(params):
-    return ask(tuned.apply, params, *asked), ask(base, params, *asked)
+    return apply_denoiser(tuned.apply, params, *asked), apply_denoiser(
+      base, params, *asked
+    )
 
   ours, bases = both(tuned.frozen | tuned.trainable)
   np.testing.assert_allclose(ours, bases, atol=1e-6)
@@ -163,12 +167,14 @@ def test_its_loss_falls(tuned):
   rows_B = np.arange(48) % arrays["num"][0]
   batch = {
     "x_BHWC": arrays["x_KHWC"][0][rows_B],
-    "told": {name: x_EK[0][rows_B] for name, x_EK in arrays["told"].items()},
+    "conditioning": {
+      name: x_EK[0][rows_B] for name, x_EK in arrays["conditioning"].items()
+    },
   }
 
   @jax.jit
   def loss_of(params):
-    return tuned.found.fit(
+    return tuned.found.loss(
       tuned.apply,
       tuned.backbone,
       tuned.frozen | params,
@@ -198,11 +204,11 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
     Prompt(cluster=cluster.key, prompt=text, skill="attribute")
     for text in inputs.PROMPTS
   ]
-  asked = list(drawing.rows_of(prompts, num=1).values())
-  request = drawing.make_request(
-    asked, tuned.backbone, places=range(3), num_experts=1
+  asked = list(sampling.rows_of(prompts, num=1).values())
+  request = sampling.make_request(
+    asked, tuned.backbone, slots=range(3), num_experts=1
   )
-  draw = drawing.make_draw(
+  draw = sampling.make_sample(
     tuned.found,
     tuned.apply,
     tuned.backbone,

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.backbone import load_backbone
 from suti.evaluation.scores import load_scorer
 from suti.nn.param import functional
+from suti.pipeline.backbone import load_backbone
 from tests import tiny
 
 

@@ -11,14 +11,14 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
+from suti.hf.model import FAMILIES, kind_of
+from suti.hf.tokenizer import train_tokenizer
+from suti.hf.weights import save
 from suti.io.files import write_json
-from suti.io.weights import save
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional, init
-from suti.published import FAMILIES, kind_of
-from suti.text import train_tokenizer
 
 SIZE_PX = 16
 PATCH = 2

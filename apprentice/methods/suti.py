@@ -24,11 +24,11 @@ import jax
 import jax.numpy as jnp
 
 from apprentice.method import Field, Method
-from suti.conditions import Told, ask
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
 from suti.nn.surgery import adapter
+from suti.pipeline.conditioning import Conditioning, apply_denoiser
 
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.
@@ -194,17 +194,19 @@ def encode(
   num = x_BKHWC.shape[1]
   if num == 0:
     return None
-  x_MHWC, told = jax.tree.map(
+  x_MHWC, conditioning = jax.tree.map(
     lambda x_BK: x_BK.reshape(-1, *x_BK.shape[2:]),
     (x_BKHWC, batch["demonstration_text"]),
   )
   t_M = jnp.zeros(x_MHWC.shape[0], jnp.int32)
-  sites = ask(apply, params, x_MHWC, t_M, told, num=num, method=_project)
+  sites = apply_denoiser(
+    apply, params, x_MHWC, t_M, conditioning, num=num, method=_project
+  )
   return {"mask": batch["demonstration_mask"], "sites": sites}
 
 
-def _project(unet, x_MHWC, t_M, *, num, **told):
-  features = unet.encode(x_MHWC, t_M, **told)
+def _project(unet, x_MHWC, t_M, *, num, **conditioning):
+  features = unet.encode(x_MHWC, t_M, **conditioning)
   return {
     module.site: module.project(features, num=num)
     for _, module in modules(unet)
@@ -217,11 +219,11 @@ def denoise(
   params: Mapping[str, jax.Array],
   x_BHWC: jax.Array,
   t_B: jax.Array,
-  text: Told,
+  text: Conditioning,
   context: Mapping[str, Any] | None,
 ) -> jax.Array:
   """One prediction of the U-Net; context None is the base model."""
-  return ask(apply, params, x_BHWC, t_B, text, context=context)
+  return apply_denoiser(apply, params, x_BHWC, t_B, text, context=context)
 
 
 METHOD = Method(

@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
     remat=False,  # by suti plan, half of such a chip's memory is enough
     dtype="bfloat16",  # choice
     checkpoint_every=100,  # choice
-    draw_at_once=True,
+    sample_after_tuning=True,
     keep="nothing",
   )
   config.sample.update(

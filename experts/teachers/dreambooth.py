@@ -6,12 +6,12 @@ the place of Adam (`config.finetune.optimizer`), no rare token beside the noun,
 and no prior-preservation set. The whole U-Net moves; the text encoder does not.
 """
 
-from experts.teacher import Teacher, denoising_fit, guided_propose
+from experts.teacher import Teacher, guided_sample, tuning_loss
 
 TEACHER = Teacher(
   paper="https://arxiv.org/abs/2208.12242",
   declare=lambda backbone, config: backbone.unet,
   trainable=r"",  # every name
-  fit=denoising_fit,
-  propose=guided_propose,
+  loss=tuning_loss,
+  sample=guided_sample,
 )

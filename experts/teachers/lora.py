@@ -8,9 +8,9 @@ experts fit where one fully fine-tuned one does. `experts.export` writes each as
 a file that other tools open.
 """
 
-from experts.teacher import Teacher, denoising_fit, guided_propose
-from suti.backbone import Backbone
+from experts.teacher import Teacher, guided_sample, tuning_loss
 from suti.nn.surgery import lora
+from suti.pipeline.backbone import Backbone
 
 # Of Stable Diffusion and SDXL; and of IF, whose one layer in a place projects
 # pictures and texts apart.
@@ -26,6 +26,6 @@ TEACHER = Teacher(
   paper="https://arxiv.org/abs/2106.09685",
   declare=declare,
   trainable=r"\.lora_[AB]\.",
-  fit=denoising_fit,
-  propose=guided_propose,
+  loss=tuning_loss,
+  sample=guided_sample,
 )

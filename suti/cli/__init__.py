@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"usage: suti COMMAND ...\n\n{DESCRIPTION}", end="")
     sys.exit(0)
   if command not in COMMANDS:
-    from suti.options import suggest
+    from suti.config.options import suggest
 
     hint = suggest(command, COMMANDS) or f" There are {', '.join(COMMANDS)}."
     print(f"Error: no command '{command}'.{hint}", file=sys.stderr)
     sys.exit(2)
   import importlib
 
-  from suti import stage
+  from suti.runtime import stage
 
   module = importlib.import_module(f"suti.cli.{command}")
   start = getattr(module, command)

@@ -21,7 +21,7 @@ examples:
   suti convert runs/lora experts --to kohya
   suti convert runs/lora experts --expert rex dog 0a1b2c3d4e5f
 """
-# Of experts; a whole model is written in the first. `suti.io.lora_export` has
+# Of experts; a whole model is written in the first. `suti.hf.lora_export` has
 # them too, and would load JAX before a mistake is named.
 _LAYOUTS = ("diffusers", "peft", "kohya")
 MAX_GB = 5.0  # of a file, as publishers have it
@@ -68,10 +68,10 @@ def _convert_model(out: Path, args) -> None:
       f"{args.source} is the workdir of a run that has no finished experts: "
       "run experts.finetune first."
     )
-  from suti.hub import find_or_fetch
+  from suti.hf.hub import find_or_fetch
 
   folder = find_or_fetch(args.source)
-  from suti.convert import convert as write
+  from suti.hf.convert import convert as write
 
   parts = write(
     folder,

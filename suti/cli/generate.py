@@ -40,18 +40,18 @@ def generate(argv: Sequence[str]) -> None:
           f"--{name} goes with a text alone: leave it out, or leave out "
           "--subject."
         )
-    from suti.cli.subject import draw_subject
+    from suti.cli.subject import generate_subject
 
-    draw_subject(args)
+    generate_subject(args)
     return
   if not args.model:
     raise ValueError(
       "--subject or --model is missing: give pictures of a subject, or a "
       "text-to-image model to draw the text alone."
     )
-  from suti.cli.text_only import draw_text
+  from suti.cli.text_only import generate_text
 
-  draw_text(args)
+  generate_text(args)
 
 
 def _parser() -> Parser:

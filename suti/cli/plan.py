@@ -31,18 +31,18 @@ def plan(argv: Sequence[str]) -> None:
       does not fit the slice's devices or its own backbone.
   """
   args, rest = _parser().parse_known_args(list(argv))
-  from suti import arguments, options
-  from suti.parallel.chips import parse_topology
+  from suti.config import flags, options
+  from suti.plan.chips import parse_topology
 
   topology = parse_topology(args.topology)
-  config = arguments.parse_config(rest, command="suti plan")
+  config = flags.parse_config(rest, command="suti plan")
   options.check(config, data=False)
   if args.subjects is not None and args.subjects < 1:
     raise ValueError(f"--subjects={args.subjects}: expected 1 or more.")
   out = check_file(args.json, flag="--json") if args.json else None
   # Nothing here needs an accelerator, and a TPU's may be in use.
   os.environ["JAX_PLATFORMS"] = "cpu"
-  from suti.parallel.estimate import Assumptions
+  from suti.plan.estimate import Assumptions
 
   assumptions = Assumptions(
     share_of_peak=config.plan.share_of_peak,
@@ -70,11 +70,11 @@ def _plan_stages(
   import tempfile
 
   from experts.teacher import check_size
-  from suti.backbone import describe_backbone
   from suti.cli.plan_stages import Setting, make_jobs
-  from suti.parallel import preflight
-  from suti.parallel.estimate import estimate
-  from suti.progress import progress
+  from suti.pipeline.backbone import describe_backbone
+  from suti.plan import preflight
+  from suti.plan.estimate import estimate
+  from suti.runtime.progress import progress
 
   devices = list(preflight.devices(topology))
   judges = ("clip", "identity") if "filter" in config.plan.stages else ()
@@ -131,8 +131,8 @@ def _find(config: Any, field: str, place: Path) -> tuple[Path, str]:
   Raises:
     ValueError: there is neither.
   """
-  from suti.backbone import find_model
   from suti.io.files import write_json
+  from suti.pipeline.backbone import find_model
 
   name, published = config[field], config.plan[field].to_dict()
   try:

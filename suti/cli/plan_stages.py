@@ -16,14 +16,14 @@ from typing import Any
 from jax.sharding import Mesh
 
 import apprentice.programs
-import experts.programs
-from experts import packing
-from experts.waves import count_places
-from suti.backbone import Backbone
-from suti.parallel import preflight
-from suti.parallel.chips import Topology
-from suti.parallel.memory import SHARE, fit_size
+import experts.farm.programs
+from experts.farm import capacity
+from experts.farm.waves import count_slots
 from suti.parallel.mesh import check_batch, flat_mesh, make_mesh, num_hosts
+from suti.pipeline.backbone import Backbone
+from suti.plan import preflight
+from suti.plan.chips import Topology
+from suti.plan.memory import SHARE, fit_size
 
 MOST = 4096  # things a device; no stage is quicker a thing with more
 _SEARCH = "--search finds what does"
@@ -146,7 +146,7 @@ def _choose_wave(here: Setting) -> tuple[Any, str, int, int]:
   tune = here.config.finetune.copy_and_resolve_references().unlock()
   if here.search:
     tune.experts_per_device = "auto"
-  size, inner = packing.choose(
+  size, inner = capacity.choose(
     tune,
     here.host,
     bytes_at=_bytes_at(here),
@@ -154,18 +154,18 @@ def _choose_wave(here: Setting) -> tuple[Any, str, int, int]:
     num_clusters=here.num_subjects,
   )
   # Of a size of 0, where not one fits, one is planned, to say what it needs.
-  _, places = count_places(
+  _, slots = count_slots(
     here.num_subjects,
     experts_per_wave=max(1, size),
     num_devices=here.host.size,
-    turns=tune.turns,
+    experts_per_slot=tune.experts_per_slot,
   )
   real = max(1, min(size, here.num_subjects))
-  return tune, inner, places // here.host.size, real
+  return tune, inner, slots // here.host.size, real
 
 
-def _bytes_at(here: Setting, **kw: Any) -> packing.BytesAt:
-  return packing.make_bytes_at(
+def _bytes_at(here: Setting, **kw: Any) -> capacity.BytesAt:
+  return capacity.make_bytes_at(
     here.config,
     here.backbone,
     here.host,
@@ -186,28 +186,28 @@ def _compiled(
 
 
 def _tune(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
-  program, report = _compiled(here, experts.programs.finetune, inner, num)
+  program, report = _compiled(here, experts.farm.programs.finetune, inner, num)
   chosen = tune.experts_per_device == "auto"
   return Planned(
     program=_of_wave(program, here, num, real),
     report=report,
     size=num,
     room=here.chosen_room if chosen else here.room,
-    remedy=packing.REMEDY if chosen or num == 1 else _SEARCH,
+    remedy=capacity.REMEDY if chosen or num == 1 else _SEARCH,
   )
 
 
 def _draw(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
   """As many together as are tuned together, and in the same way if it fits."""
-  if not tune.draw_at_once:
-    inner = packing.choose_drawing(
+  if not tune.sample_after_tuning:
+    inner = capacity.choose_sampling(
       tune,
       inner,
       bytes_at=_bytes_at(here, tuned=True),
       room=here.chosen_room,
       num=num,
     )
-  program, report = _compiled(here, experts.programs.sample, inner, num)
+  program, report = _compiled(here, experts.farm.programs.sample, inner, num)
   return Planned(
     program=_of_wave(program, here, num, real),
     report=report,
@@ -229,7 +229,7 @@ def _of_wave(
 
 
 def _judge(here: Setting, field: str) -> Planned:
-  program = experts.programs.judge(
+  program = experts.farm.programs.judge(
     here.config, here.judges[field], flat_mesh(here.devices[:1])
   )
   return Planned(

@@ -2,7 +2,7 @@
 """`suti run`: the eight stages in a row, and the report.
 
 On a slice of a TPU pod its first host runs all of it; to use all hosts, start
-the stages one by one (`suti.parallel.hosts`).
+the stages one by one (`suti.runtime.hosts`).
 """
 
 import time
@@ -53,14 +53,14 @@ def run(argv: Sequence[str]) -> None:
   if any(arg in ("-h", "--help", "-help") for arg in argv):
     print(USAGE, end="")
     return
-  from suti import arguments, compiler, options
-  from suti.io import files, locks
-  from suti.parallel import hosts
+  from suti.config import flags, options
+  from suti.io import files
+  from suti.runtime import hosts, locks, xla_flags
 
-  config, workdir = arguments.parse(argv)
+  config, workdir = flags.parse(argv)
   options.check(config)
-  compiler.prepare()
-  if (place := hosts.find_place()) is not None:
+  xla_flags.prepare()
+  if (place := hosts.find_process()) is not None:
     if place.index:
       print("The first host runs all stages; this one has nothing to do.")
       return
@@ -126,7 +126,7 @@ def _look_ahead(config: Any) -> None:
   import apprentice.data
   import apprentice.method
   import experts.teacher
-  from suti.backbone import find_model
+  from suti.pipeline.backbone import find_model
 
   for name in (config.backbone, config.clip, config.identity):
     find_model(name)

@@ -3,8 +3,8 @@
 
 from collections.abc import Sequence
 
-from suti.arguments import workdir_of
 from suti.cli.parser import Parser
+from suti.config.flags import workdir_of
 
 _DESCRIPTION = """\
 Shows what the workers of experts.finetune in a workdir are at: waves that are
@@ -36,20 +36,20 @@ def status(argv: Sequence[str]) -> None:
       f"{args.workdir} has no experts/finetune: give the --workdir of a farm "
       "that was started."
     )
-  from experts import live
-  from experts.claims import finished
-  from experts.wave_files import count_experts
-  from suti.io.claims import Claims
+  from experts.farm import monitor
+  from experts.farm.wave_files import count_experts
+  from experts.farm.work_queue import finished
   from suti.io.files import read_json
+  from suti.runtime.leases import Leases
 
   tune = read_json(folder / "stage.json")["config"]["finetune"]
   done = finished(folder)
-  held = Claims(folder / "claims", lease_s=1.0).holders()
+  held = Leases(folder / "leases", lease_s=1.0).holders()
   held = {wave: worker for wave, worker in held.items() if wave not in done}
-  lines = live.read_lines(folder)
+  lines = monitor.read_lines(folder)
   counts = [count_experts(folder, wave) for wave in done]
   num = max([len(counts), *(int(line["waves"]) for line in lines.values())])
-  print(live.total(lines, held.values(), counts=counts, num_waves=num))
-  num_steps = tune["num_steps"] * tune.get("turns", 1)
-  for row in live.table(lines, held, num_steps=num_steps):
+  print(monitor.total(lines, held.values(), counts=counts, num_waves=num))
+  num_steps = tune["num_steps"] * tune.get("experts_per_slot", 1)
+  for row in monitor.table(lines, held, num_steps=num_steps):
     print(row)

@@ -19,7 +19,7 @@ NUM = 4  # pictures
 CELL_PX = 192  # side of a picture on the contact sheet
 
 
-def draw_subject(args: argparse.Namespace) -> None:
+def generate_subject(args: argparse.Namespace) -> None:
   """Writes a contact sheet, and each picture beside it.
 
   Raises:
@@ -28,10 +28,11 @@ def draw_subject(args: argparse.Namespace) -> None:
   out = check_out(args.out)
   check_numbers(args)
   files = find_pictures(args.subject)
-  from suti import compiler, images
+  from suti import images
+  from suti.runtime import xla_flags
 
   pictures = [images.load_image(file) for file in files]
-  compiler.prepare()
+  xla_flags.prepare()
   from apprentice.generate import generate
   from apprentice.model import load_apprentice
 
@@ -69,7 +70,7 @@ def find_pictures(subject: Sequence[str]) -> list[Path]:
   Raises:
     ValueError: nothing is there, or no picture is.
   """
-  from experts.rows import PICTURES
+  from experts.mining.sources import PICTURES
 
   files: list[Path] = []
   for name in subject:
@@ -102,8 +103,8 @@ def knows_world_alone(model: str) -> bool:
   Follows an apprentice to the base it stands on: all shipped models are of
   SubjectWorld, of others nothing is known.
   """
-  from suti.backbone import PRETRAINED, find_model
   from suti.io.files import read_json
+  from suti.pipeline.backbone import PRETRAINED, find_model
 
   seen: set[Path] = set()
   folder = find_model(model)

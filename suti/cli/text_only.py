@@ -21,7 +21,7 @@ CELL_PX = 256  # side of a picture on the contact sheet
 _UNREAD = ("text_encoder", "tokenizer")
 
 
-def draw_text(args: argparse.Namespace) -> None:
+def generate_text(args: argparse.Namespace) -> None:
   """Writes the picture, or several and a contact sheet of them.
 
   Raises:
@@ -31,8 +31,8 @@ def draw_text(args: argparse.Namespace) -> None:
   check_numbers(args)
   size = None if args.size is None else read_size(args.size)
   loras = [read_lora(text) for text in args.lora or ()]
-  from suti import compiler
-  from suti.hub import find_or_fetch
+  from suti.hf.hub import find_or_fetch
+  from suti.runtime import xla_flags
 
   folders = [find_or_fetch(args.model)]
   folders += [find_or_fetch(x, without=_UNREAD) for x in args.enlarge or ()]
@@ -42,7 +42,7 @@ def draw_text(args: argparse.Namespace) -> None:
         f"--model={folder} is an apprentice, which draws the subject of some "
         "pictures: give them as --subject, or give a text-to-image model."
       )
-  compiler.prepare()
+  xla_flags.prepare()
   _write(out, _draw(args, folders, loras, size=size), args.prompt)
 
 
@@ -50,10 +50,10 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
   """The pictures, uint8."""
   import numpy as np
 
-  from suti import text_to_image
-  from suti.backbone import check_parts
   from suti.images import to_u8
-  from suti.text_encoders import open_text_encoders
+  from suti.pipeline import text_to_image
+  from suti.pipeline.backbone import check_parts
+  from suti.pipeline.text_encoders import open_text_encoders
 
   dtype = choose_dtype(args.dtype)
   if args.sampler:
@@ -110,7 +110,7 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
 
 def _watch(label: str) -> Callable:
   """Shows how many pieces of a picture are done."""
-  from suti.progress import progress
+  from suti.runtime.progress import progress
 
   def watch(pieces):
     with progress(len(pieces), label) as bar:
@@ -126,9 +126,9 @@ def _change(folder: Path, loras) -> Callable | None:
   """Merges LoRAs into each part of the model as it is opened."""
   if not loras:
     return None
-  from suti.io.lora import load_lora
+  from suti.hf.lora import load_lora
+  from suti.hf.model import open_model
   from suti.nn.surgery import joined, merge
-  from suti.published import open_model
 
   specs = {
     part: open_model(folder / part, weights=False).spec
@@ -211,7 +211,7 @@ def read_lora(text: str) -> tuple[Path, float]:
   if name and math.isfinite(scale):
     if Path(name).exists():
       return Path(name), scale
-    from suti.hub_lora import fetch_lora, read_name
+    from suti.hf.hub_lora import fetch_lora, read_name
 
     if there := read_name(name):
       return fetch_lora(there), scale

@@ -5,7 +5,7 @@ x_t = alpha_t x_0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1, over T integer
 steps (Ho et al., arXiv 2006.11239; v of Salimans and Ho, arXiv 2202.00512). A
 schedule is read from the `scheduler_config.json` of a published model, of which
 only what fixes the process is used: how to sample from it is said by the rest
-(`suti.diffusion.published`).
+(`suti.diffusion.scheduler_config`).
 
 Shape legend: `B` batch, `H` `W` `C` picture or latent, `T` diffusion steps.
 Functions take any rank after `B`.
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.values import check_kinds
+from suti.config.values import check_kinds
 
 Array = jax.Array
 

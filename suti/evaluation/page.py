@@ -11,7 +11,7 @@ import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from suti.progress import span
+from suti.runtime.progress import span
 
 STYLE = """
 :root {

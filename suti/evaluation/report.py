@@ -21,9 +21,9 @@ from suti.images import save_png
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.paths import path_of
 from suti.io.records import read_lines, read_records
-from suti.progress import span
+from suti.runtime.progress import span
+from suti.runtime.stage import main
 from suti.schema import Candidate, Cluster, Prompt, Score
-from suti.stage import main
 
 SYSTEMS = {
   "real": "real pictures",

@@ -5,7 +5,8 @@ Whatever a run writes is written under a hidden name beside its place, flushed
 to the disk, and renamed: a process killed at any moment leaves the old file or
 the new one, never half of one. `create` and `create_json` do so only where
 there is none, so that of many processes one wins. The one file that grows in
-place is log.jsonl, which `suti.log` owns. Nothing here knows what is in a file.
+place is log.jsonl, which `suti.runtime.log` owns. Nothing here knows what is in
+a file.
 
 In a bucket an object appears whole by itself: what is written is written on
 this machine, and then put there.

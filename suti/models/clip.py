@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.config.values import check_kinds, shorten
 from suti.models.encoder_config import complete
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Conv2d, Embed, LayerNorm, Linear
 from suti.nn.param import NORMAL, Module, ModuleList, param
-from suti.values import check_kinds, shorten
 
 # Older files store the constant 0, 1, 2, ... beside the parameters.
 RENAMES = {r"(^|.*\.)position_ids$": ""}

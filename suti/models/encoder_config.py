@@ -4,8 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from suti.config.values import check_kinds
 from suti.nn.layers import ACTIVATIONS
-from suti.values import check_kinds
 
 
 def complete(

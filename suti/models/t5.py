@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.config.values import check_kinds
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Embed, Linear, RMSNorm
 from suti.nn.param import Module, ModuleList
-from suti.values import check_kinds
 
 # `shared` once more or in its place, and what follows the encoder.
 RENAMES = {

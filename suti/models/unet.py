@@ -170,20 +170,20 @@ class UNet(Module):
     self._check(added)
     time_BD = self.time_embedding(t_B)
     if self.class_embedding is not None:
-      time_BD = time_BD + self.class_embedding(added.class_B)
+      time_BD = time_BD + self.class_embedding(added.class_labels_B)
     if isinstance(self.add_embedding, TextEmbedding):
       time_BD = time_BD + self.add_embedding(text_BLD)
     elif self.add_embedding is not None:
-      time_BD = time_BD + self.add_embedding(added.pooled_BD, added.sizes_BI)
+      time_BD = time_BD + self.add_embedding(added.pooled_BD, added.time_ids_BI)
     return ACTIVATIONS[self.time_act](time_BD) if self.time_act else time_BD
 
   def _check(self, added):
     """Refuses what nothing reads, and the absence of what something does."""
     needed = []
     if isinstance(self.add_embedding, SizeEmbedding):
-      needed += ["pooled_BD", "sizes_BI"]
+      needed += ["pooled_BD", "time_ids_BI"]
     if self.class_embedding is not None:
-      needed += ["class_B"]
+      needed += ["class_labels_B"]
     given = [name for name, v in added._asdict().items() if v is not None]
     if given != needed:
       raise ValueError(

@@ -7,9 +7,9 @@ Keys, defaults and peculiarities are those of `UNet2DConditionModel`.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from suti.config.values import check_kinds
 from suti.models.unet_layers import Level
 from suti.nn.layers import ACTIVATIONS
-from suti.values import check_kinds
 
 _DEFAULTS = {
   "in_channels": 4,

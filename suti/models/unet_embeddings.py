@@ -26,15 +26,17 @@ class Added(NamedTuple):
 
   Attributes:
     pooled_BD: SDXL's text in one vector, of its second text encoder.
-    sizes_BI: SDXL's `time_ids`: height and width of the original picture, top
+    time_ids_BI: SDXL's `time_ids`: height and width of the original picture,
+    top
       and left of its crop, height and width to make; all in pixels.
-    class_B: class labels; for a net that enlarges pictures the noise level of
+    class_labels_B: class labels; for a net that enlarges pictures the noise
+    level of
       the small one, a step of the noise schedule.
   """
 
   pooled_BD: jax.Array | None = None
-  sizes_BI: jax.Array | None = None
-  class_B: jax.Array | None = None
+  time_ids_BI: jax.Array | None = None
+  class_labels_B: jax.Array | None = None
 
 
 def time_frequencies(
@@ -96,17 +98,17 @@ class SizeEmbedding(_TwoLayers):
     self.d_in, self.size_dim = d_in, size_dim
     self.flip, self.shift = flip, shift
 
-  def __call__(self, pooled_BD: jax.Array, sizes_BI: jax.Array) -> jax.Array:
+  def __call__(self, pooled_BD: jax.Array, time_ids_BI: jax.Array) -> jax.Array:
     """(B, D), (B, I) -> (B, dim); raises ValueError if they do not fit."""
-    (batch, num), width = sizes_BI.shape, pooled_BD.shape[-1]
+    (batch, num), width = time_ids_BI.shape, pooled_BD.shape[-1]
     if width + num * self.size_dim != self.d_in:
       raise ValueError(
-        f"added.pooled_BD of width {width} and added.sizes_BI with {num} "
+        f"added.pooled_BD of width {width} and added.time_ids_BI with {num} "
         f"numbers make {width + num * self.size_dim}, this U-Net needs "
         f"{self.d_in}: SDXL has 1280 and 6, its refiner 1280 and 5."
       )
     sizes_BD = time_frequencies(
-      sizes_BI.reshape(-1), self.size_dim, flip=self.flip, shift=self.shift
+      time_ids_BI.reshape(-1), self.size_dim, flip=self.flip, shift=self.shift
     ).reshape(batch, -1)
     return self._project(
       jnp.concatenate([pooled_BD.astype(sizes_BD.dtype), sizes_BD], axis=-1)

@@ -4,8 +4,9 @@
 Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
 models", section 3.1 and appendix G. Attribute paths are the names in the
 published file. How latents are scaled before they are denoised is the config's
-`scaling_factor` and `shift_factor`, applied in `suti/codec.py`; large pictures
-go through piece by piece with `vae_tiles.in_tiles`. The loss is not here.
+`scaling_factor` and `shift_factor`, applied in `suti/pipeline/codec.py`; large
+pictures go through piece by piece with `vae_tiles.in_tiles`. The loss is not
+here.
 
 Shape suffixes: B batch, H W height and width, C channels, S positions (H x W
 row by row).
@@ -17,10 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from suti.config.values import check_kinds
 from suti.models.unet_layers import Attention, Level, ResNet
 from suti.nn.layers import ACTIVATIONS, Conv2d, GroupNorm
 from suti.nn.param import Module, ModuleList
-from suti.values import check_kinds
 
 _DEFAULTS = {
   "in_channels": 3,

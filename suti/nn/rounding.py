@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def round_by_chance(x: jax.Array, key: jax.Array) -> jax.Array:
+def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
   """float32 -> bfloat16, equal to `x` on average.
 
   Args:

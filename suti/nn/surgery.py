@@ -8,9 +8,9 @@ An update of low rank (Hu et al. 2021, "LoRA: low-rank adaptation of large
 language models") runs beside its layer (`lora`, `lora_at`) or is added into the
 layer's weights (`merge`). Its factors have the published names `lora_A` and
 `lora_B`, and no scale of their own: alpha is the rank. Files are the business
-of `suti.io.lora`.
+of `suti.hf.lora`.
 
-`recompute` changes no parameter at all, only what a layer keeps in memory.
+`remat` changes no parameter at all, only what a layer keeps in memory.
 
 Shape suffixes: B batch, S image tokens, D width, I O in and out, R rank.
 """
@@ -153,7 +153,7 @@ def adapter(
   return module
 
 
-def recompute(module: Module, pattern: str) -> Module:
+def remat(module: Module, pattern: str) -> Module:
   r"""Keeps less of some blocks for their gradients: their input alone.
 
   All else is computed again on the way back (Chen et al. 2016, arXiv

@@ -28,7 +28,7 @@ def make_mesh(
     config: `config.mesh`: devices along "data" and "fsdp"; one of them may be
       -1, which takes those that the other leaves.
     devices: what to lay out; those of this host if None. Where there are
-      several hosts (`suti.parallel.hosts`), `jax.devices()` are those of all.
+      several hosts (`suti.runtime.hosts`), `jax.devices()` are those of all.
 
   Returns:
     The mesh.

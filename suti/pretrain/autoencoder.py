@@ -17,16 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
-from suti.codec import depth_to_space, space_to_depth
+from suti.hf.weights import save
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import write_json
-from suti.io.weights import save
 from suti.models.vae import declare_autoencoder
 from suti.nn.param import functional, init
+from suti.pipeline.codec import depth_to_space, space_to_depth
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
-from suti.pretrain.pictures import draw_pool
+from suti.pretrain.pictures import render_pool
+from suti.runtime import stage
 
 # B batch, H W C image or latent.
 
@@ -48,7 +48,7 @@ def run(config: Any, workdir: Path) -> dict:
   vae_config = config.vae.to_dict()
   patch = config.patch_size
   spec, apply = functional(declare_autoencoder(vae_config))
-  pool = draw_pool(config.pool, workdir / "pool", size_px=config.size_px)
+  pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
 
   def batch_at(rng: np.random.Generator) -> dict:
     rows = rng.integers(0, len(pool.shots), config.batch_size)

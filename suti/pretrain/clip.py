@@ -16,17 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
+from suti.hf.tokenizer import load_tokenizer
+from suti.hf.weights import save
 from suti.io.files import write_json
-from suti.io.weights import save
 from suti.models.clip import declare_clip
 from suti.nn.param import functional, init
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
-from suti.pretrain.pictures import draw_pool
+from suti.pretrain.pictures import render_pool
 from suti.pretrain.vocabulary import write_tokenizer
-from suti.text import load_tokenizer
+from suti.runtime import stage
 
 # B batch, L text tokens, D embedding width.
 
@@ -68,7 +68,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   write_tokenizer(model, config.model.text_config)
   tokenize = load_tokenizer(model, max_length=length)
-  pool = draw_pool(config.pool, workdir / "pool", size_px=config.size_px)
+  pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
   plain_NL, detailed_NL = tokenize(pool.plain), tokenize(pool.detailed)
 
   def batch_at(rng: np.random.Generator) -> dict:

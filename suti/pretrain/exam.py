@@ -18,9 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
-from suti.backbone import load_backbone
-from suti.conditions import ask
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.evaluation.dreambench import templates_of
@@ -28,6 +25,9 @@ from suti.evaluation.scores import Scorer, load_scorer
 from suti.images import to_pm1, to_u8
 from suti.io.files import write_json
 from suti.nn.param import functional
+from suti.pipeline.backbone import load_backbone
+from suti.pipeline.conditioning import apply_denoiser
+from suti.runtime import stage
 from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
 
 # N pictures, D embedding width, P pairs.
@@ -176,12 +176,12 @@ def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   null = backbone.encode_text([""] * 25)
 
   @jax.jit
-  def draw(params, told, seeds_B):
+  def draw(params, conditioning, seeds_B):
     keys_B = row_keys(jax.random.key(0), seeds_B)
     return ddim(
       guided(
-        partial(ask, apply, params),
-        told,
+        partial(apply_denoiser, apply, params),
+        conditioning,
         null,
         combine=lambda cond, null: classifier_free(cond, null, 3.0),
       ),
@@ -195,10 +195,10 @@ def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   hits = []
   for noun in ("dog", "teapot"):
     prompts = [t.text.format(noun) for t in templates_of(live=noun in LIVE)]
-    told = backbone.encode_text(prompts)
+    conditioning = backbone.encode_text(prompts)
     texts_PD = scorer.clip_texts(prompts)
     for row in range(images_each):
-      x_BHWC = draw(backbone.params, told, 25 * row + np.arange(25))
+      x_BHWC = draw(backbone.params, conditioning, 25 * row + np.arange(25))
       images = np.asarray(to_u8(backbone.to_image(x_BHWC)))
       scores = scorer.clip_images(list(images)) @ texts_PD.T
       hits += list(scores.argmax(-1) == np.arange(25))

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from suti import stage
 from suti.evaluation.scores import load_scorer
 from suti.io.records import write_examples
-from suti.pretrain.pictures import Pool, draw_pool
+from suti.pretrain.pictures import Pool, render_pool
+from suti.runtime import stage
 from suti.schema import Example, content_key
 
 # N pictures of the pool, D embedding width.
@@ -84,7 +84,7 @@ def run(config: Any, workdir: Path) -> dict:
   current = stage.stage(workdir, "examples", config.to_dict())
   if current.done is not None:
     return current.done
-  pool = draw_pool(config.pool, workdir / "pool", size_px=config.size_px)
+  pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
   scorer = load_scorer(clip=config.clip)
   texts = {text: None for text in pool.plain}
   embedded = scorer.clip_texts(list(texts))

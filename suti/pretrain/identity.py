@@ -18,16 +18,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
+from suti.hf.weights import save
 from suti.io.files import write_json
-from suti.io.weights import save
 from suti.models.dino import declare_dino
 from suti.nn.param import functional, init
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_training
 from suti.pretrain.clip import preprocessing
 from suti.pretrain.loop import train
-from suti.pretrain.pictures import draw_pool
+from suti.pretrain.pictures import render_pool
+from suti.runtime import stage
 
 # B pictures in a batch, V views of a subject, D embedding width.
 
@@ -68,7 +68,7 @@ def run(config: Any, workdir: Path) -> dict:
   model = folder / "model"
   model_config = config.model.to_dict()
   spec, apply = functional(declare_dino(model_config))
-  pool = draw_pool(config.pool, workdir / "pool", size_px=config.size_px)
+  pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
   views = config.views
   num_subjects = config.batch_size // views
 

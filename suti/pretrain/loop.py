@@ -18,8 +18,8 @@ import numpy as np
 import optax
 
 from suti.io.checkpoint import Checkpoints
-from suti.log import Log, write_overview
-from suti.stage import progress
+from suti.runtime.log import Log, write_overview
+from suti.runtime.stage import progress
 
 Params = dict[str, jax.Array]
 Batch = dict[str, np.ndarray]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from suti.io.files import write_atomic
-from suti.stage import progress
+from suti.runtime.stage import progress
 from suti.world.dataset import (
   VERSION,
   Shot,
@@ -84,7 +84,7 @@ def choose_shots(
   return shots
 
 
-def draw_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
+def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   """Draws the pool, or reads what is drawn already.
 
   Args:

@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from suti import stage
-from suti.backbone import PRETRAINED
 from suti.evaluation.scores import load_scorer
 from suti.io.files import replacing_folder
+from suti.pipeline.backbone import PRETRAINED
 from suti.pretrain import exam
 from suti.pretrain.card import write_card
+from suti.runtime import stage
 
 _TITLES = {
   "clip": "A CLIP for SubjectWorld",

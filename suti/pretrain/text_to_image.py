@@ -20,25 +20,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti import stage
-from suti.backbone import find_model
-from suti.codec import Codec, open_autoencoder
 from suti.diffusion.guidance import classifier_free
 from suti.diffusion.objective import denoising_loss
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.diffusion.schedule import make_schedule
+from suti.hf.tokenizer import load_tokenizer
+from suti.hf.weights import load, save
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import read_json, write_atomic, write_json
-from suti.io.weights import load, save
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, init
+from suti.pipeline.backbone import find_model
+from suti.pipeline.codec import Codec, open_autoencoder
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
-from suti.pretrain.pictures import Pool, draw_pool
+from suti.pretrain.pictures import Pool, render_pool
 from suti.pretrain.vocabulary import write_tokenizer
+from suti.runtime import stage
 from suti.schema import content_key
-from suti.text import load_tokenizer
 
 # N pictures of the pool, B batch, H W C latent, L text tokens.
 
@@ -86,7 +86,7 @@ def run(config: Any, workdir: Path) -> dict:
   shutil.copytree(autoencoder, model / "vae", dirs_exist_ok=True)
   write_tokenizer(model / "tokenizer", config.text_encoder)
   tokenize = load_tokenizer(model / "tokenizer", max_length=length)
-  pool = draw_pool(config.pool, workdir / "pool", size_px=config.size_px)
+  pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
   codec = open_autoencoder(model / "vae", patch=patch)
   weights = (model / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
   latents_NHWC = encode_pool(

@@ -8,7 +8,7 @@ what the world can show, bytes for anything else a person may type.
 from pathlib import Path
 from typing import Any
 
-from suti.text import train_tokenizer
+from suti.hf.tokenizer import train_tokenizer
 from suti.world.dataset import Shot, caption, describe, subject_seeds
 
 # Words people use around a subject which the captions above never contain.

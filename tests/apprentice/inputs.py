@@ -14,12 +14,12 @@ import apprentice.sample
 import apprentice.train
 from apprentice.model import declare, save_apprentice
 from configs.quickstart import get_config
-from suti.backbone import load_backbone
 from suti.io.records import write_examples, write_lines, write_records
 from suti.nn.param import without
 from suti.parallel.mesh import flat_mesh, make_mesh
+from suti.pipeline.backbone import load_backbone
+from suti.runtime.stage import stage
 from suti.schema import Cluster, Example, Prompt
-from suti.stage import stage
 from tests.tiny import SIZE_PX
 
 TEXTS = ("a dog in the snow", "a dog on the beach", "a red dog", "a wet dog")

@@ -7,10 +7,10 @@ import pytest
 from apprentice import train
 from apprentice.generate import generate
 from apprentice.model import load_apprentice
-from suti.backbone import load_backbone
 from suti.io.files import read_json
-from tests import tiny_pipelines
+from suti.pipeline.backbone import load_backbone
 from tests.apprentice import inputs
+from tests.pipeline import tiny_pipelines
 
 SITES = {"sdxl": r"transformer_blocks\.\d+$", "if1": r"attentions\.\d+$"}
 
@@ -44,8 +44,8 @@ def test_it_learns_is_written_and_draws(kind, tmp_path):
   # It stands alone: both text encoders of SDXL are its own.
   parts = {p.name for p in base.iterdir()}
   assert parts - {"unet"} <= {p.name for p in folder.iterdir()}
-  told = load_backbone(base).encode_text(["a dog"])
+  conditioning = load_backbone(base).encode_text(["a dog"])
   again = learnt.backbone.encode_text(["a dog"])
-  for name, x in told.items():
+  for name, x in conditioning.items():
     np.testing.assert_array_equal(again[name], x)
   assert read_json(folder / "apprentice.json")["base"] == str(base)

@@ -26,8 +26,8 @@ def encode_text(texts):
   return {"text_BLD": rows}
 
 
-def text_of(told, *row):
-  embedding_LD = told["text_BLD"][row]
+def text_of(conditioning, *row):
+  embedding_LD = conditioning["text_BLD"][row]
   return bytes(embedding_LD[:, 0].astype(np.uint8)).rstrip(b"\0").decode()
 
 
@@ -86,8 +86,8 @@ def test_an_example_becomes_what_the_method_asks_for(folder, examples):
     ]
     assert len(set(drawn)) == 3, "drawn without replacement"
     # Each beside its own caption.
-    told = batch["demonstration_text"]
-    assert [text_of(told, row, k) for k in range(3)] == [
+    conditioning = batch["demonstration_text"]
+    assert [text_of(conditioning, row, k) for k in range(3)] == [
       example.captions[i] for i in drawn
     ]
 

@@ -11,8 +11,8 @@ from apprentice import evaluate
 from suti.evaluation.scores import Scorer
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.runtime.stage import stage
 from suti.schema import Candidate, Cluster, Prompt
-from suti.stage import stage
 from tests.apprentice import inputs
 
 # Pictures and texts that a scorer reads an angle from.
@@ -136,7 +136,7 @@ def test_scenes_are_drawn_where_the_truth_is_known(monkeypatch):
     return {"image": [picture(i + size_px) for i in range(len(shots))]}
 
   monkeypatch.setattr("suti.world.dataset.render_shots", render)
-  scenes = evaluate.draw_scenes({"c": cluster}, prompts)
+  scenes = evaluate.render_scenes({"c": cluster}, prompts)
   # No template says anything of the moon. Live subjects wear hats.
   assert [scene.prompt for scene in scenes] == [
     "a dog in the snow",
@@ -153,7 +153,7 @@ def test_scenes_are_drawn_where_the_truth_is_known(monkeypatch):
 
 def test_photos_have_no_scenes():
   prompts = [Prompt(cluster="c", prompt="a dog in the snow", skill="style")]
-  assert evaluate.draw_scenes({"c": make_cluster(0)}, prompts) == []
+  assert evaluate.render_scenes({"c": make_cluster(0)}, prompts) == []
 
 
 def finish(workdir, name, summary=None, **done):

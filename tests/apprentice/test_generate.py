@@ -10,7 +10,7 @@ import pytest
 from apprentice import generate as drawing
 from apprentice.generate import generate, subject_text
 from apprentice.model import declare, load_apprentice, save_apprentice
-from suti.backbone import load_backbone
+from suti.pipeline.backbone import load_backbone
 from tests.apprentice import inputs
 
 SAMPLING = {
@@ -115,7 +115,7 @@ def parts(apprentice, pictures):
   null = apprentice.backbone.null_text()
   compiled = {
     mode: jax.jit(
-      drawing.drawer(
+      drawing.make_sample_fn(
         apprentice,
         SAMPLING | {"guidance_mode": mode, "num_steps": 1, "percentile": None},
       )

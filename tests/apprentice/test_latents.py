@@ -13,8 +13,8 @@ from apprentice.data import batches
 from apprentice.fields import to_latents
 from apprentice.latents import encode_examples
 from apprentice.methods.suti import METHOD
-from suti.backbone import Backbone, load_backbone
-from suti.log import read_log
+from suti.pipeline.backbone import Backbone, load_backbone
+from suti.runtime.log import read_log
 from tests.apprentice import inputs
 from tests.tiny import SIZE_PX, write_latent_backbone
 

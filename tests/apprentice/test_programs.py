@@ -7,8 +7,8 @@ import jax
 import pytest
 
 from apprentice import programs, sample, train
-from suti.backbone import describe_backbone
 from suti.parallel.mesh import flat_mesh, make_mesh
+from suti.pipeline.backbone import describe_backbone
 from tests.apprentice import inputs
 from tests.tiny import write_latent_backbone
 
@@ -73,7 +73,7 @@ def test_a_drawing_of_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
   taken, where = caught.value.args
   assert kinds(list(program.arguments)) == taken
   assert places(program.arguments) == where
-  assert program.at_once == 16
+  assert program.batch_size == 16
 
 
 @pytest.mark.parametrize(("num_hosts", "dtype"), [(1, "float16"), (2, "uint8")])

@@ -9,8 +9,8 @@ import pytest
 import apprentice.sample as stage_7
 from suti.io.files import read_json
 from suti.io.records import read_records
+from suti.runtime.stage import stage
 from suti.schema import Candidate
-from suti.stage import stage
 from tests.apprentice import inputs
 
 

@@ -21,9 +21,9 @@ from apprentice import train
 from apprentice.fields import drop
 from apprentice.model import declare, load_apprentice, save_apprentice
 from apprentice.optimizer import average, learning_rate, optimizer
-from suti.backbone import load_backbone
 from suti.io.files import read_json, write_json
-from suti.log import read_log
+from suti.pipeline.backbone import load_backbone
+from suti.runtime.log import read_log
 from tests import compiler, tiny
 from tests.apprentice import inputs
 

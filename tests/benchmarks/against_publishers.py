@@ -30,7 +30,7 @@ import time
 
 import numpy as np
 
-from suti import compiler
+from suti.runtime import xla_flags
 from tests.benchmarks.sides import Side, answers
 
 SMALL_UNET = {
@@ -317,8 +317,8 @@ def _their_sample(call, model, given):
   for t in scheduler.timesteps:
     steps = t.to(x.device).expand(2 * len(x))
     out = call(torch.cat([x, x]), steps, text).sample
-    told, untold = out.chunk(2)
-    out = untold + GUIDANCE * (told - untold)
+    conditioning, null = out.chunk(2)
+    out = null + GUIDANCE * (told - null)
     x = scheduler.step(out, t, x).prev_sample
   return _nhwc(x)
 
@@ -357,11 +357,11 @@ def _nhwc(x):
 
 def ours(task: str, folder: pathlib.Path, *, gpu: bool) -> None:
   """Our model, on the file that theirs wrote."""
-  compiler.use_eigen_convolutions()
+  xla_flags.use_eigen_convolutions()
   import jax
   import jax.numpy as jnp
 
-  from suti.io.weights import load
+  from suti.hf.weights import load
   from suti.nn.param import functional
 
   family, config, action, values = setting(task, gpu=gpu)
@@ -406,8 +406,8 @@ def _our_sample(apply):
   import jax
 
   from suti.diffusion.guidance import classifier_free, guided
-  from suti.diffusion.published import from_config
   from suti.diffusion.samplers import sample
+  from suti.diffusion.scheduler_config import from_config
 
   plan = from_config(_SCHEDULER, num_steps=SAMPLE_STEPS)
 
@@ -416,7 +416,9 @@ def _our_sample(apply):
       lambda x, t, text: apply(params, x, t, text),
       v["text"],
       v["null"],
-      combine=lambda told, not_told: classifier_free(told, not_told, GUIDANCE),
+      combine=lambda conditioning, not_told: classifier_free(
+        conditioning, not_told, GUIDANCE
+      ),
     )
     # DDIM takes no noise on the way: the key is not used.
     return sample(denoise, plan, v["x"], jax.random.key(0))

@@ -2,7 +2,8 @@
 """What a workdir in a bucket costs: requests, by what Cloud Storage charges.
 
 Class A (writes, listings) is some ten times as dear as class B (reads);
-deletions are free. Counted on tests/bucket_server.py, which is asked the same.
+deletions are free. Counted on tests/io/bucket_server.py, which is asked the
+same.
 
   python -m tests.benchmarks.count_requests
 """
@@ -12,12 +13,12 @@ import os
 
 import jax.numpy as jnp
 
-from experts.live import read_lines
+from experts.farm.monitor import read_lines
 from suti.io.checkpoint import Checkpoints
-from suti.io.claims import Claims
 from suti.io.files import write_atomic
 from suti.io.paths import path_of
-from tests import bucket_server
+from suti.runtime.leases import Leases
+from tests.io import bucket_server
 
 CLASSES = {"GET listing": "A", "POST upload": "A", "PUT upload": "A"}
 
@@ -48,12 +49,12 @@ def main() -> None:
     again.restore(state)
     show("restoring one")
     again.close()
-    with Claims(workdir / "claims", lease_s=1e3) as claims:
-      claim = claims.take("wave-00000")
+    with Leases(workdir / "leases", lease_s=1e3) as leases:
+      lease = leases.take("wave-00000")
       assert claim is not None
       show("claiming a wave")
-      claims.still_mine(claim)
-      write_atomic(claim.path, b"{}")
+      leases.still_mine(lease)
+      write_atomic(lease.path, b"{}")
       show("renewing a claim")
       log = workdir / "workers" / "one" / "log.jsonl"
       log.write_text('{"step": 1}\n')

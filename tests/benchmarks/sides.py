@@ -35,11 +35,11 @@ class Side:
     assert self.process.stdout is not None
     self._questions, self._answers = self.process.stdin, self.process.stdout
 
-  def tell(self) -> dict[str, Any]:
+  def make_conditioning(self) -> dict[str, Any]:
     """The next line that it writes; nothing if it has ended."""
     return json.loads(self._answers.readline() or "{}")
 
-  def ask(self, what: str) -> dict[str, Any]:
+  def apply_denoiser(self, what: str) -> dict[str, Any]:
     """Has it do something, and waits; nothing if it has ended."""
     if self.process.poll() is not None:
       return {}

@@ -12,7 +12,8 @@ needs the extra `parity`. The model is SubjectWorld's shipped U-Net (`world`) or
 Stable Diffusion 1.5's, at its true size with random weights (`sd15`), read by
 all sides from one published file. Compared are
 
-  farm E    the shipped step (`experts.tuning`) on E experts at once; E = 1 is
+  farm E    the shipped step (`experts.farm.train_step`) on E experts at once; E
+  = 1 is
             our own experts one at a time
   recipe    what diffusers' example train_dreambooth_lora.py does with a
             subject, one after the other: peft's LoRA on to_q, to_k, to_v and

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Times `suti.io.weights.load`, and measures the memory that it needs.
+"""Times `suti.hf.weights.load`, and measures the memory that it needs.
 
   python tests/benchmarks/time_load.py [MEGABYTES]
 
@@ -101,7 +101,7 @@ def read(folder: str, num: int, dtype: str) -> None:
   import jax
   import safetensors.numpy
 
-  from suti.io.weights import load
+  from suti.hf.weights import load
   from suti.nn.param import ZEROS, Param
 
   spec = {}

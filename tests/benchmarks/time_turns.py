@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times experts that stop early: waves of places, and turns in the same places.
 
-  python -m tests.benchmarks.time_turns [--config.finetune.FIELD=VALUE ...]
+  python -m tests.benchmarks.time_refill [--config.finetune.FIELD=VALUE ...]
 
 Not a test: a machine at work on something else decides the seconds; the steps
 follow from the losses alone. The same subjects of SubjectWorld are tuned by
@@ -18,8 +18,9 @@ import time
 
 import jax
 
-from experts import finetune, mine, prompts, tuning
-from suti import arguments
+from experts import finetune, mine, prompts
+from experts.farm import train_step
+from suti.config import flags
 from suti.io.files import read_json
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -31,20 +32,20 @@ FIELDS = {
   "finetune.batch_size": 1,
   "finetune.stop_window": 15,
   "finetune.log_every": 5,
-  "finetune.draw_at_once": False,
+  "finetune.sample_after_tuning": False,
 }
 
 
 def main() -> None:
   """Prints one line for each way."""
   given = [f"--config.{name}={value}" for name, value in FIELDS.items()]
-  config = arguments.parse_config(
+  config = flags.parse_config(
     [
       f"--config={ROOT / 'configs/experts/lora_world.py'}",
       *given,
       *sys.argv[1:],
     ],
-    command="time_turns",
+    command="time_refill",
   )
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
@@ -59,14 +60,16 @@ def main() -> None:
           folder / "data/experts" / stage
         )
       changed = config.copy_and_resolve_references().unlock()
-      changed.finetune.update(turns=turns, experts_per_wave=PLACES * turns)
+      changed.finetune.update(
+        experts_per_slot=turns, experts_per_wave=PLACES * turns
+      )
       print(f"{title}: {measure(changed.lock(), workdir)}", flush=True)
 
 
 def measure(config, workdir: pathlib.Path) -> str:
   """Runs the stage; returns a line."""
   times: list[float] = []
-  make_step = tuning.make_step
+  make_step = train_step.make_step
 
   def watched(*args):
     step = make_step(*args)
@@ -80,11 +83,11 @@ def measure(config, workdir: pathlib.Path) -> str:
 
     return step_and_look
 
-  tuning.make_step = watched
+  train_step.make_step = watched
   try:
     finetune.run(config, workdir)
   finally:
-    tuning.make_step = make_step
+    train_step.make_step = make_step
   seconds = time.monotonic() - times[0]
   records = [
     read_json(path)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`suti convert`: what it prints, and each mistake in one line.
 
-What becomes of a folder is tests/test_convert.py's, of experts
+What becomes of a folder is tests/hf/test_convert.py's, of experts
 tests/experts/test_export.py's.
 """
 

@@ -2,7 +2,7 @@
 """`suti plan` on the devices of this machine, in the place of a slice's.
 
 What it compiles is what the stages run. That TPUs' compiler takes it is
-tests/parallel/test_aot.py's.
+tests/plan/test_aot.py's.
 """
 
 import importlib.util
@@ -13,13 +13,13 @@ import jax
 import pytest
 
 import apprentice.programs
-import experts.programs
+import experts.farm.programs
 from configs import quickstart
 from suti.cli import plan_stages, plan_table
-from suti.parallel import preflight
-from suti.parallel.chips import parse_topology
-from suti.parallel.estimate import Assumptions
-from suti.parallel.hlo import Costs
+from suti.plan import preflight
+from suti.plan.chips import parse_topology
+from suti.plan.estimate import Assumptions
+from suti.plan.hlo import Costs
 from tests.commands import error_of, start
 
 
@@ -167,7 +167,7 @@ def planned(command, tmp_path, monkeypatch):
 
   def inspect(program, topology, **_):
     return preflight.Report(
-      total_bytes=room * (program.at_once // 4 + 1) // 10,
+      total_bytes=room * (program.batch_size // 4 + 1) // 10,
       costs=Costs(bytes=1e9),
     )
 
@@ -197,8 +197,8 @@ def test_search_finds_what_a_run_would_choose(planned):
 def test_what_draws_at_once_must_fit_to_draw(planned):
   """Eight pictures an expert are eight times what tuning it takes."""
   only = ONLY.format("finetune"), "--config.finetune.experts_per_device=auto"
-  for at_once, num in ((True, 1), (False, 8)):
-    row = planned(*only, f"--config.finetune.draw_at_once={at_once}")
+  for batch_size, num in ((True, 1), (False, 8)):
+    row = planned(*only, f"--config.finetune.sample_after_tuning={batch_size}")
     assert row["experts.finetune"]["per_device"] == num
 
 
@@ -212,7 +212,7 @@ def test_experts_are_drawn_as_many_together_as_they_are_tuned(planned):
     (auto, ONLY.format("sample")),
   ):
     row = planned(small, *arguments)["experts.sample"]
-    assert (row["per_device"], row["at_once"]) == (8, 32)
+    assert (row["per_device"], row["batch_size"]) == (8, 32)
 
 
 def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
@@ -223,20 +223,20 @@ def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
   Drawn later, those three are more as well, if each draws four pictures.
   """
   asked = []
-  make = experts.programs.sample
+  make = experts.farm.programs.sample
 
   def recorded(config, *args, **kw):
     asked.append(config.finetune.inner)
     return make(config, *args, **kw)
 
-  monkeypatch.setattr(experts.programs, "sample", recorded)
+  monkeypatch.setattr(experts.farm.programs, "sample", recorded)
   for num, pictures, inner in ((12, 1, "vmap"), (36, 1, "map"), (12, 4, "map")):
-    for at_once in (True, False):
+    for batch_size in (True, False):
       planned(
         ONLY.format("sample"),
         "--config.finetune.inner=auto",
         f"--config.finetune.experts_per_wave={num}",
-        f"--config.finetune.draw_at_once={at_once}",
+        f"--config.finetune.sample_after_tuning={batch_size}",
         f"--config.sample.batch_size={pictures}",
       )
       assert asked.pop() == inner
@@ -290,7 +290,7 @@ def test_each_host_tunes_its_own_experts_and_one_draws_the_benchmark(
     def make(config, backbone, mesh, *, per_device):
       meshes[stage] = (mesh.size, per_device)
       return preflight.Program(
-        function=None, arguments=(), num_parameters=1, subjects=8, at_once=8
+        function=None, arguments=(), num_parameters=1, subjects=8, batch_size=8
       )
 
     return make
@@ -373,7 +373,7 @@ def test_only_a_devices_memory_makes_a_program_too_large(text, num_bytes):
       return self
 
   program = preflight.Program(
-    function=Lowered(), arguments=(), num_parameters=0, at_once=1
+    function=Lowered(), arguments=(), num_parameters=0, batch_size=1
   )
   if num_bytes is None:
     with pytest.raises(jax.errors.JaxRuntimeError):
@@ -389,7 +389,7 @@ def test_only_a_devices_memory_makes_a_program_too_large(text, num_bytes):
 def test_long_work_is_told_in_days():
   row = {
     "stage": "experts.finetune",
-    "at_once": 4,
+    "batch_size": 4,
     "per_device": 1,
     "parameters": 2_100_000_000,
     "fits": True,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`suti generate` without a subject: pictures, LoRAs, and mistakes.
 
-That the pictures are the publishers' is tests/test_text_to_image.py's.
+That the pictures are the publishers' is tests/pipeline/test_text_to_image.py's.
 """
 
 import json
@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from suti import text as tokenizers
 from suti.cli.text_only import CELL_PX, read_lora, read_size
+from suti.hf import tokenizer as tokenizers
+from suti.hf.lora_export import save_lora
+from suti.hf.model import open_model
 from suti.io.files import read_json, write_json
-from suti.io.lora_export import save_lora
 from suti.nn.param import functional, init, without
 from suti.nn.surgery import lora
-from suti.published import open_model
-from tests import tiny, tiny_pipelines
+from tests import tiny
 from tests.commands import error_of, start
+from tests.pipeline import tiny_pipelines
 
 LAYERS = {
   "unet": r"attn\d\.to_(q|k|v|out\.0)$",
@@ -451,7 +452,7 @@ def test_parts_of_two_models_are_told_apart(capsys, model, tmp_path):
     source / "text_encoder" / "config.json", config | {"vocab_size": 200}
   )
   spec = open_model(source / "text_encoder", weights=False).spec
-  from suti.io.weights import save
+  from suti.hf.weights import save
 
   params = init(spec, jax.random.key(0))
   save(params, spec, source / "text_encoder" / "model.safetensors")

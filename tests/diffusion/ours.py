@@ -12,7 +12,7 @@ import numpy as np
 
 from suti.diffusion import samplers
 from suti.diffusion.plan import Plan
-from suti.diffusion.published import from_config
+from suti.diffusion.scheduler_config import from_config
 from tests.goldens import sampler_cases as cases
 
 

@@ -20,7 +20,7 @@ import sys
 import warnings
 
 import suti.cli
-import suti.log
+import suti.runtime.log
 
 IMPORTED = ("apprentice.train", "apprentice.evaluate", "experts.finetune")
 DEATHS, *ARGUMENTS = sys.argv[1:]
@@ -45,7 +45,7 @@ def die_at(folder: str, count: int) -> None:
 
     return rename_and_count
 
-  write = suti.log.Log.write
+  write = suti.runtime.log.Log.write
 
   def write_line(log, step, scalars):
     count_down(WORKDIR / "log" / str(step))
@@ -53,7 +53,7 @@ def die_at(folder: str, count: int) -> None:
 
   for name in ("link", "rename", "replace"):
     setattr(os, name, watched(getattr(os, name)))
-  suti.log.Log.write = write_line
+  suti.runtime.log.Log.write = write_line
 
 
 def run(*death) -> int:

@@ -8,18 +8,18 @@ import safetensors.numpy
 from PIL import Image
 
 from suti.evaluation.scores import load_scorer, mean_over_pairs
+from suti.hf.image_processor import make_pixel_reader
+from suti.hf.tokenizer import load_tokenizer
+from suti.hf.weights import load
 from suti.io.files import read_json, write_json
-from suti.io.weights import load
 from suti.models.clip import declare_clip
 from suti.models.dino import declare_dino
 from suti.models.dinov2 import declare_dinov2
 from suti.nn.param import functional
-from suti.pixels import make_pixel_reader
-from suti.text import load_tokenizer
 from tests import tiny
+from tests.hf.test_image_processor import PUBLISHED as PIXELS
+from tests.hf.test_image_processor import picture, theirs
 from tests.models.test_encoder_files import hub_names
-from tests.test_pixels import PUBLISHED as PIXELS
-from tests.test_pixels import picture, theirs
 
 TEXTS = ["a photo of a dog", "a red teapot in the snow", "a cat"]
 PICTURES = [picture(30, 41), picture(20, 20), picture(33, 19)]

@@ -14,17 +14,18 @@ import pytest
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experts import drawing, finetune, teacher, tuning
-from suti.backbone import Backbone, load_backbone
+from experts import finetune, teacher
+from experts.farm import sampling, train_step
+from suti.pipeline.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
-from tests.experts.loops import Loop
+from tests.experts.farm.workers.loops import Loop
 
 # Fields that no program depends on.
 NO_PROGRAM = (
   "images_per_prompt",
   "checkpoint_every",
-  "draw_at_once",
+  "sample_after_tuning",
   "experts_per_device",
   "experts_per_wave",
   "keep",
@@ -52,7 +53,7 @@ def clusters():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once():
   with pytest.MonkeyPatch.context() as patch:
-    for module, name in ((tuning, "make_step"), (drawing, "make_draw")):
+    for module, name in ((train_step, "make_step"), (sampling, "make_sample")):
       patch.setattr(module, name, _remember(getattr(module, name)))
     # So is opening a backbone: its text encoder is a program too.
     once = functools.lru_cache(load_backbone)
@@ -68,7 +69,7 @@ def _remember(make):
     *_, config = [x for x in args if isinstance(x, ConfigDict)]
     *_, mesh = [x for x in args if isinstance(x, Mesh)]
     (base,) = [x for x in args if isinstance(x, Backbone)]
-    # Of a whole config `make_draw` reads this section.
+    # Of a whole config `make_sample` reads this section.
     program = dict(config.get("sample", config))
     for field in NO_PROGRAM:
       program.pop(field, None)

@@ -11,8 +11,8 @@ from configs.quickstart import get_config
 from experts.clusters import write_clusters
 from suti.evaluation.scores import Scorer
 from suti.io.records import write_lines
+from suti.runtime.stage import stage
 from suti.schema import Cluster, Prompt, content_key
-from suti.stage import stage
 from tests import tiny
 from tests.tiny import SIZE_PX
 
@@ -39,7 +39,7 @@ def make_config(models: dict[str, pathlib.Path], **finetune) -> ConfigDict:
     experts_per_wave=16,
     checkpoint_every=2,
     inner="vmap",
-    draw_at_once=False,
+    sample_after_tuning=False,
   )
   config.finetune.update(finetune)
   return config.lock()

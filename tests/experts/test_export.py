@@ -9,11 +9,11 @@ import safetensors
 
 from experts.clusters import write_clusters
 from experts.export import export_experts
-from experts.wave_files import describe, write_wave
-from experts.waves import make_waves
+from experts.farm.wave_files import describe, write_wave
+from experts.farm.waves import make_waves
+from suti.hf.lora import load_lora
+from suti.hf.lora_export import LAYOUTS
 from suti.io.files import read_json, write_json
-from suti.io.lora import load_lora
-from suti.io.lora_export import LAYOUTS
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, without
 from suti.nn.surgery import lora

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from experts import filter as filters
 from suti.evaluation.scores import Scorer
 from suti.io.records import write_records
+from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
-from suti.stage import stage
 from tests.experts import inputs
 
 CLUSTERS = inputs.make_clusters(2)

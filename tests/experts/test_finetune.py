@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experts import finetune, teacher, tuning, wave_files
-from experts.wave_checkpoints import WaveCheckpoints
-from experts.waves import make_waves, wave_data
-from suti import preemption
-from suti.backbone import load_backbone
+from experts import finetune, teacher
+from experts.farm import train_step, wave_files
+from experts.farm.wave_checkpoints import WaveCheckpoints
+from experts.farm.waves import make_waves, wave_data
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
 from suti.parallel.mesh import batch_sharding
+from suti.pipeline.backbone import load_backbone
+from suti.runtime import preemption
 from tests.experts import inputs
-from tests.experts.loops import (
+from tests.experts.farm.workers.loops import (
   COLLECTIVE,
   NUM_STEPS,
   Loop,
@@ -53,9 +54,9 @@ def test_place_and_padding_change_nothing(wave, loops, clusters):
 
 
 def test_mapped_one_by_one_they_are_the_same(loops, filled):
-  at_once, mapped = (loops[name].run(filled) for name in ("lora", "mapped"))
+  batch_size, mapped = (loops[name].run(filled) for name in ("lora", "mapped"))
   for i in range(10):
-    assert_same_expert(at_once, i, mapped, i)
+    assert_same_expert(batch_size, i, mapped, i)
   base = loops["lora"].trainable
   moved = [
     np.abs(x[0] - np.asarray(base[name])).max()
@@ -164,14 +165,14 @@ def test_a_wave_goes_on_with_other_numbers_of_devices(
       )
     )
     (wave,) = make_waves(keys, experts_per_wave=16, num_devices=num_devices)
-    assert wave.num_places == {8: 16, 4: 12, 1: 10}[num_devices]
-    data = loop.data([*clusters[:10], *clusters[9:10] * (wave.num_places - 10)])
+    assert wave.num_slots == {8: 16, 4: 12, 1: 10}[num_devices]
+    data = loop.data([*clusters[:10], *clusters[9:10] * (wave.num_slots - 10)])
     with WaveCheckpoints(
       tmp_path, wave, worker=f"on-{num_devices}"
     ) as checkpoints:
-      state = checkpoints.restore(loop.describe(wave.num_places))
+      state = checkpoints.restore(loop.describe(wave.num_slots))
       if state is None:
-        state = loop.start(wave.num_places)
+        state = loop.start(wave.num_slots)
       for _ in range(int(state["step"]), last):
         state = loop.step(state, loop.frozen, data)
       assert int(state["step"]) == last
@@ -256,13 +257,13 @@ def test_a_killed_run_ends_in_the_same_files(
   assert not (workdir / "experts/finetune/wave-00001.json").exists()
 
   steps = []
-  make_step = tuning.make_step
+  make_step = train_step.make_step
 
   def counted(*args):
     step = make_step(*args)
     return lambda *inputs: (steps.append(1), step(*inputs))[1]
 
-  monkeypatch.setattr(tuning, "make_step", counted)
+  monkeypatch.setattr(train_step, "make_step", counted)
   finetune.run(config, workdir)
   assert len(steps) == 2  # of the second wave's four
   for name in ("wave-00000", "wave-00001"):
@@ -278,7 +279,7 @@ def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
   config = config.copy_and_resolve_references().unlock()
   config.finetune.checkpoint_every = 100  # no checkpoint but the last
   inputs.write_stages(tmp_path, clusters)
-  make_step, steps = tuning.make_step, []
+  make_step, steps = train_step.make_step, []
 
   def counted(*args):
     step = make_step(*args)
@@ -291,12 +292,12 @@ def test_sigterm_costs_no_step(tuned, clusters, tmp_path, monkeypatch):
 
     return step_and_count
 
-  monkeypatch.setattr(tuning, "make_step", counted)
+  monkeypatch.setattr(train_step, "make_step", counted)
   with pytest.raises(preemption.TerminatedError), preemption.watched():
     finetune.run(config, tmp_path)
   folder = tmp_path / "experts/finetune"
   assert len(steps) == 3
-  assert not list((folder / "claims").iterdir())
+  assert not list((folder / "leases").iterdir())
   finetune.run(config, tmp_path)
   assert len(steps) == 2 * NUM_STEPS
   for name in ("wave-00000", "wave-00001"):
@@ -316,7 +317,7 @@ def test_a_full_disk_is_one_line_and_the_wave_is_given_back(
   with pytest.raises(ValueError, match=r"The disk of .* is full: free some sp"):
     finetune.run(tuned[1], tmp_path)
   folder = tmp_path / "experts/finetune"
-  assert not list((folder / "claims").iterdir())
+  assert not list((folder / "leases").iterdir())
   assert not list(folder.glob("wave-*"))
 
 

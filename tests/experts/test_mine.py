@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experts import mine, rows
+from experts import mine
 from experts.clusters import find_clusters, read_clusters
-from experts.waves import wave_data
-from suti.backbone import load_backbone
+from experts.farm.waves import wave_data
+from experts.mining import sources
 from suti.images import load_image
-from tests import tiny_pipelines
+from suti.pipeline.backbone import load_backbone
 from tests.experts import inputs
+from tests.pipeline import tiny_pipelines
 
 
 def save(folder, images):
@@ -84,7 +85,7 @@ def test_sizes_that_pictures_had_reach_the_net(tmp_path):
   folder = tiny_pipelines.write("sdxl", tmp_path / "sdxl")
   data = wave_data([cluster], load_backbone(folder), num_pictures=4, seed=0)
   np.testing.assert_array_equal(
-    data["told"]["sizes_BI"][0],
+    data["conditioning"]["time_ids_BI"][0],
     [
       [96, 64, 4, 0, 16, 16],  # 24 x 16 once scaled
       [96, 96, 0, 0, 16, 16],
@@ -129,7 +130,7 @@ def test_a_killed_run_goes_on_at_its_part(photos, tmp_path, monkeypatch):
     opened.append(path)
     return load_image(path, **kw)
 
-  monkeypatch.setattr(rows, "load_image", watched)
+  monkeypatch.setattr(sources, "load_image", watched)
   mine.run(config_of(photos), tmp_path / "killed")
   assert {p.parent.name for p in opened} == {"vase"}
   for name in ("clusters.array_record", "clusters.keys", "pages.json"):
@@ -139,11 +140,11 @@ def test_a_killed_run_goes_on_at_its_part(photos, tmp_path, monkeypatch):
 
 
 def row_of(image, *, text="a dog", truth=None, view=None):
-  return rows.Row(text=text, load=lambda: image, truth=truth, view=view)
+  return sources.Row(text=text, load=lambda: image, truth=truth, view=view)
 
 
 def page_of(name, images, **kw):
-  return rows.Page(url=name, rows=tuple(row_of(i, **kw) for i in images))
+  return sources.Page(url=name, rows=tuple(row_of(i, **kw) for i in images))
 
 
 def mine_pages(pages, **kw):
@@ -205,7 +206,7 @@ def test_bad_pictures_of_the_web_are_left_out_and_one_s_own_are_an_error(
     mine.run(config_of(photos), tmp_path / "run")
   assert "1.png" in str(caught.value)
 
-  bad = rows.Row(
+  bad = sources.Row(
     text="a dog", load=lambda: load_image(photos / "brown_dog" / "1.png")
   )
   good = page_of("page", inputs.draw_pictures(1, 3))
@@ -253,7 +254,7 @@ def test_purity_and_recall():
 def test_texts_that_name_two_classes_drop_a_page():
   images = inputs.draw_pictures(1, 4)
   texts = ("a brown dog in the snow", "IMG_1.jpg", "a dog", "a red teapot")
-  page = rows.Page(
+  page = sources.Page(
     url="page",
     rows=tuple(
       row_of(image, text=text)

@@ -8,8 +8,8 @@ import pytest
 
 from experts import pack
 from suti.io.records import open_examples, write_lines, write_records
+from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
-from suti.stage import stage
 from tests.experts import inputs
 
 CLUSTERS = inputs.make_clusters(3)

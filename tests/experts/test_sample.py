@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from experts import drawing, finetune, sample, tuning, wave_files
+from experts import finetune, sample
+from experts.farm import sampling, train_step, wave_files
 from experts.prompts import read_prompts
-from suti.backbone import load_backbone
 from suti.io.files import read_json, write_json
+from suti.pipeline.backbone import load_backbone
 from tests.experts import inputs
 
 
@@ -74,7 +75,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
   config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
-  write = drawing.write_records
+  write = sampling.write_records
 
   def write_once(path, *args, **kw):
     if path.stem == "wave-00001":
@@ -82,7 +83,7 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
     return write(path, *args, **kw)
 
   with monkeypatch.context() as patch:
-    patch.setattr(drawing, "write_records", write_once)
+    patch.setattr(sampling, "write_records", write_once)
     with pytest.raises(KilledError):
       sample.run(config, workdir)
   assert [p.stem for p in weights.glob("*.safetensors")] == ["wave-00001"]
@@ -103,10 +104,10 @@ def contents(workdir):
   return {file.name: file.read_bytes() for file in files}
 
 
-def tune_and_draw(tuned, clusters, workdir, *, keep):
+def tune_and_sample(tuned, clusters, workdir, *, keep):
   inputs.write_stages(workdir, clusters)
   config = config_of(tuned, images_per_prompt=2, batch_size=3, keep=keep)
-  config.finetune.draw_at_once = True
+  config.finetune.sample_after_tuning = True
   finetune.run(config, workdir)
   return config
 
@@ -114,7 +115,7 @@ def tune_and_draw(tuned, clusters, workdir, *, keep):
 def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
   tuned, drawn, clusters, tmp_path, monkeypatch
 ):
-  config = tune_and_draw(tuned, clusters, tmp_path, keep="nothing")
+  config = tune_and_sample(tuned, clusters, tmp_path, keep="nothing")
   assert contents(tmp_path) == contents(drawn)
   assert len(contents(tmp_path)) == 4  # two waves
   assert not list((tmp_path / "experts/finetune").glob("*.safetensors"))
@@ -131,7 +132,7 @@ def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
 def differences(tuned, clusters, tmp_path_factory):
   """(workdir, config, bytes on the devices just before each wave begins)."""
   workdir = tmp_path_factory.mktemp("differences")
-  make_start, held = tuning.make_start, []
+  make_start, held = train_step.make_start, []
 
   def watched(*args, **kw):
     start = make_start(*args, **kw)
@@ -147,8 +148,8 @@ def differences(tuned, clusters, tmp_path_factory):
     return start_and_look
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tuning, "make_start", watched)
-    config = tune_and_draw(tuned, clusters, workdir, keep="difference")
+    patch.setattr(train_step, "make_start", watched)
+    config = tune_and_sample(tuned, clusters, workdir, keep="difference")
   return workdir, config, held
 
 
@@ -163,10 +164,10 @@ def test_a_difference_is_half_as_large_and_draws_the_same_later(
   tuned, differences
 ):
   workdir, config, _ = differences
-  at_once = contents(workdir)
+  batch_size = contents(workdir)
   shutil.rmtree(workdir / "experts/sample")
   sample.run(config, workdir)
-  assert contents(workdir) == at_once
+  assert contents(workdir) == batch_size
 
   base = load_backbone(config.backbone).params
   name = "experts/finetune/wave-00000.safetensors"
@@ -186,7 +187,7 @@ def test_a_sample_config_of_another_run_is_refused_before_tuning(tuned):
   workdir = copy_of(tuned, "other_guidance")
   (workdir / "experts/finetune/done.json").unlink()
   config = config_of(tuned).unlock()
-  config.finetune.draw_at_once = True
+  config.finetune.sample_after_tuning = True
   sample.open_stage(config, workdir, during="experts/finetune")
   config.sample.guidance = 9.0
   with pytest.raises(ValueError, match=r"config.sample.guidance was 3.0 when"):
@@ -197,10 +198,10 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
   tuned, drawn, monkeypatch
 ):
   workdir = copy_of(tuned, "nan_picture")
-  make_draw = drawing.make_draw
+  make_sample = sampling.make_sample
 
   def spoiled(*args, **kw):
-    draw = make_draw(*args, **kw)
+    draw = make_sample(*args, **kw)
 
     def draw_and_spoil(*inputs):
       images = np.array(draw(*inputs))
@@ -209,7 +210,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
 
     return draw_and_spoil
 
-  monkeypatch.setattr(drawing, "make_draw", spoiled)
+  monkeypatch.setattr(sampling, "make_sample", spoiled)
   config = config_of(tuned, images_per_prompt=2, batch_size=3)
   summary = sample.run(config, workdir)
   names = [

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from experts import teacher
-from experts.waves import wave_data
-from suti.backbone import load_backbone
+from experts.farm.waves import wave_data
 from suti.diffusion import objective
-from suti.io.lora_export import save_lora
+from suti.hf.lora_export import save_lora
 from suti.nn.param import functional
-from tests import tiny_pipelines
+from suti.pipeline.backbone import load_backbone
 from tests.experts import inputs
 from tests.goldens.ours import published_layout
+from tests.pipeline import tiny_pipelines
 
 ORIGINALS = ((40, 24), (16, 61), (300, 300))
 ROWS = [0, 2, 1, 0]  # of the cluster's pictures: the batch
@@ -54,7 +54,9 @@ def step_of(folder, name) -> Step:
   data = wave_data([cluster], backbone, num_pictures=4, seed=0)
   batch = {
     "x_BHWC": data["x_KHWC"][0][ROWS],
-    "told": {name: x_EK[0][ROWS] for name, x_EK in data["told"].items()},
+    "conditioning": {
+      name: x_EK[0][ROWS] for name, x_EK in data["conditioning"].items()
+    },
   }
   found = teacher.find(name)
   apply, trainable, frozen = teacher.declare(found, backbone, config)
@@ -140,7 +142,7 @@ def published_step(folder, name, ours: Step, tmp_path):
       states, _ = pipeline.encode_prompt(
         texts, do_classifier_free_guidance=False, clean_caption=False
       )
-      x0, told = pixels, None
+      x0, conditioning = pixels, None
     else:
       states, _, pooled, _ = pipeline.encode_prompt(
         texts, do_classifier_free_guidance=False
@@ -148,7 +150,7 @@ def published_step(folder, name, ours: Step, tmp_path):
       x0 = pipeline.vae.encode(pixels).latent_dist.mode()
       x0 = x0 * pipeline.vae.config.scaling_factor
       ids = [time_ids(ORIGINALS[row], size_px) for row in ROWS]
-      told = {"text_embeds": pooled, "time_ids": torch.tensor(ids)}
+      conditioning = {"text_embeds": pooled, "time_ids": torch.tensor(ids)}
 
   t_key, noise_key = jax.random.split(KEY)
   t_B = objective.draw_steps(

@@ -9,8 +9,8 @@ import pytest
 from experts import truth
 from suti.io.files import read_json
 from suti.io.records import write_lines, write_records
+from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
-from suti.stage import stage
 from suti.world.dataset import Shot, render_shots, subject_seeds
 from suti.world.judge import fit_judge
 from suti.world.templates import LIVE_TEMPLATES, class_of

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 
 from suti.diffusion import samplers
-from tests import tiny_pipelines
+from tests.pipeline import tiny_pipelines
 
 FILE = pathlib.Path(__file__).parent / "pipelines.safetensors"
 PROMPTS = ["a photo of a dog", "a red teapot on the beach"]

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from suti.io.layout import inverse, order, published_shape
-from suti.io.weights import load
+from suti.hf.layout import inverse, order, published_shape
+from suti.hf.weights import load
 from suti.nn.param import Param, Params, functional
 from tests.goldens import drawing
 

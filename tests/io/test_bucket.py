@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from suti.backbone import find_model
 from suti.io import files, paths, records
 from suti.io.checkpoint import Checkpoints, saved_steps
 from suti.io.paths import in_bucket, local, path_of
-from suti.log import Log, read_log
+from suti.pipeline.backbone import find_model
+from suti.runtime.log import Log, read_log
 from suti.schema import Prompt
 
 

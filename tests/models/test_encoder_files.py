@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from suti.io.layout import published_shape
-from suti.io.matching import rename
-from suti.io.weights import load, save
+from suti.hf.layout import published_shape
+from suti.hf.matching import rename
+from suti.hf.weights import load, save
 from suti.models import clip, dino, dinov2, t5
 from suti.nn.param import functional, init
 from tests.goldens import drawing

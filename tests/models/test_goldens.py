@@ -11,7 +11,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from suti.io.layout import published_shape
+from suti.hf.layout import published_shape
 from suti.nn.param import functional
 from tests.goldens import drawing, ours
 from tests.goldens.families import CASES, PUBLISHED

@@ -8,7 +8,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from suti.io.weights import load, save
+from suti.hf.weights import load, save
 from suti.models.ip_adapter import ImagePrompt, declare_ip_adapter, decouple
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, init, without

@@ -213,8 +213,8 @@ def test_parameters_alone_decide_the_dtype(case):
     struct((2, 5, width)),
     Added(
       pooled_BD=struct((2, 6)) if case == "unet_sdxl" else None,
-      sizes_BI=struct((2, 6), jnp.int32) if case == "unet_sdxl" else None,
-      class_B=struct((2,), jnp.int32) if case == "unet_if2" else None,
+      time_ids_BI=struct((2, 6), jnp.int32) if case == "unet_sdxl" else None,
+      class_labels_B=struct((2,), jnp.int32) if case == "unet_if2" else None,
     ),
   )
   assert out.dtype == jnp.bfloat16
@@ -327,16 +327,16 @@ def test_a_list_of_only_cross_attention_says_nothing_about_the_middle():
     (
       "unet_sd1",
       (8, 8, 4),
-      Added(class_B=np.zeros(1)),
-      "with nothing, not class_B",
+      Added(class_labels_B=np.zeros(1)),
+      "with nothing, not class_labels_B",
     ),
-    ("unet_sdxl", (8, 8, 4), None, "with pooled_BD, sizes_BI, not nothing"),
-    ("unet_if2", (8, 8, 6), None, "with class_B, not nothing"),
+    ("unet_sdxl", (8, 8, 4), None, "with pooled_BD, time_ids_BI, not nothing"),
+    ("unet_if2", (8, 8, 6), None, "with class_labels_B, not nothing"),
     (
       "unet_sdxl",
       (8, 8, 4),
-      Added(pooled_BD=np.zeros((1, 6)), sizes_BI=np.zeros((1, 5))),
-      "width 6 and added.sizes_BI with 5 numbers make 26, .* needs 30",
+      Added(pooled_BD=np.zeros((1, 6)), time_ids_BI=np.zeros((1, 5))),
+      "width 6 and added.time_ids_BI with 5 numbers make 26, .* needs 30",
     ),
     ("unet_if1", (8, 7, 3), None, "8x7 px: this U-Net needs multiples of 2 px"),
   ],

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suti.nn.rounding import round_by_chance
+from suti.nn.rounding import stochastic_round
 
 VALUES = np.float32([0.1, -0.1, 1.001, -3e-3, 7.77e8, -1e-30, 0.3333, 123.456])
 
@@ -15,7 +15,7 @@ def test_it_is_unbiased():
   """The mean of many draws, against the spread that a coin would have."""
   num = 1 << 16
   x = jnp.broadcast_to(VALUES, (num, len(VALUES)))
-  drawn = np.asarray(round_by_chance(x, jax.random.key(0)), np.float64)
+  drawn = np.asarray(stochastic_round(x, jax.random.key(0)), np.float64)
   low, high = drawn.min(0), drawn.max(0)
   # Neighbours in bfloat16, one on each side.
   assert (low < VALUES).all() and (high > VALUES).all()
@@ -29,7 +29,7 @@ def test_it_is_unbiased():
 def test_what_bfloat16_holds_stays():
   bits = np.arange(1 << 16, dtype=np.uint32) << 16
   every = jnp.asarray(bits.view(np.float32))
-  rounded = round_by_chance(every, jax.random.key(1))
+  rounded = stochastic_round(every, jax.random.key(1))
   np.testing.assert_array_equal(np.asarray(rounded, np.float32), every)
 
 
@@ -39,7 +39,7 @@ def test_what_is_not_finite_stays(value):
   bits = np.array([0x7FFFFFFF], np.uint32).view(np.float32)
   x = jnp.asarray(bits if np.isnan(value) else np.float32([value]))
   np.testing.assert_array_equal(
-    np.asarray(round_by_chance(x, jax.random.key(2)), np.float32), [value]
+    np.asarray(stochastic_round(x, jax.random.key(2)), np.float32), [value]
   )
 
 
@@ -57,7 +57,7 @@ def test_small_steps_add_up_where_rounding_to_the_nearest_stalls():
     return np.asarray(moved, np.float32)
 
   nearest = steps(lambda x, key: x.astype(jnp.bfloat16))
-  by_chance = steps(round_by_chance)
+  by_chance = steps(stochastic_round)
   assert nearest.mean() < 0.2 * 5e-3
   deviation = by_chance.std() / np.sqrt(len(by_chance))
   assert abs(by_chance.mean() - 5e-3) < 4 * deviation
@@ -68,12 +68,14 @@ def test_elements_and_keys_go_their_own_ways():
   """No two neighbours, and no two keys, are rounded alike."""
   x = jnp.full((64, 64), 1.0 + 2**-8, jnp.float32)  # halfway
   keys = jax.random.split(jax.random.key(5), 8)
-  up_KN = np.stack([round_by_chance(x, key) for key in keys]).reshape(8, -1) > 1
+  up_KN = (
+    np.stack([stochastic_round(x, key) for key in keys]).reshape(8, -1) > 1
+  )
   agree = [
     np.mean(up_KN[i] == up_KN[j]) for i in range(8) for j in range(i)
   ] + [np.mean(up_KN[:, n:] == up_KN[:, :-n]) for n in (1, 2, 64)]
   # Half of 4096, with four deviations of a coin.
   assert np.abs(np.array(agree) - 0.5).max() < 4 * 0.5 / 64
   np.testing.assert_array_equal(
-    jax.vmap(round_by_chance, (None, 0))(x, keys).reshape(8, -1) > 1, up_KN
+    jax.vmap(stochastic_round, (None, 0))(x, keys).reshape(8, -1) > 1, up_KN
   )

@@ -24,7 +24,7 @@ from suti.nn.surgery import (
   lora_at,
   merge,
   ranks,
-  recompute,
+  remat,
 )
 
 
@@ -215,7 +215,7 @@ def test_mistakes(operate, message):
 
 def test_recomputed_blocks_keep_less_and_change_nothing():
   base, base_apply = functional(Net())
-  spec, apply = functional(recompute(Net(), r"blocks\.\d+$"))
+  spec, apply = functional(remat(Net(), r"blocks\.\d+$"))
   assert spec == base
   params = init(spec, jax.random.key(0))
 
@@ -234,4 +234,4 @@ def test_recomputed_blocks_keep_less_and_change_nothing():
   assert kept < kept_by_base
 
   with pytest.raises(ValueError, match="matches no block"):
-    recompute(Net(), "resnets")
+    remat(Net(), "resnets")

@@ -9,10 +9,10 @@ import pytest
 from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
 from configs.pretrain import text_to_image as base_config
-from suti.backbone import load_backbone
-from suti.codec import depth_to_space, space_to_depth
+from suti.hf.model import open_model
 from suti.io.files import read_json
-from suti.log import read_log
+from suti.pipeline.backbone import load_backbone
+from suti.pipeline.codec import depth_to_space, space_to_depth
 from suti.pretrain import (
   autoencoder,
   clip,
@@ -24,7 +24,7 @@ from suti.pretrain import (
 )
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
-from suti.published import open_model
+from suti.runtime.log import read_log
 
 
 def fake_rendering(patch):
@@ -102,10 +102,10 @@ def test_pool_draws_only_what_is_missing(fake_renderer, tmp_path, monkeypatch):
   monkeypatch.setattr(pictures, "_CHUNK", 8)
   config = clip_config.get_config("tiny").pool
   config.num_subjects, config.shots_each = 4, 4
-  small = pictures.draw_pool(config, tmp_path, size_px=8)
+  small = pictures.render_pool(config, tmp_path, size_px=8)
   assert fake_renderer == [8, 8]
   config.num_subjects = 6
-  large = pictures.draw_pool(config, tmp_path, size_px=8)
+  large = pictures.render_pool(config, tmp_path, size_px=8)
   assert fake_renderer == [8, 8, 8]
   np.testing.assert_array_equal(large.image_u8_NHWC[:16], small.image_u8_NHWC)
   assert list(large.shots[:16]) == list(small.shots)
@@ -117,9 +117,9 @@ def test_a_pool_of_other_scenes_is_another(
   monkeypatch.setattr(pictures, "_CHUNK", 8)
   config = clip_config.get_config("tiny").pool
   config.num_subjects, config.shots_each = 2, 4
-  pictures.draw_pool(config, tmp_path, size_px=8)
+  pictures.render_pool(config, tmp_path, size_px=8)
   config.studio = 0.9
-  pictures.draw_pool(config, tmp_path, size_px=8)
+  pictures.render_pool(config, tmp_path, size_px=8)
   assert fake_renderer == [8, 8]
 
 

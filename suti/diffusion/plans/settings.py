@@ -2,8 +2,8 @@
 """The keys of a published scheduler config: known, supported, and in range.
 
 Which keys a class has and what it takes where the file does not say, as its
-publisher does; what they mean is `suti.diffusion.published`'s. Those that fix
-the process are checked by `suti.diffusion.schedule`.
+publisher does; what they mean is `suti.diffusion.scheduler_config`'s. Those
+that fix the process are checked by `suti.diffusion.schedule`.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from suti.config.values import check_kinds
 from suti.diffusion.plan import Bounds
 from suti.diffusion.plans import ddpm, dpm_solver, unipc
 from suti.diffusion.plans.steps import SPACINGS
-from suti.values import check_kinds
 
 # What `make_schedule` reads.
 _PROCESS = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from suti import compiler
+from suti.runtime import xla_flags
 from tests.benchmarks.sides import answers
 from tests.benchmarks.tuning import task as tasks
 from tests.benchmarks.tuning.task import PICTURES, Task
@@ -24,7 +24,7 @@ from tests.benchmarks.tuning.task import PICTURES, Task
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Parts:
-  """What `experts.tuning` makes a wave of."""
+  """What `experts.farm.train_step` makes a wave of."""
 
   task: Task
   teacher: Any
@@ -43,7 +43,7 @@ def run(args) -> None:
   parts = _open(args)
   import jax
 
-  from experts.tuning import look, make_start, make_step
+  from experts.farm.train_step import look, make_start, make_step
 
   tune, mesh = parts.tune, parts.mesh
   (num,) = args.experts
@@ -103,7 +103,7 @@ def write_draws(args) -> None:
   import jax
   import jax.numpy as jnp
 
-  from experts.tuning import make_start, make_step
+  from experts.farm.train_step import make_start, make_step
 
   teacher, tune, mesh = parts.teacher, parts.tune, parts.mesh
   seen = []
@@ -119,7 +119,7 @@ def write_draws(args) -> None:
   def fit(apply, backbone, params, batch, key, config):
     del apply
     spy = functools.partial(watch, batch["x_BHWC"])
-    return teacher.fit(spy, backbone, params, batch, key, config)
+    return teacher.loss(spy, backbone, params, batch, key, config)
 
   watched = dataclasses.replace(teacher, fit=fit)
   step = make_step(watched, None, parts.backbone, parts.tx, mesh, tune)
@@ -147,17 +147,17 @@ def write_draws(args) -> None:
 def _open(args) -> Parts:
   """Opens the net as experts.finetune does, but from a folder without texts."""
   os.environ["JAX_PLATFORMS"] = "cuda,cpu" if args.device == "gpu" else "cpu"
-  compiler.use_eigen_convolutions()
+  xla_flags.use_eigen_convolutions()
   import jax
 
   from configs import quickstart
+  from experts.farm.train_step import make_optimizer
   from experts.teacher import declare, find
-  from experts.tuning import make_optimizer
-  from suti.backbone import Backbone
-  from suti.codec import pixels
   from suti.diffusion.schedule import make_schedule
+  from suti.hf.model import open_model
   from suti.parallel.mesh import flat_mesh
-  from suti.published import open_model
+  from suti.pipeline.backbone import Backbone
+  from suti.pipeline.codec import pixels
 
   task = tasks.find_task(args)
   config = quickstart.get_config()
@@ -205,16 +205,16 @@ def _open(args) -> Parts:
 
 
 def _wave(task: Task, num: int) -> dict[str, np.ndarray]:
-  """What the experts of a wave learn from, as `experts.waves.wave_data`."""
+  """What the experts of a wave learn from, as `experts.farm.waves.wave_data`."""
   import jax
 
-  from experts.waves import expert_key
+  from experts.farm.waves import expert_key
 
   x_KHWC, text_KLD = zip(*map(task.subject, range(num)), strict=True)
   keys = [jax.random.key_data(expert_key(0, f"{i:x}")) for i in range(num)]
   return {
     "x_KHWC": np.stack(x_KHWC),
-    "told": {"text_BLD": np.stack(text_KLD)},
+    "conditioning": {"text_BLD": np.stack(text_KLD)},
     "num": np.full((num,), PICTURES, np.int32),
     "key": np.stack(keys),
   }

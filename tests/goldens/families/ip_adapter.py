@@ -9,7 +9,7 @@ import types
 import jax
 import numpy as np
 
-from suti.io.layout import published_shape
+from suti.hf.layout import published_shape
 from suti.models import ip_adapter
 from suti.models.unet import declare_unet
 from suti.nn.param import functional

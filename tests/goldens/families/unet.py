@@ -195,11 +195,11 @@ def inputs(case: str) -> dict[str, np.ndarray]:
 def call(spec, apply):
   # One program: most of a tiny model's time is the compiler's.
   @jax.jit
-  def run_all(params, x, t, text, target, told):
-    features = apply(params, x, t, text, **told, method="encode")
+  def run_all(params, x, t, text, target, conditioning):
+    features = apply(params, x, t, text, **conditioning, method="encode")
 
     def loss(params):
-      out = apply(params, x, t, text, **told)
+      out = apply(params, x, t, text, **conditioning)
       return jnp.square(out - target).mean(), out
 
     gradients, out = jax.grad(loss, has_aux=True)(params)
@@ -208,11 +208,11 @@ def call(spec, apply):
   def call(params, *, x, t, text, target, text_mask=None, **values):
     added = Added(
       pooled_BD=values.get("pooled"),
-      sizes_BI=values.get("sizes"),
-      class_B=values.get("class"),
+      time_ids_BI=values.get("sizes"),
+      class_labels_B=values.get("class"),
     )
-    told = {"text_mask_BL": text_mask, "added": added}
-    out, features, gradients = run_all(params, x, t, text, target, told)
+    conditioning = {"text_mask_BL": text_mask, "added": added}
+    out, features, gradients = run_all(params, x, t, text, target, conditioning)
     outputs = {"out": out}
     outputs |= {f"encode.{name}": value for name, value in features.items()}
     for name, value in gradients.items():

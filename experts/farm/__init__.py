@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many experts together: waves, their work queue, training and sampling."""

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the candidates of a wave are drawn, and the compiled program that does.
+
+SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
+unseen prompt. Here experts of a wave draw together, their weights arguments of
+one program, mapped as in `experts.farm.train_step`. A picture follows from
+cluster, prompt and its number alone, whatever is drawn beside it.
+
+Whose weights these are, and where they come from, is not known here:
+`experts.finetune` draws with those on the devices, `experts.sample` with those
+on the disk.
+"""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from experts.farm.wave_files import write_times
+from experts.farm.waves import map_devices, map_experts
+from experts.prompts import read_prompts
+from experts.teacher import Teacher
+from suti.diffusion.samplers import row_keys
+from suti.images import to_u8
+from suti.io.files import write_json
+from suti.io.records import write_records
+from suti.parallel.mesh import replicated
+from suti.pipeline.backbone import Backbone
+from suti.pipeline.codec import decode_in_parts
+from suti.schema import Candidate, Prompt, content_key
+
+# E experts, B rows of one expert drawn at once, N rows of a device, H W C
+# image.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """A picture to draw: a prompt, and what its noise is drawn from."""
+
+  prompt: Prompt
+  seed: int
+
+
+def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
+  """{cluster: its pictures to draw}, `num` for each prompt."""
+  rows = collections.defaultdict(list)
+  for prompt in prompts:
+    for number in range(num):
+      key = content_key(prompt.cluster, prompt.prompt, number)
+      rows[prompt.cluster].append(Row(prompt=prompt, seed=int(key[:7], 16)))
+  return rows
+
+
+def make_sample_wave(
+  teacher: Teacher,
+  apply,
+  backbone: Backbone,
+  frozen,
+  config,
+  *,
+  inner: str,
+  mesh: Mesh,
+  workdir: Path,
+) -> Callable[..., None]:
+  """Makes the function that draws and writes the candidates of a wave.
+
+  It is (groups, name, experts, folder) -> None: parameters with E in front on
+  the devices, one group after another, the name of the wave, its experts as
+  fields of `Expert` (without what fills the last group up), and the folder of
+  `experts.sample`. `inner` is that of `map_experts`.
+  """
+  vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
+  draw = make_sample(teacher, apply, backbone, config, mesh, inner=inner)
+  null = backbone.null_text()
+  rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
+  compiled = False
+
+  def sample_group(params, asked, seconds) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (expert of the group, some of its pictures) of those asked for."""
+    nonlocal compiled
+    (num_experts,) = {len(x) for x in params.values()}
+    for start in range(0, max(map(len, asked)), config.sample.batch_size):
+      began = time.monotonic()
+      request = make_request(
+        asked,
+        backbone,
+        slots=range(start, start + config.sample.batch_size),
+        num_experts=num_experts,
+      )
+      images = np.asarray(draw(frozen, null, vae_params, params, request))
+      drawn = [
+        images[i][: max(0, len(wanted) - start)]
+        for i, wanted in enumerate(asked)
+      ]
+      if compiled:
+        num = sum(map(len, drawn))
+        seconds.append((time.monotonic() - began) / num)
+      compiled = True
+      yield from enumerate(drawn)
+
+  def sample_wave(groups, name: str, experts, folder: Path) -> None:
+    asked = [rows[expert["cluster"]] for expert in experts]
+    pictures: list[list[np.ndarray]] = [[] for _ in asked]
+    spoiled: set[int] = set()
+    seconds: list[float] = []  # of each call that did not compile, a picture
+    # All at once: they are remembered, and the encoders leave the device.
+    backbone.encode_text([r.prompt.prompt for each in asked for r in each])
+    first = 0
+    for params in groups:
+      (num,) = {len(x) for x in params.values()}
+      for i, drawn in sample_group(params, asked[first : first + num], seconds):
+        if np.isfinite(drawn).all():
+          pictures[first + i].extend(to_u8(drawn))
+        else:
+          spoiled.add(first + i)
+      first += num
+      del params  # before the next group comes
+    good = [i for i, expert in enumerate(experts) if expert["status"] == "ok"]
+    write_times(folder, name, seconds)
+    num_candidates = write_records(
+      folder / f"{name}.array_record",
+      (
+        candidate_of(row, image_u8, guidance=config.sample.guidance)
+        for i in good
+        if i not in spoiled
+        for row, image_u8 in zip(asked[i], pictures[i], strict=True)
+      ),
+      kind=Candidate,
+    )
+    quarantined = [
+      {"cluster": experts[i]["cluster"], "cause": "a picture is not finite"}
+      for i in good
+      if i in spoiled
+    ]
+    # Last: with it the wave is drawn.
+    write_json(
+      folder / f"{name}.json",
+      {"candidates": num_candidates, "quarantined": quarantined},
+    )
+
+  return sample_wave
+
+
+def candidate_of(
+  row: Row, image_u8: np.ndarray, *, guidance: float
+) -> Candidate:
+  """The record of a drawn picture."""
+  prompt = row.prompt
+  return Candidate(
+    key=content_key(prompt.cluster, prompt.prompt, row.seed),
+    cluster=prompt.cluster,
+    prompt=prompt.prompt,
+    skill=prompt.skill,
+    image=image_u8,
+    seed=row.seed,
+    guidance=float(guidance),
+  )
+
+
+def make_sample(
+  teacher: Teacher, apply, backbone: Backbone, config, mesh: Mesh, *, inner: str
+) -> Callable[..., jax.Array]:
+  """Makes the compiled program; returns it.
+
+  It is (frozen, null, vae_params, params, request) -> images, float32
+  (E, B, H, W, C), about [-1, 1]. `null` is the backbone's null text, vae_params
+  are its autoencoder's; params and request lead with E.
+  """
+
+  def sample_expert(shared, params, request):
+    frozen, null = shared
+    keys_B = row_keys(jax.random.key(config.seed), request["seeds_B"])
+    return teacher.sample(
+      apply,
+      backbone,
+      frozen | params,
+      {"conditioning": request["conditioning"], "null": null},
+      keys_B,
+      config.sample,
+    )
+
+  def decode(vae_params, x_EBHWC):
+    x_NHWC = x_EBHWC.reshape(-1, *x_EBHWC.shape[2:])
+    images_NHWC = decode_in_parts(backbone.codec, vae_params, x_NHWC)
+    return images_NHWC.reshape(*x_EBHWC.shape[:2], *images_NHWC.shape[1:])
+
+  draw_all = map_experts(sample_expert, mesh, inner=inner)
+  # Once for all experts of a device: what an autoencoder holds of a picture is
+  # many times the picture, and no expert changes it.
+  decode_all = map_devices(decode, mesh)
+
+  def sample_wave(frozen, null, vae_params, params, request):
+    x_EBHWC = draw_all((frozen, null), params, request)
+    return decode_all(vae_params, x_EBHWC)
+
+  return jax.jit(sample_wave)
+
+
+def make_request(
+  asked: Sequence[Sequence[Row]],
+  backbone: Backbone,
+  *,
+  slots: range,
+  num_experts: int,
+) -> dict[str, Any]:
+  """Some rows of each expert as arrays.
+
+  Args:
+    asked: all rows of each real expert, one or more.
+    backbone: encodes texts.
+    places: B of them; past an expert's last row, that row is drawn again.
+    num_experts: E; the last real expert is repeated.
+
+  Returns: `seeds_B` and `conditioning` (see `suti.pipeline.conditioning`), with
+  E in front.
+  """
+  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in asked]
+  block += block[-1:] * (num_experts - len(block))
+  conditioning = backbone.encode_text(
+    [row.prompt.prompt for rows in block for row in rows]
+  )
+  shape = (len(block), len(slots))
+  return {
+    "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
+    "conditioning": {
+      n: x.reshape(*shape, *x.shape[1:]) for n, x in conditioning.items()
+    },
+  }

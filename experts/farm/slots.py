@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Experts of a wave that follow each other in the places on the devices.
+
+Experts that stop by their own loss (`config.finetune.stop_window`) take unequal
+numbers of steps, and a place whose expert is done would stand empty until the
+last one is. With `config.finetune.experts_per_slot` above 1 a wave has that
+many times
+more experts than places: who is done leaves its place to the next, and for the
+end of the wave a file among its checkpoints:
+
+  checkpoints/wave-00007/finished/00012.safetensors   the wave's expert 12
+
+The wave stays what is claimed, gone on with and written as one. Which place an
+expert had, and when, changes nothing of it: its randomness follows from its
+cluster's key and its own step. So a worker that goes on from a checkpoint may
+write a file again; it is the same.
+
+How experts are tuned is `experts.farm.train_step`'s business.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+from safetensors.numpy import load_file, save_file
+
+from experts.farm.waves import Wave
+from suti.io.files import replacing
+from suti.io.paths import local
+
+# E experts of a wave, P places, T steps at most.
+
+Arrays = dict[str, np.ndarray]
+_RESULTS = ("step_E", "failed_E", "loss_ET")
+
+
+class Slots:
+  """Whose turn it is in a wave."""
+
+  def __init__(
+    self,
+    wave: Wave,
+    folder: Path,
+    *,
+    restart: Callable[..., dict[str, Any]],
+    base: Arrays,
+    absent: Collection[int] = (),
+  ) -> None:
+    """Takes over a wave; writes nothing before an expert leaves its place.
+
+    Args:
+      wave: its experts and places.
+      folder: of its checkpoints.
+      restart: of `experts.farm.train_step.make_restart`.
+      base: what every expert starts with.
+      absent: experts, by number, whose clusters cannot be read: they get no
+        turn.
+    """
+    self._wave, self._folder = wave, folder / "finished"
+    self._restart, self._base, self._absent = restart, base, set(absent)
+    # One look: on a file system of many machines each takes a while.
+    self._kept = {int(file.stem) for file in self._folder.glob("*.safetensors")}
+
+  def refill(
+    self, state: dict[str, Any], done_P: np.ndarray
+  ) -> dict[str, Any] | None:
+    """Gives places whose experts are done to those that wait.
+
+    Args:
+      state: of `experts.farm.train_step`; donated if any place is given.
+      done_P: which experts are done.
+
+    Returns: the state with the new experts at their start; None if none waits,
+      or no place is free.
+    """
+    number_P = np.array(state["number_E"])
+    free = np.flatnonzero(done_P[: self._wave.num_active])
+    new = dict(zip(free.tolist(), self._waiting(number_P), strict=False))
+    if not new:
+      return None
+    self._keep(state, new.keys())
+    fresh_P = np.isin(np.arange(len(number_P)), list(new))
+    number_P[list(new)] = list(new.values())
+    return self._restart(state, number_P, fresh_P)
+
+  def are_over(self, state: dict[str, Any], done_P: np.ndarray) -> bool:
+    """Whether nobody is at work, and nobody waits.
+
+    Arguments are those of `refill`.
+    """
+    done = done_P[: self._wave.num_active].all()
+    return bool(done) and not self._waiting(np.asarray(state["number_E"]))
+
+  def results(self, state: dict[str, Any]) -> Arrays:
+    """What became of all experts, of whom none is at work any more.
+
+    Returns: `step_E`, `failed_E` and `loss_ET`, in the wave's order.
+    """
+    if self._in_place():
+      return {name: np.asarray(state[name]) for name in _RESULTS}
+    self._keep(state, range(self._wave.num_active))
+    for number in self._absent - self._kept:
+      self._write(number, self._untouched(state))
+    rows = [self._read(number) for number in range(len(self._wave.keys))]
+    return {name: np.stack([row[name] for row in rows]) for name in _RESULTS}
+
+  def groups(
+    self, state: dict[str, Any], sharding: Sharding
+  ) -> Iterator[dict[str, jax.Array]]:
+    """The parameters of all experts, as many at a time as there are places.
+
+    Args:
+      state: as for `results`, which was asked before; its room is given up.
+      sharding: of what is yielded.
+
+    Yields: parameters in the wave's order, on the devices, the last group
+      filled up with its last expert. What is yielded is not held here: it goes
+      when the caller lets it go.
+    """
+    held = [state.pop("params")]
+    names = list(held[0])
+    state.clear()
+    if self._in_place():
+      yield held.pop()
+      return
+    held.clear()
+    num, slots = len(self._wave.keys), self._wave.num_slots
+    for first in range(0, num, slots):
+      numbers = np.minimum(np.arange(first, first + slots), num - 1)
+      rows = [self._read(number) for number in numbers.tolist()]
+      yield jax.device_put(
+        {
+          name: np.stack([row[f"params.{name}"] for row in rows])
+          for name in names
+        },
+        sharding,
+      )
+
+  def _waiting(self, number_P: np.ndarray) -> list[int]:
+    """Experts that had no turn, and before them those whose file is lost."""
+    held = set(number_P[: self._wave.num_active].tolist())
+    reached = max(held) + 1
+    lost = sorted(set(range(reached)) - held - self._kept)
+    waiting = [*lost, *range(reached, len(self._wave.keys))]
+    return [number for number in waiting if number not in self._absent]
+
+  def _keep(self, state: dict[str, Any], places: Iterable[int]) -> None:
+    """Writes the experts of some places."""
+    number_P = np.asarray(state["number_E"])
+    for place in slots:
+      self._write(
+        int(number_P[place]),
+        {name: _row(state[name], place) for name in _RESULTS}
+        | {f"params.{n}": _row(x, place) for n, x in state["params"].items()},
+      )
+
+  def _untouched(self, state: dict[str, Any]) -> Arrays:
+    """The row of an expert that had no turn."""
+    num_steps = state["loss_ET"].shape[1]
+    return {
+      "step_E": np.zeros((), np.int32),
+      "failed_E": np.zeros((), np.int32),
+      "loss_ET": np.zeros((num_steps,), np.float32),
+    } | {
+      f"params.{name}": self._base[name].astype(x.dtype)
+      for name, x in state["params"].items()
+    }
+
+  def _write(self, number: int, row: Arrays) -> None:
+    with replacing(self._file(number)) as part:
+      save_file(row, part)
+    self._kept.add(number)
+
+  def _read(self, number: int) -> Arrays:
+    return load_file(local(self._file(number)))
+
+  def _file(self, number: int) -> Path:
+    return self._folder / f"{number:05d}.safetensors"
+
+  def _in_place(self) -> bool:
+    """Whether every expert has a place of its own, in the wave's order."""
+    return len(self._wave.keys) <= self._wave.num_active
+
+
+def _row(x: jax.Array, place: int) -> np.ndarray:
+  """A place's part of an array, from the device that holds it."""
+  for shard in x.addressable_shards:
+    start = shard.index[0].start or 0
+    if start <= place < start + len(shard.data):
+      return np.array(np.asarray(shard.data)[place - start])
+  raise AssertionError(f"no device here holds place {place}")

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a wave leaves on the disk: weights, losses, and what became of experts.
+
+  wave-NNNNN.safetensors   trainable parameters under their published names,
+                           stacked as (E, ...), in our layout (kernels HWIO), or
+                           their difference to the base
+  wave-NNNNN.json          `Expert` records and loss curves; written last, with
+                           it the wave is done
+  counts/wave-NNNNN.json   how many experts are fine, how many quarantined
+
+Padding is not written. How experts are tuned is `experts.finetune`'s business.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
+
+from experts.farm.waves import Wave
+from suti.io.files import read_json, read_object, replacing, write_json
+from suti.io.paths import local
+from suti.io.record_bytes import from_json
+from suti.schema import Expert
+
+# E experts of a wave, T steps.
+
+_AGAIN = "delete it, and run experts.finetune again."
+
+
+def describe(
+  wave: Wave,
+  results: Mapping[str, Any],
+  *,
+  teacher: str,
+  damaged: Mapping[str, str],
+) -> dict[str, Any]:
+  """What the record of a wave says of its experts.
+
+  Args:
+    wave: its clusters.
+    results: `step_E`, `failed_E` and `loss_ET` of its experts, as a state of
+      `experts.farm.train_step` has them after the last step.
+    teacher: its name.
+    damaged: {cluster: why it could not be read}.
+
+  Returns: `experts`, as fields of `Expert`, and `losses`, a curve for each.
+  """
+  num = len(wave.keys)
+  failed_E = np.asarray(results["failed_E"])[:num]
+  step_E = np.asarray(results["step_E"])[:num]
+  loss_ET = np.asarray(results["loss_ET"])[:num]
+  experts, curves = [], []
+  for key, failed, step, loss_T in zip(
+    wave.keys, failed_E, step_E, loss_ET, strict=True
+  ):
+    steps = int(step if failed < 0 else failed)
+    cause = damaged.get(key, f"loss or gradient not finite at step {steps}")
+    curve = [round(float(x), 6) for x in loss_T[:steps]]
+    curves.append(curve)
+    expert = Expert(
+      cluster=key,
+      teacher=teacher,
+      steps=steps,
+      loss=float(np.mean(curve[-max(1, steps // 10) :] or [0.0])),
+      status="ok" if failed < 0 else "quarantined",
+      cause="" if failed < 0 else cause,
+    )
+    experts.append(dataclasses.asdict(expert))
+  return {"experts": experts, "losses": curves}
+
+
+def write_wave(
+  folder: Path,
+  wave: Wave,
+  record: Mapping[str, Any],
+  *,
+  params: Sequence[Mapping[str, Any]],
+  is_difference: bool = False,
+) -> None:
+  """Writes the weights, then the record: with it, the wave is done.
+
+  Args:
+    folder: of the stage.
+    wave: its name, and how many experts it has.
+    record: of `describe`.
+    params: with E in front, in parts, the last with more rows than experts;
+      none if they are not kept.
+    is_difference: they are of `difference`.
+  """
+  if params:
+    num = len(wave.keys)
+    weights = {
+      name: np.concatenate([part[name] for part in params])[:num]
+      for name in params[0]
+    }
+    kind = "difference" if is_difference else "parameters"
+    with replacing(folder / f"{wave.name}.safetensors") as part:
+      save_file(weights, part, metadata={"kind": kind})
+  write_json(_counts(folder, wave.name), _count(record["experts"]))
+  write_json(folder / f"{wave.name}.json", record)
+
+
+@jax.jit
+def difference(
+  params: Mapping[str, jax.Array], base: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """What tuning changed, in bfloat16: half of the bytes.
+
+  Its error is 1/256 of the change at most, where bfloat16 of the parameters
+  themselves would lose changes below 1/512 of their size.
+  """
+  wide = jnp.float32
+  return {
+    name: (x.astype(wide) - base[name].astype(wide)).astype(jnp.bfloat16)
+    for name, x in params.items()
+  }
+
+
+def changed(base: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+  """`difference`, undone: on the host if both are there."""
+  wide = jnp.float32
+  return {
+    name: (base[name].astype(wide) + x.astype(wide)).astype(base[name].dtype)
+    for name, x in by.items()
+  }
+
+
+def as_kept(
+  groups: Iterable[Mapping[str, jax.Array]],
+  base: Mapping[str, np.ndarray],
+  *,
+  is_difference: bool,
+  kept: list[dict[str, np.ndarray]] | None,
+) -> Iterator[Mapping[str, jax.Array]]:
+  """Experts as what is kept of them makes them; that goes to the host.
+
+  Args:
+    groups: parameters with E in front, on the devices.
+    base: what every expert started with.
+    is_difference: `difference` is kept.
+    kept: what is kept of each group is added to it; None keeps nothing.
+
+  Yields: parameters, to draw with. Nothing of them is held here, so that no two
+    groups need be on the devices at once.
+  """
+  for params in groups:
+    held = [params]
+    del params
+    if is_difference:
+      change = difference(held.pop(), base)
+      held.append(jax.jit(changed)(base, change))
+    else:
+      change = held[0]
+    if kept is not None:
+      kept.append(jax.device_get(change))
+    del change
+    yield held.pop()
+
+
+def write_times(folder: Path, name: str, seconds: Sequence[float]) -> None:
+  """Keeps how long the calls of a wave took, beside what must be reproducible.
+
+  Args:
+    folder: of the stage.
+    name: of the wave.
+    seconds: of each call that did not compile; may be empty.
+  """
+  write_json(folder / "times" / f"{name}.json", list(seconds))
+
+
+def median_time(folder: Path) -> float | None:
+  """Median of all calls of all waves: a machine may sleep, or do other things.
+
+  Returns: seconds; None where no call was timed.
+  """
+  files = sorted((folder / "times").glob("wave-*.json"))
+  seconds = [value for file in files for value in read_json(file)]
+  return float(np.median(seconds)) if seconds else None
+
+
+def count_experts(folder: Path, name: str) -> tuple[int, int]:
+  """Experts of a finished wave that are fine, and quarantined ones.
+
+  It reads a small file: records hold losses too, megabytes a wave, which those
+  who only watch should not have to read.
+  """
+  if (file := _counts(folder, name)).exists():
+    fine, lost = read_json(file)
+    return fine, lost
+  return _count(read_json(folder / f"{name}.json")["experts"])
+
+
+def _count(experts: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+  fine = sum(expert["status"] == "ok" for expert in experts)
+  return fine, len(experts) - fine
+
+
+def _counts(folder: Path, name: str) -> Path:
+  return folder / "counts" / f"{name}.json"
+
+
+def read_experts(folder: Path, name: str) -> list[Expert]:
+  """The experts of a finished wave, in the order of its weights.
+
+  Raises:
+    ValueError: its record holds something else.
+  """
+  file = folder / f"{name}.json"
+  record = read_object(file)
+  rows = record.get("experts")
+  if not isinstance(rows, list):
+    raise ValueError(f"{file} lists no experts: {_AGAIN}")
+  experts = []
+  for number, row in enumerate(rows):
+    try:
+      experts.append(from_json(row, Expert))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+      raise ValueError(
+        f"Expert {number} of {file} is none: {error}; {_AGAIN}"
+      ) from error
+  return experts
+
+
+def load_wave(
+  file: Path, trainable: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Reads a wave's weights.
+
+  Raises:
+    ValueError: they are gone, or are those of another net.
+  """
+  try:
+    copy = local(file)
+    params = load_file(copy)
+    with safe_open(copy, framework="np") as opened:
+      kind = (opened.metadata() or {}).get("kind")
+  except FileNotFoundError as error:
+    raise ValueError(
+      f"{file} is gone: with config.finetune.keep='nothing' weights are "
+      f"deleted once sampled. Delete {file.parent} to tune the experts anew."
+    ) from error
+  except SafetensorError as error:
+    raise ValueError(
+      f"{file} is not a whole safetensors file ({error}): delete it and its"
+      " .json, and run experts.finetune again."
+    ) from error
+  shapes = {name: x.shape[1:] for name, x in params.items()}
+  if shapes != {name: x.shape for name, x in trainable.items()}:
+    raise ValueError(
+      f"{file} holds experts of another net than config.backbone and "
+      f"config.finetune.teacher declare: delete {file.parent}."
+    )
+  if kind == "difference":
+    params = changed(trainable, params)
+  return params
+
+
+def in_groups(
+  params: Mapping[str, np.ndarray], *, size: int, sharding: Sharding
+) -> Iterator[dict[str, jax.Array]]:
+  """Puts experts on the devices, `size` of them at a time, in their order.
+
+  The last group is filled up with the last expert.
+  """
+  (num,) = {len(x) for x in params.values()}
+  for first in range(0, num, size):
+    rows = np.minimum(np.arange(first, first + size), num - 1)
+    yield jax.device_put({n: x[rows] for n, x in params.items()}, sharding)
+
+
+def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:
+  """The stage's numbers.
+
+  Raises:
+    ValueError: no expert is left.
+  """
+  experts = [e for wave in waves for e in read_experts(folder, wave.name)]
+  fine = [e for e in experts if e.status == "ok"]
+  lost = [f"{e.cluster} ({e.cause})" for e in experts if e not in fine]
+  if not fine:
+    raise ValueError(
+      f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: mend that "
+      "(for losses that are not finite lower config.finetune.learning_rate), "
+      f"and delete {folder} to run it anew."
+    )
+  return {
+    "experts": len(fine),
+    "quarantined": ", ".join(lost) or 0,
+    "waves": len(waves),
+    "loss": float(np.mean([e.loss for e in fine])),
+  }

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--config FILE --workdir DIR --config.FIELD=VALUE`, which all stages take.
+
+Configs are Python files that return a ConfigDict; whatever is wrong with them
+or with the command line is one line. What values make sense is the business of
+`suti.config.options`.
+"""
+
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from suti.io.paths import in_bucket, path_of
+
+
+def parse(argv: Sequence[str]) -> tuple[Any, Path]:
+  """Reads `--config FILE --workdir DIR --config.a.b=c`.
+
+  Args:
+    argv: arguments after the command's name.
+
+  Returns:
+    The config, a locked ConfigDict, and the workdir, which need not exist.
+
+  Raises:
+    ValueError: whatever is wrong with them, in one line.
+  """
+  config, rest, workdir = _parse(argv)
+  if rest:
+    raise ValueError(
+      f"Unexpected argument '{rest[0]}': this command takes --config FILE,"
+      " --workdir DIR and --config.FIELD=VALUE."
+    )
+  if config is None:
+    raise ValueError(_NO_CONFIG)
+  if not workdir:
+    raise ValueError(
+      "--workdir is missing: give a folder to work in, such as"
+      " --workdir runs/quickstart."
+    )
+  return config, workdir_of(workdir)
+
+
+def workdir_of(name: str) -> Path:
+  """The path of a workdir, which need not exist; its bucket must.
+
+  Raises:
+    ValueError: it is no place to work in, or its bucket cannot be read.
+  """
+  workdir = path_of(name)
+  if in_bucket(workdir):
+    workdir.check()
+  elif "://" in name:
+    raise ValueError(
+      f"--workdir={name} is no folder: give one on a local disk or, for several"
+      " machines, on NFS or as gs://BUCKET/FOLDER."
+    )
+  return workdir.expanduser()
+
+
+_NO_CONFIG = (
+  "--config is missing: give a config file, such as"
+  " --config configs/quickstart.py."
+)
+
+
+def parse_config(argv: Sequence[str], *, command: str) -> Any:
+  """Reads `--config FILE --config.a.b=c` of a command without a workdir.
+
+  Args:
+    argv: its arguments, but for those that are its own.
+    command: its name, for messages.
+
+  Returns:
+    The config, locked.
+
+  Raises:
+    ValueError: whatever is wrong with them, in one line.
+  """
+  config, rest, workdir = _parse(argv)
+  if rest or workdir:
+    raise ValueError(
+      f"Unexpected argument '{rest[0] if rest else '--workdir'}': see {command}"
+      " --help."
+    )
+  if config is None:
+    raise ValueError(_NO_CONFIG)
+  return config
+
+
+def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
+  """Reads the flags with flags of their own, so that a process may do it twice.
+
+  Returns:
+    The config or None, arguments that are no flag, the workdir or None.
+  """
+  from absl import flags
+  from ml_collections import config_flags
+
+  values = flags.FlagValues()
+  argv = ["suti", *argv]
+  path = _config_path(argv)
+  _let_configs_import_each_other(path)
+  try:
+    config_flags.DEFINE_config_file(
+      "config", flag_values=values, lock_config=True, sys_argv=argv
+    )
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    with warnings.catch_warnings():
+      # ml_collections loads the file with a call that Python is retiring.
+      warnings.simplefilter("ignore", DeprecationWarning)
+      rest = values(argv)[1:]
+    config = values["config"].value
+    if config is not None:
+      config.lock()  # Also raises the error of a file that could not be read.
+    return config, rest, values["workdir"].value
+  except (AttributeError, KeyError) as error:
+    raise ValueError(_unknown_field(argv, path, error)) from error
+  except OSError as error:
+    raise ValueError(
+      f"--config={path} cannot be read: give the path of a Python file with"
+      " a get_config function, such as configs/quickstart.py."
+    ) from error
+  except flags.Error as error:
+    raise ValueError(_bad_flag(path, str(error).strip())) from error
+  except Exception as error:
+    # Any mistake inside a config file; ml_collections puts the whole traceback
+    # into the message, of which the last line says what it was.
+    text = str(error).strip() or type(error).__name__
+    raise ValueError(
+      f"--config={path} failed: {text.splitlines()[-1]}"
+    ) from error
+
+
+def _bad_flag(path: str, text: str) -> str:
+  """Says in our words what absl says of a flag."""
+  if "parsing config file" in text:
+    return f"--config={path} failed: {text.splitlines()[-1]}"
+  flag, _, reason = text.removeprefix("flag ").partition(": ")
+  if "literal for int" in reason:
+    reason = "a whole number is expected."
+  elif "string to float" in reason:
+    reason = "a number is expected."
+  return f"{flag}: {reason}" if reason else f"{flag} (see --help)"
+
+
+def _let_configs_import_each_other(path: str) -> None:
+  """Makes `from configs import quickstart` work from any folder."""
+  folders = Path(path.partition(":")[0]).resolve().parents
+  sys.path[:0] = [str(f.parent) for f in folders if f.name == "configs"]
+
+
+def _config_path(argv: Sequence[str]) -> str:
+  """Finds the value of --config, for messages."""
+  for index, arg in enumerate(argv):
+    flag, equals, value = arg.lstrip("-").partition("=")
+    if flag == "config" and arg.startswith("-"):
+      return value if equals else "".join(argv[index + 1 : index + 2])
+  return ""
+
+
+def _unknown_field(
+  argv: Sequence[str], path: str, error: AttributeError | KeyError
+) -> str:
+  """Says which override names a field that the config does not have."""
+  text = str(error.args[0]) if error.args else ""
+  hint = re.search(r"Did you mean .*", text)
+  name = re.search(r"\w+", text)
+  field = name[0] if name else "?"
+  for arg in argv:
+    flag = arg.lstrip("-").removeprefix("no").partition("=")[0]
+    if flag.startswith("config.") and field in flag.split("."):
+      field = flag
+  remedy = hint[0].rstrip("'") if hint else "See the file for its fields."
+  return f"--{field}: {path} has no such field. {remedy}"

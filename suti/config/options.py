@@ -1,0 +1,492 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`check(config)`: a mistake in a config is one line, before anything starts.
+
+Each message names the field, its value, what was expected and the remedy. What
+can only be known later (that a folder's weights fit, how many devices there
+are, what a method asks of its own section) is checked where it is read.
+
+This file knows names and bounds. It reads no file but to see that it is there,
+and imports neither jax nor ml_collections: any mapping of mappings will do.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from suti.schema import SKILLS
+
+SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
+OPTIMIZERS = ("adafactor", "adam")
+PLANNED = ("finetune", "sample", "filter", "train", "apprentice_sample")
+MAX_PROMPTS = 25  # prompts a subject in DreamBench
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+  """What one field may hold.
+
+  Attributes:
+    kind: int, float (an int will do), str, bool, tuple (of str), or dict, a
+      section whose fields are not looked at here.
+    low, high: bounds, inclusive.
+    above: a bound that the value must exceed.
+    below: a bound that the value must stay under.
+    choices: of a text, or of each text in a tuple; empty allows any.
+    optional: None is allowed, and so is leaving the field out.
+    empty: whether a text or tuple may be empty.
+    remedy: what to do, where "set it" is not enough.
+  """
+
+  kind: type
+  low: float | None = None
+  high: float | None = None
+  above: float | None = None
+  below: float | None = None
+  choices: tuple[str, ...] = ()
+  optional: bool = False
+  empty: bool = False
+  remedy: str = ""
+
+
+def _count(low: int = 1, **kw: Any) -> Rule:
+  return Rule(kind=int, low=low, **kw)
+
+
+def _number(**kw: Any) -> Rule:
+  return Rule(kind=float, **kw)
+
+
+def _choice(*choices: str, **kw: Any) -> Rule:
+  return Rule(kind=str, choices=choices, **kw)
+
+
+def _text(**kw: Any) -> Rule:
+  return Rule(kind=str, **kw)
+
+
+def _flag(**kw: Any) -> Rule:
+  return Rule(kind=bool, **kw)
+
+
+def _section(**kw: Any) -> Rule:
+  return Rule(kind=dict, empty=True, **kw)
+
+
+_MODEL = _text(
+  remedy="name a shipped model, e.g. 'world_base', or a folder in the "
+  "published layout"
+)
+_SAMPLING = {
+  "images_per_prompt": _count(),
+  "guidance": _number(low=0.0, remedy="1 is no guidance, more is stronger"),
+  "sampler": _choice(*SAMPLERS),
+  "num_steps": _count(high=1000),
+  "percentile": _number(
+    above=1.0,
+    high=100.0,
+    optional=True,
+    remedy="99.5 (per cent) is Imagen's; None clips without thresholding",
+  ),
+  "batch_size": _count(),
+}
+_AXIS = Rule(kind=int, low=-1, remedy="-1 takes the devices that are left")
+
+# Sections of a config and their fields. `method` is open: what it holds beside
+# these is the method's own affair.
+FIELDS: Mapping[str, Mapping[str, Rule]] = {
+  "mesh": {"data": _AXIS, "fsdp": _AXIS},
+  "mine": {
+    "source": _choice("world", "heldout", "folder", "table"),
+    "path": _text(empty=True),
+    "split": _choice("train", "validation", "test"),
+    "num_pages": _count(),
+    "min_images": _count(),
+    "max_images": _count(),
+    "similarity_low": _number(low=-1.0, high=1.0),
+    "similarity_high": _number(low=-1.0, high=1.0),
+  },
+  "prompts": {
+    "source": _choice("unseen", "dreambench"),
+    "num_per_cluster": _count(),
+    "skills": Rule(kind=tuple, choices=SKILLS),
+  },
+  "finetune": {
+    "teacher": _text(remedy="name a file of experts/teachers"),
+    "text_dtype": _choice("float32", "bfloat16"),
+    "num_steps": _count(),
+    "batch_size": _count(),
+    "learning_rate": _number(above=0.0, high=1.0),
+    "optimizer": _choice(*OPTIMIZERS),
+    "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
+    "experts_per_wave": _count(),
+    "experts_per_slot": _count(),
+    "num_clusters": _count(optional=True),
+    "experts_per_device": _text(empty=True),
+    "inner": _choice("vmap", "map", "auto"),
+    "remat": _flag(),
+    "dtype": _choice("float32", "bfloat16"),
+    "master_dtype": _choice("float32", "bfloat16"),
+    "stop_window": _count(low=0, remedy="0 never stops an expert early"),
+    "stop_gain": _number(low=0.0, below=1.0),
+    "rank": _count(optional=True),
+    "checkpoint_every": _count(),
+    "log_every": _count(),
+    "profile_steps": _count(low=0),
+    "lease_s": _number(low=1.0, remedy="seconds; 60 is a good value"),
+    "grace_s": _number(low=0.0, remedy="seconds between SIGTERM and the end"),
+    "sample_after_tuning": _flag(),
+    "keep": _choice("trainable", "difference", "nothing"),
+  },
+  "sample": dict(_SAMPLING),
+  "filter": {
+    "threshold": _number(low=-2.0, high=2.0),
+    "identity_threshold": _number(low=-1.0, high=1.0, optional=True),
+  },
+  "pack": {"shard_size": _count()},
+  "train": {
+    "method": _text(remedy="name a file of apprentice/methods"),
+    "init": _MODEL,
+    "examples": Rule(kind=tuple, empty=True),
+    "num_steps": _count(low=0),
+    "batch_size": _count(),
+    "learning_rate": _number(above=0.0, high=1.0),
+    "warmup_steps": _count(low=0),
+    "decay": _number(
+      low=0.0,
+      high=1.0,
+      optional=True,
+      remedy="the share of the steps, at the end, in which the rate falls to 0",
+    ),
+    "dtype": _choice("float32", "bfloat16"),
+    "optimizer": _choice(*OPTIMIZERS, optional=True),
+    "num_demonstrations": _count(),
+    "min_demonstrations": _count(low=0, optional=True),
+    "max_demonstrations": _count(),
+    "text_dropout": _number(low=0.0, high=1.0),
+    "demonstration_dropout": _number(low=0.0, high=1.0),
+    "cache_latents": _flag(optional=True),
+    "demonstration_targets": _number(low=0.0, high=1.0),
+    "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
+    "min_snr_gamma": _number(above=0.0),
+    "ema": _number(low=0.0, below=1.0),
+    "grad_clip": _number(above=0.0),
+    "checkpoint_every": _count(),
+    "log_every": _count(),
+    "save_dtype": _choice("float32", "float16", "bfloat16"),
+  },
+  "method": {},
+  "apprentice_sample": {
+    **_SAMPLING,
+    "num_demonstrations": _count(low=0),
+    "guidance_mode": _choice("joint", "two", optional=True),
+    "text_guidance": _number(low=0.0, optional=True),
+  },
+  "benchmark": {
+    "source": _choice("world", "folder"),
+    "path": _text(empty=True),
+    "num_subjects": _count(),
+    "images_each": _count(low=2),
+    "num_prompts": _count(high=MAX_PROMPTS),
+    "num_expert_subjects": _count(low=0),
+  },
+  "plan": {
+    "stages": Rule(kind=tuple, choices=PLANNED),
+    "num_subjects": _count(),
+    "share_of_peak": _number(above=0.0, high=1.0),
+    "effort": _number(low=-1.0, high=1.0),
+    "price_per_chip_hour": _section(),
+    "backbone": _section(),
+    "clip": _section(),
+    "identity": _section(),
+  },
+  "report": {
+    "title": _text(),
+    "num_subjects": _count(),
+    "num_prompts": _count(),
+    "num_examples": _count(),
+  },
+}
+_TOP: Mapping[str, Rule] = {
+  "seed": Rule(kind=int, low=0, high=2**32 - 1),
+  "size_px": Rule(kind=int, low=8, high=1024),
+  "backbone": _MODEL,
+  "clip": _MODEL,
+  "identity": _MODEL,
+}
+
+
+def check(config: Mapping[str, Any], *, data: bool = True) -> None:
+  """Looks for every mistake that can be seen before anything starts.
+
+  Args:
+    config: the whole config, all sections.
+    data: whether what it reads must be there; a plan reads nothing.
+
+  Raises:
+    ValueError: the first mistake found, in one line.
+  """
+  if not any(section in config for section in FIELDS):
+    raise ValueError(
+      "--config has none of the loop's sections, as a pretraining's config has"
+      " none: give one like configs/quickstart.py."
+    )
+  _check_names(config, (*_TOP, *FIELDS), path="config")
+  for name, rule in _TOP.items():
+    _check_field(f"config.{name}", config[name], rule)
+  for section, rules in FIELDS.items():
+    path, fields = f"config.{section}", config[section]
+    if not hasattr(fields, "items"):
+      raise ValueError(
+        f"{path}={fields!r}: expected a section with fields, as in "
+        "configs/quickstart.py."
+      )
+    if section == "method":
+      continue
+    optional = {name for name, rule in rules.items() if rule.optional}
+    _check_names(fields, rules, path=path, optional=optional)
+    for name, value in fields.items():
+      _check_field(f"{path}.{name}", value, rules[name])
+  _check_order(config)
+  _check_tuning(config["finetune"])
+  _check_training(config["train"])
+  if data:
+    _check_sources(config)
+  _check_mesh(config)
+  _check_prices(config)
+  _check_patterns(config)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+  """' Did you mean …?' for a name close to a known one, else ''."""
+  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+  return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _check_names(
+  fields: Mapping[str, Any],
+  known: Iterable[str],
+  *,
+  path: str,
+  optional: Iterable[str] = (),
+) -> None:
+  """Every name is known, every needed one is there."""
+  known = tuple(known)
+  for name in fields:
+    if name not in known:
+      listed = f" {path} has {', '.join(known)}."
+      raise ValueError(
+        f"{path}.{name}={fields[name]!r}: there is no such field."
+        f"{suggest(str(name), known) or listed}"
+      )
+  for name in known:
+    if name not in fields and name not in optional:
+      raise ValueError(
+        f"{path}.{name} is missing: copy it from configs/quickstart.py."
+      )
+
+
+def _check_field(path: str, value: Any, rule: Rule) -> None:
+  """One value against its rule."""
+  if value is None and rule.optional:
+    return
+  if not _is_kind(value, rule.kind) or not _in_bounds(value, rule):
+    remedy = rule.remedy or f"set it with --{path}=…"
+    tail = f"; {remedy}."
+    wrong = [v for v in _texts(value) if v not in rule.choices]
+    if rule.choices and wrong:
+      hint = suggest(wrong[0], rule.choices)
+      tail = f".{hint}" if hint else tail
+    raise ValueError(f"{path}={value!r}: expected {_expectation(rule)}{tail}")
+
+
+def _is_kind(value: Any, kind: type) -> bool:
+  if isinstance(value, bool):
+    return kind is bool
+  if kind is float:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+  if kind is dict:
+    return hasattr(value, "items")
+  if kind is tuple:
+    return isinstance(value, (tuple, list)) and all(
+      isinstance(item, str) for item in value
+    )
+  return isinstance(value, kind)
+
+
+def _in_bounds(value: Any, rule: Rule) -> bool:
+  if rule.kind in (str, tuple):
+    if not value or (rule.kind is str and not value.strip()):
+      return rule.empty
+    return not rule.choices or all(v in rule.choices for v in _texts(value))
+  return (
+    (rule.low is None or value >= rule.low)
+    and (rule.high is None or value <= rule.high)
+    and (rule.above is None or value > rule.above)
+    and (rule.below is None or value < rule.below)
+  )
+
+
+def _texts(value: Any) -> list[str]:
+  values = value if isinstance(value, (tuple, list)) else [value]
+  return [v for v in values if isinstance(v, str)]
+
+
+def _expectation(rule: Rule) -> str:
+  """The rule in words: 'an integer of at least 1'."""
+  if rule.choices:
+    listed = ", ".join(rule.choices)
+    return f"some of {listed}" if rule.kind is tuple else f"one of {listed}"
+  words = {
+    int: "an integer",
+    float: "a number",
+    str: "a text" if rule.empty else "a text that is not empty",
+    bool: "True or False",
+    tuple: "texts, as ('a', 'b')",
+    dict: "a section",
+  }[rule.kind]
+  bounds = []
+  if rule.low is not None:
+    bounds.append(f"of at least {rule.low:g}")
+  if rule.above is not None:
+    bounds.append(f"above {rule.above:g}")
+  if rule.high is not None:
+    bounds.append(f"of at most {rule.high:g}")
+  if rule.below is not None:
+    bounds.append(f"below {rule.below:g}")
+  return " ".join([words, " and ".join(bounds)]).strip()
+
+
+# Pairs whose first may not exceed the second.
+_ORDERED = (
+  ("mine.min_images", "mine.max_images"),
+  ("mine.similarity_low", "mine.similarity_high"),
+  ("train.min_demonstrations", "train.num_demonstrations"),
+  ("train.num_demonstrations", "train.max_demonstrations"),
+  ("apprentice_sample.num_demonstrations", "train.max_demonstrations"),
+  ("apprentice_sample.num_demonstrations", "benchmark.images_each"),
+  ("train.warmup_steps", "train.num_steps"),
+  ("benchmark.num_expert_subjects", "benchmark.num_subjects"),
+)
+
+
+def _check_order(config: Mapping[str, Any]) -> None:
+  def value(path: str) -> Any:
+    section, name = path.split(".")
+    return config[section].get(name)
+
+  for small, large in _ORDERED:
+    low, high = value(small), value(large)
+    if low is not None and low > high:
+      raise ValueError(
+        f"config.{small}={low!r} is above config.{large}={high!r}: expected "
+        "at most that; lower the one or raise the other."
+      )
+
+
+def _check_tuning(tune: Mapping[str, Any]) -> None:
+  each = tune["experts_per_device"]
+  if each not in ("", "auto") and not (each.isdecimal() and int(each)):
+    raise ValueError(
+      f"config.finetune.experts_per_device={each!r}: expected 'auto', a number "
+      "of at least 1, or nothing, to go by config.finetune.experts_per_wave."
+    )
+  window, num_steps = tune["stop_window"], tune["num_steps"]
+  if 2 * window > num_steps:
+    raise ValueError(
+      f"config.finetune.stop_window={window} is more than half of "
+      f"config.finetune.num_steps={num_steps}: two windows are compared, so no "
+      "expert would ever stop early; lower it, or set it to 0."
+    )
+
+
+def _check_training(train: Mapping[str, Any]) -> None:
+  if train["checkpoint_every"] % train["log_every"]:
+    raise ValueError(
+      f"config.train.checkpoint_every={train['checkpoint_every']} is not a "
+      f"multiple of config.train.log_every={train['log_every']}: a run that "
+      "goes on from a checkpoint would log other means; use a multiple."
+    )
+  decay = train.get("decay") or 0.0
+  steps, warmup = train["num_steps"], train["warmup_steps"]
+  if warmup + int(decay * steps) > steps:
+    raise ValueError(
+      f"config.train.warmup_steps={warmup} and the share "
+      f"config.train.decay={decay} of {steps} steps overlap: lower one, or "
+      "raise config.train.num_steps."
+    )
+
+
+def _check_sources(config: Mapping[str, Any]) -> None:
+  for section in ("mine", "benchmark"):
+    source, path = config[section]["source"], config[section]["path"]
+    field = f"config.{section}.path"
+    if source in ("world", "heldout"):
+      if path:
+        warnings.warn(
+          f"{field}={path!r} has no effect with config.{section}.source="
+          f"'{source}'.",
+          stacklevel=3,
+        )
+      continue
+    what = {"folder": "a folder of subject folders", "table": "a table's file"}
+    exists = os.path.isdir if source == "folder" else os.path.isfile
+    if not path or not exists(path):
+      raise ValueError(
+        f"{field}={path!r}: expected {what[source]}, as config.{section}.source"
+        f"={source!r} says, and there is none; give its path or set "
+        f"--config.{section}.source=world."
+      )
+
+
+def _check_mesh(config: Mapping[str, Any]) -> None:
+  """A batch of training divides by its devices, where they are counted."""
+  mesh = config["mesh"]
+  for axis, size in mesh.items():
+    if size == 0:
+      raise ValueError(
+        f"config.mesh.{axis}=0: expected a number of devices, or -1 for those "
+        "that are left."
+      )
+  if sum(size == -1 for size in mesh.values()) > 1:
+    raise ValueError(
+      f"config.mesh={dict(mesh.items())}: expected -1 for one axis at most; "
+      "give the others a number of devices."
+    )
+  split = [axis for axis in ("data", "fsdp") if mesh[axis] > 1]
+  num_devices = math.prod(mesh[axis] for axis in split)
+  size = config["train"]["batch_size"]
+  if size % num_devices:
+    quoted = " x ".join(f"'{axis}'" for axis in split)
+    raise ValueError(
+      f"config.train.batch_size={size} is not divisible by the {num_devices} "
+      f"devices of mesh axis {quoted}: use a multiple of {num_devices} or set "
+      f"config.mesh.{split[0]}."
+    )
+
+
+def _check_prices(config: Mapping[str, Any]) -> None:
+  for chip, price in config["plan"]["price_per_chip_hour"].items():
+    _check_field(
+      f"config.plan.price_per_chip_hour.{chip}",
+      price,
+      _number(above=0.0, optional=True),
+    )
+
+
+def _check_patterns(config: Mapping[str, Any]) -> None:
+  for name in ("sites", "trainable"):
+    pattern = config["method"].get(name)
+    if not pattern:
+      continue
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(
+        f"config.method.{name}={pattern!r}: expected a regular expression, but "
+        f"{error}; quote or mend it."
+      ) from None

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder in the published diffusers layout -> `Backbone`.
+
+  model_index.json           which parts there are; `patch_size`
+  unet/                      config.json, diffusion_pytorch_model.safetensors
+  vae/                       the same; absent in pixel models
+  text_encoder/  tokenizer/  config.json, model.safetensors; tokenizer.json
+  text_encoder_2/  tokenizer_2/   the same; SDXL's
+  scheduler/                 scheduler_config.json
+
+Where `patch_size` is p, the U-Net, or the autoencoder before it, sees an image
+as (H/p, W/p, 3*p*p): space to depth, so that it works on a coarse grid. This is
+our choice for small machines; published models have p = 1.
+
+This file opens a backbone. It trains nothing and names no method.
+"""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.config.values import check_kinds
+from suti.diffusion.schedule import Schedule, make_schedule
+from suti.hf.model import Model, explain_without_config, open_model
+from suti.hf.model_index import read_index
+from suti.hf.weights import load
+from suti.images import to_pm1
+from suti.io.files import read_object
+from suti.io.paths import local, path_of
+from suti.nn.param import functional, shapes
+from suti.pipeline.codec import Codec, open_codec
+from suti.pipeline.conditioning import (
+  check_text,
+  make_conditioning,
+  null_is_zeros,
+  whole_pictures,
+)
+from suti.pipeline.text_encoders import (
+  EncodeText,
+  Text,
+  blank_text,
+  open_text_encoders,
+)
+
+# B batch, H W C image or latent, L text tokens, D width, I numbers of a size.
+
+Params = dict[str, Any]  # arrays by published name, or their shapes
+
+_PIXELS_PER_CALL = 2**20  # some 6 GB in the autoencoder of Stable Diffusion
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Backbone:
+  """A text-to-image model: its declaration, its weights, its frozen parts.
+
+  Attributes:
+    name: where it came from.
+    folder: the folder it was read from.
+    unet: the declared U-Net, open to surgery.
+    unet_config: the published config of it.
+    params: the U-Net's arrays by published name.
+    schedule: the noise schedule it was trained with.
+    size_px: side of the images it makes.
+    codec: from images to what the U-Net denoises, and back.
+    encode: its text encoders, which remember texts.
+    zero_null: whether its null text is zeros and not an empty text (SDXL).
+  """
+
+  name: str
+  folder: Path
+  unet: Any
+  unet_config: Mapping[str, Any]
+  params: Params
+  schedule: Schedule
+  size_px: int
+  codec: Codec
+  encode: EncodeText
+  zero_null: bool
+
+  def encode_text(
+    self, texts: Sequence[str], *, time_ids_BI: np.ndarray | None = None
+  ) -> dict[str, np.ndarray]:
+    """What the U-Net is told of texts, see `suti.pipeline.conditioning`.
+
+    Args:
+      texts: B of them.
+      time_ids_BI: of their pictures, for SDXL; None are whole ones of its own
+        size, which is what it should draw.
+
+    Returns: arrays with B rows.
+    """
+    side = self.size_px
+    if time_ids_BI is None:
+      time_ids_BI = whole_pictures(len(texts), height_px=side, width_px=side)
+    return make_conditioning(
+      self.unet_config, self.encode(texts), time_ids_BI=time_ids_BI
+    )
+
+  def null_text(self) -> dict[str, np.ndarray]:
+    """What the U-Net is told where there is no text: one row."""
+    conditioning = self.encode_text([""])
+    if not self.zero_null:
+      return conditioning
+    kept = {
+      name: conditioning[name] for name in conditioning if name == "time_ids_BI"
+    }
+    return {name: np.zeros_like(x) for name, x in conditioning.items()} | kept
+
+  def to_latent(self, image_pm1_BHWC: jax.Array) -> jax.Array:
+    """Images in [-1, 1] -> what the U-Net denoises.
+
+    For calls outside of `jax.jit`, as `to_image`: inside, hand `codec.params`
+    over as an argument and call `codec.encode`, or they become constants.
+    """
+    return self.codec.encode(self.codec.params, image_pm1_BHWC)
+
+  def encode_pictures(
+    self, images_u8: Sequence[np.ndarray], *, batch_size: int = 16
+  ) -> np.ndarray:
+    """Any number of pictures of the model's size, uint8 -> what it denoises.
+
+    Args:
+      images_u8: (H, W, 3) each.
+      batch_size: how many at most; fewer where they are large, as an
+      autoencoder
+        holds a picture many times over. One program serves any number.
+
+    Returns: (B, H, W, C), float32.
+    """
+    batch_size = max(1, min(batch_size, _PIXELS_PER_CALL // self.size_px**2))
+    blocks = []
+    for start in range(0, len(images_u8), batch_size):
+      part = images_u8[start : start + batch_size]
+      padded = [*part, *[part[-1]] * (batch_size - len(part))]
+      x_BHWC = self.to_latent(to_pm1(np.stack(padded)))
+      blocks.append(np.asarray(x_BHWC[: len(part)]))
+    return np.concatenate(blocks)
+
+  def to_image(self, x_BHWC: jax.Array) -> jax.Array:
+    """What the U-Net denoises -> images, about [-1, 1]."""
+    return self.codec.decode(self.codec.params, x_BHWC)
+
+  def limits(self, percentile: float | None) -> dict[str, Any]:
+    """How a sampler may cut its estimates: pixels alone have a range.
+
+    Args:
+      percentile: of dynamic thresholding; None clips.
+
+    Returns: the arguments `percentile` and `clip` of `suti.diffusion.samplers`.
+    """
+    return {
+      "percentile": percentile if self.codec.bounded else None,
+      "clip": self.codec.bounded,
+    }
+
+  @property
+  def latent_shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of what the U-Net denoises."""
+    side = self.size_px // self.codec.patch
+    return side, side, int(self.unet_config["in_channels"])
+
+
+def find_model(name_or_dir: str | Path) -> Path:
+  """The folder of a shipped model's name, or the folder itself.
+
+  Raises:
+    ValueError: there is no such folder; names the shipped ones, or what lies
+      there.
+  """
+  shipped = sorted(p.name for p in PRETRAINED.glob("*") if p.is_dir())
+  if str(name_or_dir) in shipped:
+    return PRETRAINED / str(name_or_dir)
+  path = path_of(name_or_dir)
+  with contextlib.suppress(FileNotFoundError):
+    path = local(path)
+  if path.is_dir():
+    return path
+  if path.is_file():
+    raise ValueError(explain_without_config(path))
+  raise ValueError(
+    f"No model '{name_or_dir}': it is neither a folder nor one of the shipped "
+    f"models {', '.join(shipped) or '(none)'}."
+  )
+
+
+def load_backbone(
+  name_or_dir: str | Path,
+  *,
+  dtype: Any = jnp.float32,
+  text_dtype: Any = jnp.float32,
+  text_on_host: bool = False,
+  weights: bool = True,
+) -> Backbone:
+  """Opens a text-to-image model.
+
+  Args:
+    name_or_dir: a folder in the published layout, or a shipped model's name.
+    dtype: of the U-Net's arrays; the compute follows it.
+    text_dtype: of the text encoders' arrays.
+    text_on_host: see `suti.pipeline.text_encoders.open_text_encoders`.
+    weights: whether to read the U-Net's weights. A caller that declares more
+      layers on it (an apprentice) reads them itself; `params` is empty then.
+
+  Returns: the backbone.
+
+  Raises:
+    ValueError: no such folder, a part is missing, or weights do not fit.
+  """
+  backbone = describe_backbone(name_or_dir, dtype=dtype)
+  folder = backbone.folder
+  params = {}
+  if weights:
+    params = load(functional(backbone.unet)[0], folder / "unet", dtype=dtype)
+  return dataclasses.replace(
+    backbone,
+    params=params,
+    codec=open_codec(folder, patch=_patch(folder)),
+    encode=open_text_encoders(folder, dtype=text_dtype, on_host=text_on_host),
+  )
+
+
+def describe_backbone(
+  name_or_dir: str | Path, *, dtype: Any = jnp.float32
+) -> Backbone:
+  """Reads a text-to-image model's configs alone, to compile for it.
+
+  Arrays are `jax.ShapeDtypeStruct`s, and texts become zeros of the right shape:
+  a folder without weights and tokenizers will do.
+
+  Args:
+    name_or_dir: as for `load_backbone`.
+    dtype: of the U-Net's arrays.
+
+  Raises:
+    ValueError: no such folder, a part is missing, or parts do not fit.
+  """
+  folder = find_model(name_or_dir)
+  check_parts(folder)
+  unet = open_model(
+    folder / "unet", expected=("UNet2DConditionModel",), weights=False
+  )
+  codec = open_codec(folder, patch=_patch(folder), weights=False)
+  _check_trainable(folder, unet.config, codec)
+  text = blank_text(folder)
+  check_text(folder, unet.config, unet.spec, text)
+
+  def encode(texts: Sequence[str]) -> Text:
+    return jax.tree.map(lambda x: np.repeat(x, len(texts), axis=0), text)
+
+  return Backbone(
+    name=str(name_or_dir),
+    folder=folder,
+    unet=unet.module,
+    unet_config=unet.config,
+    params=shapes(unet.spec, dtype),
+    schedule=make_schedule(
+      read_object(folder / "scheduler" / "scheduler_config.json")
+    ),
+    size_px=own_size(unet, codec),
+    codec=codec,
+    encode=encode,
+    zero_null=null_is_zeros(folder),
+  )
+
+
+def _patch(folder):
+  return read_index(folder).get("patch_size", 1)
+
+
+def check_parts(folder: Path, *, texts: bool = True) -> None:
+  """Sees that a folder has the parts of a text-to-image model.
+
+  Args:
+    folder: in the published layout.
+    texts: whether a text encoder is needed; a net that enlarges is told what
+      the one before it was told.
+
+  Raises:
+    ValueError: a part is missing.
+  """
+  needed = ["unet/config.json", "scheduler/scheduler_config.json"]
+  for part in needed + ["text_encoder/config.json"] * texts:
+    if not (folder / part).is_file():
+      raise ValueError(
+        f"{folder} has no {part}: expected a folder in the diffusers layout, "
+        "with unet/, text_encoder/, tokenizer/ and scheduler/."
+      )
+
+
+def own_size(unet: Model, codec: Codec) -> int:
+  """Side in px of the pictures that a U-Net was trained on.
+
+  Raises:
+    ValueError: its config does not say.
+  """
+  check_kinds(
+    {"sample_size": unet.config.get("sample_size")},
+    {"sample_size": 64},
+    what="a U-Net",
+  )
+  side = unet.config["sample_size"]
+  version = str(unet.config.get("_diffusers_version"))
+  if not codec.bounded and re.match(r"0\.[0-8]\.", version):
+    # Files of Stable Diffusion said 32 then, of nets that were trained on 64:
+    # its pipeline puts that right, too.
+    side = max(side, 64)
+  return side * codec.patch
+
+
+def _check_trainable(folder, config, codec):
+  """Refuses nets of another use: what they need, no stage has.
+
+  `suti.pipeline.text_to_image` draws with those that enlarge a picture too.
+  """
+  problems = [
+    f"{key}={config[key]!r}"
+    for key in ("class_embed_type", "num_class_embeds")
+    if config.get(key)
+  ]
+  channels = codec.channels
+  seen = config.get("in_channels", 4), config.get("out_channels", 4)
+  if seen not in ((channels, channels), (channels, 2 * channels)):
+    problems.append(f"in_channels={seen[0]}, out_channels={seen[1]}")
+  if problems:
+    raise ValueError(
+      f"{folder / 'unet'} has {', '.join(problems)}: the stages train nets of "
+      f"text and pictures of {channels} channels alone, as Stable Diffusion, "
+      "SDXL and the first stage of IF are; nets that enlarge, inpaint or read "
+      "depth are not."
+    )

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures -> what a U-Net with an IP-Adapter is told of them.
+
+  ip-adapter_sd15.safetensors    the adapter (in h94/IP-Adapter: models/)
+  image_encoder/                 the CLIP that it was trained with: config.json,
+                                 model.safetensors, and preprocessor_config.json
+                                 if it has its own way to show pictures
+
+The model is `suti.models.ip_adapter`; drawing is the caller's:
+
+  unet = open_model(folder / "unet")
+  attending, encode_pictures = open_ip_adapter(
+    "ip-adapter_sd15.safetensors", image_encoder=encoder, unet=unet.module
+  )
+  _, apply = functional(attending)
+  conditioning, null = encode_pictures([[dog_u8]], scale=0.6)
+  noise = apply(unet.params, x_BHWC, t_B, text_BLD, context=conditioning)
+
+Both answers are conditions of `suti.diffusion.guidance.guided` as they are.
+
+Shape suffixes: B examples, K pictures of each, N all of them, H W C picture.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.hf.image_processor import (
+  PixelReader,
+  load_pixel_reader,
+  make_pixel_reader,
+)
+from suti.hf.model import open_model
+from suti.hf.weight_files import read_headers
+from suti.hf.weights import load
+from suti.models.ip_adapter import ImagePrompt, declare_ip_adapter, decouple
+from suti.nn.param import Module, functional
+
+_EMBEDDINGS = ("CLIPVisionModelWithProjection",)
+_STATES = (*_EMBEDDINGS, "CLIPVisionModel")
+
+# (B rows of K uint8 pictures, scale=1.0) -> with the pictures, without.
+EncodePictures = Callable[..., tuple[ImagePrompt, ImagePrompt]]
+
+
+def open_ip_adapter(
+  file: str | Path,
+  *,
+  image_encoder: str | Path,
+  unet: Module,
+  dtype: Any = jnp.float32,
+) -> tuple[Module, EncodePictures]:
+  """Opens a published IP-Adapter for a U-Net.
+
+  Args:
+    file: a .safetensors file; there is no config.
+    image_encoder: the folder of the CLIP image encoder.
+    unet: declared.
+    dtype: of the adapter's and the encoder's arrays.
+
+  Returns:
+    The U-Net, declared to attend to pictures and without new parameters; and
+    `encode_pictures(pictures, scale=1.0)`, whose two answers are the `context`
+    of that U-Net with and without the pictures. `pictures` are B rows, each of
+    the same number of uint8 RGB pictures of any size; `scale` is their weight.
+
+  Raises:
+    ValueError: the file is no IP-Adapter, or one for another U-Net or image
+      encoder.
+  """
+  stored = read_headers(file)
+  try:
+    adapter = declare_ip_adapter({n: s.shape for n, s in stored.items()})
+    attending = decouple(unet, adapter)
+  except ValueError as error:
+    raise ValueError(f"{file}: {error}") from error
+  spec, apply = functional(adapter)
+  params = load(spec, file, dtype=dtype)
+  project = jax.jit(apply)
+  kinds, method, width_of = (
+    (_STATES, "penultimate_states", "vision_model.post_layernorm.weight")
+    if adapter.reads_states
+    else (_EMBEDDINGS, "embed_image", "visual_projection.weight")
+  )
+  encoder = open_model(Path(image_encoder), expected=kinds, dtype=dtype)
+  if (width := encoder.spec[width_of].shape[-1]) != adapter.d_in:
+    raise ValueError(
+      f"{file} reads pictures {adapter.d_in} wide, and {image_encoder} sees "
+      f"them {width} wide: give the image encoder that it was trained with, "
+      "which is published beside it."
+    )
+  read = _pixel_reader(Path(image_encoder), encoder.config)
+  see = jax.jit(lambda params, x: encoder.apply(params, x, method=method))
+
+  def encode_pictures(
+    pictures: Sequence[Sequence[np.ndarray]], *, scale: float = 1.0
+  ) -> tuple[ImagePrompt, ImagePrompt]:
+    num = {len(row) for row in pictures}
+    if len(num) != 1 or 0 in num:
+      raise ValueError(
+        f"pictures has rows of {sorted(num)} pictures: give each example the "
+        "same number of them, at least one."
+      )
+    x_NHWC = read([picture for row in pictures for picture in row])
+    seen = see(encoder.params, x_NHWC)
+    # As the publisher has it: no picture is a grey one to CLIP's states, and
+    # nothing at all to its embedding.
+    blank = jnp.zeros_like(seen)
+    if adapter.reads_states:
+      blank = see(encoder.params, np.zeros_like(x_NHWC))
+    rows = (len(pictures), *num)
+    scale_B = jnp.full(len(pictures), scale, jnp.float32)
+    conditioning, null = (
+      ImagePrompt(
+        project(params, images.reshape(*rows, *images.shape[1:])), scale_B
+      )
+      for images in (seen, blank)
+    )
+    return conditioning, null
+
+  return attending, encode_pictures
+
+
+def _pixel_reader(folder: Path, config: Mapping[str, Any]) -> PixelReader:
+  """The folder's own, or CLIP's at the encoder's size, as the publisher has."""
+  if (folder / "preprocessor_config.json").is_file():
+    return load_pixel_reader(folder)
+  side = config.get("image_size", 224)
+  return make_pixel_reader({"size": side, "crop_size": side})

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain text-to-image on published weights: Stable Diffusion, SDXL, IF.
+
+A folder in the published layout is a stage: a U-Net, its sampler, perhaps an
+autoencoder. A cascade is a stage of text, then stages that enlarge: DeepFloyd
+IF goes from 64 px to 256 px (Saharia et al. 2022, section 2.4). A latent model
+is a cascade of one. What is done as published: steps, weights of guidance, the
+order of SDXL's sizes (Podell et al. 2023, section 2.2).
+
+Subjects given as pictures are not known here (`apprentice.generate`).
+
+Shape legend: `B` pictures, `H` `W` `C` picture or latent.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.diffusion import samplers
+from suti.diffusion.cascade import augment, upscale
+from suti.diffusion.guidance import (
+  classifier_free,
+  classifier_free_of_mean,
+  guided,
+)
+from suti.diffusion.plan import Plan
+from suti.diffusion.schedule import make_schedule
+from suti.diffusion.scheduler_config import from_config
+from suti.hf.model import Change, Model, open_model
+from suti.hf.model_index import read_index
+from suti.io.files import read_object
+from suti.pipeline.backbone import check_parts, own_size
+from suti.pipeline.codec import Codec, open_codec
+from suti.pipeline.conditioning import (
+  apply_denoiser,
+  check_text,
+  make_conditioning,
+  null_is_zeros,
+  takes_sizes,
+  whole_pictures,
+)
+from suti.pipeline.text_encoders import EncodeText, Text
+
+SAMPLERS = {
+  "ddim": "DDIMScheduler",
+  "ddpm": "DDPMScheduler",
+  "dpmpp_2m": "DPMSolverMultistepScheduler",
+  "euler": "EulerDiscreteScheduler",
+  "euler_ancestral": "EulerAncestralDiscreteScheduler",
+  "pndm": "PNDMScheduler",
+  "unipc": "UniPCMultistepScheduler",
+}
+# How much noise is put on the small picture, of the steps of its own schedule:
+# the published pipeline's value.
+NOISE_LEVEL = 250
+_AUGMENTATION = 1  # a stream of noise beside the sampler's, which is 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+  """One net of a cascade.
+
+  Attributes:
+    folder: it was read from.
+    unet: the net, declared, with its arrays.
+    codec: between pictures and what it denoises.
+    scheduler: the published scheduler config.
+    noising: the same for the small picture's noise; None in a first stage.
+    size_px: side of its pictures.
+    zero_null: whether its null text is zeros and not an empty text (SDXL).
+    steps, guidance: what its publisher's pipeline takes.
+    advance: the compiled sampler, see `_make_sampler`.
+  """
+
+  folder: Path
+  unet: Model
+  codec: Codec
+  scheduler: Mapping[str, Any]
+  noising: Mapping[str, Any] | None
+  size_px: int
+  zero_null: bool
+  steps: int
+  guidance: float
+  advance: Callable[..., jax.Array]
+
+
+def open_stage(
+  folder: Path,
+  *,
+  dtype: Any = jnp.float32,
+  change: Change | None = None,
+) -> Stage:
+  """Opens one net of a cascade.
+
+  Args:
+    folder: in the published layout.
+    dtype: of the U-Net's arrays; the compute follows it.
+    change: of the U-Net's arrays, such as a LoRA's merging.
+
+  Raises:
+    ValueError: a part is missing or does not fit; a net of another use, such as
+      inpainting.
+  """
+  check_parts(folder, texts=False)
+  index = read_index(folder)
+  codec = open_codec(folder, patch=index.get("patch_size", 1))
+  unet = open_model(
+    folder / "unet",
+    expected=("UNet2DConditionModel",),
+    dtype=dtype,
+    change=change,
+  )
+  config = unet.config
+  noising = folder / "image_noising_scheduler" / "scheduler_config.json"
+  enlarges = noising.is_file()
+  channels = int(config.get("in_channels", 4))
+  if channels != codec.channels * (1 + enlarges):
+    raise ValueError(
+      f"{folder / 'unet'} has in_channels={channels}, for pictures or latents "
+      f"of {codec.channels}: nets of inpainting, editing or depth cannot be "
+      "drawn with by text alone; give a text-to-image model."
+    )
+  latent = not codec.bounded
+  return Stage(
+    folder=folder,
+    unet=unet,
+    codec=codec,
+    scheduler=_read_scheduler(folder, latent=latent),
+    noising=read_object(noising) if enlarges else None,
+    size_px=own_size(unet, codec),
+    zero_null=null_is_zeros(folder),
+    steps=50 if latent or enlarges else 100,
+    guidance=5.0
+    if takes_sizes(config)
+    else 7.5
+    if latent
+    else 4.0
+    if enlarges
+    else 7.0,
+    advance=_make_sampler(
+      unet.apply,
+      says_variance=config.get("out_channels", 4) == 2 * codec.channels,
+    ),
+  )
+
+
+def _read_scheduler(folder, *, latent):
+  """The published file, with what its publisher's pipeline corrects in it."""
+  config = read_object(folder / "scheduler" / "scheduler_config.json")
+  if latent:
+    config.setdefault("clip_sample", False)  # latents have no range
+  if read_index(folder).get("_class_name") == "StableDiffusionPipeline":
+    # Whatever the file says, or does not say.
+    config |= {"steps_offset": 1, "clip_sample": False}
+  return config
+
+
+def encode_prompts(
+  encode: EncodeText,
+  prompts: Sequence[str],
+  *,
+  negative: str | None = None,
+  zero_null: bool = False,
+) -> tuple[Text, Text]:
+  """What a model is told of prompts, and of their absence.
+
+  Args:
+    encode: of `suti.pipeline.text_encoders.open_text_encoders`.
+    prompts: one a picture.
+    negative: what guidance moves away from; None is the model's null text.
+    zero_null: see `Stage`.
+
+  Returns: both with as many rows as prompts.
+  """
+  prompts = list(prompts)
+  if negative is None and zero_null:
+    text = encode(prompts)
+    return text, jax.tree.map(np.zeros_like, text)
+  # At once: an encoder that takes two rows a call is called once.
+  both = encode([*prompts, *[negative or ""] * len(prompts)])
+  text = jax.tree.map(lambda x: x[: len(prompts)], both)
+  return text, jax.tree.map(lambda x: x[len(prompts) :], both)
+
+
+def draw(
+  stage: Stage,
+  text: Text,
+  null: Text,
+  *,
+  seeds: Sequence[int],
+  size: tuple[int, int] | None = None,
+  steps: int | None = None,
+  guidance: float | None = None,
+  sampler: str | None = None,
+  small_pm1: np.ndarray | jax.Array | None = None,
+  watch: Callable[[Sequence[Plan]], Iterable[Plan]] | None = None,
+) -> jax.Array:
+  """Draws pictures: one scan over the steps, compiled once for a shape.
+
+  Args:
+    stage: the net.
+    text, null: of `encode_prompts`.
+    seeds: one a picture, which decides its noise, whatever is drawn beside it.
+    size: height and width in px; None is the model's own.
+    steps: of the sampler; None is the publisher's number.
+    guidance: weight of the text, up to 1 being none as published, so that the
+      0 of a distilled model's card is understood; None is the publisher's.
+    sampler: a key of `SAMPLERS`; None is the model's own.
+    small_pm1: (B, h, w, 3), what a stage that enlarges is given.
+    watch: given the pieces of the work, hands them out one by one, so that
+      progress can be shown; None is one piece.
+
+  Returns:
+    (B, H, W, 3), about [-1, 1].
+
+  Raises:
+    ValueError: an argument does not fit the model.
+  """
+  size = _check(stage, size=size, small=small_pm1 is not None)
+  check_text(stage.folder, stage.unet.config, stage.unet.spec, text)
+  plan = from_config(
+    choose_sampler(stage.scheduler, sampler), num_steps=steps or stage.steps
+  )
+  keys_B = samplers.row_keys(jax.random.key(0), np.asarray(seeds))
+  patch, channels = stage.codec.patch, stage.codec.channels
+  shape = (size[0] // patch, size[1] // patch, channels)
+  noise_BHWC = samplers.draw_noise(keys_B, shape)
+  beside = _beside(stage, small_pm1, keys_B, size=size)
+  conditions = [_condition(stage, x, size=size) | beside for x in (text, null)]
+  guidance = stage.guidance if guidance is None else guidance
+  if guidance <= 1:
+    conditions.pop()
+  slots = samplers.start(plan, noise_BHWC)
+  for piece in watch(plan.pieces()) if watch else [plan]:
+    slots = stage.advance(
+      stage.unet.params, piece, slots, keys_B, conditions, guidance
+    )
+    if watch:  # which should see what is done, not what was ordered
+      jax.block_until_ready(slots)
+  return stage.codec.decode(stage.codec.params, slots[0])
+
+
+def choose_sampler(
+  scheduler: Mapping[str, Any], name: str | None
+) -> Mapping[str, Any]:
+  """The same process with another sampler.
+
+  Args:
+    scheduler: published scheduler config.
+    name: a key of `SAMPLERS`; None leaves the config's own.
+
+  Raises:
+    ValueError: no such sampler, or the config's own is none of them.
+  """
+  if name is None:
+    own = scheduler.get("_class_name")
+    if own not in SAMPLERS.values():
+      raise ValueError(
+        f"The model's own sampler is {own!r}, which is not known here: "
+        f"give sampler=, one of {', '.join(SAMPLERS)}."
+      )
+    return scheduler
+  if name not in SAMPLERS:
+    raise ValueError(
+      f"sampler={name!r} is unknown: use one of {', '.join(SAMPLERS)}."
+    )
+  return dict(scheduler) | {"_class_name": SAMPLERS[name]}
+
+
+def _make_sampler(apply, *, says_variance):
+  """The steps of a plan, compiled: weights and the plan are arguments."""
+  guide = classifier_free_of_mean if says_variance else classifier_free
+
+  @jax.jit
+  def advance(params, plan, slots, keys_B, conditions, guidance):
+    def denoise(x_BHWC, t_B, conditioning):
+      conditioning = dict(conditioning)
+      if "small_BHWC" in conditioning:
+        small_BHWC = told.pop("small_BHWC")
+        x_BHWC = jnp.concatenate([x_BHWC, small_BHWC], axis=-1)
+      return apply_denoiser(apply, params, x_BHWC, t_B, conditioning)
+
+    def combine(conditioning, null=None):
+      return (
+        conditioning if null is None else guide(conditioning, null, guidance)
+      )
+
+    return samplers.advance(
+      guided(denoise, *conditions, combine=combine), plan, slots, keys_B
+    )
+
+  return advance
+
+
+def _check(stage, *, size, small):
+  """The size in px, after all that may be wrong with what is asked for."""
+  if small != (stage.noising is not None):
+    raise ValueError(
+      f"{stage.folder} "
+      + ("draws from a text alone" if small else "enlarges a picture")
+      + ": a cascade is one model that draws, then models that enlarge."
+    )
+  height, width = size or (stage.size_px, stage.size_px)
+  patch = stage.codec.patch
+  if height % patch or width % patch or min(height, width) < patch:
+    raise ValueError(
+      f"size={width}x{height} is not of whole positions of {patch} px: use "
+      f"multiples of {patch}."
+    )
+  return height, width
+
+
+def _condition(stage, text, *, size):
+  """What the net is told of texts, and of the size of their pictures."""
+  num = len(text.states_BLD)
+  height_px, width_px = size
+  time_ids_BI = whole_pictures(num, height_px=height_px, width_px=width_px)
+  conditioning = make_conditioning(
+    stage.unet.config, text, time_ids_BI=time_ids_BI
+  )
+  if stage.noising is not None:
+    conditioning["class_labels_B"] = np.full((num,), NOISE_LEVEL, np.int32)
+  return jax.tree.map(jnp.asarray, conditioning)
+
+
+def _beside(stage, small_pm1, keys_B, *, size):
+  """The small picture as the net sees it; nothing in a first stage."""
+  if small_pm1 is None:
+    return {}
+  small_BHWC = upscale(
+    jnp.asarray(small_pm1, jnp.float32), height_px=size[0], width_px=size[1]
+  )
+  keys_B = jax.vmap(lambda key: jax.random.fold_in(key, _AUGMENTATION))(keys_B)
+  return {
+    "small_BHWC": augment(
+      make_schedule(stage.noising),
+      small_BHWC,
+      samplers.draw_noise(keys_B, small_BHWC.shape[1:]),
+      level=NOISE_LEVEL,
+    )
+  }

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who does what, among processes that share nothing but files: leases.
+
+A claim on a name is a file that can be made once:
+
+  wave-00007.1   {"worker": ..., "expires": ...}, renewed by a thread
+  wave-00007.2   who took it over when .1 had expired
+
+The one with the highest number holds. Nothing is ever renamed or taken away
+from somebody: a worker that was asleep finds a higher number than its own, and
+drops the work. So all that is asked of a file system, or of a bucket, is to
+make a whole file only where there is none, to replace one's own, to list and to
+remove.
+
+Expiry is read off the machines' clocks: one that is wrong by more than
+`lease_s` has its claims taken over, or takes over those of others. What that
+may cost is the business of who claims (`experts.farm.work_queue`,
+`suti.runtime.locks`).
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from suti.io import files
+from suti.io.paths import path_of
+from suti.io.processes import is_dead, this_process
+from suti.runtime.preemption import TerminatedError
+
+_RENEWALS = 4  # in the time of a lease: three may fail
+
+
+class Lease:
+  """A piece of work that this worker holds.
+
+  Attributes:
+    name: the piece.
+    lost: another worker has taken it over: stop, and write nothing.
+  """
+
+  def __init__(self, name: str, path: Path) -> None:
+    self.name, self.path, self.lost = name, path, False
+
+
+class Leases:
+  """The leases in a folder, as one worker sees them; a context manager."""
+
+  def __init__(
+    self,
+    folder: Path,
+    *,
+    lease_s: float,
+    on_loss: Callable[[], None] = lambda: None,
+  ) -> None:
+    """Names this worker, and begins to renew what it will hold.
+
+    Args:
+      folder: of nothing else; made with the first lease.
+      lease_s: how long a claim lives that is not renewed.
+      on_loss: called in another thread when a claim was taken over.
+    """
+    self.folder, self.lease_s = path_of(folder), lease_s
+    self._on_loss = on_loss
+    # The same process number may come back after a restart.
+    self.worker = f"{this_process()}-{time.time_ns():x}"
+    self._held: Lease | None = None
+    self._lock = threading.Lock()  # over _held and its file
+    self._ended = threading.Event()
+    self._thread = threading.Thread(target=self._renew, daemon=True)
+
+  def __enter__(self) -> "Leases":
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._ended.set()
+    self._thread.join()
+    self.give_back()
+
+  def each(
+    self,
+    names: Sequence[str],
+    *,
+    finished: Callable[[], set[str]],
+    stop: threading.Event,
+    tell: Callable[[str], None],
+  ) -> Iterator[Lease]:
+    """Yields one claim after another until every piece is done by somebody.
+
+    A claim is given back when the next is asked for, done or not.
+
+    Args:
+      names: all pieces, in the order in which they are wanted.
+      finished: lists those that are done.
+      stop: set to end the waiting with `TerminatedError`.
+      tell: is told whom is waited for.
+    """
+    while True:
+      if stop.is_set():
+        raise TerminatedError
+      done = finished()
+      left = [name for name in names if name not in done]
+      if not left:
+        return
+      holders = self._holders()
+      for name in left:
+        lease = self._take(name, holders.get(name))
+        if claim is not None:
+          # It may have been done between the list and the lease.
+          if name not in finished():
+            yield claim
+          self.give_back()
+          break
+      else:
+        holder = holders.get(left[0], {"worker": "nobody now"})
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        tell(f"waiting for {left[0]} ({holder['worker']}){more}")
+        stop.wait(min(2.0, self.lease_s / _RENEWALS))
+
+  def take(self, name: str) -> Lease | None:
+    """Leases a piece now; None if another holds it."""
+    return self._take(name, self._holders(name).get(name))
+
+  def holders(self) -> dict[str, str]:
+    """{piece: worker} of the claims that have not expired."""
+    return {
+      name: holder["worker"]
+      for name, holder in self._holders().items()
+      if not self._is_over(holder)
+    }
+
+  def still_mine(self, lease: Lease) -> bool:
+    """Looks whether a claim holds at this moment."""
+    holder = self._holders(lease.name).get(lease.name)
+    lease.lost |= holder is None or holder["worker"] != self.worker
+    return not lease.lost
+
+  def give_back(self) -> None:
+    """Lets others have what this worker holds, if it holds anything."""
+    with self._lock:
+      if self._held is not None:
+        # Not rewritten as expired: a full disk would not let that be done.
+        self._held.path.unlink(missing_ok=True)
+      self._held = None
+
+  def clear(self) -> None:
+    """Removes all leases, of whomever: when every piece is done."""
+    for path in self.folder.glob("*.*"):
+      if path.suffix[1:].isdigit():
+        path.unlink(missing_ok=True)
+
+  def _holders(self, only: str = "*") -> dict[str, dict[str, Any]]:
+    """{piece: what its claim of the highest number says, and the number}."""
+    found: dict[str, dict[str, Any]] = {}
+    paths = [
+      (path.stem, int(path.suffix[1:]), path)
+      for path in self.folder.glob(f"{only}.*")
+      if path.suffix[1:].isdigit()  # else it is being written
+    ]
+    for name, number, path in sorted(paths):
+      # Whoever held it may have given it back by now.
+      with contextlib.suppress(FileNotFoundError):
+        found[name] = files.read_json(path) | {"number": number}
+    return found
+
+  def _take(self, name: str, holder: dict[str, Any] | None) -> Lease | None:
+    """Leases a piece; None if another holds it, or was faster."""
+    if holder is not None and not self._is_over(holder):
+      return None
+    number = 1 if holder is None else holder["number"] + 1
+    path = self.folder / f"{name}.{number}"
+    if not files.create_json(path, self._content()):
+      return None
+    with self._lock:
+      self._held = Lease(name, path)
+      return self._held
+
+  def _is_over(self, holder: dict[str, Any]) -> bool:
+    """Says whether a claim has expired, or its worker has died here."""
+    process = holder["worker"].rpartition("-")[0]
+    return (
+      holder["expires"] < time.time()
+      or is_dead(process)
+      or (process == this_process() and holder["worker"] != self.worker)
+    )
+
+  def _content(self) -> dict[str, Any]:
+    return {"worker": self.worker, "expires": time.time() + self.lease_s}
+
+  def _renew(self) -> None:
+    """Runs in a thread of its own, for a step may take longer than a lease."""
+    while not self._ended.wait(self.lease_s / _RENEWALS):
+      with self._lock:
+        lease = self._held
+        if claim is None or lease.lost:
+          continue
+        # A disk that is full or away: perhaps next time.
+        with contextlib.suppress(OSError, ValueError):
+          if self.still_mine(lease):
+            files.write_json(lease.path, self._content())
+        if lease.lost:
+          self._on_loss()

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each foreseeable mistake in a config: its whole text."""
+
+import math
+
+import pytest
+
+from configs import quickstart
+from suti.config import options
+
+
+def changed(changes: dict):
+  """The quickstart's config with fields changed; None deletes nothing."""
+  config = quickstart.get_config().unlock()
+  for path, value in changes.items():
+    *sections, name = path.split(".")
+    fields = config
+    for section in sections:
+      fields = fields[section]
+    with config.ignore_type():
+      fields[name] = value
+  return config
+
+
+def message(changes: dict) -> str:
+  with pytest.raises(ValueError) as caught:
+    options.check(changed(changes))
+  assert "\n" not in str(caught.value)
+  return str(caught.value)
+
+
+def test_the_quickstart_is_right():
+  options.check(quickstart.get_config())
+  options.check(quickstart.get_config("tiny"))
+
+
+MISTAKES = {
+  "too small": (
+    {"train.batch_size": 0},
+    "config.train.batch_size=0: expected an integer of at least 1; set it with "
+    "--config.train.batch_size=….",
+  ),
+  "wrong type": (
+    {"finetune.num_steps": 1.5},
+    "config.finetune.num_steps=1.5: expected an integer of at least 1; set it "
+    "with --config.finetune.num_steps=….",
+  ),
+  "a flag is no number": (
+    {"finetune.num_steps": True},
+    "config.finetune.num_steps=True: expected an integer of at least 1; set it "
+    "with --config.finetune.num_steps=….",
+  ),
+  "not finite": (
+    {"train.learning_rate": math.nan},
+    "config.train.learning_rate=nan: expected a number above 0 and of at most "
+    "1; set it with --config.train.learning_rate=….",
+  ),
+  "out of bounds": (
+    {"sample.percentile": 0.995},
+    "config.sample.percentile=0.995: expected a number above 1 and of at most "
+    "100; 99.5 (per cent) is Imagen's; None clips without thresholding.",
+  ),
+  "no such choice, but a close one": (
+    {"mine.source": "wrld"},
+    "config.mine.source='wrld': expected one of world, heldout, folder, table. "
+    "Did you mean 'world'?",
+  ),
+  "no such choice": (
+    {"sample.sampler": "pndm-7"},
+    "config.sample.sampler='pndm-7': expected one of ddpm, ddim, dpmpp_2m; set "
+    "it with --config.sample.sampler=….",
+  ),
+  "no such skill": (
+    {"prompts.skills": ("stile",)},
+    "config.prompts.skills=('stile',): expected some of recontextualization, "
+    "attribute, style, accessory. Did you mean 'style'?",
+  ),
+  "no skill": (
+    {"prompts.skills": ()},
+    "config.prompts.skills=(): expected some of recontextualization, "
+    "attribute, style, accessory; set it with --config.prompts.skills=….",
+  ),
+  "empty model": (
+    {"backbone": " "},
+    "config.backbone=' ': expected a text that is not empty; name a shipped "
+    "model, e.g. 'world_base', or a folder in the published layout.",
+  ),
+  "unknown field": (
+    {"train.batch_sise": 4},
+    "config.train.batch_sise=4: there is no such field. Did you mean "
+    "'batch_size'?",
+  ),
+  "unknown field, nothing close": (
+    {"pack.zzz": 4},
+    "config.pack.zzz=4: there is no such field. config.pack has shard_size.",
+  ),
+  "a section that is none": (
+    {"pack": 3},
+    "config.pack=3: expected a section with fields, as in "
+    "configs/quickstart.py.",
+  ),
+  "wrong order": (
+    {"mine.min_images": 11},
+    "config.mine.min_images=11 is above config.mine.max_images=10: expected "
+    "at most that; lower the one or raise the other.",
+  ),
+  "more demonstrations than there are": (
+    {"apprentice_sample.num_demonstrations": 6},
+    "config.apprentice_sample.num_demonstrations=6 is above "
+    "config.benchmark.images_each=5: expected at most that; lower the one or "
+    "raise the other.",
+  ),
+  "no folder": (
+    {"mine.source": "folder", "mine.path": "/no/such"},
+    "config.mine.path='/no/such': expected a folder of subject folders, as "
+    "config.mine.source='folder' says, and there is none; give its path or "
+    "set --config.mine.source=world.",
+  ),
+  "no table": (
+    {"mine.source": "table"},
+    "config.mine.path='': expected a table's file, as "
+    "config.mine.source='table' says, and there is none; give its path or set "
+    "--config.mine.source=world.",
+  ),
+  "checkpoints between two lines of the log": (
+    {"train.checkpoint_every": 3, "train.log_every": 2},
+    "config.train.checkpoint_every=3 is not a multiple of "
+    "config.train.log_every=2: a run that goes on from a checkpoint would log "
+    "other means; use a multiple.",
+  ),
+  "neither a number nor auto": (
+    {"finetune.experts_per_device": "all"},
+    "config.finetune.experts_per_device='all': expected 'auto', a number of at "
+    "least 1, or nothing, to go by config.finetune.experts_per_wave.",
+  ),
+  "windows that no expert fills twice": (
+    {"finetune.stop_window": 31},
+    "config.finetune.stop_window=31 is more than half of "
+    "config.finetune.num_steps=60: two windows are compared, so no expert "
+    "would ever stop early; lower it, or set it to 0.",
+  ),
+  "a rate that falls before it has risen": (
+    {"train.decay": 1.0},
+    "config.train.warmup_steps=10 and the share config.train.decay=1.0 of 100 "
+    "steps overlap: lower one, or raise config.train.num_steps.",
+  ),
+  "batch and mesh": (
+    {"mesh.data": 8, "train.batch_size": 30},
+    "config.train.batch_size=30 is not divisible by the 8 devices of mesh axis "
+    "'data': use a multiple of 8 or set config.mesh.data.",
+  ),
+  "batch and two axes": (
+    {"mesh.data": 4, "mesh.fsdp": 2, "train.batch_size": 4},
+    "config.train.batch_size=4 is not divisible by the 8 devices of mesh axis "
+    "'data' x 'fsdp': use a multiple of 8 or set config.mesh.data.",
+  ),
+  "an axis of nothing": (
+    {"mesh.data": 0},
+    "config.mesh.data=0: expected a number of devices, or -1 for those that "
+    "are left.",
+  ),
+  "two axes of the rest": (
+    {"mesh.data": -1, "mesh.fsdp": -1},
+    "config.mesh={'data': -1, 'fsdp': -1}: expected -1 for one "
+    "axis at most; give the others a number of devices.",
+  ),
+  "no regular expression": (
+    {"method.sites": "("},
+    "config.method.sites='(': expected a regular expression, but missing ), "
+    "unterminated subpattern at position 0; quote or mend it.",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_the_text_of_a_mistake(name):
+  changes, text = MISTAKES[name]
+  assert message(changes) == text
+
+
+def test_a_missing_field_and_a_missing_section():
+  config = quickstart.get_config().unlock()
+  del config.train.batch_size
+  with pytest.raises(ValueError) as caught:
+    options.check(config)
+  assert str(caught.value) == (
+    "config.train.batch_size is missing: copy it from configs/quickstart.py."
+  )
+  del config["train"]
+  with pytest.raises(ValueError) as caught:
+    options.check(config)
+  assert str(caught.value) == (
+    "config.train is missing: copy it from configs/quickstart.py."
+  )
+
+
+def test_an_optional_field_may_be_absent_or_none():
+  config = quickstart.get_config().unlock()
+  del config.finetune["rank"]
+  config.sample.percentile = None
+  options.check(config)
+
+
+def test_a_pretraining_config_is_none_of_the_loops():
+  with pytest.raises(ValueError, match=r"--config has none of the loop's"):
+    options.check({"seed": 0, "pool": {"num_subjects": -1}})
+
+
+def test_a_setting_without_effect_warns():
+  config = changed({"mine.path": "photos"})
+  with pytest.warns(UserWarning, match="'photos' has no effect"):
+    options.check(config)
+
+
+def test_every_field_of_the_quickstart_has_a_rule_and_the_reverse():
+  """A rule that no config uses would hide a typo in the rule's own name."""
+  config = quickstart.get_config()
+  for section, rules in options.FIELDS.items():
+    assert set(rules) <= set(config[section]), section
+
+
+@pytest.mark.parametrize(
+  ("name", "hint"), [("suty", " Did you mean 'suti'?"), ("zebra", "")]
+)
+def test_suggest(name, hint):
+  assert options.suggest(name, ("suti", "toffee")) == hint

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of texts: as the published pipelines draw them, and what is refused.
+
+The publishers' pictures are stored (`tests/goldens/make_pipelines.py`); with
+the marker `parity` they are drawn anew.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from suti.hf.convert import convert
+from suti.hf.lora import load_lora
+from suti.hf.lora_export import save_lora
+from suti.hf.model import open_model
+from suti.io.files import read_json, write_json
+from suti.nn.param import functional, init, without
+from suti.nn.surgery import lora, merge
+from suti.pipeline import text_to_image
+from suti.pipeline.backbone import own_size
+from suti.pipeline.codec import open_codec
+from suti.pipeline.text_encoders import open_text_encoders
+from tests.goldens import make_pipelines as goldens
+from tests.pipeline import tiny_pipelines
+
+
+@pytest.fixture(scope="module", params=tiny_pipelines.PIPELINES)
+def pipeline(request, tmp_path_factory):
+  """The name of a pipeline, and its folder."""
+  folder = tmp_path_factory.mktemp(request.param)
+  return request.param, tiny_pipelines.write(request.param, folder)
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory):
+  """A stage of Stable Diffusion, and how it is told of texts."""
+  folder = tiny_pipelines.write("sd2", tmp_path_factory.mktemp("sd"))
+  stage = text_to_image.open_stage(folder)
+  return stage, open_text_encoders(folder, rows=4)
+
+
+def draw(name, folder, *, change=None):
+  stage = text_to_image.open_stage(folder, change=change)
+  call = goldens.CALLS[name]
+  text, null = text_to_image.encode_prompts(
+    open_text_encoders(folder, rows=4, change=change),
+    goldens.PROMPTS,
+    negative=call.get("negative"),
+    zero_null=stage.zero_null,
+  )
+  return text_to_image.draw(
+    stage,
+    text,
+    null,
+    seeds=goldens.SEEDS,
+    size=call.get("size"),
+    steps=goldens.STEPS,
+    small_pm1=goldens.SMALL_PM1 if name == "if2" else None,
+  )
+
+
+def assert_alike(drawn, expected):
+  # The whole range is 2; a step of an 8-bit picture is 0.008.
+  drawn, expected = (np.clip(np.asarray(x), -1, 1) for x in (drawn, expected))
+  np.testing.assert_allclose(drawn, expected, atol=1e-3)
+
+
+# --- The publishers' pictures ------------------------------------------------
+
+
+def test_pictures_are_the_publishers(pipeline):
+  name, folder = pipeline
+  stored = safetensors.numpy.load_file(goldens.FILE)
+  np.testing.assert_allclose(
+    goldens.noise(name)["start"],
+    stored[f"{name}.noise"],
+    atol=1e-6,
+    err_msg="jax draws other numbers: run tests/goldens/make_pipelines.py",
+  )
+  assert_alike(draw(name, folder), stored[name])
+
+
+@pytest.fixture
+def publishers():
+  for needed in ("torch", "diffusers", "accelerate", "peft"):
+    pytest.importorskip(needed, reason=f"{needed} is not installed: [parity]")
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_a_converted_model_is_drawn_with_by_its_publisher(
+  pipeline, publishers, tmp_path
+):
+  name, folder = pipeline
+  out = tmp_path / "out"
+  convert(folder, out, max_shard_bytes=20_000, complete=True)
+  assert len(list((out / "unet").glob("*.safetensors"))) > 1
+  assert_alike(draw(name, folder), goldens.theirs(name, out))
+
+
+def low_rank(folder, path):
+  """Writes a LoRA of a U-Net and a text encoder, as an expert of ours has."""
+  updates = {}
+  for part, pattern in (
+    ("unet", r"attn\d\.to_(q|k|v|out\.0)$"),
+    ("text_encoder", r"self_attn\.(q|v)_proj$"),
+  ):
+    model = open_model(folder / part)
+    spec, _ = functional(lora(model.module, pattern, rank=2))
+    new = init(without(spec, model.spec), jax.random.key(7))
+    updates[part] = {
+      name: x if "lora_A" in name else x + 0.3 for name, x in new.items()
+    }
+  save_lora(updates, path)
+  return updates
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_an_expert_draws_the_same_with_peft(publishers, tmp_path):
+  folder = tiny_pipelines.write("sd1", tmp_path / "sd1")
+  file = tmp_path / "expert.safetensors"
+  updates = low_rank(folder, file)
+
+  def change(part, params):
+    return merge(params, updates[part]) if part in updates else params
+
+  ours = draw("sd1", folder, change=change)
+  theirs = goldens.theirs(
+    "sd1", folder, change=lambda p: p.load_lora_weights(str(file))
+  )
+  assert np.abs(np.asarray(ours - draw("sd1", folder))).max() > 0.1
+  assert_alike(ours, theirs)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_an_expert_of_peft_draws_the_same_here(publishers, tmp_path):
+  import peft
+  import torch
+
+  folder = tiny_pipelines.write("sd1", tmp_path / "sd1")
+
+  def give_expert(pipeline):
+    config = peft.LoraConfig(
+      r=2,
+      lora_alpha=3,
+      target_modules=["to_q", "to_v"],
+      init_lora_weights=False,
+    )
+    torch.manual_seed(0)
+    pipeline.unet.add_adapter(config)
+    pipeline.save_lora_weights(
+      tmp_path / "expert",
+      unet_lora_layers=peft.get_peft_model_state_dict(pipeline.unet),
+      unet_lora_adapter_metadata=config.to_dict(),
+    )
+
+  theirs = goldens.theirs("sd1", folder, change=give_expert)
+  spec = open_model(folder / "unet", weights=False).spec
+  update = load_lora(tmp_path / "expert", {"unet": spec})["unet"]
+
+  def change(part, params):
+    return merge(params, update) if part == "unet" else params
+
+  ours = draw("sd1", folder, change=change)
+  assert np.abs(np.asarray(ours - draw("sd1", folder))).max() > 0.01
+  assert_alike(ours, theirs)
+
+
+# --- What is promised --------------------------------------------------------
+
+
+def test_a_picture_is_its_seeds_whatever_is_drawn_beside_it(sd):
+  stage, encode = sd
+  text, null = text_to_image.encode_prompts(encode, ["a dog", "a cat"])
+  both = text_to_image.draw(stage, text, null, seeds=[5, 9], steps=2)
+  row = jax.tree.map(lambda x: x[1:], (text, null))
+  alone = text_to_image.draw(stage, *row, seeds=[9], steps=2)
+  np.testing.assert_allclose(alone, both[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", text_to_image.SAMPLERS)
+def test_pieces_are_the_whole_with_every_sampler(sd, sampler):
+  stage, encode = sd
+  text, null = text_to_image.encode_prompts(encode, ["a dog"])
+  seen = []
+
+  def watch(pieces):
+    for piece in pieces:
+      seen.append(piece.num_evaluations)
+      yield piece
+
+  options = {"seeds": [1], "steps": 6, "sampler": sampler}
+  whole = text_to_image.draw(stage, text, null, **options)
+  pieces = text_to_image.draw(stage, text, null, **options, watch=watch)
+  assert len(seen) > 1 and len(set(seen)) == 1
+  # Two programs, which may round otherwise; other noise would be off by 0.1.
+  np.testing.assert_allclose(pieces, whole, atol=1e-4)
+
+
+def test_weights_guidance_and_plans_are_arguments_of_one_program(sd):
+  stage, encode = sd
+  text, null = text_to_image.encode_prompts(encode, ["a dog"])
+  text_to_image.draw(stage, text, null, seeds=[1], steps=3, guidance=2.0)
+  before = stage.advance._cache_size()
+  for guidance, sampler in ((3.0, None), (7.5, "ddim")):
+    text_to_image.draw(
+      stage,
+      text,
+      null,
+      seeds=[2],
+      steps=3,
+      guidance=guidance,
+      sampler=sampler,
+    )
+  assert stage.advance._cache_size() == before
+
+
+def test_without_guidance_the_net_is_asked_once(sd):
+  stage, encode = sd
+  text, null = text_to_image.encode_prompts(encode, ["a dog"])
+  other = jax.tree.map(np.zeros_like, null)
+  one, *others = (
+    text_to_image.draw(stage, text, x, seeds=[1], steps=2, guidance=weight)
+    # 0 is what the cards of distilled models say.
+    for x, weight in ((null, 1.0), (other, 1.0), (null, 0.0))
+  )
+  for drawn in others:
+    np.testing.assert_array_equal(one, drawn)
+
+
+def test_bfloat16_weights_draw_about_the_same(sd):
+  stage, encode = sd
+  half = text_to_image.open_stage(stage.folder, dtype=jnp.bfloat16)
+  text, null = text_to_image.encode_prompts(encode, ["a dog"])
+  options = {"seeds": [1], "steps": 3, "guidance": 2.0}
+  exact = text_to_image.draw(stage, text, null, **options)
+  drawn = text_to_image.draw(half, text, null, **options)
+  assert drawn.dtype == jnp.float32
+  assert 0 < np.abs(np.asarray(drawn - exact)).mean() < 0.05
+
+
+def test_nets_of_2022_draw_at_the_size_they_were_trained_on(tmp_path):
+  folder = tiny_pipelines.write("sd1", tmp_path)
+  config = read_json(folder / "unet" / "config.json")
+  codec = open_codec(folder)
+  for version, said, size_px in (
+    ("0.3.0", 32, 128),
+    ("0.8.0.dev0", 96, 192),
+    ("0.9.0", 32, 64),
+    ("0.30.0", 32, 64),
+  ):
+    conditioning = {"_diffusers_version": version, "sample_size": said}
+    write_json(folder / "unet" / "config.json", config | conditioning)
+    unet = open_model(folder / "unet", weights=False)
+    assert own_size(unet, codec) == size_px, version
+
+
+# --- What is refused ---------------------------------------------------------
+
+
+def test_what_does_not_fit_is_one_line(sd, tmp_path):
+  stage, encode = sd
+  text, null = text_to_image.encode_prompts(encode, ["a dog"])
+
+  def refuse(message, **options):
+    with pytest.raises(ValueError, match=message):
+      text_to_image.draw(stage, text, null, seeds=[1], **options)
+
+  refuse("size=15x16 is not of whole positions of 2 px", size=(16, 15))
+  refuse("sampler='heun' is unknown: use one of ddim,", sampler="heun")
+  refuse("draws from a text alone", small_pm1=goldens.SMALL_PM1)
+  folder = tiny_pipelines.write("sd1", tmp_path / "sd1")
+  config = read_json(folder / "unet" / "config.json")
+  shapes = {"in_channels": 9, "block_out_channels": [8, 16]}
+  write_json(folder / "unet" / "config.json", config | shapes)
+  with pytest.raises(ValueError, match=r"not hold this model|in_channels=9"):
+    text_to_image.open_stage(folder)
