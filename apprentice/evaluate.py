@@ -46,9 +46,9 @@ from suti.evaluation.scores import (
   mean_over_distinct_pairs,
   mean_over_pairs,
 )
+from suti.hf.find import find_model
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
-from suti.pipeline.backbone import find_model
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Prompt, content_key
 

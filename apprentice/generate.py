@@ -217,18 +217,18 @@ def generate(
   return list(to_u8(np.asarray(image_pm1_BHWC)))
 
 
-_DRAWS: dict[Any, Callable[..., jax.Array]] = {}
+_SAMPLE_FNS: dict[Any, Callable[..., jax.Array]] = {}
 
 
 def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
-  """The jitted make_sample_fn of an apprentice, the same object for equal settings."""
+  """The jitted sample function of an apprentice, one for equal settings."""
   settings = ("sampler", "num_steps", "percentile", "guidance_mode")
   key = (id(apprentice.apply), *(sampling.get(name) for name in settings))
-  if key not in _DRAWS:
+  if key not in _SAMPLE_FNS:
     # Without its arrays, which would live as long as the program does.
     bare = dataclasses.replace(apprentice, params={})
-    _DRAWS[key] = jax.jit(make_sample_fn(bare, sampling))
-  return _DRAWS[key]
+    _SAMPLE_FNS[key] = jax.jit(make_sample_fn(bare, sampling))
+  return _SAMPLE_FNS[key]
 
 
 def subject_text(prompt: str) -> str:

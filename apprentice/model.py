@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from apprentice.method import Method, find
+from suti.hf.find import find_model
 from suti.hf.weights import load, save
 from suti.io.files import (
   fingerprint,
@@ -30,7 +31,7 @@ from suti.io.files import (
   write_json,
 )
 from suti.nn.param import Param, functional
-from suti.pipeline.backbone import Backbone, Params, find_model, load_backbone
+from suti.pipeline.backbone import Backbone, Params, load_backbone
 from suti.schema import content_key
 
 RECORD = "apprentice.json"

@@ -19,10 +19,16 @@ from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.training import make_step, start_state
 from suti.nn.param import shapes, split
-from suti.parallel.mesh import batch_sharding, num_hosts, replicated
+from suti.parallel.mesh import (
+  batch_sharding,
+  described,
+  many,
+  num_hosts,
+  replicated,
+)
 from suti.parallel.rules import param_shardings, state_shardings
 from suti.pipeline.backbone import Backbone
-from suti.plan.preflight import Program, described, many
+from suti.plan.preflight import Program
 
 # B batch, K demonstrations, H W C image or latent.
 

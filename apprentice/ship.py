@@ -20,8 +20,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from apprentice.model import load_apprentice, save_apprentice
+from suti.hf.find import PRETRAINED
 from suti.io.files import read_json, write_json
-from suti.pipeline.backbone import PRETRAINED
 from suti.pretrain.card import machine, write_card
 from suti.runtime.stage import main
 

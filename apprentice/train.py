@@ -37,6 +37,7 @@ from apprentice.model import (
 )
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.training import make_step, start_state
+from suti.hf.find import find_model
 from suti.hf.weights import load
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import first_difference, read_json, remove_folder
@@ -48,7 +49,7 @@ from suti.parallel.mesh import (
   replicated,
 )
 from suti.parallel.rules import param_shardings, state_shardings
-from suti.pipeline.backbone import Params, find_model, load_backbone
+from suti.pipeline.backbone import Params, load_backbone
 from suti.runtime.hosts import gather
 from suti.runtime.log import Log, read_log, write_overview
 from suti.runtime.stage import main, progress, stage

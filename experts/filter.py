@@ -23,8 +23,8 @@ import numpy as np
 from experts.clusters import find_clusters, read_clusters
 from experts.sample import open_candidates
 from suti.evaluation.scores import Scorer, delta_clip, load_scorer
+from suti.hf.find import find_model
 from suti.io.records import read_lines, write_lines
-from suti.pipeline.backbone import find_model
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Score
 

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from experts import sample
 from experts.clusters import read_clusters, readable
 from experts.farm import capacity, sampling, train_step
-from experts.farm.monitor import Live
+from experts.farm.monitor import Monitor
 from experts.farm.slots import Slots
 from experts.farm.wave_checkpoints import WaveCheckpoints
 from experts.farm.wave_files import (
@@ -45,10 +45,9 @@ from experts.farm.waves import PICTURES, make_waves, wave_data
 from experts.farm.work_queue import Lease, Work, work
 from experts.prompts import read_prompts
 from experts.teacher import declare, find, open_backbone
+from suti.hf.find import find_model
 from suti.io.files import remove_folder
-from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
-from suti.pipeline.backbone import find_model
-from suti.plan.preflight import described
+from suti.parallel.mesh import batch_sharding, described, flat_mesh, replicated
 from suti.runtime.stage import main, stage
 
 # E experts of a wave, P places on the devices.
@@ -150,7 +149,7 @@ def run(config, workdir: Path) -> dict:
   compiled = False
 
   # A function, so that what a wave had on the devices goes with it.
-  def work_on(lease: Lease, farm: Work, live: Live) -> None:
+  def work_on(lease: Lease, farm: Work, monitor: Monitor) -> None:
     nonlocal compiled
     # --- 6 Start or resume ----------------------------------------------------
     wave = by_name[lease.name]
@@ -181,14 +180,14 @@ def run(config, workdir: Path) -> dict:
         wave, checkpoints.folder, restart=restart, base=trainable, absent=lost
       )
       first = int(state["step"])
-      live.begin(wave, first)
+      monitor.begin(wave, first)
 
       # --- 7 Loop -------------------------------------------------------------
       seconds = []  # of a step of an expert, once the program is compiled
       looked, began = first, time.monotonic()
       given_up = False
       data = found and data_of(state)
-      _, done_P = train_step.look(state, num=wave.num_active)
+      _, done_P = train_step.sync_metrics(state, num=wave.num_active)
       over = not found or slots.are_over(state, done_P)
       # Save, then step: a checkpoint of step n holds the losses before n.
       for step in itertools.count(first):
@@ -205,12 +204,14 @@ def run(config, workdir: Path) -> dict:
         is_due = done % tune.log_every == 0 or done == tune.num_steps
         if compiled and not is_due:
           continue
-        loss, done_P = train_step.look(state, num=wave.num_active)
+        loss, done_P = train_step.sync_metrics(state, num=wave.num_active)
         now = time.monotonic()
         if compiled:
           num = (done - looked) * len(wave.keys)
           seconds.append((now - began) / num)
-        live.look(done, loss=loss, seconds=seconds[-1] if compiled else None)
+        monitor.record(
+          done, loss=loss, seconds=seconds[-1] if compiled else None
+        )
         looked, began, compiled = done, now, True
         # At due steps alone: a worker that goes on does as one that went on.
         refilled = slots.refill(state, done_P) if is_due else None
@@ -244,7 +245,7 @@ def run(config, workdir: Path) -> dict:
           folder, wave, record, params=kept, is_difference=is_difference
         )
         checkpoints.remove()
-        live.end()
+        monitor.end()
 
   with (
     work(
@@ -254,16 +255,16 @@ def run(config, workdir: Path) -> dict:
       lease_s=tune.lease_s,
       grace_s=tune.grace_s,
     ) as farm,
-    Live(
+    Monitor(
       folder,
       farm,
       waves=waves,
       config=capacity.with_fields(tune, num_steps=most_steps),
-    ) as live,
+    ) as monitor,
   ):
     for lease in farm:
       try:
-        work_on(lease, farm, live)
+        work_on(lease, farm, monitor)
       except (FileNotFoundError, SafetensorError):
         # Who took a wave over removes its checkpoints when it is done.
         if farm.may_write(lease):

@@ -35,10 +35,10 @@ from suti.evaluation.scores import (
   load_scorer,
   mean_over_distinct_pairs,
 )
+from suti.hf.find import find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
-from suti.pipeline.backbone import find_model
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, content_key
 
@@ -96,8 +96,8 @@ def run(config, workdir: Path) -> dict:
   write_json(current.folder / "pages.json", facts)
   # Pictures stay on the disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
-  slots = {c.key: (file, i) for file in files for i, c in enumerate(file)}
-  keys = sorted(slots)
+  places = {c.key: (file, i) for file in files for i, c in enumerate(file)}
+  keys = sorted(places)
   write_clusters(
     current.folder, keys, (places[key][0][places[key][1]] for key in keys)
   )

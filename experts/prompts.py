@@ -56,7 +56,7 @@ def shows(caption: str, template: Template) -> bool:
   """
   said = words_of(caption)
 
-  def told(word: str) -> bool:
+  def is_known(word: str) -> bool:
     return any(
       word == other
       or (
@@ -66,7 +66,7 @@ def shows(caption: str, template: Template) -> bool:
       for other in said
     )
 
-  return all(told(word) for word in words_of(template.text))
+  return all(is_known(word) for word in words_of(template.text))
 
 
 def unseen(cluster: Cluster, templates: Iterable[Template]) -> list[Template]:

@@ -33,8 +33,7 @@ from experts.farm.work_queue import finished, work
 from experts.teacher import declare, find, open_backbone
 from suti.io.files import read_json
 from suti.io.records import read_records
-from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
-from suti.plan.preflight import described
+from suti.parallel.mesh import batch_sharding, described, flat_mesh, replicated
 from suti.runtime.stage import Stage, main, stage
 from suti.schema import Candidate
 
@@ -161,7 +160,7 @@ def _sample_waves(
     for lease in farm:
       name = lease.name
       params = load_wave(weights / f"{name}.safetensors", trainable)
-      groups = in_groups(params, size=places, sharding=batch_sharding(mesh))
+      groups = in_groups(params, size=slots, sharding=batch_sharding(mesh))
       draw(groups, name, experts[name], folder)
       if config.finetune.keep == "nothing":
         (weights / f"{name}.safetensors").unlink(missing_ok=True)

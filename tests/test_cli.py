@@ -17,9 +17,10 @@ from configs import quickstart
 from suti.cli import subject
 from suti.cli.run import benchmark_config
 from suti.config import options
+from suti.hf.find import PRETRAINED
 from suti.io.files import write_json
 from suti.nn.param import init
-from suti.pipeline.backbone import PRETRAINED, load_backbone
+from suti.pipeline.backbone import load_backbone
 from suti.runtime import locks
 from tests.commands import error_of, start
 
@@ -290,7 +291,7 @@ def test_generate_says_so_where_a_model_knows_the_world_alone(
   tmp_path, monkeypatch, tiny_backbone
 ):
   """A shipped model, and what was trained from one; nothing else."""
-  monkeypatch.setattr("suti.pipeline.backbone.PRETRAINED", tmp_path / "shipped")
+  monkeypatch.setattr("suti.hf.find.PRETRAINED", tmp_path / "shipped")
   (tmp_path / "shipped" / "world_base" / "unet").mkdir(parents=True)
   first, second = tmp_path / "first", tmp_path / "second"
   write_json(first / "apprentice.json", {"base": "world_base"})

@@ -15,12 +15,12 @@ def test_the_backbone_opens_and_predicts(tiny_backbone):
   backbone = load_backbone(tiny_backbone)
   assert backbone.size_px == tiny.SIZE_PX
   assert backbone.latent_shape == (8, 8, 12)
-  told = backbone.encode_text(["a dog in the snow", ""])
-  assert not np.array_equal(*told["text_BLD"])
+  conditioning = backbone.encode_text(["a dog in the snow", ""])
+  assert not np.array_equal(*conditioning["text_BLD"])
   _, apply = functional(backbone.unet)
   x_BHWC = jnp.ones((2, 8, 8, 12))
   out_BHWC = jax.jit(apply)(
-    backbone.params, x_BHWC, jnp.array([1, 500]), **told
+    backbone.params, x_BHWC, jnp.array([1, 500]), **conditioning
   )
   assert out_BHWC.shape == x_BHWC.shape
   assert np.isfinite(out_BHWC).all() and np.std(out_BHWC) > 0

@@ -42,7 +42,7 @@ _PROFILED_STEPS = 20  # where a request does not say
 _GIB = 2**30
 
 
-class Live:
+class Monitor:
   """One worker's view of the farm, and its part in everybody's."""
 
   def __init__(
@@ -67,7 +67,7 @@ class Live:
     self._step = self._steps = 0  # of the wave; taken by this worker
     self._read()
 
-  def __enter__(self) -> "Live":
+  def __enter__(self) -> "Monitor":
     self._bar.below = self._rows
     return self
 
@@ -84,7 +84,7 @@ class Live:
     self._bar.skip(max(0, self._count() - self._bar.count))
     self._bar.update(0, note=wave.name)
 
-  def look(
+  def record(
     self, step: int, *, loss: float, seconds: float | None = None
   ) -> None:
     """The devices were waited for.
@@ -94,7 +94,7 @@ class Live:
       loss: mean over its experts; left out where it is not finite.
       seconds: of a step, divided by the experts; None if it was compiled.
     """
-    assert self._wave is not None, "look before begin"
+    assert self._wave is not None, "record before begin"
     self._steps += step - self._step
     self._step = step
     self._line["wave_step"] = step
@@ -108,7 +108,7 @@ class Live:
       self._line["experts_an_hour"] = 3600 / (each_s * self._num_steps)
     self._line |= device_memory()
     self._log.write(self._steps, self._line)
-    if done := self._profile.look(self._steps, ready=bool(self._recent)):
+    if done := self._profile.record(self._steps, ready=bool(self._recent)):
       self._bar.say(done)
     self._read_now_and_then()
     count = max(0, self._count() - self._bar.count)
@@ -176,7 +176,7 @@ class Profile:
     self._wanted, self._end, self._num = num_steps, -1, 0
     self._ask_again_s = 0.0
 
-  def look(self, step: int, *, ready: bool) -> str:
+  def record(self, step: int, *, ready: bool) -> str:
     """Starts a trace, or ends it once it has its steps.
 
     Args:

@@ -21,9 +21,9 @@ from experts.teacher import Teacher, declare, find
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
 from suti.hf.model import open_model
 from suti.nn.param import cast, shapes
-from suti.parallel.mesh import batch_sharding, replicated
+from suti.parallel.mesh import batch_sharding, described, many, replicated
 from suti.pipeline.backbone import Backbone
-from suti.plan.preflight import Program, described, many
+from suti.plan.preflight import Program
 from suti.schema import Prompt
 
 # E experts, B pictures of one expert drawn at once, H W C picture.

@@ -147,14 +147,14 @@ class Slots:
     waiting = [*lost, *range(reached, len(self._wave.keys))]
     return [number for number in waiting if number not in self._absent]
 
-  def _keep(self, state: dict[str, Any], places: Iterable[int]) -> None:
-    """Writes the experts of some places."""
+  def _keep(self, state: dict[str, Any], slots: Iterable[int]) -> None:
+    """Writes the experts of some slots."""
     number_P = np.asarray(state["number_E"])
-    for place in slots:
+    for slot in slots:
       self._write(
-        int(number_P[place]),
-        {name: _row(state[name], place) for name in _RESULTS}
-        | {f"params.{n}": _row(x, place) for n, x in state["params"].items()},
+        int(number_P[slot]),
+        {name: _row(state[name], slot) for name in _RESULTS}
+        | {f"params.{n}": _row(x, slot) for n, x in state["params"].items()},
       )
 
   def _untouched(self, state: dict[str, Any]) -> Arrays:
@@ -185,10 +185,10 @@ class Slots:
     return len(self._wave.keys) <= self._wave.num_active
 
 
-def _row(x: jax.Array, place: int) -> np.ndarray:
-  """A place's part of an array, from the device that holds it."""
+def _row(x: jax.Array, slot: int) -> np.ndarray:
+  """A slot's part of an array, from the device that holds it."""
   for shard in x.addressable_shards:
     start = shard.index[0].start or 0
-    if start <= place < start + len(shard.data):
-      return np.array(np.asarray(shard.data)[place - start])
-  raise AssertionError(f"no device here holds place {place}")
+    if start <= slot < start + len(shard.data):
+      return np.array(np.asarray(shard.data)[slot - start])
+  raise AssertionError(f"no device here holds slot {slot}")

@@ -32,9 +32,8 @@ from experts.farm.waves import map_experts
 from experts.teacher import Teacher
 from suti.nn.param import cast
 from suti.nn.rounding import stochastic_round
-from suti.parallel.mesh import batch_sharding, replicated
+from suti.parallel.mesh import batch_sharding, described, replicated
 from suti.pipeline.backbone import Backbone
-from suti.plan.preflight import described
 
 # E experts, K pictures of a cluster, B batch of one expert, H W C picture or
 # latent, T steps of the loop.
@@ -237,7 +236,9 @@ def make_step(
   return jax.jit(step_wave, donate_argnums=0)
 
 
-def look(state: dict[str, Any], *, num: int) -> tuple[float, np.ndarray]:
+def sync_metrics(
+  state: dict[str, Any], *, num: int
+) -> tuple[float, np.ndarray]:
   """Waits for the devices.
 
   Args:

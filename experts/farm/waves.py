@@ -75,22 +75,22 @@ def make_waves(
     limit: how many clusters at most, the first in the order of their keys; None
       or 0 takes them all.
 
-  Returns: the waves, all of as many places. Which clusters share one depends on
+  Returns: the waves, all of as many slots. Which clusters share one depends on
     nothing but their keys and `experts_per_wave`.
   """
   ordered = sorted(set(keys))[: limit or None]
-  live, slots = count_slots(
+  active, slots = count_slots(
     len(ordered),
     experts_per_wave=experts_per_wave,
     num_devices=num_devices,
-    experts_per_slot=turns,
+    experts_per_slot=experts_per_slot,
   )
   return [
     Wave(
       index=index,
       keys=tuple(ordered[start : start + experts_per_wave]),
-      num_active=min(live, len(ordered) - start),
-      num_slots=places,
+      num_active=min(active, len(ordered) - start),
+      num_slots=slots,
     )
     for index, start in enumerate(range(0, len(ordered), experts_per_wave))
   ]
@@ -103,19 +103,19 @@ def count_slots(
   num_devices: int,
   experts_per_slot: int,
 ) -> tuple[int, int]:
-  """Places of a wave.
+  """Slots of a wave: experts that are trained together.
 
   Args:
     num_experts: of all waves.
     experts_per_wave: clusters of a wave; the last has fewer.
-    num_devices: each of them gets as many places.
-    experts_per_slot: how many experts of a wave there are for each place.
+    num_devices: each of them gets as many slots.
+    experts_per_slot: how many experts of a wave there are for each slot.
 
-  Returns: places that experts take, whatever the devices, and with those that
-    are filled up.
+  Returns: slots that experts take, whatever the devices, and all slots, those
+    that only pad the wave included.
   """
-  live = min(-(-experts_per_wave // experts_per_slot), num_experts)
-  return live, -(-live // num_devices) * num_devices
+  active = min(-(-experts_per_wave // experts_per_slot), num_experts)
+  return active, -(-active // num_devices) * num_devices
 
 
 def wave_data(

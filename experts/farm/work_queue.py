@@ -2,7 +2,7 @@
 """Which worker does which piece of a stage's work.
 
 Any number of processes, on any number of machines, work through one list of
-names in one folder; they never talk to each other. Each claims a piece
+names in one folder; they never talk to each other. Each leases a piece
 (`suti.runtime.leases`), and the next one when it is done.
 
 Leases spare work and decide nothing. That each piece is done exactly once rests
@@ -24,7 +24,7 @@ from suti.runtime.progress import Progress, progress
 class Work:
   """The pieces of a stage, as one of its workers meets them; see `work`.
 
-  Iterating yields a claim after another until all pieces are done.
+  Iterating yields one lease after another until all pieces are done.
 
   Attributes:
     bar: counts what all workers do.
@@ -40,7 +40,7 @@ class Work:
     bar: Progress,
     stop: threading.Event,
   ) -> None:
-    self._folder, self._pieces, self._leases = folder, pieces, claims
+    self._folder, self._pieces, self._leases = folder, pieces, leases
     self.bar, self.stop = bar, stop
     bar.skip(self._count())
 
@@ -49,11 +49,11 @@ class Work:
       tuple(self._pieces),
       finished=lambda: finished(self._folder),
       stop=self.stop,
-      tell=self._tell,
+      notify=self._notify,
     ):
-      self._tell(lease.name)
-      yield claim
-    self._tell("")
+      self._notify(lease.name)
+      yield lease
+    self._notify("")
 
   def may_write(self, lease: Lease) -> bool:
     """Says whether a piece that was worked off is still this worker's."""
@@ -72,7 +72,7 @@ class Work:
     done = finished(self._folder)
     return sum(num for name, num in self._pieces.items() if name in done)
 
-  def _tell(self, note: str) -> None:
+  def _notify(self, note: str) -> None:
     # What was counted of pieces that are not done yet stays counted.
     self.bar.update(max(0, self._count() - self.bar.count), note=note)
 

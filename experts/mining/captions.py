@@ -151,12 +151,12 @@ def describe(
   """
   subjects = [split_text(text)[0] for text in texts]
   size = len(noun.split())
-  told = [s[:-size] for s in subjects if " ".join(s[-size:]) == noun]
-  count = Counter(word for row in told for word in set(row))
+  described = [s[:-size] for s in subjects if " ".join(s[-size:]) == noun]
+  count = Counter(word for row in described for word in set(row))
   shared = [
     word
-    for word in dict.fromkeys(w for row in told for w in row)
-    if 2 * count[word] >= len(told) and count[word] > 1
+    for word in dict.fromkeys(w for row in described for w in row)
+    if 2 * count[word] >= len(described) and count[word] > 1
   ]
   if shared:
     return _with_article(" ".join([*shared[:3], noun]))

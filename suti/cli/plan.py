@@ -131,8 +131,8 @@ def _find(config: Any, field: str, place: Path) -> tuple[Path, str]:
   Raises:
     ValueError: there is neither.
   """
+  from suti.hf.find import find_model
   from suti.io.files import write_json
-  from suti.pipeline.backbone import find_model
 
   name, published = config[field], config.plan[field].to_dict()
   try:

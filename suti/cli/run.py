@@ -126,7 +126,7 @@ def _look_ahead(config: Any) -> None:
   import apprentice.data
   import apprentice.method
   import experts.teacher
-  from suti.pipeline.backbone import find_model
+  from suti.hf.find import find_model
 
   for name in (config.backbone, config.clip, config.identity):
     find_model(name)

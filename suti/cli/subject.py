@@ -103,8 +103,8 @@ def knows_world_alone(model: str) -> bool:
   Follows an apprentice to the base it stands on: all shipped models are of
   SubjectWorld, of others nothing is known.
   """
+  from suti.hf.find import PRETRAINED, find_model
   from suti.io.files import read_json
-  from suti.pipeline.backbone import PRETRAINED, find_model
 
   seen: set[Path] = set()
   folder = find_model(model)

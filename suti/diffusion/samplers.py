@@ -2,8 +2,8 @@
 """Sampling: from noise to pictures, one `lax.scan` whatever the sampler.
 
 `sample` runs a plan (`suti.diffusion.plan`). That of a published model comes
-from its own file (`suti.diffusion.scheduler_config`). Our own three need a schedule
-alone: `ddpm` (Ho et al., arXiv 2006.11239), `ddim` (Song et al., arXiv
+from its own file (`suti.diffusion.scheduler_config`). Our own three need a
+schedule alone: `ddpm` (Ho et al., arXiv 2006.11239), `ddim` (Song et al., arXiv
 2010.02502) and `dpmpp_2m` (Lu et al., arXiv 2211.01095). Their last step leads
 to a process without noise, so that what comes back is the last x_0.
 

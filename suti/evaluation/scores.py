@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.hf.find import find_model
 from suti.hf.image_processor import PixelReader, load_pixel_reader
 from suti.hf.model import Model, open_model
 from suti.hf.tokenizer import load_tokenizer
-from suti.pipeline.backbone import find_model
 
 # B batch, K demonstrations, G generated and R real pictures, D embedding width.
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from suti.hf.model import FAMILIES, explain_without_config, open_model
+from suti.hf.find import explain_without_config
+from suti.hf.model import FAMILIES, open_model
 from suti.hf.model_index import (
   ASIDE,
   FILE,
@@ -190,7 +191,7 @@ def _convert_model(folder, out, *, name, home, dtype, max_shard_bytes) -> Part:
       dtype=dtype,
       renames=family.renames,
       max_shard_bytes=max_shard_bytes,
-      tell=lambda _: bar.update(),
+      notify=lambda _: bar.update(),
     )
   if dtype is not None:
     stated = {"torch_dtype", "dtype"} & model.config.keys()

@@ -49,7 +49,7 @@ def find_or_fetch(
     ValueError: none of these, or the hub cannot be reached or has no such
       repository.
   """
-  from suti.pipeline.backbone import find_model
+  from suti.hf.find import find_model
 
   name = str(name_or_dir)
   if Path(name).exists() or not _ID.fullmatch(name):

@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from suti.config.values import check_kinds
-from suti.hf.families import recognise
-from suti.hf.weight_files import read_headers
+from suti.hf.find import explain_without_config
 from suti.hf.weights import load
 from suti.io.files import read_object
 from suti.models import clip, dino, dinov2, t5, unet, vae
@@ -170,38 +169,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     what=str(path),
   )
   return config
-
-
-def explain_without_config(path: Path) -> str:
-  """Says what lies where a published model was expected.
-
-  Args:
-    path: a folder without config.json, or a file.
-
-  Returns:
-    One line: what the weights there are, if there are any, and what to do.
-
-  Raises:
-    ValueError: these weights are pickles, or damaged.
-  """
-  expected = (
-    "expected a published model's folder, with config.json beside its "
-    ".safetensors"
-  )
-  if path.is_dir() and not any(path.glob("*.safetensors")):
-    return f"{path} has no config.json: {expected}."
-  tensors = read_headers(path)
-  shapes = {name: tensor.shape for name, tensor in tensors.items()}
-  family = recognise(shapes) or f"{len(shapes)} tensors of an unknown model"
-  remedy = "put the config.json that was published with it beside it"
-  if family.startswith("a LoRA"):
-    remedy = "draw with it by `suti generate --model BASE --lora FILE`"
-  elif family.startswith("an IP-Adapter"):
-    remedy = "it has no config, open it in Python by suti.pipeline.ip_adapter"
-  elif family.startswith("an original checkpoint"):
-    remedy = "give the same model in the layout of diffusers, a folder"
-  where = "has no config.json and" if path.is_dir() else "is a file and"
-  return f"{path} {where} holds {family}: {remedy} ({expected})."
 
 
 def kind_of(config: Mapping[str, Any]) -> str:

@@ -149,7 +149,7 @@ def rewrite(
   dtype: Any = None,
   renames: Renames | None = None,
   max_shard_bytes: int | None = None,
-  tell: Callable[[str], None] = lambda name: None,
+  notify: Callable[[str], None] = lambda name: None,
 ) -> None:
   """Checks a published model as `load` does, and writes it as `save` does.
 
@@ -162,7 +162,7 @@ def rewrite(
     dtype: to convert to; None keeps each tensor's own.
     renames: from the names in the source to the model's; see `matching`.
     max_shard_bytes: as in `save`.
-    tell: called with each name once it is written.
+    notify: called with each name once it is written.
 
   Raises:
     ValueError: as `load` and `save` do; nothing is written then.
@@ -191,7 +191,9 @@ def rewrite(
       _forget(stored, maps)
     return values
 
-  _save(path, spec, dtypes, read, max_shard_bytes=max_shard_bytes, tell=tell)
+  _save(
+    path, spec, dtypes, read, max_shard_bytes=max_shard_bytes, notify=notify
+  )
 
 
 def _open(
@@ -220,14 +222,14 @@ def _save(
   read: Callable[[str], np.ndarray],
   *,
   max_shard_bytes: int | None,
-  tell: Callable[[str], None] = lambda name: None,
+  notify: Callable[[str], None] = lambda name: None,
 ) -> None:
   """Writes the parameters that have a dtype, as `read` hands them out.
 
   Args:
     read: name -> the values in the published layout and of this dtype, or an
       error.
-    path, spec, max_shard_bytes, tell: as of `save` and `rewrite`.
+    path, spec, max_shard_bytes, notify: as of `save` and `rewrite`.
     dtypes: of each parameter that is written.
   """
   path = Path(path)
@@ -245,7 +247,7 @@ def _save(
   with contextlib.ExitStack() as stack:
     parts = [stack.enter_context(replacing(file)) for file in files]
     for part, names in zip(parts, shards, strict=True):
-      _write(part, names, spec, dtypes, read, tell)
+      _write(part, names, spec, dtypes, read, notify)
   if len(shards) > 1:
     index = path.with_name(f"{path.name}.index.json")
     weight_map = {
@@ -377,7 +379,7 @@ def _shards(num_bytes: Mapping[str, int], limit: float) -> list[list[str]]:
   return shards
 
 
-def _write(file, names, spec, dtypes, read, tell) -> None:
+def _write(file, names, spec, dtypes, read, notify) -> None:
   """Writes one file, as the safetensors library lays it out."""
   codes = list(FLOATS)  # wider dtypes first, so that all lie aligned
   names = sorted(names, key=lambda n: (codes.index(_CODES[dtypes[n]]), n))
@@ -397,7 +399,7 @@ def _write(file, names, spec, dtypes, read, tell) -> None:
     stream.write(len(text).to_bytes(8, "little") + text)
     for name, values in _ahead(read, names):
       stream.write(values.reshape(-1).view(np.uint8).data)
-      tell(name)
+      notify(name)
 
 
 def _on_host(value: jax.Array | np.ndarray) -> np.ndarray:

@@ -138,3 +138,22 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
   return jax.tree.map(
     lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
   )
+
+
+def described(tree: Any, sharding: Any = None) -> Any:
+  """Descriptions of arrays, or of what describes them already.
+
+  Args:
+    tree: of arrays, `jax.ShapeDtypeStruct`s or numbers of NumPy.
+    sharding: of all of them.
+  """
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
+
+
+def many(tree: Any, num: int) -> Any:
+  """Descriptions of `num` of them, in a leading dim."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
+  )

@@ -15,7 +15,6 @@ our choice for small machines; published models have p = 1.
 This file opens a backbone. It trains nothing and names no method.
 """
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -28,12 +27,12 @@ import numpy as np
 
 from suti.config.values import check_kinds
 from suti.diffusion.schedule import Schedule, make_schedule
-from suti.hf.model import Model, explain_without_config, open_model
+from suti.hf.find import find_model
+from suti.hf.model import Model, open_model
 from suti.hf.model_index import read_index
 from suti.hf.weights import load
 from suti.images import to_pm1
 from suti.io.files import read_object
-from suti.io.paths import local, path_of
 from suti.nn.param import functional, shapes
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
@@ -54,7 +53,6 @@ from suti.pipeline.text_encoders import (
 Params = dict[str, Any]  # arrays by published name, or their shapes
 
 _PIXELS_PER_CALL = 2**20  # some 6 GB in the autoencoder of Stable Diffusion
-PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,29 +164,6 @@ class Backbone:
     """(H, W, C) of what the U-Net denoises."""
     side = self.size_px // self.codec.patch
     return side, side, int(self.unet_config["in_channels"])
-
-
-def find_model(name_or_dir: str | Path) -> Path:
-  """The folder of a shipped model's name, or the folder itself.
-
-  Raises:
-    ValueError: there is no such folder; names the shipped ones, or what lies
-      there.
-  """
-  shipped = sorted(p.name for p in PRETRAINED.glob("*") if p.is_dir())
-  if str(name_or_dir) in shipped:
-    return PRETRAINED / str(name_or_dir)
-  path = path_of(name_or_dir)
-  with contextlib.suppress(FileNotFoundError):
-    path = local(path)
-  if path.is_dir():
-    return path
-  if path.is_file():
-    raise ValueError(explain_without_config(path))
-  raise ValueError(
-    f"No model '{name_or_dir}': it is neither a folder nor one of the shipped "
-    f"models {', '.join(shipped) or '(none)'}."
-  )
 
 
 def load_backbone(

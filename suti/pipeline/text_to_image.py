@@ -281,7 +281,7 @@ def _make_sampler(apply, *, says_variance):
     def denoise(x_BHWC, t_B, conditioning):
       conditioning = dict(conditioning)
       if "small_BHWC" in conditioning:
-        small_BHWC = told.pop("small_BHWC")
+        small_BHWC = conditioning.pop("small_BHWC")
         x_BHWC = jnp.concatenate([x_BHWC, small_BHWC], axis=-1)
       return apply_denoiser(apply, params, x_BHWC, t_B, conditioning)
 

@@ -93,8 +93,8 @@ def estimate(
   seconds = times[limit]
   groups = 1
   if program.subjects is not None:
-    batch_size = program.subjects * program.replicas
-    groups = math.ceil(assumptions.num_subjects / batch_size)
+    together = program.subjects * program.replicas
+    groups = math.ceil(assumptions.num_subjects / together)
   hours = groups * program.calls * seconds / 3600
   chip_hours = hours * topology.num_chips
   row |= {

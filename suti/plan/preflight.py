@@ -101,25 +101,6 @@ class Report:
   compile_s: float = 0.0
 
 
-def described(tree: Any, sharding: Any = None) -> Any:
-  """Descriptions of arrays, or of what describes them already.
-
-  Args:
-    tree: of arrays, `jax.ShapeDtypeStruct`s or numbers of NumPy.
-    sharding: of all of them.
-  """
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-  )
-
-
-def many(tree: Any, num: int) -> Any:
-  """Descriptions of `num` of them, in a leading dim."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype), tree
-  )
-
-
 def devices(topology: Topology) -> Sequence[Any]:
   """The devices of a slice, to make a mesh of.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from suti.evaluation.scores import load_scorer
+from suti.hf.find import PRETRAINED
 from suti.io.files import replacing_folder
-from suti.pipeline.backbone import PRETRAINED
 from suti.pretrain import exam
 from suti.pretrain.card import write_card
 from suti.runtime import stage

@@ -24,6 +24,7 @@ from suti.diffusion.guidance import classifier_free
 from suti.diffusion.objective import denoising_loss
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.diffusion.schedule import make_schedule
+from suti.hf.find import find_model
 from suti.hf.tokenizer import load_tokenizer
 from suti.hf.weights import load, save
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
@@ -31,7 +32,6 @@ from suti.io.files import read_json, write_atomic, write_json
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import functional, init
-from suti.pipeline.backbone import find_model
 from suti.pipeline.codec import Codec, open_autoencoder
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who does what, among processes that share nothing but files: leases.
+"""Leases: which of many processes that share files alone does which piece.
 
-A claim on a name is a file that can be made once:
+A lease of a name is a file that can be made once:
 
   wave-00007.1   {"worker": ..., "expires": ...}, renewed by a thread
   wave-00007.2   who took it over when .1 had expired
@@ -13,8 +13,8 @@ make a whole file only where there is none, to replace one's own, to list and to
 remove.
 
 Expiry is read off the machines' clocks: one that is wrong by more than
-`lease_s` has its claims taken over, or takes over those of others. What that
-may cost is the business of who claims (`experts.farm.work_queue`,
+`lease_s` has its leases taken over, or takes over those of others. What that
+may cost is the business of the callers (`experts.farm.work_queue`,
 `suti.runtime.locks`).
 """
 
@@ -59,8 +59,8 @@ class Leases:
 
     Args:
       folder: of nothing else; made with the first lease.
-      lease_s: how long a claim lives that is not renewed.
-      on_loss: called in another thread when a claim was taken over.
+      lease_s: seconds that a lease lasts unless it is renewed.
+      on_loss: called in another thread when a lease was taken over.
     """
     self.folder, self.lease_s = path_of(folder), lease_s
     self._on_loss = on_loss
@@ -86,17 +86,17 @@ class Leases:
     *,
     finished: Callable[[], set[str]],
     stop: threading.Event,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
   ) -> Iterator[Lease]:
-    """Yields one claim after another until every piece is done by somebody.
+    """Yields one lease after another until every piece is done by somebody.
 
-    A claim is given back when the next is asked for, done or not.
+    A lease is given back when the next is asked for, done or not.
 
     Args:
       names: all pieces, in the order in which they are wanted.
       finished: lists those that are done.
       stop: set to end the waiting with `TerminatedError`.
-      tell: is told whom is waited for.
+      notify: called with a line that says whom it waits for.
     """
     while True:
       if stop.is_set():
@@ -108,16 +108,16 @@ class Leases:
       holders = self._holders()
       for name in left:
         lease = self._take(name, holders.get(name))
-        if claim is not None:
+        if lease is not None:
           # It may have been done between the list and the lease.
           if name not in finished():
-            yield claim
+            yield lease
           self.give_back()
           break
       else:
         holder = holders.get(left[0], {"worker": "nobody now"})
         more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-        tell(f"waiting for {left[0]} ({holder['worker']}){more}")
+        notify(f"waiting for {left[0]} ({holder['worker']}){more}")
         stop.wait(min(2.0, self.lease_s / _RENEWALS))
 
   def take(self, name: str) -> Lease | None:
@@ -125,7 +125,7 @@ class Leases:
     return self._take(name, self._holders(name).get(name))
 
   def holders(self) -> dict[str, str]:
-    """{piece: worker} of the claims that have not expired."""
+    """{piece: worker} of the leases that have not expired."""
     return {
       name: holder["worker"]
       for name, holder in self._holders().items()
@@ -133,7 +133,7 @@ class Leases:
     }
 
   def still_mine(self, lease: Lease) -> bool:
-    """Looks whether a claim holds at this moment."""
+    """Whether a lease holds at this moment, read from its file."""
     holder = self._holders(lease.name).get(lease.name)
     lease.lost |= holder is None or holder["worker"] != self.worker
     return not lease.lost
@@ -153,7 +153,7 @@ class Leases:
         path.unlink(missing_ok=True)
 
   def _holders(self, only: str = "*") -> dict[str, dict[str, Any]]:
-    """{piece: what its claim of the highest number says, and the number}."""
+    """{piece: what its lease of the highest number says, and the number}."""
     found: dict[str, dict[str, Any]] = {}
     paths = [
       (path.stem, int(path.suffix[1:]), path)
@@ -179,7 +179,7 @@ class Leases:
       return self._held
 
   def _is_over(self, holder: dict[str, Any]) -> bool:
-    """Says whether a claim has expired, or its worker has died here."""
+    """Says whether a lease has expired, or its worker has died here."""
     process = holder["worker"].rpartition("-")[0]
     return (
       holder["expires"] < time.time()
@@ -195,7 +195,7 @@ class Leases:
     while not self._ended.wait(self.lease_s / _RENEWALS):
       with self._lock:
         lease = self._held
-        if claim is None or lease.lost:
+        if lease is None or lease.lost:
           continue
         # A disk that is full or away: perhaps next time.
         with contextlib.suppress(OSError, ValueError):

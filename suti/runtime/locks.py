@@ -22,7 +22,7 @@ def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
   """Holds a workdir for this process.
 
   On this machine's disks and on NFS the system frees it if the process dies; in
-  a bucket a claim does, which expires in a minute.
+  a bucket a lease does, which expires in a minute.
 
   Args:
     workdir: made if there is none.
@@ -36,7 +36,7 @@ def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
   """
   workdir = path_of(workdir)
   if in_bucket(workdir):
-    # Who shares it claims what it works on, piece by piece.
+    # Who shares it leases what it works on, piece by piece.
     with contextlib.nullcontext() if shared else _leased(workdir):
       yield workdir
     return
@@ -68,7 +68,7 @@ def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _leased(workdir: Path) -> Iterator[None]:
-  """Holds a workdir in a bucket by a claim that is renewed."""
+  """Holds a workdir in a bucket by a lease that is renewed."""
   leases = Leases(workdir / ".lock", lease_s=_LEASE_S, on_loss=_give_up)
   with leases:
     if leases.take("workdir") is None:
@@ -82,7 +82,7 @@ def _give_up() -> None:
   """Ends this process between two steps: it was away for too long."""
   print(
     "Another command has taken this workdir over, as this one could not renew"
-    f" its claim for {_LEASE_S:.0f} s.",
+    f" its lease for {_LEASE_S:.0f} s.",
     file=sys.stderr,
     flush=True,
   )

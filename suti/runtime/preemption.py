@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM: what a machine that is taken away sends before it is.
+"""SIGTERM: what a machine sends to its processes before it is taken away.
 
-A command that is told so ends at once, as at Ctrl-C, with an exit code of its
-own. A loop that can do better asks for it to be `deferred`: it is then told by
-an event, and ends between two steps, where its state is whole. If that takes
-too long, for instance because it is compiling, the process ends without it.
-Whoever sends a second SIGTERM means it.
+A command that receives it ends at once, as at Ctrl-C, with an exit code of its
+own. A loop that can do better asks for it to be `deferred`: an event is set
+instead, and the loop ends between two steps, where its state is whole. If that
+takes too long, for instance because it is compiling, the process ends without
+it. Whoever sends a second SIGTERM means it.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ LINE = (
 # raised while it calls a `__del__` or a callback of its collector.
 _AGAIN_S = 1.0
 # The event of the loop that asked for it; None while nobody did.
-_told: threading.Event | None = None
+_deferred: threading.Event | None = None
 _heard = False  # whether its first SIGTERM has come
 
 
@@ -35,11 +35,11 @@ class TerminatedError(BaseException):
 def _receive(*_: object) -> None:
   # Not whether the event is set: the thread of the deadline may be faster.
   global _heard
-  if _told is None or _heard:
+  if _deferred is None or _heard:
     _raise()
   else:
     _heard = True
-    _told.set()
+    _deferred.set()
 
 
 def _raise(*_: object) -> NoReturn:
@@ -76,14 +76,14 @@ def deferred(
     grace_s: how long the body has; then the process ends where it stands.
     at_last: called in another thread before it does.
   """
-  global _told, _heard
+  global _deferred, _heard
   event = threading.Event()
-  _told, _heard = event, False
+  _deferred, _heard = event, False
   with _deadline(event, grace_s=grace_s, at_last=at_last):
     try:
       yield event
     finally:
-      _told = None
+      _deferred = None
   if event.is_set():
     raise TerminatedError
 

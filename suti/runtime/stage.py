@@ -200,7 +200,7 @@ def _say(line: str) -> None:
 def _is_ours(error: BaseException) -> bool:
   """Says whether the file that raised the error is one of this code base."""
   frames = traceback.extract_tb(error.__traceback__)
-  root = Path(__file__).resolve().parent.parent
+  root = Path(__file__).resolve().parent.parent.parent
   file = Path(frames[-1].filename).resolve()
   return any(file.is_relative_to(root / package) for package in _OURS)
 

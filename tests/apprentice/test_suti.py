@@ -247,13 +247,13 @@ def test_keys_and_values_are_made_once_an_image(model):
   tokens = 2 * K * (SIDE // 2) ** 2  # two sources of 2 x 2 positions
   assert k_BLND.shape == v_BLND.shape == (B, tokens, 2, 8)
 
-  def batch_size(params, x, t, text, batch):
+  def compute(params, x, t, text, batch):
     context = suti.encode(model.apply, params, batch)
     return suti.denoise(model.apply, params, x, t, text, context)
 
   np.testing.assert_allclose(
     predict(model, target, batch),
-    jax.jit(batch_size)(model.params, *target, batch),
+    jax.jit(compute)(model.params, *target, batch),
     atol=2e-6,
   )
 

@@ -317,8 +317,8 @@ def _their_sample(call, model, given):
   for t in scheduler.timesteps:
     steps = t.to(x.device).expand(2 * len(x))
     out = call(torch.cat([x, x]), steps, text).sample
-    conditioning, null = out.chunk(2)
-    out = null + GUIDANCE * (told - null)
+    with_text, null = out.chunk(2)
+    out = null + GUIDANCE * (with_text - null)
     x = scheduler.step(out, t, x).prev_sample
   return _nhwc(x)
 

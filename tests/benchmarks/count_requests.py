@@ -51,11 +51,11 @@ def main() -> None:
     again.close()
     with Leases(workdir / "leases", lease_s=1e3) as leases:
       lease = leases.take("wave-00000")
-      assert claim is not None
-      show("claiming a wave")
+      assert lease is not None
+      show("leasing a wave")
       leases.still_mine(lease)
       write_atomic(lease.path, b"{}")
-      show("renewing a claim")
+      show("renewing a lease")
       log = workdir / "workers" / "one" / "log.jsonl"
       log.write_text('{"step": 1}\n')
       buckets.requests.clear()

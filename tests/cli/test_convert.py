@@ -238,10 +238,10 @@ def test_shards_that_are_missing_or_elsewhere(capsys, model, tmp_path):
   shard.rename(tmp_path / shard.name)
   line = error_of(capsys, "convert", many, tmp_path / "out")
   assert f"{index} names {shard.name}, which should hold" in line
-  told = read_json(index)
-  for name in told["weight_map"]:
-    told["weight_map"][name] = f"../../{shard.name}"
-  write_json(index, told)
+  index_then = read_json(index)
+  for name in index_then["weight_map"]:
+    index_then["weight_map"][name] = f"../../{shard.name}"
+  write_json(index, index_then)
   line = error_of(capsys, "convert", many, tmp_path / "out")
   assert "leads out of its folder, and is refused: fetch the model from" in line
 

@@ -197,8 +197,8 @@ def test_search_finds_what_a_run_would_choose(planned):
 def test_what_draws_at_once_must_fit_to_draw(planned):
   """Eight pictures an expert are eight times what tuning it takes."""
   only = ONLY.format("finetune"), "--config.finetune.experts_per_device=auto"
-  for batch_size, num in ((True, 1), (False, 8)):
-    row = planned(*only, f"--config.finetune.sample_after_tuning={batch_size}")
+  for together, num in ((True, 1), (False, 8)):
+    row = planned(*only, f"--config.finetune.sample_after_tuning={together}")
     assert row["experts.finetune"]["per_device"] == num
 
 
@@ -231,12 +231,12 @@ def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
 
   monkeypatch.setattr(experts.farm.programs, "sample", recorded)
   for num, pictures, inner in ((12, 1, "vmap"), (36, 1, "map"), (12, 4, "map")):
-    for batch_size in (True, False):
+    for together in (True, False):
       planned(
         ONLY.format("sample"),
         "--config.finetune.inner=auto",
         f"--config.finetune.experts_per_wave={num}",
-        f"--config.finetune.sample_after_tuning={batch_size}",
+        f"--config.finetune.sample_after_tuning={together}",
         f"--config.sample.batch_size={pictures}",
       )
       assert asked.pop() == inner

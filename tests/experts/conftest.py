@@ -19,7 +19,7 @@ from experts.farm import sampling, train_step
 from suti.pipeline.backbone import Backbone, load_backbone
 from tests import tiny
 from tests.experts import inputs
-from tests.experts.farm.workers.loops import Loop
+from tests.experts.farm.loops import Loop
 
 # Fields that no program depends on.
 NO_PROGRAM = (

@@ -25,7 +25,7 @@ from suti.parallel.mesh import batch_sharding
 from suti.pipeline.backbone import load_backbone
 from suti.runtime import preemption
 from tests.experts import inputs
-from tests.experts.farm.workers.loops import (
+from tests.experts.farm.loops import (
   COLLECTIVE,
   NUM_STEPS,
   Loop,
@@ -54,9 +54,9 @@ def test_place_and_padding_change_nothing(wave, loops, clusters):
 
 
 def test_mapped_one_by_one_they_are_the_same(loops, filled):
-  batch_size, mapped = (loops[name].run(filled) for name in ("lora", "mapped"))
+  vmapped, mapped = (loops[name].run(filled) for name in ("lora", "mapped"))
   for i in range(10):
-    assert_same_expert(batch_size, i, mapped, i)
+    assert_same_expert(vmapped, i, mapped, i)
   base = loops["lora"].trainable
   moved = [
     np.abs(x[0] - np.asarray(base[name])).max()

@@ -164,10 +164,10 @@ def test_a_difference_is_half_as_large_and_draws_the_same_later(
   tuned, differences
 ):
   workdir, config, _ = differences
-  batch_size = contents(workdir)
+  first = contents(workdir)
   shutil.rmtree(workdir / "experts/sample")
   sample.run(config, workdir)
-  assert contents(workdir) == batch_size
+  assert contents(workdir) == first
 
   base = load_backbone(config.backbone).params
   name = "experts/finetune/wave-00000.safetensors"

@@ -162,7 +162,7 @@ def published_step(folder, name, ours: Step, tmp_path):
   t = torch.from_numpy(np.array(t_B)).long()
   scheduler = diffusers.DDPMScheduler.from_config(pipeline.scheduler.config)
   said = unet(
-    scheduler.add_noise(x0, noise, t), t, states, added_cond_kwargs=told
+    scheduler.add_noise(x0, noise, t), t, states, added_cond_kwargs=conditioning
   ).sample
   if is_if:
     said, _ = said.chunk(2, dim=1)

@@ -77,8 +77,8 @@ def _answer(handler, hub, folder) -> None:
         json.dumps([_entry(*x) for x in zip(names, files, strict=True)]),
       )
     siblings = [{"rfilename": name} for name in names]
-    told = {"id": REPO, "sha": COMMIT, "siblings": siblings}
-    return _send(handler, json.dumps(told))
+    info = {"id": REPO, "sha": COMMIT, "siblings": siblings}
+    return _send(handler, json.dumps(info))
   name = path.removeprefix(f"/{REPO}/resolve/{COMMIT}/")
   if name not in names:
     return _refuse(handler, 404, "EntryNotFound")

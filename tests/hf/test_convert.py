@@ -133,13 +133,13 @@ def test_what_is_read_is_kept_and_what_is_left_out_is_said(published, tmp_path):
   } | {"vae_1_0/"}
   index = json.loads(after.pop("model_index.json"))
   assert all(after[name] == before[name] for name in after)
-  told = read_json(published / "model_index.json")
-  assert index == told | {"safety_checker": [None, None]}
+  index_then = read_json(published / "model_index.json")
+  assert index == index_then | {"safety_checker": [None, None]}
 
 
 def test_a_folder_without_an_index_gets_one(published, tmp_path):
   source = copy(published, tmp_path / "source")
-  told = read_json(source / "model_index.json")
+  index_then = read_json(source / "model_index.json")
   for name in ("model_index.json", "vae_1_0"):
     path = source / name
     path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -151,7 +151,7 @@ def test_a_folder_without_an_index_gets_one(published, tmp_path):
   }
   index = read_json(tmp_path / "out" / "model_index.json")
   parts = ("scheduler", "text_encoder", "unet", "vae")
-  assert {n: index[n] for n in parts} == {n: told[n] for n in parts}
+  assert {n: index[n] for n in parts} == {n: index_then[n] for n in parts}
   assert index["_class_name"] == "StableDiffusionPipeline"
   assert index["tokenizer"] == ["transformers", "PreTrainedTokenizerFast"]
   assert index["requires_safety_checker"] is False

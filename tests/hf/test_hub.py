@@ -280,7 +280,7 @@ def test_commands_take_the_name_in_the_place_of_a_folder(hub, tmp_path):
   result = subprocess.run(
     [sys.executable, "-m", "suti.cli", "convert", f"{REPO}@v1.0", str(out)],
     env=environment,
-    cwd=pathlib.Path(__file__).parent.parent,
+    cwd=pathlib.Path(__file__).parent.parent.parent,
     capture_output=True,
     text=True,
     check=False,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from suti.hf import tokenizer as text_module
+from suti.hf.find import PRETRAINED
 from suti.hf.tokenizer import load_tokenizer
 from suti.io.files import read_json, write_json
-from suti.pipeline.backbone import PRETRAINED
 
 TEXTS = [
   "",

@@ -382,18 +382,18 @@ def test_a_rewritten_file_is_what_was_loaded_and_saved(
     spec,
     tmp_path / "b.safetensors",
   )
-  told = []
+  written = []
   rewrite(
     spec,
     source,
     tmp_path / "c.safetensors",
     dtype=dtype,
     renames=renames,
-    tell=told.append,
+    notify=written.append,
   )
   one, other = (tmp_path / f"{name}.safetensors" for name in "bc")
   assert one.read_bytes() == other.read_bytes()
-  assert sorted(told) == sorted(spec)
+  assert sorted(written) == sorted(spec)
 
 
 def test_a_matrix_is_rewritten_as_a_convolution(spec, tensors, tmp_path):

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from etils import epath
 
+from suti.hf.find import find_model
 from suti.io import files, paths, records
 from suti.io.checkpoint import Checkpoints, saved_steps
 from suti.io.paths import in_bucket, local, path_of
-from suti.pipeline.backbone import find_model
 from suti.runtime.log import Log, read_log
 from suti.schema import Prompt
 

@@ -100,8 +100,8 @@ def test_adapters_leave_names_intact_and_need_a_context(tiny, inputs):
   expected = bare_apply(params, *inputs)
   assert expected.shape == inputs[0].shape
   np.testing.assert_array_equal(apply(params, *inputs), expected)
-  told = apply(params, *inputs, context=jnp.ones((2, 1, 1)))
-  assert abs(told - expected).max() > 1e-4
+  given = apply(params, *inputs, context=jnp.ones((2, 1, 1)))
+  assert abs(given - expected).max() > 1e-4
 
 
 def test_adapters_find_their_place_in_the_blocks_of_if():
@@ -128,11 +128,11 @@ def test_adapters_in_the_blocks_of_if_need_a_context():
   expected = jax.jit(bare_apply)(params, x_BHWC, condition)
   apply = jax.jit(apply)
   np.testing.assert_array_equal(apply(params, x_BHWC, condition), expected)
-  told = condition._replace(context=jnp.ones((2, 1, 1)))
-  assert abs(apply(params, x_BHWC, told) - expected).max() > 1e-4
-  told = condition._replace(context=jnp.zeros((2, 1, 1)))
+  given = condition._replace(context=jnp.ones((2, 1, 1)))
+  assert abs(apply(params, x_BHWC, given) - expected).max() > 1e-4
+  given = condition._replace(context=jnp.zeros((2, 1, 1)))
   np.testing.assert_allclose(
-    apply(params, x_BHWC, told), expected, rtol=1e-5, atol=1e-6
+    apply(params, x_BHWC, given), expected, rtol=1e-5, atol=1e-6
   )
 
 

@@ -32,7 +32,7 @@ def diffusers():
 
 
 def assert_equal_to(
-  theirs, module, x, torch, *, images=False, told=None, condition=()
+  theirs, module, x, torch, *, images=False, keywords=None, condition=()
 ):
   """Draws both modules' parameters, calls both, compares values and dx.
 
@@ -41,7 +41,7 @@ def assert_equal_to(
     x: their common input, an image NHWC if `images`.
     torch: the library.
     images: whether theirs wants the channels first.
-    told, condition: further arguments, theirs by name and ours in order.
+    keywords, condition: further arguments, theirs by name and ours in order.
   """
   spec, apply = functional(module)
   drawn = {
@@ -59,8 +59,10 @@ def assert_equal_to(
     params[name] = jnp.asarray(np.transpose(drawn[name], tuple(order)))
 
   given = torch.from_numpy(x).requires_grad_(x.dtype == np.float32)
-  told = {k: torch.from_numpy(np.array(v)) for k, v in (told or {}).items()}
-  expected = theirs(given.permute(0, 3, 1, 2) if images else given, **told)
+  keywords = {
+    k: torch.from_numpy(np.array(v)) for k, v in (keywords or {}).items()
+  }
+  expected = theirs(given.permute(0, 3, 1, 2) if images else given, **keywords)
   if images:
     expected = expected.permute(0, 2, 3, 1)
   found = jax.jit(apply)(params, x, *condition)
@@ -250,7 +252,7 @@ LEVEL = unet_layers.Level(
 )
 
 
-def told(mask=None):
+def make_condition(mask=None):
   """Both sides' condition: a time, a text and perhaps a mask."""
   time_BD = drawing.draw("time", (2, LEVEL.time_dim))
   text_BLD = drawing.draw("text", (2, 5, LEVEL.text_dim))
@@ -287,8 +289,8 @@ def test_resnet_that_the_time_scales(resample, skip_time_act, torch, diffusers):
     drawing.draw("x", (2, 6, 8, 8)),
     torch,
     images=True,
-    told={"temb": told().time_BD},
-    condition=(told(),),
+    keywords={"temb": make_condition().time_BD},
+    condition=(make_condition(),),
   )
 
 
@@ -315,7 +317,9 @@ def test_attention_with_added_keys(only_cross, norm, masked, torch, diffusers):
     cross_attention_norm=norm,
     processor=AttnAddedKVProcessor(),
   )
-  condition = told(np.arange(5) < np.array([[5], [2]]) if masked else None)
+  condition = make_condition(
+    np.arange(5) < np.array([[5], [2]]) if masked else None
+  )
   arguments = {"encoder_hidden_states": condition.text_BLD}
   if masked:  # what the publisher's U-Net makes of a mask
     bias = np.where(condition.text_mask, 0, -10_000).astype(np.float32)
@@ -329,7 +333,7 @@ def test_attention_with_added_keys(only_cross, norm, masked, torch, diffusers):
     drawing.draw("x", (2, 3, 4, 16)),
     torch,
     images=True,
-    told=arguments,
+    keywords=arguments,
     condition=(condition,),
   )
 
@@ -361,6 +365,6 @@ def test_sizes_beside_a_pooled_text(torch, diffusers):
     ),
     drawing.draw("pooled", (2, 6)),
     torch,
-    told={"sizes": sizes},
+    keywords={"sizes": sizes},
     condition=(sizes,),
   )

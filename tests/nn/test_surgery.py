@@ -174,15 +174,15 @@ def test_an_adapter_that_starts_at_zero_changes_nothing():
 
 
 def test_make_is_told_where_and_the_original_stays():
-  told = []
+  calls = []
 
   def make(path, block):
-    told.append((path, block.dim))
+    calls.append((path, block.dim))
     return Scale(block.dim, ZEROS)
 
   net = Net()
   changed = adapter(net, r"blocks\.1$", make)
-  assert told == [("blocks.1", 4)]
+  assert calls == [("blocks.1", 4)]
   assert net.blocks[1].adapter is None
   assert changed.blocks[0].adapter is None
   both = lora(changed, r"blocks\.0\.to_q$", rank=1)

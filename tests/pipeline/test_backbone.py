@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experts.farm.waves import describe_wave, wave_data
+from suti.hf.find import PRETRAINED, find_model
 from suti.io.files import read_json, write_json
 from suti.pipeline import backbone, text_encoders
 from tests.experts import inputs
@@ -25,10 +26,10 @@ def published(request, tmp_path_factory):
 def test_a_folder_is_never_taken_for_a_shipped_model(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "mine").mkdir()
-  assert backbone.find_model("mine").resolve() == tmp_path / "mine"
-  assert backbone.find_model(".").resolve() == tmp_path
-  shipped = backbone.find_model("world_base")
-  assert shipped == backbone.PRETRAINED / "world_base"
+  assert find_model("mine").resolve() == tmp_path / "mine"
+  assert find_model(".").resolve() == tmp_path
+  shipped = find_model("world_base")
+  assert shipped == PRETRAINED / "world_base"
 
 
 @pytest.mark.parametrize("part", ["unet", "scheduler", "text_encoder"])
@@ -65,7 +66,7 @@ def test_forgotten_texts_are_encoded_again(tiny_backbone, monkeypatch):
 def test_the_null_text_is_the_publishers(published):
   folder, opened = published
   conditioning, null = opened.encode_text([""]), opened.null_text()
-  assert told.keys() == null.keys()
+  assert conditioning.keys() == null.keys()
   if "sdxl" in folder.name:
     for name in ("text_BLD", "pooled_BD"):
       assert conditioning[name].any() and not null[name].any()

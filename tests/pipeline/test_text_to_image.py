@@ -253,8 +253,8 @@ def test_nets_of_2022_draw_at_the_size_they_were_trained_on(tmp_path):
     ("0.9.0", 32, 64),
     ("0.30.0", 32, 64),
   ):
-    conditioning = {"_diffusers_version": version, "sample_size": said}
-    write_json(folder / "unet" / "config.json", config | conditioning)
+    changed = {"_diffusers_version": version, "sample_size": said}
+    write_json(folder / "unet" / "config.json", config | changed)
     unet = open_model(folder / "unet", weights=False)
     assert own_size(unet, codec) == size_px, version
 

@@ -23,12 +23,12 @@ NAMES = ("wave-00000", "wave-00001", "wave-00002")
 NEVER = threading.Event()
 
 
-def each(leases, *, finished=set, names=NAMES, stop=NEVER, tell=None):
+def each(leases, *, finished=set, names=NAMES, stop=NEVER, notify=None):
   return leases.each(
     names,
     finished=finished,
     stop=stop,
-    tell=tell or (lambda note: pytest.fail(f"waits: {note}")),
+    notify=notify or (lambda note: pytest.fail(f"waits: {note}")),
   )
 
 
@@ -59,13 +59,13 @@ def test_what_another_holds_is_passed_over_then_waited_for(place):
   path = hold(place, "wave-00001")
   done, notes = set(), []
 
-  def tell(note):
+  def notify(note):
     notes.append(note)
     path.unlink()
     done.add("wave-00001")  # by the other
 
   with Leases(place, lease_s=1) as leases:
-    for lease in each(leases, finished=lambda: set(done), tell=tell):
+    for lease in each(leases, finished=lambda: set(done), notify=notify):
       assert lease.name != "wave-00001"
       done.add(lease.name)
   assert notes == ["waiting for wave-00001 (far-1-a)"]
@@ -102,7 +102,7 @@ def test_what_a_dead_process_of_this_machine_held_is_free_at_once(place):
         leases,
         finished=lambda: set(done),
         stop=stop,
-        tell=lambda note: stop.set(),
+        notify=lambda note: stop.set(),
       ):
         done.add(lease.name)
   assert done == {NAMES[0], NAMES[2]}
@@ -151,7 +151,7 @@ with Leases(folder / "leases", lease_s=60) as leases:
     [f"wave-{i:05d}" for i in range(30)],
     finished=lambda: set(files.names_in(folder / "done")),
     stop=threading.Event(),
-    tell=lambda note: None,
+    notify=lambda note: None,
   ):
     print(lease.name)
     files.write_atomic(folder / "done" / lease.name, b"")

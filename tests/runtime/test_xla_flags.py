@@ -62,7 +62,7 @@ def test_this_jaxlib_knows_the_flag_and_runs_convolutions_by_eigen():
   program = """
 import sys
 from suti.runtime import xla_flags
-compiler.use_eigen_convolutions()
+xla_flags.use_eigen_convolutions()
 assert "jax" not in sys.modules
 import jax, jax.numpy as jnp
 from suti.nn.convolution import convolve

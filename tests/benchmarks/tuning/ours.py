@@ -43,7 +43,7 @@ def run(args) -> None:
   parts = _open(args)
   import jax
 
-  from experts.farm.train_step import look, make_start, make_step
+  from experts.farm.train_step import make_start, make_step, sync_metrics
 
   tune, mesh = parts.tune, parts.mesh
   (num,) = args.experts
@@ -79,7 +79,7 @@ def run(args) -> None:
       began = time.perf_counter()
       for _ in range(tune.log_every):
         state = step_wave(state, parts.frozen, given)
-      look(state, num=num)
+      sync_metrics(state, num=num)
       seconds.append((time.perf_counter() - began) / tune.log_every)
     memory = jax.devices()[0].memory_stats() or {}
     highest = memory.get("peak_bytes_in_use") or tasks.highest_rss()
@@ -205,7 +205,7 @@ def _open(args) -> Parts:
 
 
 def _wave(task: Task, num: int) -> dict[str, np.ndarray]:
-  """What the experts of a wave learn from, as `experts.farm.waves.wave_data`."""
+  """A wave's data, as `experts.farm.waves.wave_data` makes it."""
   import jax
 
   from experts.farm.waves import expert_key

@@ -281,9 +281,9 @@ def test_a_wave_is_drawn_as_it_was_tuned(
     capacity, "make_bytes_at", lambda *_, **__: lambda tune, num: 100 * num
   )
 
-  def apply_denoiser(*_, inner, **__):
+  def refuse(*_, inner, **__):
     raise AskedError(inner)
 
-  monkeypatch.setattr(sampling, "make_sample_wave", ask)
+  monkeypatch.setattr(sampling, "make_sample_wave", refuse)
   with pytest.raises(AskedError, match="map"):
     stage.run(config.lock(), tmp_path)

@@ -29,7 +29,7 @@ from suti.schema import Cluster, Prompt
 from tests import compiler, tiny
 from tests.experts import inputs
 
-FARM = pathlib.Path(__file__).with_name("farm.py")
+FARM = pathlib.Path(__file__).with_name("workers.py")
 POISON = "teapot"
 NUM_CLUSTERS = 38
 # Places in the order of keys: in waves of four, 9 and 10 are in one.

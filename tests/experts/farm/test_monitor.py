@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experts.farm.monitor import Live, device_memory, read_lines, step_of
+from experts.farm.monitor import Monitor, device_memory, read_lines, step_of
 from experts.farm.wave_files import count_experts, write_wave
 from experts.farm.waves import make_waves
 from suti.cli.status import status
@@ -35,23 +35,23 @@ def clock(monkeypatch):
 
 @contextlib.contextmanager
 def watch(folder, worker="one", *, held=None, profile_steps=0):
-  """Live as experts.finetune has it, with claims that the test decides."""
+  """Monitor as experts.finetune has it, with leases that the test decides."""
   config = types.SimpleNamespace(num_steps=100, profile_steps=profile_steps)
   held = {wave.name: worker for wave in WAVES} if held is None else held
   with progress(len(WAVES) * 100, "finetune") as bar:
     farm = types.SimpleNamespace(bar=bar, worker=worker, holders=lambda: held)
-    with Live(folder, farm, waves=WAVES, config=config) as live:
-      yield live
+    with Monitor(folder, farm, waves=WAVES, config=config) as monitor:
+      yield monitor
 
 
-def tune(live, clock, folder, wave, *, seconds=0.1, quarantined=0):
+def tune(monitor, clock, folder, wave, *, seconds=0.1, quarantined=0):
   """What experts.finetune does with a wave, but for the experts."""
-  live.begin(wave, 0)
+  monitor.begin(wave, 0)
   for step in range(10, 101, 10):
     clock.now += 10 * seconds * len(wave.keys)
-    live.look(step, loss=1 / step, seconds=seconds)
+    monitor.record(step, loss=1 / step, seconds=seconds)
   write(folder, wave, quarantined=quarantined)
-  live.end()
+  monitor.end()
 
 
 def write(folder, wave, *, quarantined=0):
@@ -64,11 +64,11 @@ def write(folder, wave, *, quarantined=0):
 def test_one_line_says_waves_experts_speed_and_what_was_lost(
   tmp_path, clock, capsys
 ):
-  with watch(tmp_path) as live:
-    tune(live, clock, tmp_path, WAVES[0], quarantined=1)
-    live.begin(WAVES[1], 0)
+  with watch(tmp_path) as monitor:
+    tune(monitor, clock, tmp_path, WAVES[0], quarantined=1)
+    monitor.begin(WAVES[1], 0)
     clock.now += 10
-    live.look(50, loss=0.25, seconds=0.1)
+    monitor.record(50, loss=0.25, seconds=0.1)
   last = capsys.readouterr().err.splitlines()[-1]
   assert last.startswith("finetune  150/300")
   # 0.1 s a step and expert, 100 steps: 360 an hour.
@@ -81,18 +81,18 @@ def test_a_worker_that_goes_on_does_not_count_old_steps_as_speed(
   tmp_path, clock, capsys
 ):
   write(tmp_path, WAVES[0])
-  with watch(tmp_path) as live:
-    live.begin(WAVES[1], 90)
+  with watch(tmp_path) as monitor:
+    monitor.begin(WAVES[1], 90)
     clock.now += 10
-    live.look(100, loss=0.5, seconds=0.5)
+    monitor.record(100, loss=0.5, seconds=0.5)
   assert "finetune  200/300  1.0/s  ETA 1 min 40 s" in capsys.readouterr().err
 
 
 def test_the_log_has_a_line_at_each_look_and_no_nan(tmp_path, clock):
-  with watch(tmp_path) as live:
-    live.begin(WAVES[2], 0)
-    live.look(1, loss=0.5)  # compiled: it has no speed
-    live.look(10, loss=float("nan"), seconds=0.1)
+  with watch(tmp_path) as monitor:
+    monitor.begin(WAVES[2], 0)
+    monitor.record(1, loss=0.5)  # compiled: it has no speed
+    monitor.record(10, loss=float("nan"), seconds=0.1)
   first, second = read_log(tmp_path / "workers" / "one")
   assert first["step"] == 1 and "experts_an_hour" not in first
   assert second["wave"] == 2 and second["wave_step"] == 10
@@ -108,12 +108,12 @@ def test_who_works_on_what_is_read_from_everybodys_files(
   held = {WAVES[0].name: "one", WAVES[1].name: "two"}
   with watch(tmp_path, "two", held=held) as other:
     other.begin(WAVES[1], 0)
-    other.look(30, loss=0.125, seconds=0.2)
+    other.record(30, loss=0.125, seconds=0.2)
   capsys.readouterr()
-  with watch(tmp_path, held=held) as live:
-    live.begin(WAVES[0], 0)
+  with watch(tmp_path, held=held) as monitor:
+    monitor.begin(WAVES[0], 0)
     clock.now += 10
-    live.look(20, loss=0.25, seconds=0.1)
+    monitor.record(20, loss=0.25, seconds=0.1)
   drawn = capsys.readouterr().err.split("\r\x1b[J")[-1]
   bar, total, own, theirs = drawn.rstrip("\n").split("\n")[:4]
   # Steps of both count.
@@ -141,11 +141,11 @@ def test_who_works_on_what_is_read_from_everybodys_files(
 def test_a_dead_workers_speed_does_not_count_but_its_experts_do(
   tmp_path, clock, capsys
 ):
-  with watch(tmp_path, "dead") as live:
-    tune(live, clock, tmp_path, WAVES[0])
-  with watch(tmp_path) as live:
-    live.begin(WAVES[1], 0)
-    live.look(10, loss=0.5, seconds=0.1)
+  with watch(tmp_path, "dead") as monitor:
+    tune(monitor, clock, tmp_path, WAVES[0])
+  with watch(tmp_path) as monitor:
+    monitor.begin(WAVES[1], 0)
+    monitor.record(10, loss=0.5, seconds=0.1)
   last = capsys.readouterr().err.splitlines()[-1]
   assert "1/3 waves, 2 experts, 360 experts an hour" in last
 
@@ -155,21 +155,21 @@ def test_a_wave_that_two_workers_finish_counts_once(tmp_path, clock, capsys):
   held = {WAVES[0].name: "two"}
   with watch(tmp_path, "two", held=held) as two:
     two.begin(WAVES[0], 80)
-    two.look(85, loss=0.5, seconds=0.1)
+    two.record(85, loss=0.5, seconds=0.1)
   with watch(tmp_path, "one", held=held) as one:
     one.begin(WAVES[0], 0)
     clock.now += 10
-    one.look(90, loss=0.5, seconds=0.1)
+    one.record(90, loss=0.5, seconds=0.1)
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("finetune  90/300")  # not 175
-    for live in (one, two):
+    for monitor in (one, two):
       write(tmp_path, WAVES[0], quarantined=1)
-      live.end()
+      monitor.end()
     del held[WAVES[0].name]
     held[WAVES[1].name] = "one"
     one.begin(WAVES[1], 0)
     clock.now += 10
-    one.look(10, loss=0.5, seconds=0.1)
+    one.record(10, loss=0.5, seconds=0.1)
   last = capsys.readouterr().err.splitlines()[-1]
   assert last.startswith("finetune  110/300")
   assert "1/3 waves, 1 experts, 1 quarantined, 360 experts an hour" in last
@@ -180,10 +180,10 @@ def test_a_wave_that_another_finishes_meanwhile_counts_once(
 ):
   with watch(tmp_path, held={}) as one:
     one.begin(WAVES[0], 0)
-    one.look(90, loss=0.5, seconds=0.1)
+    one.record(90, loss=0.5, seconds=0.1)
     write(tmp_path, WAVES[0])
     clock.now += 10
-    one.look(95, loss=0.5, seconds=0.1)
+    one.record(95, loss=0.5, seconds=0.1)
   last = capsys.readouterr().err.splitlines()[-1]
   assert last.startswith("finetune  100/300")  # not 195
 
@@ -191,13 +191,13 @@ def test_a_wave_that_another_finishes_meanwhile_counts_once(
 def test_a_worker_that_dies_after_its_wave_has_its_experts_counted(
   tmp_path, clock, capsys
 ):
-  with watch(tmp_path, "dead") as live:
-    live.begin(WAVES[0], 0)
-    live.look(100, loss=0.5, seconds=0.1)
+  with watch(tmp_path, "dead") as monitor:
+    monitor.begin(WAVES[0], 0)
+    monitor.record(100, loss=0.5, seconds=0.1)
     write(tmp_path, WAVES[0])
-  with watch(tmp_path) as live:
-    live.begin(WAVES[1], 0)
-    live.look(10, loss=0.5, seconds=0.1)
+  with watch(tmp_path) as monitor:
+    monitor.begin(WAVES[1], 0)
+    monitor.record(10, loss=0.5, seconds=0.1)
   last = capsys.readouterr().err.splitlines()[-1]
   assert "1/3 waves, 2 experts, 360 experts an hour" in last
   # As a run that an older version began: its records say it, too.
@@ -223,18 +223,18 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path):
 
 def test_a_profile_is_asked_for_while_the_farm_runs(tmp_path, clock, capsys):
   traces = lambda: list(tmp_path.glob("workers/one/**/*.xplane.pb"))  # noqa: E731
-  with watch(tmp_path) as live:
-    live.begin(WAVES[0], 0)
-    live.look(1, loss=0.5)
-    live.look(10, loss=0.5, seconds=0.1)
+  with watch(tmp_path) as monitor:
+    monitor.begin(WAVES[0], 0)
+    monitor.record(1, loss=0.5)
+    monitor.record(10, loss=0.5, seconds=0.1)
     (tmp_path / "profile").write_text("5\n")
-    live.look(20, loss=0.5, seconds=0.1)
+    monitor.record(20, loss=0.5, seconds=0.1)
     assert not (tmp_path / "profile").exists()  # taken
     jnp.arange(8).sum().block_until_ready()
     assert not traces()
-    live.look(30, loss=0.5, seconds=0.1)
+    monitor.record(30, loss=0.5, seconds=0.1)
     assert len(traces()) == 1
-    live.look(40, loss=0.5, seconds=0.1)
+    monitor.record(40, loss=0.5, seconds=0.1)
   assert len(traces()) == 1
   assert "profile: tensorboard --logdir" in capsys.readouterr().err
 
@@ -245,14 +245,14 @@ def test_a_profile_of_the_first_steps_leaves_out_the_compiler(
   calls = []
   monkeypatch.setattr(jax.profiler, "start_trace", lambda _: calls.append("on"))
   monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("off"))
-  with watch(tmp_path, profile_steps=20) as live:
-    live.begin(WAVES[0], 0)
-    live.look(1, loss=0.5)
+  with watch(tmp_path, profile_steps=20) as monitor:
+    monitor.begin(WAVES[0], 0)
+    monitor.record(1, loss=0.5)
     assert not calls
-    live.look(10, loss=0.5, seconds=0.1)
-    live.look(20, loss=0.5, seconds=0.1)
+    monitor.record(10, loss=0.5, seconds=0.1)
+    monitor.record(20, loss=0.5, seconds=0.1)
     assert calls == ["on"]
-    live.look(30, loss=0.5, seconds=0.1)
+    monitor.record(30, loss=0.5, seconds=0.1)
     assert calls == ["on", "off"]
   assert calls == ["on", "off"]
 
@@ -275,10 +275,10 @@ def test_status_prints_the_farm_from_its_files(place, clock, capsys):
   folder = place / "experts" / "finetune"
   tune_fields = {"finetune": {"num_steps": 100}}
   write_json(folder / "stage.json", {"config": tune_fields})
-  with watch(folder, "elsewhere-7-a") as live:
-    tune(live, clock, folder, WAVES[0], quarantined=1)
-    live.begin(WAVES[1], 0)
-    live.look(50, loss=0.25, seconds=0.1)
+  with watch(folder, "elsewhere-7-a") as monitor:
+    tune(monitor, clock, folder, WAVES[0], quarantined=1)
+    monitor.begin(WAVES[1], 0)
+    monitor.record(50, loss=0.25, seconds=0.1)
   lease = {"worker": "elsewhere-7-a", "expires": time.time() + 60}
   write_json(folder / "leases" / "wave-00001.1", lease)
   capsys.readouterr()

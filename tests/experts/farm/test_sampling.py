@@ -12,7 +12,7 @@ from suti.pipeline import codec
 from suti.pipeline.backbone import load_backbone
 from tests import tiny
 from tests.experts import inputs
-from tests.experts.farm.workers.loops import COLLECTIVE
+from tests.experts.farm.loops import COLLECTIVE
 
 
 def test_seeds_are_of_cluster_prompt_and_number(clusters, tmp_path):

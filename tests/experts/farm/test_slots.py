@@ -19,7 +19,7 @@ from suti.io.checkpoint import Checkpoints
 from suti.io.files import read_json
 from suti.parallel.mesh import batch_sharding, flat_mesh
 from tests.experts import inputs
-from tests.experts.farm.workers.loops import COLLECTIVE, NUM_STEPS
+from tests.experts.farm.loops import COLLECTIVE, NUM_STEPS
 
 KEYS = [f"{i:012x}" for i in range(20)]
 BASE = {"weight": np.float32([[1, 2], [3, 4]]), "bias": np.float32([5, 6])}
@@ -285,12 +285,12 @@ def test_experts_that_took_turns_are_those_of_waves(runs):
 def test_what_took_turns_is_drawn_later_as_well(runs, tmp_path):
   turns, config, _ = runs["turns"]
   name = "wave-00000.array_record"
-  batch_size = (turns / "experts/sample" / name).read_bytes()
+  together = (turns / "experts/sample" / name).read_bytes()
   for kind in ("mine", "prompts", "finetune"):
     (tmp_path / "experts").mkdir(exist_ok=True)
     (tmp_path / "experts" / kind).symlink_to(turns / "experts" / kind)
   sample.run(config, tmp_path)
-  assert (tmp_path / "experts/sample" / name).read_bytes() == batch_size
+  assert (tmp_path / "experts/sample" / name).read_bytes() == together
 
 
 class KilledError(BaseException):

@@ -10,7 +10,7 @@ from jax.extend.core import jaxprs_in_params
 from experts.farm import train_step
 from experts.farm.waves import map_experts
 from suti.parallel.mesh import batch_sharding, flat_mesh
-from tests.experts.farm.workers.loops import NUM_STEPS
+from tests.experts.farm.loops import NUM_STEPS
 
 
 def mesh_of(num_devices):
@@ -224,13 +224,13 @@ def test_what_is_looked_at_leaves_out_the_lost():
     "done_E": np.array([True, True, False]),
     "loss_ET": np.float32([[np.nan, 0, 0], [5, 3, 0], [7, 0, 0]]),
   }
-  loss, done_E = train_step.look(state, num=3)
+  loss, done_E = train_step.sync_metrics(state, num=3)
   assert loss == 5.0
   np.testing.assert_array_equal(done_E, [True, True, False])
   # Places that are filled up do not count.
-  loss, done_E = train_step.look(state, num=2)
+  loss, done_E = train_step.sync_metrics(state, num=2)
   assert loss == 3.0 and done_E.all()
   lost = {"step_E": np.array([0]), "done_E": np.array([True])}
   lost |= {"loss_ET": np.float32([[np.nan] * 3])}
-  loss, done_E = train_step.look(lost, num=1)
+  loss, done_E = train_step.sync_metrics(lost, num=1)
   assert np.isnan(loss) and done_E.all()
