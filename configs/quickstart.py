@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.mine = ConfigDict(
     {
       "source": "world",  # world | heldout | folder | table
-      "path": "",  # of the folder of folders, or of the table
+      "path": "",  # of the folder of folders, the table, or its parts' folder
       "split": "train",
       "num_pages": 48,  # paper: 45M pages
       "min_images": 3,  # paper: 3

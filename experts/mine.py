@@ -10,8 +10,8 @@ a page becomes a cluster if
   3. their texts name at most one of the classes known by name (our addition).
 
 At most `max_images` (10) are kept, the first ones; the paper does not say how
-larger pages are cut. Folders that a person made are taken as they are: rule 2
-would only ask CLIP whether the person was right.
+larger pages are cut. Folders that a person made are taken as they are: rules 2
+and 3 would only ask whether the person was right.
 
 Pages are worked off in parts, the unit of resume. Whether a source is still
 what it was is seen from the names and sizes of its pictures, and from some of
@@ -29,7 +29,8 @@ import numpy as np
 
 from experts.clusters import write_clusters
 from experts.mining.captions import Match, classes_named, refine
-from experts.mining.sources import Page, open_pages
+from experts.mining.sources import OPENED, Page, open_pages, source_path
+from experts.mining.tables import folder_of
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -39,6 +40,7 @@ from suti.hf.find import find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.runtime.progress import say
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, content_key
 
@@ -59,7 +61,9 @@ def run(config, workdir: Path) -> dict:
       "mine": config.mine,
     },
     folders={"config.clip": find_model(config.clip)}
-    | ({"config.mine.path": config.mine.path} if config.mine.path else {}),
+    | (
+      {"config.mine.path": source_path(config.mine)} if config.mine.path else {}
+    ),
   )
   if current.done is not None:
     _remove_parts(current.folder)
@@ -92,7 +96,11 @@ def run(config, workdir: Path) -> dict:
   facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
   outcomes = collections.Counter(fact["outcome"] for fact in facts)
   if not outcomes["kept"]:
+    # What was looked at under this config is of no use under another.
+    _remove_parts(current.folder)
     raise ValueError(_nothing(facts, config.mine))
+  if line := _unreadable(facts):
+    say(line)
   write_json(current.folder / "pages.json", facts)
   # Pictures stay on the disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
@@ -173,7 +181,7 @@ def mine_pages(
       fact["outcome"] = "different_subjects"
     elif not page.chosen and fact["similarity"] > config.similarity_high:
       fact["outcome"] = "same_picture"
-    elif len(classes_named([row.text for row in rows])) > 1:
+    elif not page.chosen and len(classes_named([r.text for r in rows])) > 1:
       fact["outcome"] = "different_classes"
     if fact["outcome"] != "kept":
       continue
@@ -209,15 +217,15 @@ def _pictures(
 ) -> tuple[list, list, list, dict]:
   """Opens a page's pictures: square, one size, no picture twice."""
   images, rows, originals, seen = [], [], [], set()
-  unreadable = 0
-  # A page of thousands (a shop's list) is cut before it is opened.
-  for row in page.rows[: 4 * config.max_images]:
+  unreadable, first_unreadable = 0, ""
+  for row in page.rows[: OPENED * config.max_images]:
     try:
       found_u8 = row.load()
       image_u8 = square_crop_resize(found_u8, size_px)
-    except ValueError:
+    except ValueError as error:
       if page.chosen:
         raise
+      first_unreadable = first_unreadable or f"{error}"
       unreadable += 1
       continue
     if (key := content_key(image_u8)) not in seen:
@@ -229,7 +237,8 @@ def _pictures(
     "url": page.url,
     "pictures": len(images),
     "unreadable": unreadable,
-    "repeated": min(len(page.rows), 4 * config.max_images)
+    "first_unreadable": first_unreadable,
+    "repeated": min(len(page.rows), OPENED * config.max_images)
     - unreadable
     - len(images),
     "truth": [row.truth for row in rows],
@@ -319,17 +328,54 @@ def _nothing(facts: Sequence[dict], config) -> str:
   """The one line for a source of which no page became a cluster."""
   similarities = [f["similarity"] for f in facts if "similarity" in f]
   if not similarities:
-    most = max(facts, key=lambda fact: fact["pictures"])
-    return (
-      f"Cluster {most['url']} has {most['pictures']} images, and no other has "
-      f"more; experts need {config.min_images} (config.mine.min_images)."
-    )
+    return _too_few(facts, config)
   return (
     f"mine kept 0 of {len(facts)} pages: mean CLIP similarities are "
     f"{min(similarities):.3f} to {max(similarities):.3f}, outside the band of "
     f"config.mine.similarity_low={config.similarity_low} to "
     f"config.mine.similarity_high={config.similarity_high}."
+    f" {_unreadable(facts)}".rstrip()
   )
+
+
+def _too_few(facts: Sequence[dict], config) -> str:
+  """The one line where no page has as many pictures as experts need."""
+  most = max(facts, key=lambda fact: fact["pictures"])
+  need = f"experts need {config.min_images} (config.mine.min_images)"
+  table = config.source == "table"
+  if line := _unreadable(facts):
+    where = table and folder_of(source_path(config)).resolve()
+    return (
+      f"No page of config.mine.path='{config.path}' has enough pictures,"
+      f" {need}: {line}"
+      + (f" Paths of a table begin in the folder {where}." if table else "")
+    )
+  if table and len(facts) > 1 and most["pictures"] == 1:
+    return (
+      f"No page of config.mine.path='{config.path}' has more than 1 picture,"
+      f" {need}: url is the page that a picture stands on, not the picture, and"
+      " the pictures of one url form a cluster. Give those of one subject the"
+      " same url."
+    )
+  again = (
+    f" (and {most['repeated']} that show the same as one of them)"
+    if most["repeated"]
+    else ""
+  )
+  return (
+    f"Cluster {most['url']} has {most['pictures']} images{again}, and no other "
+    f"has more; {need}."
+  )
+
+
+def _unreadable(facts: Sequence[dict]) -> str:
+  """Which pictures could not be read, and why the first; "" if all could."""
+  count = sum(fact["unreadable"] for fact in facts)
+  if not count:
+    return ""
+  total = count + sum(fact["pictures"] + fact["repeated"] for fact in facts)
+  first = next(f["first_unreadable"] for f in facts if f["unreadable"])
+  return f"{count} of {total} pictures could not be read; the first: {first}"
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ The net's arithmetic has `config.finetune.dtype`, what is trained and kept has
 Which clusters a wave has, and what becomes of it, is not known here.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
+from experts.farm.expert_model import ExpertModel
 from experts.farm.waves import map_experts
 from experts.teacher import Teacher
 from suti.nn.param import cast
@@ -38,7 +40,44 @@ from suti.pipeline.backbone import Backbone
 # E experts, K pictures of a cluster, B batch of one expert, H W C picture or
 # latent, T steps of the loop.
 
-Params = dict[str, jax.Array]
+Params = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Programs:
+  """The programs of a wave; see the functions of the same names.
+
+  Attributes:
+    start: of `make_start`.
+    restart: of `make_restart`.
+    describe_start: `describe_start`, given all but the number of experts.
+    step: of `make_step`.
+  """
+
+  start: Callable[[int], dict[str, Any]]
+  restart: Callable[..., dict[str, Any]]
+  describe_start: Callable[[int], dict[str, Any]]
+  step: Callable[..., dict[str, Any]]
+
+
+def make_programs(model: ExpertModel, tune) -> Programs:
+  """Makes the programs that tune the waves of a run.
+
+  Args:
+    model: opened.
+    tune: `config.finetune`, with a settled `inner`.
+  """
+  tx = make_optimizer(tune)
+  base, mesh = model.trainable, model.mesh
+  kind = {"num_steps": tune.num_steps, "dtype": tune.master_dtype}
+  return Programs(
+    start=make_start(base, tx, mesh, **kind),
+    restart=make_restart(base, tx, mesh, **kind),
+    describe_start=lambda num_experts: describe_start(
+      base, tx, mesh, num_experts=num_experts, **kind
+    ),
+    step=make_step(model.teacher, model.apply, model.backbone, tx, mesh, tune),
+  )
 
 
 def make_optimizer(config) -> optax.GradientTransformation:
@@ -181,8 +220,8 @@ def make_step(
   teacher: Teacher, apply, backbone: Backbone, tx, mesh: Mesh, config
 ) -> Callable[..., dict[str, Any]]:
   """Makes the compiled step of a wave: (state, frozen, data) -> state."""
-  fit = teacher.loss
-  assert fit is not None, "a teacher without fit has nothing to tune"
+  loss_fn = teacher.loss
+  assert loss_fn is not None, "a teacher without a loss has nothing to tune"
 
   def step_expert(frozen, expert, data):
     step = expert["step_E"]
@@ -198,7 +237,7 @@ def make_step(
 
     def loss_of(params):
       params = frozen | cast(params, config.dtype)
-      return fit(apply, backbone, params, batch, loss_key, config)
+      return loss_fn(apply, backbone, params, batch, loss_key, config)
 
     loss, grads = jax.value_and_grad(loss_of)(expert["params"])
     grads = cast(grads, jnp.float32)
@@ -243,7 +282,7 @@ def sync_metrics(
 
   Args:
     state: of a wave.
-    num: places that experts take, the first ones.
+    num: slots that experts take, the first ones.
 
   Returns: the mean of their last finite losses, and which of them are done.
   """

@@ -433,9 +433,12 @@ def _check_sources(config: Mapping[str, Any]) -> None:
           stacklevel=3,
         )
       continue
-    what = {"folder": "a folder of subject folders", "table": "a table's file"}
-    exists = os.path.isdir if source == "folder" else os.path.isfile
-    if not path or not exists(path):
+    what = {
+      "folder": "a folder of subject folders",
+      "table": "a table's file or the folder of its parts",
+    }
+    exists = os.path.isdir if source == "folder" else os.path.exists
+    if not path or not exists(os.path.expanduser(path)):
       raise ValueError(
         f"{field}={path!r}: expected {what[source]}, as config.{section}.source"
         f"={source!r} says, and there is none; give its path or set "

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from suti.io.folders import is_hidden, walk
 from suti.io.paths import in_bucket, path_of, temporary
 from suti.io.processes import is_dead, this_process
 
@@ -416,17 +417,19 @@ def fingerprint(folder: str | os.PathLike) -> str:
   of the beginning and of the end. A model has fewer: trained weights are told
   from others, at any size. Of a million pictures, one that is added, removed,
   renamed or saved anew at another size is noticed, one of the same size is not:
-  reading them all would take minutes at each start. Cards (.md) and hidden
-  files do not count.
+  reading them all would take minutes at each start. Cards (.md), hidden files
+  and the folders of systems (`suti.io.folders`) do not count.
 
   Args:
     folder: a model's, or a dataset's, which may be a file.
   """
   folder = path_of(folder)
   found = []
-  for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
+  for path in _below(folder):
     inside = path.relative_to(folder)
-    hidden = any(part.startswith(".") for part in inside.parts)
+    hidden = inside.name.startswith(".") or any(
+      map(is_hidden, inside.parts[:-1])
+    )
     if not hidden and path.suffix != ".md" and path.is_file():
       found.append((path, inside.as_posix()))
   digest = hashlib.blake2s(digest_size=8)
@@ -440,6 +443,17 @@ def fingerprint(folder: str | os.PathLike) -> str:
         file.seek(max(size - _SAMPLE, 0))
         digest.update(file.read())
   return digest.hexdigest()
+
+
+def _below(folder: Path) -> list[Path]:
+  """A file itself, or what is below a folder, links to folders followed."""
+  if folder.is_file():
+    return [folder]
+  if in_bucket(folder) or not folder.is_dir():
+    return sorted(folder.rglob("*"))
+  return sorted(
+    path / name for path, names, _ in walk(folder) for name in names
+  )
 
 
 def first_difference(

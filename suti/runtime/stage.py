@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 _OURS = ("suti", "experts", "apprentice")
 
+# Folders of the stages that this command has opened, and their workdirs: what
+# fails before it wrote anything must not bind the next command to its config.
+_opened: dict[Path, Path] = {}
+
 
 # --- The command -------------------------------------------------------------
 
@@ -102,7 +106,11 @@ def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
     shared = how == "each"
     with locks.lock(workdir, shared=shared):
       files.clean_parts(workdir, shared=shared)
-      yield
+      try:
+        yield
+      finally:
+        if shared and in_bucket(workdir):
+          _opened.clear()  # no lock says there whether others are at work
 
   group = hosts.join(workdir, how=how)
   with contextlib.ExitStack() as stack:
@@ -142,6 +150,7 @@ def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
     The exit code: 0, 2 for a mistake, 130 for Ctrl-C, 143 for SIGTERM.
   """
   code = 1
+  _opened.clear()
   try:
     code = _guarded(start, resumes=resumes)
   finally:
@@ -165,6 +174,7 @@ def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
     _say(preemption.LINE if resumes else stopped)
     return preemption.CODE
   except Exception as error:
+    _leave_empty_stages()
     if os.environ.get("SUTI_TRACEBACK"):
       raise
     if isinstance(error, ValueError) and _is_ours(error):
@@ -190,6 +200,18 @@ def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
       return 2
     raise
   return 0
+
+
+def _leave_empty_stages() -> None:
+  """Forgets the config of stages in whose folder nothing else was written.
+
+  The remedy of a mistake is mostly another config, with the same workdir. Where
+  another command is at work in it, its stages stay as they are.
+  """
+  for folder, workdir in _opened.items():
+    with contextlib.suppress(ValueError, OSError), locks.lock(workdir):
+      if [path.name for path in folder.iterdir()] == ["stage.json"]:
+        (folder / "stage.json").unlink()
 
 
 def _say(line: str) -> None:
@@ -305,6 +327,7 @@ def stage(
       done = last["summary"]
       seconds = span(last["seconds"])
       print(f"{name}: {_line(done)} (finished before, {seconds})", flush=True)
+  _opened[folder] = workdir
   return Stage(
     name=name,
     folder=folder,

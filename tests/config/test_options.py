@@ -118,7 +118,8 @@ MISTAKES = {
   ),
   "no table": (
     {"mine.source": "table"},
-    "config.mine.path='': expected a table's file, as "
+    "config.mine.path='': expected a table's file or the folder of its "
+    "parts, as "
     "config.mine.source='table' says, and there is none; give its path or set "
     "--config.mine.source=world.",
   ),

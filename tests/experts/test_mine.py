@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mining: which pages become clusters, and why others do not."""
 
+import csv
 import dataclasses
 import shutil
 
@@ -14,6 +15,7 @@ from experts.farm.waves import wave_data
 from experts.mining import sources
 from suti.images import load_image
 from suti.pipeline.backbone import load_backbone
+from suti.runtime.stage import guard
 from tests.experts import inputs
 from tests.pipeline import tiny_pipelines
 
@@ -226,9 +228,113 @@ def test_nothing_mined_says_why(photos, tmp_path):
     {"outcome": "different_subjects", "similarity": 0.5, "pictures": 4},
     {"outcome": "few_pictures", "pictures": 1},
   ]
+  for fact in facts:
+    fact.update(unreadable=0, repeated=0, first_unreadable="")
   message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
   assert message.startswith("mine kept 0 of 2 pages: mean CLIP similarities")
   assert "config.mine.similarity_low=0.82" in message
+
+
+@pytest.fixture
+def web(photos, tmp_path):
+  """A table's writer: (rows of url, path, text) -> config of mining it."""
+
+  def write(rows, **kw):
+    path = tmp_path / "web.csv"
+    with path.open("w", newline="") as file:
+      csv.writer(file).writerows([("url", "path", "text"), *rows])
+    return config_of(path, source="table", similarity_high=1.0, **kw)
+
+  return write
+
+
+def error_of(config, workdir):
+  with pytest.raises(ValueError) as caught:
+    mine.run(config, workdir)
+  assert "\n" not in str(caught.value)
+  return str(caught.value)
+
+
+def test_pictures_of_a_table_that_are_not_there_are_said(web, tmp_path):
+  rows = [(f"u{i % 2}", f"images/{i}.png", "a dog") for i in range(6)]
+  path = tmp_path / "web.csv"
+  assert error_of(web(rows), tmp_path / "run") == (
+    f"No page of config.mine.path='{path}' has enough pictures, experts need 3"
+    " (config.mine.min_images): 6 of 6 pictures could not be read; the first:"
+    f" {tmp_path}/images/0.png does not exist: give a JPEG, PNG or WebP file."
+    f" Paths of a table begin in the folder {tmp_path}."
+  )
+  rows = [("u", f"https://x.test/{i}.png", "a dog") for i in range(3)]
+  assert "the first: https://x.test/0.png is an address (https://)" in (
+    error_of(web(rows), tmp_path / "other")
+  )
+
+
+def test_a_table_of_which_each_picture_has_its_url_says_what_url_is(
+  web, tmp_path
+):
+  rows = [(f"u/{i}.png", f"photos/brown_dog/{i}.png", "") for i in range(4)]
+  assert error_of(web(rows), tmp_path / "run") == (
+    f"No page of config.mine.path='{tmp_path}/web.csv' has more than 1 picture,"
+    " experts need 3 (config.mine.min_images): url is the page that a picture"
+    " stands on, not the picture, and the pictures of one url form a cluster."
+    " Give those of one subject the same url."
+  )
+
+
+def test_pictures_that_are_left_out_are_said(web, tmp_path, capsys):
+  rows = [("u", f"photos/brown_dog/{i}.png", "a dog") for i in range(5)]
+  summary = mine.run(web(rows), tmp_path / "run")
+  assert (summary["clusters"], summary["pictures_unreadable"]) == (1, 1)
+  assert (
+    f"1 of 5 pictures could not be read; the first: {tmp_path}/photos/"
+    "brown_dog/4.png does not exist"
+  ) in capsys.readouterr().err
+
+
+def test_a_picture_again_and_again_is_said_and_the_remedy_is_taken(tmp_path):
+  save(tmp_path / "photos" / "dog", [*inputs.draw_pictures(2, 1)] * 4)
+  config = config_of(tmp_path / "photos")
+  said = []
+
+  def run():
+    with pytest.raises(ValueError) as caught:
+      mine.run(config, tmp_path / "run")
+    said.append(str(caught.value))
+    raise caught.value
+
+  assert guard(run) == 2
+  assert said == [
+    "Cluster dog has 1 images (and 3 that show the same as one of them), and no"
+    " other has more; experts need 3 (config.mine.min_images)."
+  ]
+  config.mine.min_images = 1
+  assert mine.run(config, tmp_path / "run")["clusters"] == 1
+
+
+def test_texts_beside_pictures_become_captions(photos, tmp_path):
+  (photos / "brown_dog" / "0.txt").write_text("a dog in the snow")
+  # What a person put together stays, whatever the texts name.
+  (photos / "brown_dog" / "1.txt").write_text("a teapot on a table")
+  mine.run(config_of(photos), tmp_path / "run")
+  found = {c.source: c for c in read_clusters(tmp_path / "run")}
+  assert found["brown_dog"].captions[:3] == (
+    "a dog in the snow",
+    "a dog",
+    "a dog",
+  )
+
+
+def test_pictures_behind_a_link_are_mined_and_belong_to_the_stage(
+  photos, tmp_path
+):
+  photos.rename(tmp_path / "far")
+  photos.mkdir()
+  (photos / "brown_dog").symlink_to(tmp_path / "far" / "brown_dog")
+  assert mine.run(config_of(photos), tmp_path / "run")["clusters"] == 1
+  (tmp_path / "far" / "brown_dog" / "0.png").unlink()
+  with pytest.raises(ValueError, match=r"what config\.mine\.path names has"):
+    mine.run(config_of(photos), tmp_path / "run")
 
 
 def fact_of(outcome, truth, views):

@@ -244,7 +244,32 @@ def test_a_fingerprint_is_of_names_sizes_and_both_ends(tmp_path, monkeypatch):
   assert len(set(seen)) == 5
   (folder / ".hidden").write_bytes(b"x")
   (folder / "README.md").write_bytes(b"x")
+  (folder / "@eaDir").mkdir()
+  (folder / "@eaDir" / "thumb.jpg").write_bytes(b"x")
   assert files.fingerprint(folder) == seen[-1]
+  # A folder's mark is none of a file.
+  (folder / "@picture").write_bytes(b"x")
+  assert files.fingerprint(folder) != seen[-1]
+
+
+def test_a_fingerprint_follows_links_to_folders(tmp_path):
+  far, folder = tmp_path / "far", tmp_path / "photos"
+  far.mkdir(), folder.mkdir()
+  (far / "0.jpg").write_bytes(b"x")
+  (folder / "0.jpg").write_bytes(b"x")
+  (folder / "up").symlink_to(folder)  # this one would never end
+  (folder / "self").symlink_to(folder / "self")
+  seen = [files.fingerprint(folder)]
+  (folder / "rex").symlink_to(far)
+  seen.append(files.fingerprint(folder))
+  (far / "0.jpg").write_bytes(b"y")
+  seen.append(files.fingerprint(folder))
+  (far / "0.jpg").write_bytes(b"x")
+  (folder / "rex").unlink()
+  (folder / "rex").mkdir()
+  (folder / "rex" / "0.jpg").write_bytes(b"x")
+  assert files.fingerprint(folder) == seen[1]
+  assert len(set(seen)) == 3
 
 
 def test_of_many_files_few_are_opened_and_all_are_listed(tmp_path, monkeypatch):

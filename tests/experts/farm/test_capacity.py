@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experts import finetune, sample
-from experts.farm import capacity, programs, sampling
+from experts.farm import capacity, programs
 from experts.farm.waves import map_experts
 from suti.io.files import read_json
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
@@ -284,6 +284,6 @@ def test_a_wave_is_drawn_as_it_was_tuned(
   def refuse(*_, inner, **__):
     raise AskedError(inner)
 
-  monkeypatch.setattr(sampling, "make_sample_wave", refuse)
+  monkeypatch.setattr(stage, "make_sample_wave", refuse)
   with pytest.raises(AskedError, match="map"):
     stage.run(config.lock(), tmp_path)

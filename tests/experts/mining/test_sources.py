@@ -16,7 +16,13 @@ from suti.io.files import fingerprint
 
 def config_of(source, path="", **kw):
   return ConfigDict(
-    {"source": source, "path": str(path), "num_pages": 100, "split": "train"}
+    {
+      "source": source,
+      "path": str(path),
+      "num_pages": 100,
+      "max_images": 10,
+      "split": "train",
+    }
     | kw
   )
 
@@ -80,6 +86,7 @@ def test_names_that_are_no_text_are_shown_as_one(tmp_path):
 
 
 def test_pages_that_a_config_leaves_out_are_counted_aloud(folder, capsys):
+  (folder / "empty").rmdir()
   assert pages_of(config_of("folder", folder, num_pages=2))[1] == 2
   assert not capsys.readouterr().err
   (page,), total = pages_of(config_of("folder", folder, num_pages=1))
@@ -119,43 +126,6 @@ def test_a_csv_table_is_grouped_by_url(folder):
   assert not one.chosen
 
 
-def test_a_parquet_table_is_the_same(folder):
-  arrow = pytest.importorskip("pyarrow")
-  import pyarrow.parquet
-
-  urls, paths, texts = map(list, zip(*ROWS, strict=True))
-  table = folder / "t.parquet"
-  pyarrow.parquet.write_table(
-    arrow.table({"url": urls, "path": paths, "text": texts}), table
-  )
-  parquet, _ = pages_of(config_of("table", table))
-  as_csv, _ = pages_of(config_of("table", write_table(folder / "t.csv", ROWS)))
-  assert [[r.text for r in page.rows] for page in parquet] == [
-    [r.text for r in page.rows] for page in as_csv
-  ]
-
-
-def test_a_parquet_table_of_other_types(folder):
-  """Categories and empty columns are text; numbers are named."""
-  arrow = pytest.importorskip("pyarrow")
-  import pyarrow.parquet
-
-  urls, paths, texts = map(list, zip(*ROWS, strict=True))
-  table = folder / "t.parquet"
-  columns = {
-    "url": arrow.array(urls).dictionary_encode(),
-    "path": paths,
-    "text": arrow.nulls(len(texts)),
-  }
-  pyarrow.parquet.write_table(arrow.table(columns), table)
-  pages, _ = pages_of(config_of("table", table))
-  assert [page.url for page in pages] == list(dict.fromkeys(urls))
-  columns["text"] = list(range(len(texts)))
-  pyarrow.parquet.write_table(arrow.table(columns), table)
-  with pytest.raises(ValueError, match=r"has int64 in column text"):
-    pages_of(config_of("table", table))
-
-
 def error_of(config):
   with pytest.raises(ValueError) as caught:
     pages_of(config)
@@ -169,27 +139,62 @@ def test_mistakes_are_one_line(folder, monkeypatch):
   )
   assert "has no pictures" in error_of(config_of("folder", folder / "empty"))
   assert "is a file" in error_of(config_of("folder", folder / "dog2" / "0.png"))
-  table = write_table(folder / "t.csv", ROWS, names=("url", "file", "text"))
-  assert "has no column path" in error_of(config_of("table", table))
-  table = write_table(folder / "u.csv", [*ROWS[:1], ("", "dog2/0.png", "dog")])
-  line = error_of(config_of("table", table))
-  assert line.startswith("Row 2 of ") and "has no url: pictures of one url" in (
-    line
-  )
   empty = write_table(folder / "e.csv", [])
   assert "has no rows" in error_of(config_of("table", empty))
-  (folder / "b.csv").write_bytes(b"url,path,text\n\xff\xfe\xff,1,2\n")
-  assert "not a CSV table" in error_of(config_of("table", folder / "b.csv"))
-  (folder / "b.parquet").write_bytes(b"no parquet")
-  monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-  assert "needs pyarrow: pip install pyarrow" in error_of(
-    config_of("table", folder / "b.parquet")
+
+
+def test_the_user_s_home_is_found(folder, monkeypatch):
+  monkeypatch.setenv("HOME", str(folder))
+  (page,), _ = pages_of(config_of("folder", "~/dog2"))
+  assert page.name == "dog"
+  table = write_table(folder / "t.csv", [("u", "~/dog2/1.png", "")])
+  (page,), _ = pages_of(config_of("table", "~/t.csv"))
+  assert page.rows[0].load()[0, 0, 0] == 1
+  assert table.exists()
+  assert "'~nobody-here/x' does not exist" in error_of(
+    config_of("folder", "~nobody-here/x")
   )
 
 
-def test_a_damaged_parquet_table_is_one_line(tmp_path):
-  pytest.importorskip("pyarrow")
-  (tmp_path / "b.parquet").write_bytes(b"no parquet")
-  assert "not a readable Parquet table" in error_of(
-    config_of("table", tmp_path / "b.parquet")
-  )
+def test_rows_that_a_config_leaves_out_are_counted_and_not_held(folder, capsys):
+  rows = [(f"u{i % 3}", "dog2/0.png", f"{i}") for i in range(30)]
+  table = write_table(folder / "t.csv", rows)
+  config = config_of("table", table, num_pages=2, max_images=2)
+  (one, two), total = pages_of(config)
+  assert total == 2
+  assert [row.text for row in one.rows] == [str(3 * i) for i in range(8)]
+  assert len(two.rows) == 8
+  assert capsys.readouterr().err.splitlines() == [
+    f"config.mine.num_pages=2 leaves out 10 rows of {table}, whose urls come"
+    " after the first 2.",
+    f"config.mine.max_images=2 leaves out 4 pictures of {table}: of a page the"
+    " first 8 are looked at.",
+  ]
+
+
+def test_pictures_of_a_folder_that_are_not_looked_at_are_counted(
+  folder, capsys
+):
+  for number in range(5):
+    save(folder / "dog2" / f"{number}.png", level=number)
+  (page,), _ = pages_of(config_of("folder", folder / "dog2", max_images=1))
+  assert len(page.rows) == 4
+  assert "leaves out 1 pictures of " in capsys.readouterr().err
+
+
+def test_where_a_table_s_paths_begin(folder, tmp_path_factory):
+  """In the table's folder; also as Windows writes them; not on the web."""
+  far = tmp_path_factory.mktemp("far")
+  save(far / "x.png", level=7)
+  rows = [
+    ("u", "dog2\\1.png", ""),
+    ("u", str(far / "x.png"), ""),
+    ("u", "http://x.test/1.png", ""),
+    ("u", "s3://bucket/1.png", ""),
+  ]
+  (page,), _ = pages_of(config_of("table", write_table(folder / "t.csv", rows)))
+  found = [row.load()[0, 0, 0] for row in page.rows[:2]]
+  assert found == [1, 7]
+  for row, scheme in zip(page.rows[2:], ("http://", "s3://"), strict=True):
+    with pytest.raises(ValueError, match=rf"is an address \({scheme}\)"):
+      row.load()
