@@ -407,8 +407,8 @@ def test_stopped_half_way_it_leaves_nothing(plain, tmp_path, monkeypatch, stop):
 
 def test_what_a_killed_run_left_goes_with_the_next(plain, tmp_path):
   here = this_process().rpartition("-")[0]
-  nobody = tmp_path / f".out.{here}-999999999.part"
-  somebody = tmp_path / f".out.{here}-1.part"
+  nobody = tmp_path / f".out.{here}-999999999.suti-part"
+  somebody = tmp_path / f".out.{here}-1.suti-part"
   for folder in (nobody, somebody):
     (folder / "unet").mkdir(parents=True)
   convert(plain, tmp_path / "out")

@@ -12,7 +12,8 @@ import pytest
 import safetensors.numpy
 
 from suti.hf.convert import convert
-from suti.hf.lora import load_lora, save_lora
+from suti.hf.lora import load_lora
+from suti.hf.lora_export import save_lora
 from suti.hf.model import open_model
 from suti.io.files import read_json, write_json
 from suti.nn.param import functional, init, without
