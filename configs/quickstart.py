@@ -173,6 +173,9 @@ def get_config(arg: str = "") -> ConfigDict:
       # Whether the loss also moves the encoder through the demonstrations'
       # features: dearer, and in the paper as far as it says.
       "encoder_gradient": False,
+      # Regex over the names of the parameters that learn; None is the method's
+      # own choice, for suti all of them.
+      "trainable": placeholder(str),
     }
   )
   config.apprentice_sample = ConfigDict(

@@ -47,7 +47,7 @@ NUMPY = frozenset({"numpy"})
 JAX = frozenset({"jax", "numpy"})
 RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
-  "suti.nn": ((), JAX | {"flax"}),
+  "suti.nn": ((), JAX | {"flax", "optax"}),
   "suti.parallel": ((), JAX),
   "suti.io": (
     ("suti.schema",),
@@ -74,7 +74,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.models": (("suti.nn", "suti.config.values"), JAX | {"flax"}),
   "suti.diffusion": (("suti.config.values",), JAX),
   "suti.runtime": (("suti.config", "suti.io"), JAX | {"absl", "clu"}),
-  "suti.plan": (("suti.io.files", "suti.parallel"), JAX),
+  "suti.plan": (("suti.config.names", "suti.io.files", "suti.parallel"), JAX),
   "suti.hf": (
     ("suti.config.values", "suti.io", "suti.models", "suti.nn", "suti.runtime"),
     JAX
@@ -129,6 +129,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
 # What a command imports before it knows that it is well formed: it starts
 # without JAX, so that a mistake is answered at once.
 LIGHT = (
+  "suti.config.names",
   "suti.config.options",
   "suti.config.flags",
   "suti.config.values",

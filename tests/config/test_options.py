@@ -194,11 +194,15 @@ def test_a_missing_field_and_a_missing_section():
   )
 
 
-def test_an_optional_field_may_be_absent_or_none():
+def test_an_optional_field_may_be_none_but_not_absent():
   config = quickstart.get_config().unlock()
-  del config.finetune["rank"]
   config.sample.percentile = None
   options.check(config)
+  del config.sample["percentile"]
+  with pytest.raises(
+    ValueError, match=r"config\.sample\.percentile is missing"
+  ):
+    options.check(config)
 
 
 def test_a_pretraining_config_is_none_of_the_loops():
@@ -217,10 +221,3 @@ def test_every_field_of_the_quickstart_has_a_rule_and_the_reverse():
   config = quickstart.get_config()
   for section, rules in options.FIELDS.items():
     assert set(rules) <= set(config[section]), section
-
-
-@pytest.mark.parametrize(
-  ("name", "hint"), [("suty", " Did you mean 'suti'?"), ("zebra", "")]
-)
-def test_suggest(name, hint):
-  assert options.suggest(name, ("suti", "toffee")) == hint
