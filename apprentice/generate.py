@@ -22,23 +22,11 @@ import numpy as np
 from apprentice.fields import fit, make_fields, pick, to_latents
 from apprentice.model import Apprentice
 from suti.diffusion.guidance import classifier_free, two_conditions
-from suti.diffusion.samplers import (
-  ddim,
-  ddpm,
-  dpmpp_2m,
-  draw_noise,
-  row_keys,
-)
+from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.evaluation.dreambench import CLASSES
 from suti.images import to_u8
 
 # B images drawn at once, K demonstrations, H W C image or latent.
-
-SAMPLERS: Mapping[str, Callable[..., jax.Array]] = {
-  "ddpm": ddpm,
-  "ddim": ddim,
-  "dpmpp_2m": dpmpp_2m,
-}
 
 
 def make_sample_fn(

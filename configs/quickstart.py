@@ -73,8 +73,8 @@ def get_config(arg: str = "") -> ConfigDict:
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # What a device takes at once, a number or "auto", as many as it has room
-      # for; then the wave is as large as all devices together. "": see above.
-      "experts_per_device": "",
+      # for; then the wave is as large as all devices together. None: see above.
+      "experts_per_device": placeholder(object),
       "num_clusters": placeholder(int),  # the first N clusters; all of them
       # How the experts of one device run: vmap, all at once | map, one after
       # the other, in the memory of one | auto, at once if there is room.

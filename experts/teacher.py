@@ -165,7 +165,7 @@ def guided_sample(
     request["null"],
     request["conditioning"],
   )
-  sampler = getattr(samplers, config.sampler)
+  sampler = samplers.SAMPLERS[config.sampler]
   return sampler(
     guided(
       functools.partial(apply_denoiser, apply, params),

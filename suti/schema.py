@@ -12,6 +12,7 @@ picture of a record to the next.
 
 import dataclasses
 import hashlib
+import zlib
 
 import numpy as np
 
@@ -44,6 +45,17 @@ def content_key(*parts: str | int | bytes | np.ndarray) -> str:
     digest.update(f"{head}:{len(body)}:".encode())
     digest.update(body)
   return digest.hexdigest()
+
+
+def seed_of(*parts: str | int) -> int:
+  """The seed of a picture to draw, from what the picture is.
+
+  Where the sampler's key is not made of the config's seed, parts begin with it.
+
+  Args:
+    *parts: what tells it from others, in order.
+  """
+  return zlib.crc32("/".join(map(str, parts)).encode())
 
 
 def _assert_image(image_u8: np.ndarray) -> None:

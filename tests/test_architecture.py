@@ -89,6 +89,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   ),
   "suti.pipeline": (
     (
+      "suti.config.samplers",
       "suti.config.values",
       "suti.diffusion",
       "suti.hf",
@@ -131,6 +132,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
 LIGHT = (
   "suti.config.names",
   "suti.config.options",
+  "suti.config.samplers",
   "suti.config.flags",
   "suti.config.values",
   "suti.io.files",

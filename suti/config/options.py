@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from suti.config.names import suggest
+from suti.config.samplers import OWN
 from suti.schema import SKILLS
 
-SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
 OPTIMIZERS = ("adafactor", "adam")
 PLANNED = ("finetune", "sample", "filter", "train", "apprentice_sample")
 MAX_PROMPTS = 25  # prompts a subject in DreamBench
@@ -37,6 +37,7 @@ class Rule:
     above: a bound that the value must exceed.
     below: a bound that the value must stay under.
     choices: of a text, or of each text in a tuple; empty allows any.
+    word: a text that may stand in the place of a number, such as "auto".
     optional: None is allowed.
     empty: whether a text or tuple may be empty.
     remedy: what to do, where "set it" is not enough.
@@ -48,6 +49,7 @@ class Rule:
   above: float | None = None
   below: float | None = None
   choices: tuple[str, ...] = ()
+  word: str | None = None
   optional: bool = False
   empty: bool = False
   remedy: str = ""
@@ -84,7 +86,7 @@ _MODEL = _text(
 _SAMPLING = {
   "images_per_prompt": _count(),
   "guidance": _number(low=0.0, remedy="1 is no guidance, more is stronger"),
-  "sampler": _choice(*SAMPLERS),
+  "sampler": _choice(*OWN),
   "num_steps": _count(high=1000),
   "percentile": _number(
     above=1.0,
@@ -126,7 +128,11 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "experts_per_wave": _count(),
     "experts_per_slot": _count(),
     "num_clusters": _count(optional=True),
-    "experts_per_device": _text(empty=True),
+    "experts_per_device": _count(
+      word="auto",
+      optional=True,
+      remedy="None goes by config.finetune.experts_per_wave",
+    ),
     "inner": _choice("vmap", "map", "auto"),
     "remat": _flag(),
     "dtype": _choice("float32", "bfloat16"),
@@ -283,7 +289,7 @@ def _check_names(
 
 def _check_field(path: str, value: Any, rule: Rule) -> None:
   """One value against its rule."""
-  if value is None and rule.optional:
+  if (value is None and rule.optional) or (rule.word and value == rule.word):
     return
   if not _is_kind(value, rule.kind) or not _in_bounds(value, rule):
     remedy = rule.remedy or f"set it with --{path}=…"
@@ -349,6 +355,8 @@ def _expectation(rule: Rule) -> str:
     bounds.append(f"of at most {rule.high:g}")
   if rule.below is not None:
     bounds.append(f"below {rule.below:g}")
+  if rule.word:
+    bounds[-1] += f", or '{rule.word}'"
   return " ".join([words, " and ".join(bounds)]).strip()
 
 
@@ -380,12 +388,6 @@ def _check_order(config: Mapping[str, Any]) -> None:
 
 
 def _check_tuning(tune: Mapping[str, Any]) -> None:
-  each = tune["experts_per_device"]
-  if each not in ("", "auto") and not (each.isdecimal() and int(each)):
-    raise ValueError(
-      f"config.finetune.experts_per_device={each!r}: expected 'auto', a number "
-      "of at least 1, or nothing, to go by config.finetune.experts_per_wave."
-    )
   window, num_steps = tune["stop_window"], tune["num_steps"]
   if 2 * window > num_steps:
     raise ValueError(

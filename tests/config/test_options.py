@@ -6,7 +6,7 @@ import math
 import pytest
 
 from configs import quickstart
-from suti.config import options
+from suti.config import flags, options
 
 
 def changed(changes: dict):
@@ -130,8 +130,13 @@ MISTAKES = {
   ),
   "neither a number nor auto": (
     {"finetune.experts_per_device": "all"},
-    "config.finetune.experts_per_device='all': expected 'auto', a number of at "
-    "least 1, or nothing, to go by config.finetune.experts_per_wave.",
+    "config.finetune.experts_per_device='all': expected an integer of at least "
+    "1, or 'auto'; None goes by config.finetune.experts_per_wave.",
+  ),
+  "a number that is a text": (
+    {"finetune.experts_per_device": "3"},
+    "config.finetune.experts_per_device='3': expected an integer of at least "
+    "1, or 'auto'; None goes by config.finetune.experts_per_wave.",
   ),
   "windows that no expert fills twice": (
     {"finetune.stop_window": 31},
@@ -221,3 +226,16 @@ def test_every_field_of_the_quickstart_has_a_rule_and_the_reverse():
   config = quickstart.get_config()
   for section, rules in options.FIELDS.items():
     assert set(rules) <= set(config[section]), section
+
+
+@pytest.mark.parametrize(
+  ("text", "value"), [("3", 3), ("auto", "auto"), ("None", None)]
+)
+def test_a_number_or_a_word_on_the_command_line(root, text, value):
+  file = root / "configs" / "quickstart.py"
+  config = flags.parse_config(
+    [f"--config={file}", f"--config.finetune.experts_per_device={text}"],
+    command="",
+  )
+  assert config.finetune.experts_per_device == value
+  options.check(config)

@@ -298,7 +298,7 @@ def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
     calls.append((split, num_pages, seed, start, size_px))
     for page in range(start, num_pages):
       for i, image in enumerate(inputs.draw_pictures(page, 3)):
-        yield dataset.Row(
+        yield dataset.WebRow(
           url=f"page-{page}",
           alt_text="a dog in the snow",
           image=image,

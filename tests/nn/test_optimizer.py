@@ -6,8 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from suti.nn.optimizer import average, ema_decay, make_schedule, start_state
-from suti.nn.optimizer import make_optimizer, step_key
+from suti.nn.optimizer import (
+  average,
+  ema_decay,
+  make_optimizer,
+  make_schedule,
+  start_state,
+  step_key,
+)
 
 
 @pytest.mark.parametrize("fall_steps", [0, 20])
