@@ -48,8 +48,8 @@ def get_config(arg: str = "") -> ConfigDict:
       "max_images": 10,  # paper: 10
       # Mean pairwise CLIP similarity of a page that is kept: below, it shows
       # several subjects; above, one picture many times. Paper: 0.82 to 0.98
-      # with ViT-L/14; this is `experts.mine.calibrate` with a small CLIP, on
-      # 240 pages of the validation split mined with the band open.
+      # with ViT-L/14; this is what the summary of experts.mine says with a
+      # small CLIP, of 240 validation pages mined with the band open, -1 to 1.
       "similarity_low": -0.14,
       "similarity_high": 0.77,
     }

@@ -91,7 +91,7 @@ def ema_decay(step: jax.Array, *, decay: float) -> jax.Array:
   return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
-def average(ema: Params, params: Params, *, step: Any, decay: float) -> Params:
+def average(ema: Params, params: Any, *, step: Any, decay: float) -> Params:
   """The exponential moving average after a step."""
   kept = ema_decay(step, decay=decay)
   return jax.tree.map(lambda old, new: new + kept * (old - new), ema, params)

@@ -76,27 +76,7 @@ def train(
     optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decays),
   )
 
-  def step(state: dict, batch: Batch) -> tuple[dict, dict]:
-    (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(
-      state["params"], batch, step_key(state)
-    )
-    updates, opt = tx.update(grads, state["opt"], state["params"])
-    params = optax.apply_updates(state["params"], updates)
-    # Not `average`, which rounds differently: the shipped models were made so.
-    kept = ema_decay(state["step"], decay=config.ema)
-    ema = jax.tree.map(
-      lambda old, new: old + (1 - kept) * (new - old), state["ema"], params
-    )
-    state = {
-      "params": params,
-      "opt": opt,
-      "ema": ema,
-      "step": state["step"] + 1,
-      "key": state["key"],
-    }
-    return state, {"loss": value, **scalars}
-
-  step = jax.jit(step, donate_argnums=0)
+  step = _make_step(config, loss, tx)
   write_overview(folder, params)
   state = start_state(params, tx, seed=config.seed)
   # Longer training goes on; training of anything else would be a mixture.
@@ -133,3 +113,31 @@ def train(
       bar.update(1, note=note)
     save(config.num_steps)
   return state["ema"], time.monotonic() - start
+
+
+def _make_step(
+  config: Any, loss: Callable[..., Any], tx: optax.GradientTransformation
+) -> Callable[[dict, Batch], tuple[dict, dict]]:
+  """The compiled step of `train`: (state, batch) -> (state, scalars)."""
+
+  def step(state: dict, batch: Batch) -> tuple[dict, dict]:
+    (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(
+      state["params"], batch, step_key(state)
+    )
+    updates, opt = tx.update(grads, state["opt"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    # Not `average`, which rounds differently: the shipped models were made so.
+    kept = ema_decay(state["step"], decay=config.ema)
+    ema = jax.tree.map(
+      lambda old, new: old + (1 - kept) * (new - old), state["ema"], params
+    )
+    state = {
+      "params": params,
+      "opt": opt,
+      "ema": ema,
+      "step": state["step"] + 1,
+      "key": state["key"],
+    }
+    return state, {"loss": value, **scalars}
+
+  return jax.jit(step, donate_argnums=0)

@@ -287,6 +287,8 @@ def test_the_band_is_found_where_the_fewest_pages_are_wrong():
   band = mine.calibrate(facts, min_images=3)
   assert band["similarity_low"] == pytest.approx(0.4)
   assert band["similarity_high"] == pytest.approx(0.875)
+  unknown = [fact | {"truth": []} for fact in facts]
+  assert mine.calibrate(unknown, min_images=3) == {}
 
 
 def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
