@@ -59,6 +59,8 @@ setup(
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     "parquet": ["pyarrow>=20"],
+    # iPhones' HEIC; its wheels hold libheif (LGPL) and x265 (GPL).
+    "heif": ["pillow-heif>=1.1"],
     # For a workdir in a bucket, gs://BUCKET/FOLDER.
     "gcs": ["gcsfs>=2026.4"],
     # Its client of Google Cloud wants protobuf below 7.
@@ -68,6 +70,7 @@ setup(
       "ipykernel>=7",
       "nbclient>=0.11",
       "nbformat>=5.11",
+      "pillow-heif>=1.1",
       "pyright[nodejs]>=1.1.400",
       "pytest>=9",
       "pytest-xdist>=3.8",

@@ -23,7 +23,6 @@ from apprentice.fields import fit, make_fields, pick, to_latents
 from apprentice.model import Apprentice
 from suti.diffusion.guidance import classifier_free, two_conditions
 from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
-from suti.evaluation.dreambench import CLASSES
 from suti.images import to_u8
 
 # B images drawn at once, K demonstrations, H W C image or latent.
@@ -141,11 +140,11 @@ def generate(
   images: Sequence[np.ndarray],
   prompt: str,
   *,
+  captions: Sequence[str],
   num: int = 4,
   seed: int = 0,
   steps: int | None = None,
   guidance: float | None = None,
-  captions: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
   """Draws a subject in a new scene.
 
@@ -156,11 +155,13 @@ def generate(
     apprentice: from `load_apprentice`.
     images: 0 to 10 pictures of the subject, uint8 RGB of any size.
     prompt: what to draw.
+    captions: one text for each picture, "a dog"; "" is the null text.
     num: how many pictures.
-    seed: picture i is drawn with seed + i.
+    seed: picture i is drawn with seed + i. Beside another number of pictures it
+      agrees to rounding, a level of 255: one batch shape for all would take
+      twice the time for one picture.
     steps: of the sampler; None is what the apprentice was meant for.
     guidance: weight; None the same.
-    captions: one text for each picture; None says what the prompt is about.
 
   Returns: `num` pictures, uint8 RGB.
 
@@ -168,15 +169,7 @@ def generate(
     ValueError: more pictures than a demonstration set holds, an empty prompt,
       a number that is none, or captions that do not match the pictures.
   """
-  most = int(apprentice.sampling["max_demonstrations"])
-  if len(images) > most:
-    raise ValueError(
-      f"{len(images)} pictures of the subject were given; this model takes "
-      f"at most {most}: give the best of them."
-    )
-  _check(prompt, num, steps)
-  if captions is None:
-    captions = [subject_text(prompt)] * len(images)
+  check(apprentice, prompt, num_images=len(images), num=num, steps=steps)
   if len(captions) != len(images):
     raise ValueError(
       f"{len(captions)} captions for {len(images)} pictures: give one each."
@@ -218,24 +211,25 @@ def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
   return _SAMPLE_FNS[key]
 
 
-def subject_text(prompt: str) -> str:
-  """What a prompt is about, for pictures that come without captions.
+def check(
+  apprentice: Apprentice,
+  prompt: str,
+  *,
+  num_images: int,
+  num: int,
+  steps: int | None,
+) -> None:
+  """What `generate` refuses before anything is compiled.
 
-  Args:
-    prompt: "a dog wearing a red hat".
-
-  Returns: "a dog", by the class named first; "" where none is, the null text.
+  Raises:
+    ValueError: see `generate`.
   """
-  text = f" {prompt.lower()} "
-  found = [
-    (text.find(f" {noun}"), -len(noun), noun)
-    for noun in CLASSES
-    if f" {noun}" in text
-  ]
-  return f"a {min(found)[2]}" if found else ""
-
-
-def _check(prompt: str, num: int, steps: int | None) -> None:
+  most = int(apprentice.sampling["max_demonstrations"])
+  if num_images > most:
+    raise ValueError(
+      f"{num_images} pictures of the subject were given; this model takes "
+      f"at most {most}: give the best of them."
+    )
   if not prompt.strip():
     raise ValueError(
       "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."

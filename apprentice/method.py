@@ -19,7 +19,7 @@ from suti.config.names import find_record
 class Method:
   """A published way to be subject-driven.
 
-  A `text` is what the net is told of texts (`suti.pipeline.conditioning`). A
+  A `text` is the conditioning of texts (`suti.pipeline.conditioning`). A
   batch holds what `fields` names, stacked, images already as latents; sampling
   makes the same batch without the target.
 

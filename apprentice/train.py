@@ -17,7 +17,6 @@ the paper does not mention.
 No method is mentioned here by name, and nothing is sampled.
 """
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,14 @@ import numpy as np
 
 from apprentice.data import batches, open_folder
 from apprentice.latents import are_kept, encode_examples
-from apprentice.model import (
-  RECORD,
-  Apprentice,
-  check_base,
-  declare,
-  is_apprentice,
-  save_apprentice,
-)
+from apprentice.model import declare, list_copied
 from apprentice.optimizer import learning_rate, optimizer
+from apprentice.start import start_params, take_init, write_model
 from apprentice.training import make_step, start_state
 from suti.hf.find import find_model
-from suti.hf.weights import load
 from suti.io.checkpoint import Checkpoints
-from suti.io.files import first_difference, read_json, remove_folder
-from suti.nn.param import functional, init, split, without
+from suti.io.files import remove_folder
+from suti.nn.param import split
 from suti.parallel.mesh import (
   check_batch,
   make_mesh,
@@ -49,7 +41,7 @@ from suti.parallel.mesh import (
   replicated,
 )
 from suti.parallel.rules import param_shardings, state_shardings
-from suti.pipeline.backbone import Params, load_backbone
+from suti.pipeline.backbone import load_backbone
 from suti.runtime.hosts import gather
 from suti.runtime.log import Log, read_log, write_overview
 from suti.runtime.stage import main, progress, stage
@@ -99,12 +91,13 @@ def run(config: Any, workdir: Path) -> dict:
   if train.num_steps == 0:
     if jax.process_index():
       return {}  # The first process writes.
-    return current.finish(_take_init(config, current.folder))
+    return current.finish(take_init(config, current.folder))
   mesh = make_mesh(config.mesh, devices=jax.devices())
   check_batch("config.train.batch_size", train.batch_size, mesh)
 
   # ---------------------------------------- 2 Backbone and method (declared)
   backbone = load_backbone(config.backbone, weights=False)
+  list_copied(backbone.folder)  # Refused now, not when all is learned.
   apprentice = declare(backbone, name=train.method, config=config.method)
 
   # ------------------------------------------------------------- 3 Data
@@ -194,7 +187,7 @@ def run(config: Any, workdir: Path) -> dict:
   params = gather(state["ema"] | frozen)
   if jax.process_index():
     return {}  # The first process writes.
-  _write_model(apprentice, params, config, current.folder)
+  write_model(apprentice, params, config, current.folder)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
   summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}
@@ -204,87 +197,6 @@ def run(config: Any, workdir: Path) -> dict:
   summary = current.finish(summary | speed)
   remove_folder(latents)
   return summary
-
-
-def start_params(
-  apprentice: Apprentice, *, init_from: str, seed: int
-) -> Params:
-  """The arrays to start from, frozen ones included.
-
-  Args:
-    apprentice: declared; its backbone's arrays are not used.
-    init_from: an apprentice, to go on from it; or a backbone, which gives all
-      but the new layers, and those are drawn.
-    seed: of what is drawn.
-
-  Raises:
-    ValueError: no such model, or one that does not fit: of another method, of
-      another config.method in more than `encoder_gradient`, of another base.
-  """
-  folder = find_model(init_from) / "unet"
-  if is_apprentice(init_from):
-    check_init(apprentice, folder.parent)
-    return load(apprentice.spec, folder)
-  new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
-  known = without(apprentice.spec, new)
-  return load(known, folder) | init(new, jax.random.key(seed))
-
-
-def check_init(apprentice: Apprentice, folder: Path) -> None:
-  """Refuses to go on from an apprentice that computes something else.
-
-  Args:
-    apprentice: declared, as it is to be trained.
-    folder: of the apprentice to go on from.
-
-  Raises:
-    ValueError: it is of another method, config.method or base.
-  """
-  free = ("encoder_gradient", "trainable")  # change nothing but the gradient
-  record = read_json(folder / RECORD)
-  then, now = (
-    {
-      "train": {"method": name},
-      "method": {k: v for k, v in method.items() if k not in free},
-    }
-    for name, method in (
-      (record["method"], record["config"]),
-      (apprentice.name, apprentice.config),
-    )
-  )
-  if found := first_difference(then, now, "config"):
-    field, old, new = found
-    raise ValueError(
-      f"{field} is {new}, and {old} in config.train.init={folder}: give both "
-      "the same, or start from a backbone."
-    )
-  check_base(folder, apprentice.backbone)
-
-
-def _take_init(config: Any, folder: Path) -> dict:
-  """Writes `config.train.init` as it is: to be drawn with, and judged."""
-  backbone = load_backbone(config.backbone, weights=False)
-  apprentice = declare(backbone, name=config.train.method, config=config.method)
-  params = start_params(
-    apprentice, init_from=config.train.init, seed=config.seed
-  )
-  _write_model(apprentice, params, config, folder)
-  return {"steps": 0}
-
-
-def _write_model(
-  apprentice: Apprentice, params: Params, config: Any, folder: Path
-) -> None:
-  save_apprentice(
-    dataclasses.replace(
-      apprentice,
-      params=params,
-      sampling=config.apprentice_sample.to_dict()
-      | {"max_demonstrations": config.train.max_demonstrations},
-    ),
-    folder / "model",
-    dtype=config.train.save_dtype,
-  )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ a page becomes a cluster if
   3. their texts name at most one of the classes known by name (our addition).
 
 At most `max_images` (10) are kept, the first ones; the paper does not say how
-larger pages are cut. Folders that a person made are taken as they are: rule 2
-would only ask CLIP whether the person was right.
+larger pages are cut. Folders that a person made are taken as they are: rules 2
+and 3 would only ask whether the person was right.
 
 Pages are worked off in parts, the unit of resume. Whether a source is still
 what it was is seen from the names and sizes of its pictures, and from some of
@@ -29,16 +29,21 @@ import numpy as np
 
 from experts.clusters import write_clusters
 from experts.mining.captions import Match, classes_named, refine
-from experts.mining.sources import Page, open_pages
+from experts.mining.decisions import decisions
+from experts.mining.nouns import KNOWN
+from experts.mining.sources import OPENED, Page, open_pages, source_path
+from experts.mining.tables import folder_of
+from suti.evaluation.dreambench import CLASSES
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
   mean_over_distinct_pairs,
 )
-from suti.hf.find import find_model
+from suti.hf.find import PRETRAINED, find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.runtime.progress import say
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, content_key
 
@@ -59,7 +64,9 @@ def run(config, workdir: Path) -> dict:
       "mine": config.mine,
     },
     folders={"config.clip": find_model(config.clip)}
-    | ({"config.mine.path": config.mine.path} if config.mine.path else {}),
+    | (
+      {"config.mine.path": source_path(config.mine)} if config.mine.path else {}
+    ),
   )
   if current.done is not None:
     _remove_parts(current.folder)
@@ -76,10 +83,18 @@ def run(config, workdir: Path) -> dict:
   )
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   match = text_matcher(scorer)
+  # The shipped CLIP has no words but for the classes it has learned.
+  shipped = find_model(config.clip).parent == PRETRAINED
+  nouns = CLASSES if shipped else sorted(KNOWN)
   with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
     while group := list(itertools.islice(pages, _PAGES_PER_PART)):
       clusters, facts = mine_pages(
-        group, config.mine, size_px=config.size_px, scorer=scorer, match=match
+        group,
+        config.mine,
+        size_px=config.size_px,
+        scorer=scorer,
+        match=match,
+        nouns=nouns,
       )
       part = current.folder / f"part-{parts:05d}"
       write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
@@ -90,8 +105,13 @@ def run(config, workdir: Path) -> dict:
 
   names = [current.folder / f"part-{i:05d}" for i in range(parts)]
   facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
+  if config.mine.source != "world":  # of which nobody knows a page
+    for line in decisions(facts, config.mine):
+      say(line)
   outcomes = collections.Counter(fact["outcome"] for fact in facts)
   if not outcomes["kept"]:
+    # What was looked at under this config is of no use under another.
+    _remove_parts(current.folder)
     raise ValueError(_nothing(facts, config.mine))
   write_json(current.folder / "pages.json", facts)
   # Pictures stay on the disk.
@@ -139,7 +159,13 @@ def _write_heldout(config, folder: Path) -> dict:
 
 
 def mine_pages(
-  pages: Sequence[Page], config, *, size_px: int, scorer: Scorer, match: Match
+  pages: Sequence[Page],
+  config,
+  *,
+  size_px: int,
+  scorer: Scorer,
+  match: Match,
+  nouns: Sequence[str] = CLASSES,
 ) -> tuple[list[Cluster], list[dict]]:
   """Decides which pages are clusters.
 
@@ -149,12 +175,9 @@ def mine_pages(
     size_px: side of the clusters' pictures.
     scorer: its CLIP decides.
     match: see `text_matcher`.
+    nouns: what CLIP chooses a subject's noun among, where nothing names it.
 
   Returns: the clusters, and for every page what became of it and why.
-
-  Raises:
-    ValueError: a picture that a person chose cannot be read; one of the web is
-      left out instead.
   """
   clusters, facts = [], []
   opened = [_pictures(page, config, size_px=size_px) for page in pages]
@@ -175,29 +198,34 @@ def mine_pages(
       fact["outcome"] = "different_subjects"
     elif not page.chosen and fact["similarity"] > config.similarity_high:
       fact["outcome"] = "same_picture"
-    elif len(classes_named([row.text for row in rows])) > 1:
+    elif not page.chosen and len(classes_named([r.text for r in rows])) > 1:
       fact["outcome"] = "different_classes"
     if fact["outcome"] != "kept":
       continue
     images, rows, originals = (
       x[: config.max_images] for x in (images, rows, originals)
     )
-    subject, caption, captions, live = refine(
+    texts = refine(
       [row.text for row in rows],
       vectors_KD[: config.max_images],
       match,
       subject=page.subject,
       name=page.name,
+      nouns=nouns,
+    )
+    fact["noun"], fact["why"] = texts.noun, texts.why
+    fact["unused"] = (
+      len(page.rows) - fact["unreadable"] - fact["repeated"] - len(images)
     )
     truth = tuple(row.truth for row in rows if row.truth is not None)
     clusters.append(
       Cluster(
         key=content_key(page.url, *images),
-        subject=subject,
-        caption=caption,
+        subject=texts.noun,
+        caption=texts.caption,
         images=tuple(images),
-        captions=captions,
-        live=live,
+        captions=texts.captions,
+        live=texts.live,
         source=page.url,
         truth=truth if len(truth) == len(rows) else None,
         originals=tuple(originals),
@@ -211,15 +239,13 @@ def _pictures(
 ) -> tuple[list, list, list, dict]:
   """Opens a page's pictures: square, one size, no picture twice."""
   images, rows, originals, seen = [], [], [], set()
-  unreadable = 0
-  # A page of thousands (a shop's list) is cut before it is opened.
-  for row in page.rows[: 4 * config.max_images]:
+  unreadable, first_unreadable = 0, ""
+  for row in page.rows[: OPENED * config.max_images]:
     try:
       found_u8 = row.load()
       image_u8 = square_crop_resize(found_u8, size_px)
-    except ValueError:
-      if page.chosen:
-        raise
+    except ValueError as error:
+      first_unreadable = first_unreadable or f"{error}"
       unreadable += 1
       continue
     if (key := content_key(image_u8)) not in seen:
@@ -231,7 +257,8 @@ def _pictures(
     "url": page.url,
     "pictures": len(images),
     "unreadable": unreadable,
-    "repeated": min(len(page.rows), 4 * config.max_images)
+    "first_unreadable": first_unreadable,
+    "repeated": min(len(page.rows), OPENED * config.max_images)
     - unreadable
     - len(images),
     "truth": [row.truth for row in rows],
@@ -325,17 +352,54 @@ def _nothing(facts: Sequence[dict], config) -> str:
   """The one line for a source of which no page became a cluster."""
   similarities = [f["similarity"] for f in facts if "similarity" in f]
   if not similarities:
-    most = max(facts, key=lambda fact: fact["pictures"])
-    return (
-      f"Cluster {most['url']} has {most['pictures']} images, and no other has "
-      f"more; experts need {config.min_images} (config.mine.min_images)."
-    )
+    return _too_few(facts, config)
   return (
     f"mine kept 0 of {len(facts)} pages: mean CLIP similarities are "
     f"{min(similarities):.3f} to {max(similarities):.3f}, outside the band of "
     f"config.mine.similarity_low={config.similarity_low} to "
     f"config.mine.similarity_high={config.similarity_high}."
+    f" {_unreadable(facts)}".rstrip()
   )
+
+
+def _too_few(facts: Sequence[dict], config) -> str:
+  """The one line where no page has as many pictures as experts need."""
+  most = max(facts, key=lambda fact: fact["pictures"])
+  need = f"experts need {config.min_images} (config.mine.min_images)"
+  table = config.source == "table"
+  if line := _unreadable(facts):
+    where = table and folder_of(source_path(config)).resolve()
+    return (
+      f"No page of config.mine.path='{config.path}' has enough pictures,"
+      f" {need}: {line}"
+      + (f" Paths of a table begin in the folder {where}." if table else "")
+    )
+  if table and len(facts) > 1 and most["pictures"] == 1:
+    return (
+      f"No page of config.mine.path='{config.path}' has more than 1 picture,"
+      f" {need}: url is the page that a picture stands on, not the picture, and"
+      " the pictures of one url form a cluster. Give those of one subject the"
+      " same url."
+    )
+  again = (
+    f" (and {most['repeated']} that show the same as one of them)"
+    if most["repeated"]
+    else ""
+  )
+  return (
+    f"Cluster {most['url']} has {most['pictures']} images{again}, and no other "
+    f"has more; {need}."
+  )
+
+
+def _unreadable(facts: Sequence[dict]) -> str:
+  """Which pictures could not be read, and why the first; "" if all could."""
+  count = sum(fact["unreadable"] for fact in facts)
+  if not count:
+    return ""
+  total = count + sum(fact["pictures"] + fact["repeated"] for fact in facts)
+  first = next(f["first_unreadable"] for f in facts if f["unreadable"])
+  return f"{count} of {total} pictures could not be read; the first: {first}"
 
 
 if __name__ == "__main__":

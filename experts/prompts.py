@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from experts.clusters import read_clusters, readable
+from experts.mining.captions import with_article
 from suti.evaluation.dreambench import Template, templates_of
 from suti.io.records import read_lines, write_lines
 from suti.runtime.stage import main, progress, stage
@@ -69,6 +70,11 @@ def shows(caption: str, template: Template) -> bool:
   return all(is_known(word) for word in words_of(template.text))
 
 
+def fill(template: Template, noun: str) -> str:
+  """The prompt of a template: "a {} in the snow" -> "an owl in the snow"."""
+  return template.text.replace("a {}", with_article(noun)).format(noun)
+
+
 def unseen(cluster: Cluster, templates: Iterable[Template]) -> list[Template]:
   """The templates that neither the cluster's text nor a caption shows."""
   texts = {cluster.caption, *cluster.captions}
@@ -106,9 +112,7 @@ def propose(
     draw = np.random.default_rng([seed, int(cluster.key, 16)])
     chosen = [rows[i] for i in draw.permutation(len(rows))[:num]]
   return [
-    Prompt(
-      cluster=cluster.key, prompt=t.text.format(cluster.subject), skill=t.skill
-    )
+    Prompt(cluster=cluster.key, prompt=fill(t, cluster.subject), skill=t.skill)
     for t in chosen
   ]
 

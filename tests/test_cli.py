@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -266,6 +267,60 @@ def test_generate_writes_a_sheet_and_each_picture(
     f"Wrote {out} and {out.with_name('dog-0.png')} to dog-1.png."
   )
   assert "SubjectWorld" not in captured.err, "this model is not of the world"
+  assert captured.err.strip() == (
+    f"--subject={photos}: 1 file is not read: 1 .txt (notes.txt).\n"
+    "The pictures are captioned 'a dog', after the prompt; --caption says it "
+    "otherwise."
+  )
+
+
+def test_generate_says_what_it_does_not_read(
+  capsys, tmp_path, model, photos, monkeypatch
+):
+  monkeypatch.setattr("suti.io.image_files._opens_heif", lambda: False)
+  mixed = tmp_path / "mixed"
+  shutil.copytree(photos, mixed)
+  (mixed / "IMG_1.HEIC").write_bytes(b"x")
+  (mixed / "bad.png").write_bytes((photos / "a.png").read_bytes()[:100])
+  (mixed / "notes.txt").touch()
+  out = tmp_path / "x.png"
+  assert generate(model, mixed, out, "--num", "1", "--steps", "1") == 0
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[0] == (
+    f"--subject={mixed}: 2 files are not read: 1 .heic (IMG_1.HEIC; pip install"
+    " pillow-heif, or convert to JPEG), 1 .txt (notes.txt)."
+  )
+  assert lines[1] == (
+    "--subject: 1 of 4 pictures cannot be read and are left out:"
+  )
+  assert lines[2].startswith(f"  {mixed / 'bad.png'} cannot be read as a pict")
+  # Three pictures are left, as in the folder without the others.
+  assert generate(model, photos, tmp_path / "y.png", "--num", "1", "--steps",
+                  "1") == 0  # fmt: skip
+  np.testing.assert_array_equal(
+    read(tmp_path / "x-0.png"), read(tmp_path / "y-0.png")
+  )
+
+
+def test_the_caption_is_said_and_can_be_chosen(capsys, tmp_path):
+  def choose(prompt, caption=None):
+    return subject.choose_caption(prompt, caption)
+
+  phrase, line = choose("a kettle on a beach")
+  assert phrase == "a kettle" and "captioned 'a kettle', after the" in line
+  assert choose("a kettle on a beach", "a pot") == (
+    "a pot",
+    "The pictures are captioned 'a pot' (--caption).",
+  )
+  phrase, line = choose("something else")
+  assert phrase == "" and line.startswith("The pictures have no caption, as")
+  assert error_of(
+    capsys, "generate", "--prompt", "a dog", "--caption", "a dog", "--model",
+    "x", "--out", str(tmp_path / "x.png"),
+  ) == (
+    "Error: --caption goes with pictures of a subject: give --subject, or leave"
+    " out --caption."
+  )  # fmt: skip
 
 
 def test_generate_depends_on_the_seed_and_on_nothing_else(
@@ -281,8 +336,8 @@ def test_generate_depends_on_the_seed_and_on_nothing_else(
 
 def test_generate_takes_files_in_the_place_of_a_folder(photos):
   files = [str(photos / "c.webp"), str(photos / "a.png")]
-  assert [str(path) for path in subject.find_pictures(files)] == files
-  assert [p.name for p in subject.find_pictures([str(photos)])] == [
+  assert [str(path) for path in subject.find_pictures(files)[0]] == files
+  assert [p.name for p in subject.find_pictures([str(photos)])[0]] == [
     "a.png",
     "b.jpg",
     "c.webp",

@@ -221,6 +221,13 @@ def with_fields(tune, **fields: Any) -> Any:
   return tune.lock()
 
 
+def with_finetune(config, tune) -> Any:
+  """A copy of a config with another `config.finetune`."""
+  config = config.copy_and_resolve_references().unlock()
+  config.finetune = tune
+  return config.lock()
+
+
 def make_bytes_at(
   config,
   backbone: Backbone,
@@ -247,8 +254,7 @@ def make_bytes_at(
   beside = array_bytes(backbone.codec.params)
 
   def bytes_at(tune, num: int) -> int:
-    changed = config.copy_and_resolve_references().unlock()
-    changed.finetune = tune
+    changed = with_finetune(config, tune)
 
     def bytes_of(make) -> int:
       return inspect(make(changed, backbone, mesh, per_device=num))

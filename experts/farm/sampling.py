@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experts.farm.expert_model import ExpertModel
 from experts.farm.wave_files import write_times
 from experts.farm.waves import map_devices, map_experts
 from experts.prompts import read_prompts
@@ -58,25 +59,20 @@ def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
 
 
 def make_sample_wave(
-  teacher: Teacher,
-  apply,
-  backbone: Backbone,
-  frozen,
-  config,
-  *,
-  inner: str,
-  mesh: Mesh,
-  workdir: Path,
+  model: ExpertModel, config, *, inner: str, workdir: Path
 ) -> Callable[..., None]:
-  """Makes the function that draws and writes the candidates of a wave.
+  """Makes the function that samples and writes the candidates of a wave.
 
   It is (groups, name, experts, folder) -> None: parameters with E in front on
   the devices, one group after another, the name of the wave, its experts as
   fields of `Expert` (without what fills the last group up), and the folder of
   `experts.sample`. `inner` is that of `map_experts`.
   """
+  backbone, mesh = model.backbone, model.mesh
   vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
-  draw = make_sample(teacher, apply, backbone, config, mesh, inner=inner)
+  sample = make_sample(
+    model.teacher, model.apply, backbone, config, mesh, inner=inner
+  )
   null = backbone.null_text()
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
@@ -93,7 +89,9 @@ def make_sample_wave(
         slots=range(start, start + config.sample.batch_size),
         num_experts=num_experts,
       )
-      images = np.asarray(draw(frozen, null, vae_params, params, request))
+      images = np.asarray(
+        sample(model.frozen, null, vae_params, params, request)
+      )
       drawn = [
         images[i][: max(0, len(wanted) - start)]
         for i, wanted in enumerate(asked)

@@ -18,7 +18,7 @@ write a file again; it is the same.
 How experts are tuned is `experts.farm.train_step`'s business.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ from experts.farm.waves import Wave
 from suti.io.files import replacing
 from suti.io.paths import local
 
-# E experts of a wave, P places, T steps at most.
+# E experts of a wave, S slots, T steps at most.
 
 Arrays = dict[str, np.ndarray]
-_RESULTS = ("step_E", "failed_E", "loss_ET")
+_RESULTS = ("step_E", "failed_E", "diverged_E", "loss_ET")
 
 
 class Slots:
@@ -46,7 +46,7 @@ class Slots:
     folder: Path,
     *,
     restart: Callable[..., dict[str, Any]],
-    base: Arrays,
+    base: Mapping[str, np.ndarray],
     absent: Collection[int] = (),
   ) -> None:
     """Takes over a wave; writes nothing before an expert leaves its place.
@@ -65,39 +65,40 @@ class Slots:
     self._kept = {int(file.stem) for file in self._folder.glob("*.safetensors")}
 
   def refill(
-    self, state: dict[str, Any], done_P: np.ndarray
+    self, state: dict[str, Any], done_S: np.ndarray
   ) -> dict[str, Any] | None:
     """Gives places whose experts are done to those that wait.
 
     Args:
       state: of `experts.farm.train_step`; donated if any place is given.
-      done_P: which experts are done.
+      done_S: which experts are done.
 
     Returns: the state with the new experts at their start; None if none waits,
       or no place is free.
     """
-    number_P = np.array(state["number_E"])
-    free = np.flatnonzero(done_P[: self._wave.num_active])
-    new = dict(zip(free.tolist(), self._waiting(number_P), strict=False))
+    number_S = np.array(state["number_E"])
+    free = np.flatnonzero(done_S[: self._wave.num_active])
+    new = dict(zip(free.tolist(), self._waiting(number_S), strict=False))
     if not new:
       return None
     self._keep(state, new.keys())
-    fresh_P = np.isin(np.arange(len(number_P)), list(new))
-    number_P[list(new)] = list(new.values())
-    return self._restart(state, number_P, fresh_P)
+    fresh_S = np.isin(np.arange(len(number_S)), list(new))
+    number_S[list(new)] = list(new.values())
+    return self._restart(state, number_S, fresh_S)
 
-  def are_over(self, state: dict[str, Any], done_P: np.ndarray) -> bool:
+  def are_over(self, state: dict[str, Any], done_S: np.ndarray) -> bool:
     """Whether nobody is at work, and nobody waits.
 
     Arguments are those of `refill`.
     """
-    done = done_P[: self._wave.num_active].all()
+    done = done_S[: self._wave.num_active].all()
     return bool(done) and not self._waiting(np.asarray(state["number_E"]))
 
   def results(self, state: dict[str, Any]) -> Arrays:
     """What became of all experts, of whom none is at work any more.
 
-    Returns: `step_E`, `failed_E` and `loss_ET`, in the wave's order.
+    Returns: `step_E`, `failed_E`, `diverged_E` and `loss_ET`, in the wave's
+      order.
     """
     if self._in_place():
       return {name: np.asarray(state[name]) for name in _RESULTS}
@@ -139,9 +140,9 @@ class Slots:
         sharding,
       )
 
-  def _waiting(self, number_P: np.ndarray) -> list[int]:
+  def _waiting(self, number_S: np.ndarray) -> list[int]:
     """Experts that had no turn, and before them those whose file is lost."""
-    held = set(number_P[: self._wave.num_active].tolist())
+    held = set(number_S[: self._wave.num_active].tolist())
     reached = max(held) + 1
     lost = sorted(set(range(reached)) - held - self._kept)
     waiting = [*lost, *range(reached, len(self._wave.keys))]
@@ -149,10 +150,10 @@ class Slots:
 
   def _keep(self, state: dict[str, Any], slots: Iterable[int]) -> None:
     """Writes the experts of some slots."""
-    number_P = np.asarray(state["number_E"])
+    number_S = np.asarray(state["number_E"])
     for slot in slots:
       self._write(
-        int(number_P[slot]),
+        int(number_S[slot]),
         {name: _row(state[name], slot) for name in _RESULTS}
         | {f"params.{n}": _row(x, slot) for n, x in state["params"].items()},
       )
@@ -163,6 +164,7 @@ class Slots:
     return {
       "step_E": np.zeros((), np.int32),
       "failed_E": np.zeros((), np.int32),
+      "diverged_E": np.zeros((), bool),
       "loss_ET": np.zeros((num_steps,), np.float32),
     } | {
       f"params.{name}": self._base[name].astype(x.dtype)

@@ -24,6 +24,7 @@ examples:
 """
 
 # What only one of the two ways understands.
+_SUBJECT_ONLY = ("caption",)
 _TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
 
 
@@ -50,6 +51,12 @@ def generate(argv: Sequence[str]) -> None:
       "--subject or --model is missing: give pictures of a subject, or a "
       "text-to-image model to draw the text alone."
     )
+  for name in _SUBJECT_ONLY:
+    if getattr(args, name) is not None:
+      raise ValueError(
+        f"--{name} goes with pictures of a subject: give --subject, or leave "
+        f"out --{name}."
+      )
   from suti.cli.text_only import generate_text
 
   generate_text(args)
@@ -81,7 +88,13 @@ def _parser() -> Parser:
     action="extend",
     metavar="DIR_OR_FILE",
     help="pictures of one subject, 1 to 10: a folder of them, or files "
-    "(JPEG, PNG, WebP, ...)",
+    "(JPEG, PNG, WebP, AVIF, ...; HEIC with pillow-heif)",
+  )
+  add(
+    "--caption",
+    metavar="TEXT",
+    help='what the pictures of --subject show: "a kettle" (default: what the '
+    "prompt is about)",
   )
   add(
     "--model",
@@ -102,7 +115,9 @@ def _parser() -> Parser:
     type=int,
     default=0,
     metavar="N",
-    help="of the first picture; each next one has the next (default: 0)",
+    help="of the first picture; each next one has the next (default: 0). The "
+    "picture of a seed is the same beside any --num, to rounding: a value may "
+    "differ by 1 of 255",
   )
   add(
     "--steps",
@@ -133,9 +148,10 @@ def _parser() -> Parser:
     "--lora",
     nargs="+",
     action="extend",
-    metavar="FILE",
+    metavar="FILE_OR_REPO",
     help="experts to draw with: LoRA files of this project, of PEFT, of "
-    "diffusers or of kohya; FILE:0.8 for a part of one's strength",
+    "diffusers or of kohya, or on the Hugging Face hub ORG/NAME[@REVISION] or "
+    "ORG/NAME/FILE.safetensors; FILE:0.8 for a part of one's strength",
   )
   add(
     "--enlarge",

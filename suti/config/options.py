@@ -139,6 +139,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "master_dtype": _choice("float32", "bfloat16"),
     "stop_window": _count(low=0, remedy="0 never stops an expert early"),
     "stop_gain": _number(low=0.0, below=1.0),
+    "diverged": _number(low=0.0, remedy="6 times where it began; 0 is never"),
     "rank": _count(),
     "checkpoint_every": _count(),
     "log_every": _count(),
@@ -388,6 +389,12 @@ def _check_order(config: Mapping[str, Any]) -> None:
 
 
 def _check_tuning(tune: Mapping[str, Any]) -> None:
+  if 0 < tune["diverged"] <= 1:
+    raise ValueError(
+      f"config.finetune.diverged={tune['diverged']!r}: expected a number above "
+      "1, how many times its first loss an expert's last may be, or 0, which "
+      "quarantines none by its loss; 6 is a good value."
+    )
   window, num_steps = tune["stop_window"], tune["num_steps"]
   if 2 * window > num_steps:
     raise ValueError(
@@ -426,9 +433,12 @@ def _check_sources(config: Mapping[str, Any]) -> None:
           stacklevel=3,
         )
       continue
-    what = {"folder": "a folder of subject folders", "table": "a table's file"}
-    exists = os.path.isdir if source == "folder" else os.path.isfile
-    if not path or not exists(path):
+    what = {
+      "folder": "a folder of subject folders",
+      "table": "a table's file or the folder of its parts",
+    }
+    exists = os.path.isdir if source == "folder" else os.path.exists
+    if not path or not exists(os.path.expanduser(path)):
       raise ValueError(
         f"{field}={path!r}: expected {what[source]}, as config.{section}.source"
         f"={source!r} says, and there is none; give its path or set "

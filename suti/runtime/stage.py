@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suti.config import flags
-from suti.io import files
+from suti.io import files, parts
 from suti.io.paths import in_bucket, path_of
 from suti.runtime import locks, preemption, xla_flags
 from suti.runtime.progress import (
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
   from suti.runtime import hosts
 
 _OURS = ("suti", "experts", "apprentice")
+
+# Folders of the stages that this command has opened, and their workdirs: what
+# fails before it wrote anything must not bind the next command to its config.
+_opened: dict[Path, Path] = {}
 
 
 # --- The command -------------------------------------------------------------
@@ -101,8 +105,12 @@ def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
   def held() -> Iterator[None]:
     shared = how == "each"
     with locks.lock(workdir, shared=shared):
-      files.clean_parts(workdir, shared=shared)
-      yield
+      parts.clean_parts(workdir, shared=shared)
+      try:
+        yield
+      finally:
+        if shared and in_bucket(workdir):
+          _opened.clear()  # no lock says there whether others are at work
 
   group = hosts.join(workdir, how=how)
   with contextlib.ExitStack() as stack:
@@ -120,7 +128,8 @@ def _usage(name: str) -> str:
     f"usage: python -m {name} --config FILE[:ARG] --workdir DIR"
     " [--config.FIELD=VALUE ...]\n\n"
     "  --config FILE           a Python file with get_config(), such as"
-    " configs/quickstart.py\n"
+    " configs/quickstart.py;\n"
+    "                          it is run: read one that is not yours first\n"
     "  --workdir DIR           where every stage reads and writes, or"
     " gs://BUCKET/FOLDER\n"
     "  --config.FIELD=VALUE    another value for one field of the config"
@@ -142,6 +151,7 @@ def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
     The exit code: 0, 2 for a mistake, 130 for Ctrl-C, 143 for SIGTERM.
   """
   code = 1
+  _opened.clear()
   try:
     code = _guarded(start, resumes=resumes)
   finally:
@@ -165,6 +175,7 @@ def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
     _say(preemption.LINE if resumes else stopped)
     return preemption.CODE
   except Exception as error:
+    _leave_empty_stages()
     if os.environ.get("SUTI_TRACEBACK"):
       raise
     if isinstance(error, ValueError) and _is_ours(error):
@@ -190,6 +201,18 @@ def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
       return 2
     raise
   return 0
+
+
+def _leave_empty_stages() -> None:
+  """Forgets the config of stages in whose folder nothing else was written.
+
+  The remedy of a mistake is mostly another config, with the same workdir. Where
+  another command is at work in it, its stages stay as they are.
+  """
+  for folder, workdir in _opened.items():
+    with contextlib.suppress(ValueError, OSError), locks.lock(workdir):
+      if [path.name for path in folder.iterdir()] == ["stage.json"]:
+        (folder / "stage.json").unlink()
 
 
 def _say(line: str) -> None:
@@ -305,6 +328,7 @@ def stage(
       done = last["summary"]
       seconds = span(last["seconds"])
       print(f"{name}: {_line(done)} (finished before, {seconds})", flush=True)
+  _opened[folder] = workdir
   return Stage(
     name=name,
     folder=folder,

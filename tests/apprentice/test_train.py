@@ -17,6 +17,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from apprentice import start as starts
 from apprentice import train
 from apprentice.fields import drop
 from apprentice.model import declare, load_apprentice, save_apprentice
@@ -361,12 +362,12 @@ def test_it_starts_from_a_backbone_or_from_an_apprentice(
 ):
   backbone = load_backbone(tiny_backbone)
   declared = declare(backbone, name="suti", config=config.method)
-  fresh = train.start_params(declared, init_from=str(tiny_backbone), seed=0)
+  fresh = starts.start_params(declared, init_from=str(tiny_backbone), seed=0)
   assert fresh.keys() == declared.spec.keys()
   for name, array in backbone.params.items():
     np.testing.assert_array_equal(fresh[name], array)
   folder = unbroken / "apprentice" / "train" / "model"
-  gone_on = train.start_params(declared, init_from=str(folder), seed=0)
+  gone_on = starts.start_params(declared, init_from=str(folder), seed=0)
   learnt = load_apprentice(folder).params
   assert gone_on.keys() == learnt.keys()
   for name, array in learnt.items():
@@ -383,7 +384,7 @@ def test_an_apprentice_that_computes_something_else_is_refused(
   backbone = load_backbone(tiny_backbone)
   declared = declare(backbone, name="suti", config=config.method)
   with pytest.raises(ValueError, match=r"num_heads is 4, and 2 in"):
-    train.start_params(declared, init_from=str(folder), seed=0)
+    starts.start_params(declared, init_from=str(folder), seed=0)
 
 
 def test_an_apprentice_of_another_base_is_refused(
@@ -395,7 +396,7 @@ def test_an_apprentice_of_another_base_is_refused(
   )
   declared = declare(load_backbone(other), name="suti", config=config.method)
   with pytest.raises(ValueError, match="with another text encoder"):
-    train.start_params(declared, init_from=str(folder), seed=0)
+    starts.start_params(declared, init_from=str(folder), seed=0)
   # Nor is it opened on what was put in the place of its base.
   alone = tmp_path / "alone"
   save_apprentice(load_apprentice(folder), alone, with_base=False)
@@ -426,7 +427,7 @@ def test_another_config_in_the_same_workdir(unbroken, config):
     train.run(config, unbroken)
 
 
-def test_a_finished_stage_answers_at_once(unbroken, config):
+def test_a_finished_stage_returns_immediately(unbroken, config):
   done = unbroken / "apprentice" / "train" / "done.json"
   before = done.stat().st_mtime_ns
   assert train.run(config, unbroken)["steps"] == STEPS

@@ -118,7 +118,8 @@ MISTAKES = {
   ),
   "no table": (
     {"mine.source": "table"},
-    "config.mine.path='': expected a table's file, as "
+    "config.mine.path='': expected a table's file or the folder of its "
+    "parts, as "
     "config.mine.source='table' says, and there is none; give its path or set "
     "--config.mine.source=world.",
   ),
@@ -137,6 +138,12 @@ MISTAKES = {
     {"finetune.experts_per_device": "3"},
     "config.finetune.experts_per_device='3': expected an integer of at least "
     "1, or 'auto'; None goes by config.finetune.experts_per_wave.",
+  ),
+  "a loss below which all would be quarantined": (
+    {"finetune.diverged": 1.0},
+    "config.finetune.diverged=1.0: expected a number above 1, how many times "
+    "its first loss an expert's last may be, or 0, which quarantines none by "
+    "its loss; 6 is a good value.",
   ),
   "windows that no expert fills twice": (
     {"finetune.stop_window": 31},

@@ -34,6 +34,16 @@ def test_what_a_caption_shows(caption, text, answer):
   assert prompts.shows(caption, template(text)) is answer
 
 
+def test_a_prompt_has_the_article_of_its_noun():
+  style = template("a Rembrandt styled painting of a {}")
+  assert prompts.fill(template("a {} in the snow"), "owl") == (
+    "an owl in the snow"
+  )
+  assert prompts.fill(style, "owl").endswith("painting of an owl")
+  assert prompts.fill(template("a red {}"), "owl") == "a red owl"
+  assert prompts.fill(style, "dog").endswith("painting of a dog")
+
+
 def test_no_template_is_without_words_of_its_own():
   texts = [t.text for live in (True, False) for t in templates_of(live=live)]
   words = [tuple(prompts.words_of(text)) for text in dict.fromkeys(texts)]
