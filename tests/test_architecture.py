@@ -261,6 +261,7 @@ CALLED_BY_OTHERS = {
   "_info": "tensorflow_datasets",
   "_split_generators": "tensorflow_datasets",
   "decode_batch_example_np": "tensorflow_datasets",
+  "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
   "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
   "correspond": "teachers whose pictures of a subject see each other",
