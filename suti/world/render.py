@@ -101,25 +101,21 @@ def _branch(place):
   return run
 
 
-def draw(s, *, size_px: int):
-  """Draws one staged shot.
+def _views(s, d, t_back, count, *, mirrored):
+  """The subject, and its mirror image where something reflects.
 
   Args:
-    s: one row of `scenes.stage`.
-    size_px: side of the picture.
+    s: the staged shot.
+    d: direction of each ray, 3 x (N,).
+    t_back: distance along each ray to ground or wall, (N,).
+    count: samples a side.
+    mirrored: whether there is a mirror image.
 
-  Returns:
-    {"image": uint8 (H, W, 3), "mask": bool (H, W), "depth": float32 (H, W),
-    along the viewing axis in world units, ground and backdrop included}.
+  Returns: (2, 5, N): colour, distance, and whether the ray hit.
   """
-  count = size_px * SUPERSAMPLE
-  branches = [_branch(place) for place in PLACES.values()]
-  x, y, d, cosine = rays(s, count)
-  ground, wall, on_ground, t_back, gx, gz = _backdrop(s, x, y, d, branches)
-  mirrored = s["reflect"] > 0
 
-  # The subject, and its mirror image where something reflects. A loop, so
-  # that the tracer is compiled once and runs only as often as needed.
+  # A loop, so that the tracer is compiled once and runs only as often as
+  # needed.
   def view(i, carry):
     sign = 1.0 - 2.0 * i
     eye = [s["eye"][0], s["eye"][1] * sign, s["eye"][2]]
@@ -130,15 +126,24 @@ def draw(s, *, size_px: int):
     new = _close(jnp.stack([*figure, t, hit.astype(t.dtype)]), count)
     return jax.lax.dynamic_update_index_in_dim(carry, new, i, 0)
 
-  views = jax.lax.fori_loop(
+  return jax.lax.fori_loop(
     0,
     1 + mirrored.astype(jnp.int32),
     view,
     jnp.zeros((2, 5, count * count), jnp.float32),
   )
-  figure, t, hit = views[0, :3], views[0, 3], views[0, 4] > 0.5
 
-  # Ground: cast shadow, contact shadow, reflection.
+
+def _lit_ground(s, ground, gx, gz, image, *, mirrored):
+  """Ground with cast shadow, contact shadow, puddle and reflection, (3, N).
+
+  Args:
+    s: the staged shot.
+    ground: its own colour, (3, N).
+    gx, gz: position of each sample, (N,).
+    image: the mirror image, a row of `_views`.
+    mirrored: whether there is one.
+  """
   dark = apart(s, _shadow, s, gx, gz)
   touch = apart(s, lambda *a: sdf.distance(a[0], [a[1], 0.02, a[2]]), s, gx, gz)
   floats = mirrored & (s["wet"] < 0.5)
@@ -163,7 +168,28 @@ def draw(s, *, size_px: int):
     rim = jnp.where(floats & ~is_mirror, rim, 0.0)
     return mix(ground, 1.0, rim * 0.55)
 
-  ground = apart(s, lay, s, ground, dark, touch, gx, gz, views[1])
+  return apart(s, lay, s, ground, dark, touch, gx, gz, image)
+
+
+def draw(s, *, size_px: int):
+  """Draws one staged shot.
+
+  Args:
+    s: one row of `scenes.stage`.
+    size_px: side of the picture.
+
+  Returns:
+    {"image": uint8 (H, W, 3), "mask": bool (H, W), "depth": float32 (H, W),
+    along the viewing axis in world units, ground and backdrop included}.
+  """
+  count = size_px * SUPERSAMPLE
+  branches = [_branch(place) for place in PLACES.values()]
+  x, y, d, cosine = rays(s, count)
+  ground, wall, on_ground, t_back, gx, gz = _backdrop(s, x, y, d, branches)
+  mirrored = s["reflect"] > 0
+  views = _views(s, d, t_back, count, mirrored=mirrored)
+  figure, t, hit = views[0, :3], views[0, 3], views[0, 4] > 0.5
+  ground = _lit_ground(s, ground, gx, gz, views[1], mirrored=mirrored)
   tint = (0.5 + 0.5 * s["light_colour"])[:, None]
   scene = jnp.where(on_ground[None], ground, wall) * tint
   out = jnp.where(hit[None], figure, scene)
