@@ -211,6 +211,53 @@ def vertex_pool(
   )
 
 
+def _pod(
+  name: str,
+  tpu: Tpu,
+  image: str,
+  args: Sequence[str],
+  *,
+  labels: Mapping[str, str],
+  nfs: str | None,
+  spot: bool,
+) -> Any:
+  """One host of a slice; arguments as `kubernetes_job`, `labels` beside."""
+  from kubernetes import client
+
+  chips = {"google.com/tpu": str(tpu.chips_each)}
+  nodes = {
+    "cloud.google.com/gke-tpu-accelerator": tpu.generation.gke,
+    "cloud.google.com/gke-tpu-topology": tpu.topology,
+  }
+  if spot:
+    nodes["cloud.google.com/gke-spot"] = "true"
+  volumes = mounts = None
+  if nfs:
+    server, _, path = nfs.partition(":")
+    disk = client.V1NFSVolumeSource(server=server, path=path)
+    volumes = [client.V1Volume(name="shared", nfs=disk)]
+    mounts = [client.V1VolumeMount(name="shared", mount_path=SHARED)]
+  container = client.V1Container(
+    name="suti",
+    image=image,
+    command=["python"],
+    args=list(args),
+    ports=[client.V1ContainerPort(container_port=8476)],
+    resources=client.V1ResourceRequirements(requests=chips, limits=chips),
+    volume_mounts=mounts,
+  )
+  return client.V1PodTemplateSpec(
+    metadata=client.V1ObjectMeta(labels={"app": "suti", **labels}),
+    spec=client.V1PodSpec(
+      subdomain=name,
+      restart_policy="Never",
+      node_selector=nodes,
+      containers=[container],
+      volumes=volumes,
+    ),
+  )
+
+
 def kubernetes_job(
   name: str,
   tpu: Tpu,
@@ -242,38 +289,7 @@ def kubernetes_job(
     metadata=meta,
     spec=client.V1ServiceSpec(cluster_ip="None", selector=selector),
   )
-  chips = {"google.com/tpu": str(tpu.chips_each)}
-  nodes = {
-    "cloud.google.com/gke-tpu-accelerator": tpu.generation.gke,
-    "cloud.google.com/gke-tpu-topology": tpu.topology,
-  }
-  if spot:
-    nodes["cloud.google.com/gke-spot"] = "true"
-  volumes = mounts = None
-  if nfs:
-    server, _, path = nfs.partition(":")
-    disk = client.V1NFSVolumeSource(server=server, path=path)
-    volumes = [client.V1Volume(name="shared", nfs=disk)]
-    mounts = [client.V1VolumeMount(name="shared", mount_path=SHARED)]
-  container = client.V1Container(
-    name="suti",
-    image=image,
-    command=["python"],
-    args=list(args),
-    ports=[client.V1ContainerPort(container_port=8476)],
-    resources=client.V1ResourceRequirements(requests=chips, limits=chips),
-    volume_mounts=mounts,
-  )
-  pod = client.V1PodTemplateSpec(
-    metadata=client.V1ObjectMeta(labels={"app": "suti", **selector}),
-    spec=client.V1PodSpec(
-      subdomain=name,
-      restart_policy="Never",
-      node_selector=nodes,
-      containers=[container],
-      volumes=volumes,
-    ),
-  )
+  pod = _pod(name, tpu, image, args, labels=selector, nfs=nfs, spot=spot)
   mistake = client.V1PodFailurePolicyRule(
     action="FailJob",
     on_exit_codes=client.V1PodFailurePolicyOnExitCodesRequirement(

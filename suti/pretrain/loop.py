@@ -23,6 +23,8 @@ from suti.runtime.stage import progress
 
 Params = dict[str, jax.Array]
 Batch = dict[str, np.ndarray]
+# (params, batch, key) -> (scalar, scalars to log)
+Loss = Callable[[Params, Batch, jax.Array], tuple[jax.Array, dict]]
 
 
 def schedule(config: Any) -> optax.Schedule:
@@ -46,38 +48,19 @@ def decays(params: Params) -> dict[str, bool]:
   }
 
 
-def train(
-  config: Any,
-  folder: Path,
-  *,
-  params: Params,
-  loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, dict]],
-  batch_at: Callable[[np.random.Generator], Batch],
-  made_of: Mapping[str, Any] | None = None,
-  preview: Callable[[Params, int], None] | None = None,
-) -> tuple[Params, float]:
-  """Trains until `config.num_steps`, from a checkpoint where there is one.
-
-  Args:
-    config: num_steps, learning_rate, warmup_steps, weight_decay, grad_clip,
-      ema, seed, log_every, checkpoint_every.
-    folder: checkpoints, log.jsonl and parameters.txt go there.
-    params: where to start from.
-    loss: (params, batch, key) -> (scalar, scalars to log).
-    batch_at: draws a batch with the generator of a step.
-    made_of: what the config does not say and the result depends on; with
-      another, or with a config that differs in more than its length, a
-      checkpoint is refused.
-    preview: called with the averaged parameters at every checkpoint.
-
-  Returns: the parameters' exponential moving average; the seconds that all
-    runs up to here took together.
-  """
+def _optimizer(config: Any) -> optax.GradientTransformation:
+  """AdamW with clipped gradients."""
   rate = schedule(config)
-  tx = optax.chain(
+  return optax.chain(
     optax.clip_by_global_norm(config.grad_clip),
     optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decays),
   )
+
+
+def _make_step(
+  config: Any, tx: optax.GradientTransformation, loss: Loss
+) -> Callable[[dict, Batch], tuple[dict, dict]]:
+  """One step: (state, batch) -> (state, scalars to log)."""
 
   def step(state: dict, batch: Batch) -> tuple[dict, dict]:
     key = jax.random.fold_in(state["key"], state["step"])
@@ -101,21 +84,64 @@ def train(
     }
     return state, {"loss": value, **scalars}
 
-  step = jax.jit(step, donate_argnums=0)
-  write_overview(folder, params)
-  state = {
+  return step
+
+
+def _initial(
+  config: Any, tx: optax.GradientTransformation, params: Params
+) -> dict:
+  """The state before the first step."""
+  return {
     "params": params,
     "opt": tx.init(params),
     "ema": jax.tree.map(jnp.copy, params),
     "step": jnp.zeros((), jnp.int32),
     "key": jax.random.key_data(jax.random.key(config.seed)),
   }
+
+
+def _open_checkpoints(
+  config: Any, folder: Path, made_of: Mapping[str, Any]
+) -> Checkpoints:
+  """Checkpoints of this recipe; see `train` for what is refused."""
   # Longer training goes on; training of anything else would be a mixture.
   free = ("num_steps", "log_every", "checkpoint_every")
   recipe = {k: v for k, v in config.to_dict().items() if k not in free}
-  checkpoints = Checkpoints(
-    folder / "checkpoints", model=recipe | dict(made_of or {})
-  )
+  return Checkpoints(folder / "checkpoints", model=recipe | dict(made_of))
+
+
+def train(
+  config: Any,
+  folder: Path,
+  *,
+  params: Params,
+  loss: Loss,
+  batch_at: Callable[[np.random.Generator], Batch],
+  made_of: Mapping[str, Any] | None = None,
+  preview: Callable[[Params, int], None] | None = None,
+) -> tuple[Params, float]:
+  """Trains until `config.num_steps`, from a checkpoint where there is one.
+
+  Args:
+    config: num_steps, learning_rate, warmup_steps, weight_decay, grad_clip,
+      ema, seed, log_every, checkpoint_every.
+    folder: checkpoints, log.jsonl and parameters.txt go there.
+    params: where to start from.
+    loss: (params, batch, key) -> (scalar, scalars to log).
+    batch_at: draws a batch with the generator of a step.
+    made_of: what the config does not say and the result depends on; with
+      another, or with a config that differs in more than its length, a
+      checkpoint is refused.
+    preview: called with the averaged parameters at every checkpoint.
+
+  Returns: the parameters' exponential moving average; the seconds that all
+    runs up to here took together.
+  """
+  tx = _optimizer(config)
+  step = jax.jit(_make_step(config, tx, loss), donate_argnums=0)
+  write_overview(folder, params)
+  state = _initial(config, tx, params)
+  checkpoints = _open_checkpoints(config, folder, made_of or {})
   state = checkpoints.restore(state)
   first = int(state["step"])
   start = time.monotonic() - (checkpoints.data or {"seconds": 0.0})["seconds"]
