@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TPU slices as Vertex AI and Kubernetes are asked for them; see xm_launch.py.
+"""Requests for TPU slices on Vertex AI and Kubernetes; see xm_launch.py.
 
 Types are those of Cloud TPU: "v4-128" has 128 cores, two a chip; "v5e-16" has
 16 chips. What is built here is data: nothing is sent.
@@ -61,7 +61,7 @@ class Generation:
     cores: of a chip, where a type's number counts cores; else 1.
     topologies: of its slices, by their chips.
     gke: value of the node label gke-tpu-accelerator; None where a node cannot
-      be asked for in this way.
+      be requested in this way.
     vertex: machine type for training on Vertex AI, {} for the chips of a host;
       None if there is none.
   """
@@ -267,7 +267,7 @@ def kubernetes_job(
   nfs: str | None,
   spot: bool,
 ) -> tuple[Any, Any]:
-  """A job with a pod for each host of a slice, and the names of the pods.
+  """A job with a pod for each host of a slice, and the service that names them.
 
   Args:
     name: of the job.
@@ -276,7 +276,7 @@ def kubernetes_job(
     nfs: "SERVER:/PATH" of the disk with the workdir, if it is on one.
     spot: whether the nodes may be taken away.
 
-  Returns: a headless service, by which GKE tells each pod of the others
+  Returns: a headless service, by which GKE names to each pod the others
     (TPU_WORKER_HOSTNAMES, TPU_WORKER_ID), and the job.
   """
   from kubernetes import client

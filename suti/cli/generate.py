@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from suti.cli.parser import Parser
 
 _DESCRIPTION = """\
-Draws a subject, given as pictures, in a new scene; without --subject draws a
+Shows a subject, given as pictures, in a new scene; without --subject samples a
 text alone, with a published text-to-image model.
 """
 _EXAMPLES = """\
@@ -22,7 +22,7 @@ examples:
     --prompt "a dog on a beach" --num 4 --out dogs.png
 """
 
-# What only one of the two ways understands.
+# Flags of only one of the two ways.
 _SUBJECT_ONLY = ("caption",)
 _TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
 
@@ -48,7 +48,7 @@ def generate(argv: Sequence[str]) -> None:
   if not args.model:
     raise ValueError(
       "--subject or --model is missing: give pictures of a subject, or a "
-      "text-to-image model to draw the text alone."
+      "text-to-image model to sample the text alone."
     )
   for name in _SUBJECT_ONLY:
     if getattr(args, name) is not None:
@@ -72,7 +72,7 @@ def _parser() -> Parser:
     "--prompt",
     required=True,
     metavar="TEXT",
-    help='what to draw; name the subject: "a dog wearing a red hat"',
+    help='what to show; name the subject: "a dog wearing a red hat"',
   )
   add(
     "--out",
@@ -132,7 +132,7 @@ def _parser() -> Parser:
     "is none, and of a text alone less is, too (default: the model's)",
   )
   add = parser.add_argument_group("of a text alone").add_argument
-  add("--negative", metavar="TEXT", help="what not to draw")
+  add("--negative", metavar="TEXT", help="what not to show")
   add(
     "--size",
     metavar="WxH",
@@ -149,7 +149,7 @@ def _parser() -> Parser:
     nargs="+",
     action="extend",
     metavar="FILE",
-    help="experts to draw with: LoRA files of this project, of PEFT, of "
+    help="experts to sample with: LoRA files of this project, of PEFT, of "
     "diffusers or of kohya; FILE:0.8 for a part of one's strength",
   )
   add(

@@ -232,7 +232,7 @@ def _read_configs(file, header) -> dict[str, dict[str, Any]]:
 
 
 def _write(file, tensors, header) -> None:
-  # PyTorch's readers ask for the format.
+  # PyTorch's readers need the format.
   metadata = {"format": "pt"} | header
   write_atomic(file, safetensors.numpy.save(tensors, metadata=metadata))
 

@@ -128,10 +128,9 @@ def train(
     folder: checkpoints, log.jsonl and parameters.txt go there.
     params: where to start from.
     loss: (params, batch, key) -> (scalar, scalars to log).
-    batch_at: draws a batch with the generator of a step.
-    made_of: what the config does not say and the result depends on; with
-      another, or with a config that differs in more than its length, a
-      checkpoint is refused.
+    batch_at: makes a batch with the random generator of a step.
+    made_of: what the result depends on beside the config; a checkpoint with
+      another, or of a config that differs in more than its length, is refused.
     preview: called with the averaged parameters at every checkpoint.
 
   Returns: the parameters' exponential moving average; the seconds that all

@@ -2,7 +2,7 @@
 """Pictures of shots: image, mask and depth, in JAX.
 
 The subject is sphere-traced (`march.py`), ground and backdrop are closed form
-(`backdrops.py`). One program a size draws every class and place. On CPU
+(`backdrops.py`). One program a size renders every class and place. On CPU
 pictures are mapped one after the other, so that only the backdrop and the
 reflection a picture needs are computed; on an accelerator they are vmapped.
 
@@ -26,8 +26,8 @@ from suti.world.shading import shade
 from suti.world.strokes import fract, mix, step
 
 # Pictures a call of the program, where pictures are mapped one after the other
-# and where they are drawn side by side. Never the number asked for: each other
-# number would be another program, and 20 s of compiling.
+# and where they are vmapped. Never the number of shots: each other number would
+# be another program, and 20 s of compiling.
 _BATCH_CPU, _BATCH_ACCELERATOR = 8, 256
 
 
@@ -172,7 +172,7 @@ def _lit_ground(s, ground, gx, gz, image, *, mirrored):
 
 
 def draw(s, *, size_px: int):
-  """Draws one staged shot.
+  """Renders one staged shot.
 
   Args:
     s: one row of `scenes.stage`.
@@ -230,7 +230,7 @@ def _sparkle(s, colour, x, y):
 
 
 def _threads():
-  """How many batches are drawn side by side."""
+  """How many batches are rendered in parallel."""
   return min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 1
 
 
@@ -258,7 +258,7 @@ def boxes(mask_BHW) -> np.ndarray:
 
 
 def render_shots(shots, *, size_px: int = 64, batch: int | None = None):
-  """Draws shots.
+  """Renders shots.
 
   Args:
     shots: a sequence of `Shot`.

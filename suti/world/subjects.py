@@ -3,8 +3,8 @@
 
 The classes are built in `animals`, `cartoons`, `toys`, `vessels`, `wares` and
 `household`;
-this file draws what all share (palette, pattern, size) and says in words what
-was drawn.
+this file draws what all share (palette, pattern, size) and describes the result
+in words.
 
 Shape legend: n subjects.
 """

@@ -89,8 +89,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 CLASSES = tuple(_DEFAULTS)
 
-# What the publishers' classes can do and this does not: the values at which it
-# changes nothing.
+# Options of the publishers' classes that are not supported, with the values at
+# which they change nothing.
 _UNSUPPORTED: Mapping[str, tuple] = {
   "use_exponential_sigmas": (False, None),
   "use_beta_sigmas": (False, None),
@@ -118,7 +118,7 @@ _CHOICES: Mapping[str, tuple] = {
 
 
 def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Reads what the class that a config names makes of it.
+  """Reads the settings of the class that a config names.
 
   Args:
     config: the content of `scheduler_config.json`.
