@@ -131,6 +131,12 @@ def _parser() -> Parser:
     help="weight of guidance, how strongly text and pictures are followed; 1 "
     "is none, and of a text alone less is, too (default: the model's)",
   )
+  _add_text_only(parser)
+  return parser
+
+
+def _add_text_only(parser: Parser) -> None:
+  """The flags of `text_only.py`."""
   add = parser.add_argument_group("of a text alone").add_argument
   add("--negative", metavar="TEXT", help="what not to show")
   add(
@@ -165,4 +171,3 @@ def _parser() -> Parser:
     metavar="TYPE",
     help="float32 or bfloat16 (default: bfloat16, on a CPU float32)",
   )
-  return parser

@@ -128,7 +128,7 @@ def make_jobs(here: Setting) -> list[Job]:
           "apprentice_sample.batch_size",
           apprentice.programs.sample,
           here.host,
-          remedy="each chip has the whole net to draw with, so take chips with "
+          remedy="each chip has the whole net to sample with, so take chips with "
           "more memory",
         ),
       )

@@ -425,7 +425,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       "vae/config.json",
       lambda x: x.update(scaling_factor=0),
-      "returned values that are NaN or infinite in float32: try --dtype float32",
+      "values that are NaN or infinite in float32: try --dtype float32",
     ),
   ):
     found = line(name, how)
