@@ -132,6 +132,10 @@ def _finetune() -> ConfigDict:
       # share `stop_gain` below that of as many before; 0 never. Paper: never.
       "stop_window": 0,
       "stop_gain": 0.02,
+      # An expert is quarantined when the mean loss of 25 steps is more than so
+      # many times that of its first 25, or that times 50 / batch_size its very
+      # first loss; 0 never. The paper is silent.
+      "diverged": 6.0,
       # Experts of a wave for each slot on the devices: a slot whose expert is
       # done is refilled with the next. With experts_per_device waves are that
       # much larger. 1: each expert has a slot of its own. Paper: 1.

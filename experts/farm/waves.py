@@ -32,6 +32,11 @@ from suti.schema import Cluster
 # Room for the largest cluster of the paper: clusters of other limits, such as a
 # benchmark's, then share a compiled program.
 PICTURES = 10
+# Steps whose losses are one mean, where an expert's last ones are compared with
+# its first: each is of a few pictures at any noise. Of losses as unequal as
+# those of one picture a step, exp(-5u) of uniform u, of 500 steps, 1 run in
+# 20,000 has a window at six times its first; of windows of 10 steps 1 in 50.
+DIVERGENCE_WINDOW = 25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,7 +138,7 @@ def wave_data(
     num_pictures: K; clusters with fewer are filled up with rows never drawn.
     seed: of the config; an expert's key is of it and its cluster's key.
 
-  Returns: `x_KHWC`, `conditioning` (what the net is told of each,
+  Returns: `x_KHWC`, `conditioning` (of each, see
   `suti.pipeline.conditioning`),
     `num` (pictures there are) and `key` of each expert, with E in front.
   """
@@ -201,7 +206,7 @@ def describe_wave(
 
 
 def _sizes(cluster: Cluster) -> np.ndarray:
-  """Sizes of a cluster's pictures, as SDXL is told of them, (K, 6)."""
+  """Sizes of a cluster's pictures, as SDXL takes them, (K, 6)."""
   height_px, width_px, _ = cluster.images[0].shape
   if cluster.originals is None:
     num = len(cluster.images)

@@ -128,8 +128,8 @@ def make_jobs(here: Setting) -> list[Job]:
           "apprentice_sample.batch_size",
           apprentice.programs.sample,
           here.host,
-          remedy="each chip has the whole net to sample with, so take chips with "
-          "more memory",
+          remedy="each chip has the whole net to sample with, so take chips "
+          "with more memory",
         ),
       )
     ],

@@ -34,7 +34,7 @@ from suti.diffusion.scheduler_config import from_config
 from suti.hf.model import Change, Model, open_model
 from suti.hf.model_index import read_index
 from suti.io.files import read_object
-from suti.pipeline.backbone import check_parts, own_size
+from suti.pipeline.backbone import check_latents, check_parts, own_size
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
   apply_denoiser,
@@ -120,6 +120,7 @@ def open_stage(
   enlarges = noising.is_file()
   channels = int(config.get("in_channels", 4))
   if channels != codec.channels * (1 + enlarges):
+    check_latents(folder, channels, codec)
     raise ValueError(
       f"{folder / 'unet'} has in_channels={channels}, for pictures or latents "
       f"of {codec.channels}: nets of inpainting, editing or depth cannot be "
@@ -167,7 +168,7 @@ def encode_prompts(
   negative: str | None = None,
   zero_null: bool = False,
 ) -> tuple[Text, Text]:
-  """What a model is told of prompts, and of their absence.
+  """The conditioning of prompts, and of the null text.
 
   Args:
     encode: of `suti.pipeline.text_encoders.open_text_encoders`.
@@ -262,7 +263,7 @@ def choose_sampler(
     if own not in SAMPLERS.values():
       raise ValueError(
         f"The model's own sampler is {own!r}, which is not known here: "
-        f"give sampler=, one of {', '.join(SAMPLERS)}."
+        f"give --sampler (sampler=), one of {', '.join(SAMPLERS)}."
       )
     return scheduler
   if name not in SAMPLERS:
@@ -316,7 +317,7 @@ def _check(stage, *, size, small):
 
 
 def _condition(stage, text, *, size):
-  """What the net is told of texts, and of the size of their pictures."""
+  """The conditioning of texts and of the size of their pictures."""
   num = len(text.states_BLD)
   height_px, width_px = size
   time_ids_BI = whole_pictures(num, height_px=height_px, width_px=width_px)

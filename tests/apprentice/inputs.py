@@ -68,12 +68,12 @@ def draw_picture(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_examples(num: int, *, num_demonstrations: int = 4) -> list[Example]:
-  """Examples that differ in every picture and are told apart by key."""
+  """Examples that differ in every picture and are distinguished by key."""
   rng = np.random.default_rng(5)
   return [
     Example(
-      key=f"example-{number}",
-      cluster=f"cluster-{number}",
+      key=f"{number:012x}",
+      cluster=f"c{number:011x}",
       prompt=TEXTS[number % len(TEXTS)],
       image=draw_picture(rng),
       demonstrations=tuple(

@@ -65,7 +65,7 @@ def test_folders_are_what_names_begin_with(buckets, folder):
   assert (folder / "waves").read_text() == "waves"
 
 
-def test_what_others_do_is_seen_at_once_and_beyond_a_page(buckets, folder):
+def test_what_others_do_is_seen_immediately_and_beyond_a_page(buckets, folder):
   assert list(folder.iterdir()) == []
   assert not (folder / "0000").exists()
   for number in range(1002):
@@ -207,7 +207,7 @@ def test_a_model_in_a_bucket_is_a_model(buckets, folder):
 
 def test_records_outlive_their_copy(buckets, folder, monkeypatch):
   prompts = [
-    Prompt(cluster="a", prompt=str(i), skill="style") for i in range(3)
+    Prompt(cluster="a" * 12, prompt=str(i), skill="style") for i in range(3)
   ]
   for name in ("one", "two"):
     records.write_records(folder / name, prompts, kind=Prompt)
