@@ -388,7 +388,7 @@ def test_mistakes_in_generate(capsys, tmp_path, model, photos):
   broken.write_bytes((photos / "b.jpg").read_bytes()[:300])
   assert str(broken) in mistake(subject=str(broken))
   assert mistake(prompt="  ") == (
-    "Error: The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+    "Error: The prompt is empty: say what to show, e.g. 'a dog in the snow'."
   )
   assert mistake(out="dog.gif") == (
     "Error: --out=dog.gif: expected the name of a PNG file; call it dog.png."

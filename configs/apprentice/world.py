@@ -3,7 +3,7 @@
 
 Differs from configs/quickstart.py in: starts from the base instead of an
 apprentice; learns from `suti.pretrain.examples` (a perfect teacher's examples)
-until experts have drawn enough; steps, batch and rate.
+until experts have generated enough; steps, batch and rate.
 
 Command to run:
   python -m apprentice.train \
