@@ -44,7 +44,7 @@ def batches(
     sources: examples with random access, joined: `open_folder`, or what
       `apprentice.latents` made of it.
     fields: what the method needs of an example.
-    encode_text: texts -> what a net is told of them
+    encode_text: texts -> their conditioning
     (`suti.pipeline.conditioning`).
     size_px: side of the images; others are cropped and resized.
     batch_size: of all processes together.

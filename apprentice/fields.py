@@ -39,7 +39,7 @@ def make_fields(
       latents as the target.
     captions: their texts.
     num_demonstrations: K.
-    encode_text: texts -> what a net is told of them
+    encode_text: texts -> their conditioning
     (`suti.pipeline.conditioning`).
     size_px: side of the images.
 

@@ -38,7 +38,7 @@ class Field:
 class Method:
   """A published way to be subject-driven.
 
-  A `text` is what the net is told of texts (`suti.pipeline.conditioning`). A
+  A `text` is the conditioning of texts (`suti.pipeline.conditioning`). A
   batch holds what `fields` names, stacked, images already as latents; sampling
   makes the same batch without the target.
 

@@ -2,9 +2,9 @@
 """The Teacher record: one way to make pictures that no one has.
 
 A file of `experts/teachers` defines `TEACHER`. `experts.finetune` and
-`experts.sample` never name one; they ask for it by the config's text. What two
-teachers may share stands below the record: opening a net, and loss and sampling
-as SuTI (arXiv 2304.00186, section 3.3) has them.
+`experts.sample` never name one; they find it by the name in the config. What
+two teachers may share stands below the record: opening a net, and loss and
+sampling as SuTI (arXiv 2304.00186, section 3.3) has them.
 """
 
 import dataclasses
@@ -46,8 +46,8 @@ class Teacher:
     trainable: regex over parameter names; the rest is shared by all experts,
       frozen and never written.
     loss: (apply, backbone, params, batch, key, config) -> scalar loss. batch
-      holds `x_BHWC` of pictures of one cluster and `conditioning`, what the net
-      is told of them (`suti.pipeline.conditioning`); config is the section
+      holds `x_BHWC` of pictures of one cluster and their `conditioning`
+      (`suti.pipeline.conditioning`); config is the section
       `finetune`. None if the teacher needs no tuning.
     sample: (apply, backbone, params, request, keys_B, config) -> clean
       x_BHWC. request holds `conditioning` of the prompts and `null`, one row,

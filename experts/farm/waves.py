@@ -133,7 +133,7 @@ def wave_data(
     num_pictures: K; clusters with fewer are filled up with rows never drawn.
     seed: of the config; an expert's key is of it and its cluster's key.
 
-  Returns: `x_KHWC`, `conditioning` (what the net is told of each,
+  Returns: `x_KHWC`, `conditioning` (of each, see
   `suti.pipeline.conditioning`),
     `num` (pictures there are) and `key` of each expert, with E in front.
   """
@@ -201,7 +201,7 @@ def describe_wave(
 
 
 def _sizes(cluster: Cluster) -> np.ndarray:
-  """Sizes of a cluster's pictures, as SDXL is told of them, (K, 6)."""
+  """Sizes of a cluster's pictures, as SDXL takes them, (K, 6)."""
   height_px, width_px, _ = cluster.images[0].shape
   if cluster.originals is None:
     num = len(cluster.images)

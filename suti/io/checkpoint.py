@@ -4,9 +4,9 @@
 A checkpoint is the loop's state (a tree of arrays, sharded or not), the data
 iterator's position, and what model it is of: one of another model is refused by
 name and not by a failure deep inside a restore. Orbax writes beside and then
-renames, or in a bucket writes one file last, so that whole checkpoints are told
-from what a killed run left. Weights to publish are not checkpoints: see
-`suti.hf.weights`.
+renames, or in a bucket writes one file last, so that a whole checkpoint is
+distinguished from what a killed run left. Weights to publish are not
+checkpoints: see `suti.hf.weights`.
 """
 
 import contextlib

@@ -414,8 +414,8 @@ def fingerprint(folder: str | os.PathLike) -> str:
   """Names what a folder, or a file, holds: 16 hex digits.
 
   Of each file its path and its size, and of 128 of them, spread evenly, a MiB
-  of the beginning and of the end. A model has fewer: trained weights are told
-  from others, at any size. Of a million pictures, one that is added, removed,
+  of the beginning and of the end. A model has fewer, so trained weights are
+  distinguished at any size. Of a million pictures, one that is added, removed,
   renamed or saved anew at another size is noticed, one of the same size is not:
   reading them all would take minutes at each start. Cards (.md), hidden files
   and the folders of systems (`suti.io.folders`) do not count.

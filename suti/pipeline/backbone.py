@@ -86,7 +86,7 @@ class Backbone:
   def encode_text(
     self, texts: Sequence[str], *, time_ids_BI: np.ndarray | None = None
   ) -> dict[str, np.ndarray]:
-    """What the U-Net is told of texts, see `suti.pipeline.conditioning`.
+    """The conditioning of texts, see `suti.pipeline.conditioning`.
 
     Args:
       texts: B of them.
@@ -103,7 +103,7 @@ class Backbone:
     )
 
   def null_text(self) -> dict[str, np.ndarray]:
-    """What the U-Net is told where there is no text: one row."""
+    """The conditioning of the null text: one row."""
     conditioning = self.encode_text([""])
     if not self.zero_null:
       return conditioning
@@ -255,8 +255,8 @@ def check_parts(folder: Path, *, texts: bool = True) -> None:
 
   Args:
     folder: in the published layout.
-    texts: whether a text encoder is needed; a net that enlarges is told what
-      the one before it was told.
+    texts: whether a text encoder is needed; a net that enlarges takes the
+      conditioning of the one before it.
 
   Raises:
     ValueError: a part is missing.

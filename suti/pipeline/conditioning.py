@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a text-to-image net is told beside the noisy picture.
+"""Conditioning: what a text-to-image net takes beside x_t and t.
 
-A flat dict, of as many rows as there are pictures, that training and sampling
-carry about without looking into it:
+A flat dict with one row for each picture. Training and sampling pass it on
+without knowing its entries:
 
   text_BLD     states of the text encoder              every net
   pooled_BD    the whole text in one vector            SDXL
@@ -33,19 +33,19 @@ Conditioning = Mapping[str, Any]
 
 
 def takes_sizes(unet_config: Mapping[str, Any]) -> bool:
-  """Whether a net is told a pooled text and sizes, as SDXL's is."""
+  """Whether a net takes a pooled text and sizes, as SDXL's does."""
   return unet_config.get("addition_embed_type") == "text_time"
 
 
 def make_conditioning(
   unet_config: Mapping[str, Any], text: Text, *, time_ids_BI: np.ndarray
 ) -> dict[str, Any]:
-  """What a net is told of texts.
+  """The conditioning of encoded texts.
 
   Args:
     unet_config: as published.
     text: encoded, B rows.
-    time_ids_BI: of each picture; only nets that are told sizes get them.
+    time_ids_BI: of each picture; only nets that take sizes get them.
 
   Returns: the entries that the net has parameters for.
   """
@@ -63,17 +63,17 @@ def apply_denoiser(
   conditioning: Conditioning,
   **more: Any,
 ) -> Any:
-  """Asks a net about noisy pictures, given what it is told of them.
+  """Applies the denoiser to x_t with its conditioning.
 
   Args:
     apply: of the net, see `suti.nn.param.functional`.
     params: its arrays.
-    x_BHWC: noisy pictures or latents.
-    t_B: their steps.
-    told: see above; None for what the net is not told.
+    x_BHWC: x_t, noisy pictures or latents.
+    t_B: their time steps.
+    conditioning: see above; the denoiser gets None for a missing entry.
     **more: of its call, such as `context` or `method`.
 
-  Returns: what the net says; IF says a variance too, behind its prediction.
+  Returns: the prediction; IF predicts a variance too, in channels behind it.
   """
   rest = dict(conditioning)
   added = Added(
@@ -97,7 +97,7 @@ def whole_pictures(num: int, *, height_px: int, width_px: int) -> np.ndarray:
 def cut_pictures(originals_B2: np.ndarray, *, size_px: int) -> np.ndarray:
   """Sizes of pictures whose middle was cut out and scaled to a square.
 
-  The crop is told in pixels of the scaled picture, as in training (Podell et
+  The crop is given in pixels of the scaled picture, as in training (Podell et
   al. 2023, section 2.2).
 
   Args:

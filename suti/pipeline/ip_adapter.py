@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures -> what a U-Net with an IP-Adapter is told of them.
+"""Pictures -> the image prompt of a U-Net with an IP-Adapter.
 
   ip-adapter_sd15.safetensors    the adapter (in h94/IP-Adapter: models/)
   image_encoder/                 the CLIP that it was trained with: config.json,

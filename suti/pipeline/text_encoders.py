@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts -> what a published text-to-image model is told of them.
+"""Texts -> their embeddings, as published text-to-image models take them.
 
   text_encoder/  tokenizer/                 CLIP: Stable Diffusion 1 and 2
   ... and text_encoder_2/  tokenizer_2/     two CLIPs: SDXL
@@ -30,7 +30,7 @@ _T5_LENGTH = 77
 
 
 class Text(NamedTuple):
-  """What a model is told of some texts.
+  """Some texts, encoded.
 
   Attributes:
     states_BLD: of the tokens, float32. All of them are attended to, padding

@@ -167,7 +167,7 @@ def encode_prompts(
   negative: str | None = None,
   zero_null: bool = False,
 ) -> tuple[Text, Text]:
-  """What a model is told of prompts, and of their absence.
+  """The conditioning of prompts, and of the null text.
 
   Args:
     encode: of `suti.pipeline.text_encoders.open_text_encoders`.
@@ -316,7 +316,7 @@ def _check(stage, *, size, small):
 
 
 def _condition(stage, text, *, size):
-  """What the net is told of texts, and of the size of their pictures."""
+  """The conditioning of texts and of the size of their pictures."""
   num = len(text.states_BLD)
   height_px, width_px = size
   time_ids_BI = whole_pictures(num, height_px=height_px, width_px=width_px)

@@ -95,7 +95,7 @@ def _deadline(
   """Ends the process `grace_s` after SIGTERM, if it is still in the body.
 
   The handlers of Python run between two lines of Python, which may be minutes
-  apart: a thread is told by the descriptor that the system writes to at once.
+  apart: a thread is woken by the descriptor that the system writes to.
   """
   if threading.current_thread() is not threading.main_thread():
     yield

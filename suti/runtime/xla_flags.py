@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What XLA is told before it compiles anything.
+"""XLA's flags, set before anything is compiled.
 
 JAX is not imported here: commands call `prepare` first, and a mistake on their
 command line must not cost its start-up. Programs that use this code as a

@@ -68,7 +68,7 @@ def draw_picture(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_examples(num: int, *, num_demonstrations: int = 4) -> list[Example]:
-  """Examples that differ in every picture and are told apart by key."""
+  """Examples that differ in every picture and are distinguished by key."""
   rng = np.random.default_rng(5)
   return [
     Example(

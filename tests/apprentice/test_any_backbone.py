@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Apprentices on bases of other families: SDXL is told sizes, IF a variance."""
+"""Apprentices on SDXL, with its sizes, and on IF, which predicts a variance."""
 
 import numpy as np
 import pytest

@@ -427,7 +427,7 @@ def test_another_config_in_the_same_workdir(unbroken, config):
     train.run(config, unbroken)
 
 
-def test_a_finished_stage_answers_at_once(unbroken, config):
+def test_a_finished_stage_returns_immediately(unbroken, config):
   done = unbroken / "apprentice" / "train" / "done.json"
   before = done.stat().st_mtime_ns
   assert train.run(config, unbroken)["steps"] == STEPS

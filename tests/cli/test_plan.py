@@ -194,7 +194,7 @@ def test_search_finds_what_a_run_would_choose(planned):
   assert few["per_device"] == 3
 
 
-def test_what_draws_at_once_must_fit_to_draw(planned):
+def test_what_is_sampled_after_tuning_must_fit(planned):
   """Eight pictures an expert are eight times what tuning it takes."""
   only = ONLY.format("finetune"), "--config.finetune.experts_per_device=auto"
   for together, num in ((True, 1), (False, 8)):

@@ -77,7 +77,7 @@ def test_a_folder_of_subjects(photos, tmp_path):
 
 
 def test_sizes_that_pictures_had_reach_the_net(tmp_path):
-  """SDXL is told how large a photograph was, and what of it is shown."""
+  """SDXL's sizes: how large a photograph was, and what of it is shown."""
   for number, image in enumerate(inputs.draw_pictures(1, 3, size_px=64)):
     (tmp_path / "photos" / "dog").mkdir(parents=True, exist_ok=True)
     path = tmp_path / "photos" / "dog" / f"{number}.png"
@@ -321,8 +321,8 @@ def test_pictures_that_are_left_out_are_said(web, tmp_path, capsys):
   summary = mine.run(web(rows), tmp_path / "run")
   assert (summary["clusters"], summary["pictures_unreadable"]) == (1, 1)
   assert (
-    f"u: 1 of 5 pictures cannot be read and is left out, the first: {tmp_path}/photos/"
-    "brown_dog/4.png does not exist"
+    "u: 1 of 5 pictures cannot be read and is left out, the first:"
+    f" {tmp_path}/photos/brown_dog/4.png does not exist"
   ) in capsys.readouterr().err
 
 

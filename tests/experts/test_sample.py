@@ -112,7 +112,7 @@ def tune_and_sample(tuned, clusters, workdir, *, keep):
   return config
 
 
-def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
+def test_sampled_after_tuning_or_later_it_is_the_same_and_no_weights_need_stay(
   tuned, drawn, clusters, tmp_path, monkeypatch
 ):
   config = tune_and_sample(tuned, clusters, tmp_path, keep="nothing")

@@ -65,7 +65,7 @@ def test_folders_are_what_names_begin_with(buckets, folder):
   assert (folder / "waves").read_text() == "waves"
 
 
-def test_what_others_do_is_seen_at_once_and_beyond_a_page(buckets, folder):
+def test_what_others_do_is_seen_immediately_and_beyond_a_page(buckets, folder):
   assert list(folder.iterdir()) == []
   assert not (folder / "0000").exists()
   for number in range(1002):

@@ -135,7 +135,7 @@ def test_a_mistake_is_the_commands_exit_code():
 
 
 @pytest.mark.xm
-def test_here_workers_run_at_once_and_stages_in_a_row():
+def test_here_workers_run_together_and_stages_in_a_row():
   args = ("--config", "c.py:a", "--workdir", "my runs", "--slices", "2")
   lines = shown(*args, "--config.seed=3").splitlines()
   flags = "--config c.py:a --workdir 'my runs' --config.seed=3"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IP-Adapter from published files: what a U-Net is told of pictures."""
+"""IP-Adapter from published files: image prompts."""
 
 import shutil
 

@@ -34,7 +34,7 @@ def pipeline(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory):
-  """A stage of Stable Diffusion, and how it is told of texts."""
+  """A stage of Stable Diffusion, and its text encoders."""
   folder = tiny_pipelines.write("sd2", tmp_path_factory.mktemp("sd"))
   stage = text_to_image.open_stage(folder)
   return stage, open_text_encoders(folder, rows=4)

@@ -88,7 +88,7 @@ def test_what_has_expired_is_taken_over_and_its_worker_sees_it(place):
     assert leases.still_mine(lease)
 
 
-def test_what_a_dead_process_of_this_machine_held_is_free_at_once(place):
+def test_what_a_dead_process_of_this_machine_held_is_free_immediately(place):
   here = this_process().rpartition("-")[0]
   hold(place, NAMES[0], worker=f"{here}-999999999-a")
   hold(place, NAMES[1], worker=f"{here}-{os.getppid()}-b")  # it lives

@@ -313,7 +313,7 @@ def test_a_command_clears_away_what_a_killed_one_left(
 MINE = {"mine": ConfigDict({"num_pages": 10, "skills": ("a", "b")}), "seed": 0}
 
 
-def test_a_finished_stage_returns_at_once(tmp_path, capsys):
+def test_a_finished_stage_returns_immediately(tmp_path, capsys):
   first = stage.stage(tmp_path, "experts/mine", MINE)
   assert first.done is None
   assert first.folder == tmp_path / "experts" / "mine"
@@ -441,7 +441,7 @@ except ValueError as error:
 """
 
 
-def test_of_two_configs_that_start_at_once_one_is_refused(tmp_path, root):
+def test_of_two_configs_that_start_together_one_is_refused(tmp_path, root):
   racers = [
     subprocess.Popen(
       [sys.executable, "-c", _START, str(tmp_path), str(seed)],

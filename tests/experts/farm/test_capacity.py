@@ -71,7 +71,7 @@ def test_a_number_is_taken_as_it_is(mesh, tmp_path):
   assert not settle(mesh, tmp_path / "b").experts_per_device
 
 
-def test_they_run_at_once_where_there_is_room(mesh, room, tmp_path):
+def test_they_run_together_where_there_is_room(mesh, room, tmp_path):
   for num, inner in ((16, "vmap"), (64, "vmap"), (72, "map")):
     folder = tmp_path / str(num)
     tune = settle(mesh, folder, experts_per_wave=num, inner="auto")
@@ -231,7 +231,7 @@ def test_what_a_wave_needs_is_of_one_device(mesh, monkeypatch):
 
 
 def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
-  """With room for two a device: the waves, and files, of a run told so."""
+  """With room for two a device: the waves and files of a run given two."""
   whole, config = tuned
   inputs.write_stages(tmp_path, clusters)
   monkeypatch.setattr(capacity, "free_bytes", lambda device, counted: 300)

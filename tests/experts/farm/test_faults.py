@@ -2,8 +2,8 @@
 """Workers that die at any moment leave the files of a run that nobody hurt.
 
 Some clusters cannot be read, some experts turn NaN, some draw NaN: by what is
-in their files alone. A word that the text encoder makes NaN of spoils whoever
-is told it, in a caption or in a prompt.
+in their files alone. A word that the text encoder makes NaN of spoils every
+expert that has it, in a caption or in a prompt.
 """
 
 import json

@@ -44,8 +44,8 @@ def test_subjects_are_folders_of_pictures(tmp_path, capsys):
   assert names_of(tmp_path / "dog") == [("dog", ["0.png", "1.JPG"])]
   first, second = capsys.readouterr().err.splitlines()
   assert first == (
-    f"config.mine.path='{tmp_path}': 2 files are not read: 1 .md (dog/notes.md),"
-    " 1 hidden (dog/.hidden.png)."
+    f"config.mine.path='{tmp_path}': 2 files are not read: 1 .md"
+    " (dog/notes.md), 1 hidden (dog/.hidden.png)."
   )
   assert "2 files are not read: 1 .md (notes.md), 1 hidden" in second
 
