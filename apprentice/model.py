@@ -23,6 +23,8 @@ from ml_collections import ConfigDict
 
 from apprentice.method import Method, find
 from suti.hf.find import find_model
+from suti.hf.model_index import FILE, read_index, without_parts
+from suti.hf.weight_files import leads_out
 from suti.hf.weights import load, save
 from suti.io.files import (
   fingerprint,
@@ -36,6 +38,9 @@ from suti.schema import content_key
 
 RECORD = "apprentice.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+# Parts of a base that are there in some models only.
+_SECONDS = ("text_encoder_2", "tokenizer_2")
+_COPIED = ("text_encoder", "tokenizer", "vae", "scheduler", *_SECONDS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,14 +158,38 @@ def _frozen(base: Path) -> str:
   """Names what an apprentice takes over from its base as it is."""
   parts = ["text_encoder", "tokenizer", "vae", "scheduler"]
   # Only where there are any: a name is not to change for all the others.
-  seconds = ("text_encoder_2", "tokenizer_2")
-  parts += [part for part in seconds if (base / part).is_dir()]
+  parts += [part for part in _SECONDS if (base / part).is_dir()]
   return content_key(
     *(
       fingerprint(base / part) if (base / part).is_dir() else ""
       for part in parts
     )
   )
+
+
+def list_copied(base: Path) -> list[Path]:
+  """The files of a base that its apprentices take along.
+
+  They are model_index.json and those of the parts that are learned with, and no
+  others: a folder may hold anything beside a model. Of links those alone are
+  followed that stay in it, or in the hub's cache of it.
+
+  Raises:
+    ValueError: one is a link that leads out of the base.
+  """
+  files = []
+  for name in (FILE, *_COPIED):
+    # A folder that is a link is not walked into by itself.
+    for path in [base / name, *sorted((base / name).rglob("*"))]:
+      # What is copied may be published: nothing of another place may slip in.
+      if path.is_symlink() and leads_out(path, home=base):
+        raise ValueError(
+          f"{path} is a link that leads out of {base}: put what it leads to "
+          "there if it belongs to the model, or remove it."
+        )
+      if path.is_file():
+        files.append(path)
+  return files
 
 
 def save_apprentice(
@@ -177,15 +206,22 @@ def save_apprentice(
     folder: replaced if it exists.
     dtype: of the arrays in the file; float16 halves what is shipped.
     with_base: copy the frozen parts, so that the folder stands alone.
+
+  Raises:
+    ValueError: see `list_copied`; or the disk is full.
   """
   base = apprentice.backbone.folder
+  copied = list_copied(base) if with_base else []
   with replacing_folder(folder, last=RECORD) as part:
-    if with_base:
-      for entry in base.iterdir():
-        if entry.is_dir() and entry.name != "unet":
-          shutil.copytree(entry, part / entry.name)
-        elif entry.name == "model_index.json":
-          shutil.copy(entry, part)
+    for file in copied:
+      target = part / file.relative_to(base)
+      target.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copyfile(file, target)
+    if copied and (index := read_index(base)):
+      # A safety checker, say, that was named and is not taken along.
+      left = without_parts(index, {"unet", *_COPIED})
+      if left != index:
+        write_json(part / FILE, left)
     write_json(part / "unet" / "config.json", dict(_unet_config(apprentice)))
     save(
       apprentice.params, apprentice.spec, part / "unet" / WEIGHTS, dtype=dtype

@@ -26,7 +26,7 @@ import numpy as np
 
 from apprentice.data import batches, open_folder
 from apprentice.latents import are_kept, encode_examples
-from apprentice.model import declare
+from apprentice.model import declare, list_copied
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.start import start_params, take_init, write_model
 from apprentice.training import make_step, start_state
@@ -97,6 +97,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   # ---------------------------------------- 2 Backbone and method (declared)
   backbone = load_backbone(config.backbone, weights=False)
+  list_copied(backbone.folder)  # Refused now, not when all is learned.
   apprentice = declare(backbone, name=train.method, config=config.method)
 
   # ------------------------------------------------------------- 3 Data

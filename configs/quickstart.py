@@ -88,6 +88,10 @@ def get_config(arg: str = "") -> ConfigDict:
       # share `stop_gain` below that of as many before; 0 never. Paper: never.
       "stop_window": 0,
       "stop_gain": 0.02,
+      # An expert is quarantined when the mean loss of 25 steps is more than so
+      # many times that of its first 25, or that times 50 / batch_size its very
+      # first loss; 0 never. The paper is silent.
+      "diverged": 6.0,
       # How many experts of a wave there are for each place on the devices: a
       # place whose expert is done gets the next. With experts_per_device waves
       # are that much larger. 1 gives each a place. Paper: 1.

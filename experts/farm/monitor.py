@@ -18,7 +18,6 @@ The worker that sees the file first takes it. Nothing here decides anything:
 without it the farm makes the same experts.
 """
 
-import json
 import math
 import statistics
 import time
@@ -35,7 +34,8 @@ from experts.farm.work_queue import Work, finished
 from suti.io.files import read_end
 from suti.io.mirror import Mirror
 from suti.io.paths import in_bucket
-from suti.runtime.log import Log
+from suti.runtime.log import Log, parse_line
+from suti.runtime.progress import say
 
 _REFRESH_S = 5.0  # what other workers do is read again after
 _PROFILED_STEPS = 20  # where a request does not say
@@ -65,6 +65,7 @@ class Monitor:
     self._recent: deque[float] = deque(maxlen=20)
     self._wave: Wave | None = None
     self._step = self._steps = 0  # of the wave; taken by this worker
+    self._unread: set[str] = set()  # workers whose logs end in broken lines
     self._read()
 
   def __enter__(self) -> "Monitor":
@@ -137,7 +138,10 @@ class Monitor:
       for wave, worker in self._farm.holders().items()
       if wave not in done
     }
-    self._lines = read_lines(self._folder)
+    self._lines, unread = read_lines(self._folder)
+    for worker in sorted(unread - self._unread):
+      say(unread_log(self._folder, worker))
+    self._unread |= unread
     now = time.monotonic()
     self._read_again_s = now + max(_REFRESH_S, 20 * (now - began))
 
@@ -221,20 +225,40 @@ class Profile:
 # --- Reading -----------------------------------------------------------------
 
 
-def read_lines(folder: Path) -> dict[str, dict[str, float]]:
-  """{worker: the last line of its log}, of all there ever were."""
-  found = {}
+def read_lines(folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
+  """The logs of all workers that there ever were.
+
+  Returns: {worker: the last whole line of its log}, and the workers whose last
+    lines are broken: none of them is a reason not to show the others.
+  """
+  found, unread = {}, set()
   for path in sorted(folder.glob("workers/*/log.jsonl")):
-    *_, whole = [b"", *read_end(path, 4096).split(b"\n")[:-1]]
-    if whole:
-      found[path.parent.name] = json.loads(whole)
-  return found
+    worker = path.parent.name
+    try:
+      whole = read_end(path, 4096).split(b"\n")[:-1]
+    except OSError:
+      unread.add(worker)
+      continue
+    lines = [parse_line(content) for content in whole]
+    if whole and lines[-1] is None:
+      unread.add(worker)
+    if known := [line for line in lines if line is not None]:
+      found[worker] = known[-1]
+  return found, unread
+
+
+def unread_log(folder: Path, worker: str) -> str:
+  """What people are told of a log whose last lines are broken."""
+  return (
+    f"{folder / 'workers' / worker / 'log.jsonl'} ends in what is no line of a"
+    " log: what this worker does is shown as it was before, or not at all."
+  )
 
 
 def step_of(line: Mapping[str, float], wave: str) -> int:
   """At which step of a wave a worker was, by the last line of its log."""
   is_same = f"wave-{int(line.get('wave', -1)):05d}" == wave
-  return int(line["wave_step"]) if is_same else 0
+  return int(line.get("wave_step", 0)) if is_same else 0
 
 
 def device_memory() -> dict[str, float]:

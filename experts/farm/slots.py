@@ -34,7 +34,7 @@ from suti.io.paths import local
 # E experts of a wave, S slots, T steps at most.
 
 Arrays = dict[str, np.ndarray]
-_RESULTS = ("step_E", "failed_E", "loss_ET")
+_RESULTS = ("step_E", "failed_E", "diverged_E", "loss_ET")
 
 
 class Slots:
@@ -97,7 +97,8 @@ class Slots:
   def results(self, state: dict[str, Any]) -> Arrays:
     """What became of all experts, of whom none is at work any more.
 
-    Returns: `step_E`, `failed_E` and `loss_ET`, in the wave's order.
+    Returns: `step_E`, `failed_E`, `diverged_E` and `loss_ET`, in the wave's
+      order.
     """
     if self._in_place():
       return {name: np.asarray(state[name]) for name in _RESULTS}
@@ -163,6 +164,7 @@ class Slots:
     return {
       "step_E": np.zeros((), np.int32),
       "failed_E": np.zeros((), np.int32),
+      "diverged_E": np.zeros((), bool),
       "loss_ET": np.zeros((num_steps,), np.float32),
     } | {
       f"params.{name}": self._base[name].astype(x.dtype)

@@ -9,7 +9,8 @@ axis of the mesh, inside which experts are mapped (`config.finetune.inner`), so
 that no device ever speaks to another. An expert's randomness follows from its
 cluster's key and its own step, so in a wave, alone or on another mesh it is the
 same expert. One whose loss or gradient is not finite is quarantined: it stops
-where it was. One whose loss no longer falls may stop early.
+where it was, and so does one whose loss has risen far above where it began. One
+whose loss no longer falls may stop early.
 
 The net's arithmetic has `config.finetune.dtype`, what is trained and kept has
 `config.finetune.master_dtype`; the optimizer's is float32 whatever they are.
@@ -30,7 +31,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from experts.farm.expert_model import ExpertModel
-from experts.farm.waves import map_experts
+from experts.farm.waves import DIVERGENCE_WINDOW, map_experts
 from experts.teacher import Teacher
 from suti.nn.param import cast
 from suti.nn.rounding import stochastic_round
@@ -101,7 +102,8 @@ def make_start(
   Beside `params` and `opt` a state has `step`, what the loop has done, and of
   each expert `number_E`, its number in the wave, `step_E`, the steps it has
   taken, `done_E`, whether it takes no more, `failed_E`, the step at which it
-  failed or -1, and `loss_ET`, the whole curve, on the device, so that it is in
+  failed or -1, `diverged_E`, whether it failed by what its loss rose to, and
+  `loss_ET`, the whole curve, on the device, so that it is in
   every checkpoint. Experts are numbered from 0, in the order of their places.
 
   Args:
@@ -172,6 +174,7 @@ def _fresh(
     "step_E": jnp.zeros((num,), jnp.int32),
     "done_E": jnp.zeros((num,), bool),
     "failed_E": jnp.full((num,), -1, jnp.int32),
+    "diverged_E": jnp.zeros((num,), bool),
     "loss_ET": jnp.zeros((num, num_steps), jnp.float32),
   }
 
@@ -256,13 +259,18 @@ def make_step(
     loss_T = jnp.where(alive, curve_T.at[step].set(loss), curve_T)
     failed = jnp.where(alive & ~finite, step, expert["failed_E"])
     step = step + (alive & finite).astype(jnp.int32)
+    enough = _is_enough(loss_T, step, config)
+    is_wild = _has_diverged(loss_T, step, config, ends=enough)
+    is_wild &= alive & finite
+    failed = jnp.where(is_wild, step, failed)
     return {
       "params": params,
       "opt": opt,
       "number_E": expert["number_E"],
       "step_E": step,
-      "done_E": (failed >= 0) | _is_enough(loss_T, step, config),
+      "done_E": (failed >= 0) | enough,
       "failed_E": failed,
+      "diverged_E": expert["diverged_E"] | is_wild,
       "loss_ET": loss_T,
     }
 
@@ -324,3 +332,28 @@ def _is_enough(loss_T: jax.Array, step: jax.Array, config) -> jax.Array:
     due = (step >= 2 * window) & (step % window == 0)
     enough |= due & (now > (1 - config.stop_gain) * before)
   return enough
+
+
+def _has_diverged(
+  loss_T: jax.Array, step: jax.Array, config, *, ends: jax.Array
+) -> jax.Array:
+  """Whether the loss of an expert is far above where it began.
+
+  The mean of its last `DIVERGENCE_WINDOW` losses is more than `diverged` times
+  that of as many first ones. At too high a rate those are wild themselves: it
+  may not be more than that many times a multiple of the very first loss either,
+  which is the base's own. One loss says little, and the less the fewer pictures
+  it is of: the multiple is 50 over the batch size. This is looked at once in a
+  window, and when the expert `ends`.
+  """
+  if not config.diverged:
+    return jnp.bool(False)
+  window = DIVERGENCE_WINDOW
+  at_T = jnp.arange(len(loss_T))
+  first = jnp.where(at_T < window, loss_T, 0).sum()
+  last = jnp.where((at_T >= step - window) & (at_T < step), loss_T, 0).sum()
+  # In sums, as these are: of `window` losses each.
+  slack = window * max(1.0, 2 * window / config.batch_size)
+  began = jnp.minimum(first, slack * loss_T[0])
+  due = (step >= window) & ((step % window == 0) | ends)
+  return due & (last > config.diverged * began)

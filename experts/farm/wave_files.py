@@ -23,12 +23,15 @@ from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from experts.farm.waves import Wave
-from suti.io.files import read_json, replacing, write_json
+from experts.farm.waves import DIVERGENCE_WINDOW, Wave
+from suti.io.files import read_json, read_object, replacing, write_json
 from suti.io.paths import local
+from suti.io.record_bytes import from_json
 from suti.schema import Expert
 
 # E experts of a wave, T steps.
+
+_AGAIN = "delete it, and run experts.finetune again."
 
 
 def describe(
@@ -42,8 +45,8 @@ def describe(
 
   Args:
     wave: its clusters.
-    results: `step_E`, `failed_E` and `loss_ET` of its experts, as a state of
-      `experts.farm.train_step` has them after the last step.
+    results: `step_E`, `failed_E`, `diverged_E` and `loss_ET` of its experts, as
+      a state of `experts.farm.train_step` has them after the last step.
     teacher: its name.
     damaged: {cluster: why it could not be read}.
 
@@ -52,13 +55,17 @@ def describe(
   num = len(wave.keys)
   failed_E = np.asarray(results["failed_E"])[:num]
   step_E = np.asarray(results["step_E"])[:num]
+  diverged_E = np.asarray(results["diverged_E"])[:num]
   loss_ET = np.asarray(results["loss_ET"])[:num]
   experts, curves = [], []
-  for key, failed, step, loss_T in zip(
-    wave.keys, failed_E, step_E, loss_ET, strict=True
+  for key, failed, diverged, step, loss_T in zip(
+    wave.keys, failed_E, diverged_E, step_E, loss_ET, strict=True
   ):
     steps = int(step if failed < 0 else failed)
-    cause = damaged.get(key, f"loss or gradient not finite at step {steps}")
+    cause = f"loss or gradient not finite at step {steps}"
+    if diverged:
+      cause = _divergence(loss_T[:steps])
+    cause = damaged.get(key, cause)
     curve = [round(float(x), 6) for x in loss_T[:steps]]
     curves.append(curve)
     expert = Expert(
@@ -71,6 +78,15 @@ def describe(
     )
     experts.append(dataclasses.asdict(expert))
   return {"experts": experts, "losses": curves}
+
+
+def _divergence(loss_T: np.ndarray) -> str:
+  """Says what the loss of an expert rose to, until its last step."""
+  last = np.mean(loss_T[-DIVERGENCE_WINDOW:], dtype=np.float64)
+  return (
+    f"loss {last:.3g} at step {len(loss_T)}, far above {loss_T[0]:.3g} at its"
+    " first"
+  )
 
 
 def write_wave(
@@ -204,10 +220,25 @@ def _counts(folder: Path, name: str) -> Path:
 
 
 def read_experts(folder: Path, name: str) -> list[Expert]:
-  """The experts of a finished wave, in the order of its weights."""
-  return [
-    Expert(**row) for row in read_json(folder / f"{name}.json")["experts"]
-  ]
+  """The experts of a finished wave, in the order of its weights.
+
+  Raises:
+    ValueError: its record holds something else.
+  """
+  file = folder / f"{name}.json"
+  record = read_object(file)
+  rows = record.get("experts")
+  if not isinstance(rows, list):
+    raise ValueError(f"{file} lists no experts: {_AGAIN}")
+  experts = []
+  for number, row in enumerate(rows):
+    try:
+      experts.append(from_json(row, Expert))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+      raise ValueError(
+        f"Expert {number} of {file} is none: {error}; {_AGAIN}"
+      ) from error
+  return experts
 
 
 def load_wave(
@@ -269,7 +300,8 @@ def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:
   if not fine:
     raise ValueError(
       f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: mend that "
-      "(for losses that are not finite lower config.finetune.learning_rate), "
+      "(for losses that rise, or are not finite, lower "
+      "config.finetune.learning_rate), "
       f"and delete {folder} to run it anew."
     )
   return {

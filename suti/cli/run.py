@@ -16,7 +16,8 @@ usage: suti run --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
 Runs the eight stages in a row and writes DIR/report/index.html. What is
 finished in DIR is not done again; a run that was killed goes on where it was.
 
-  --config FILE[:ARG]      a file with get_config(ARG): configs/quickstart.py
+  --config FILE[:ARG]      a file with get_config(ARG): configs/quickstart.py;
+                           it is run: read one that is not yours first
   --workdir DIR            where all stages read and write, or
                            gs://BUCKET/FOLDER
   --config.FIELD=VALUE     another value for one field of the config
@@ -54,7 +55,7 @@ def run(argv: Sequence[str]) -> None:
     print(USAGE, end="")
     return
   from suti.config import flags, options
-  from suti.io import files
+  from suti.io import parts
   from suti.runtime import hosts, locks, xla_flags
 
   config, workdir = flags.parse(argv)
@@ -67,7 +68,7 @@ def run(argv: Sequence[str]) -> None:
     hosts.stand_alone()
   started = time.monotonic()
   with locks.lock(workdir):
-    files.clean_parts(workdir)
+    parts.clean_parts(workdir)
     _look_ahead(config)
     _check_devices(config, workdir)
     # Without a step of training nothing is to be learned from experts.

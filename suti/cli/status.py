@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`suti status`: what the workers of a farm are at, from anywhere."""
 
+import sys
 from collections.abc import Sequence
 
 from suti.cli.parser import Parser
@@ -46,9 +47,11 @@ def status(argv: Sequence[str]) -> None:
   done = finished(folder)
   held = Leases(folder / "leases", lease_s=1.0).holders()
   held = {wave: worker for wave, worker in held.items() if wave not in done}
-  lines = monitor.read_lines(folder)
+  lines, unread = monitor.read_lines(folder)
+  for worker in sorted(unread):
+    print(monitor.unread_log(folder, worker), file=sys.stderr)
   counts = [count_experts(folder, wave) for wave in done]
-  num = max([len(counts), *(int(line["waves"]) for line in lines.values())])
+  num = max([len(counts), *(int(x.get("waves", 0)) for x in lines.values())])
   print(monitor.total(lines, held.values(), counts=counts, num_waves=num))
   num_steps = tune["num_steps"] * tune.get("experts_per_slot", 1)
   for row in monitor.table(lines, held, num_steps=num_steps):

@@ -2,8 +2,9 @@
 """`--config FILE --workdir DIR --config.FIELD=VALUE`, which all stages take.
 
 Configs are Python files that return a ConfigDict; whatever is wrong with them
-or with the command line is one line. What values make sense is the business of
-`suti.config.options`.
+or with the command line is one line. A config is code, which is run when it is
+read: one from a stranger is code from a stranger. What values make sense is the
+business of `suti.config.options`.
 """
 
 import re
@@ -148,9 +149,14 @@ def _bad_flag(path: str, text: str) -> str:
 
 
 def _let_configs_import_each_other(path: str) -> None:
-  """Makes `from configs import quickstart` work from any folder."""
+  """Makes `from configs import quickstart` work from any folder.
+
+  Last in the path, not first: whatever else lies beside the folder of configs,
+  a `jax.py` say, is not to be run in the place of what is installed.
+  """
   folders = Path(path.partition(":")[0]).resolve().parents
-  sys.path[:0] = [str(f.parent) for f in folders if f.name == "configs"]
+  beside = [str(f.parent) for f in folders if f.name == "configs"]
+  sys.path += [folder for folder in beside if folder not in sys.path]
 
 
 def _config_path(argv: Sequence[str]) -> str:

@@ -14,7 +14,6 @@ this machine, and then put there.
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -25,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from suti.io.folders import is_hidden, walk
+from suti.io.parts import NEW, OLD, clean_parts_of, part_of, put_back, remove
 from suti.io.paths import in_bucket, path_of, temporary
-from suti.io.processes import is_dead, this_process
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What systems say that have no hard links, or no locks.
@@ -77,11 +76,6 @@ def _sync_folder(folder: Path) -> None:
     os.close(handle)
 
 
-def _part_of(path: Path, *, kind: str = "") -> Path:
-  """The hidden name under which a file is written; says who writes."""
-  return path.parent / f".{path.name}{kind}.{this_process()}.part"
-
-
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
   """Lends a temporary path that becomes `path` if the body succeeds.
@@ -101,7 +95,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
       yield folder / path.name
       path.upload(folder / path.name)
     return
-  part = _part_of(path)
+  part = part_of(path)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield part
@@ -139,6 +133,8 @@ def replacing_folder(
 
   An older folder of that name is moved away first and then removed, as a folder
   cannot be renamed over another: for an instant there is none, never a mixture.
+  It comes back if the new one cannot take its place, at once or, where this
+  process was killed in that instant, with `clean_parts`.
 
   Args:
     path: the folder to write.
@@ -160,23 +156,27 @@ def replacing_folder(
       path.rmtree(missing_ok=True)
       send_folder(folder, path, last=last)
     return
-  part = _part_of(path)
-  old = _part_of(path, kind=".old")
+  part, old = part_of(path), part_of(path, kind=OLD)
   try:
-    shutil.rmtree(part, ignore_errors=True)
+    # A process of this number may have been killed here before.
+    put_back(path)
+    for left in (part, old):
+      remove(left)
     part.mkdir(parents=True)
     yield part
     for child in part.rglob("*"):
       if child.is_file():
         with child.open("rb") as file:
           os.fsync(file.fileno())
-    if path.exists():
+    if os.path.lexists(path):
       os.rename(path, old)
     os.rename(part, path)
     _sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
   except BaseException as error:
-    shutil.rmtree(part, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      put_back(path)
+    remove(part)
     if is_disk_full(error):
       raise _disk_full(path) from error
     raise
@@ -215,7 +215,8 @@ def names_in(folder: Path) -> list[str]:
 def check_new_folder(path: Path, *, outside: Path) -> None:
   """Sees that a folder can be written where there is nothing yet.
 
-  What killed runs left half-written of it is removed.
+  What killed runs left half-written of it is removed, and what they had moved
+  away is put back.
 
   Args:
     path: the folder to write.
@@ -224,6 +225,7 @@ def check_new_folder(path: Path, *, outside: Path) -> None:
   Raises:
     ValueError: something is there, or it cannot be made there.
   """
+  clean_parts_of(path)
   if path.is_symlink() or (
     path.exists() and (not path.is_dir() or any(path.iterdir()))
   ):
@@ -238,39 +240,6 @@ def check_new_folder(path: Path, *, outside: Path) -> None:
       f"{path} cannot be made in {above}, which is no folder or not yours to "
       "write: give another place."
     )
-  for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-    if is_dead(_writer_of(part)):
-      shutil.rmtree(part, ignore_errors=True)
-
-
-def _writer_of(part: Path) -> str:
-  return part.name.removesuffix(".part").rpartition(".")[2]
-
-
-def clean_parts(folder: str | os.PathLike, *, shared: bool = False) -> None:
-  """Removes what killed runs left half-written under `folder`.
-
-  Args:
-    folder: where to look.
-    shared: others may be writing there now: only what processes of this machine
-      left that are dead is removed. False asks for the exclusive lock.
-  """
-  if in_bucket(path_of(folder)):
-    return  # Nothing half-written was ever put there.
-  # Not rglob, which fails where another process removes what it walks through.
-  for root, folders, names in os.walk(folder):
-    parts = [
-      Path(root, name)
-      for name in (*folders, *names)
-      if name.startswith(".") and name.endswith(".part")
-    ]
-    for part in parts:
-      if shared and not is_dead(_writer_of(part)):
-        continue
-      if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-      else:
-        part.unlink(missing_ok=True)
 
 
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:
@@ -311,7 +280,7 @@ def create(path: str | os.PathLike, content: bytes) -> bool:
   path = path_of(path)
   if in_bucket(path):
     return path.create(content)
-  part = _part_of(path, kind=".new")
+  part = part_of(path, kind=NEW)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with part.open("wb") as file:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -136,9 +137,11 @@ def scratch(process: int) -> Path:
   """A folder of this process, which goes with it.
 
   Those of processes that were killed are removed here.
+
+  Raises:
+    ValueError: what all of them lie in is not this user's alone.
   """
-  parent = Path(tempfile.gettempdir()) / f"suti-{os.getuid()}"
-  parent.mkdir(mode=0o700, exist_ok=True)
+  parent = _own(Path(tempfile.gettempdir()) / f"suti-{os.getuid()}")
   for old in parent.iterdir():
     if is_dead(old.name):
       shutil.rmtree(old, ignore_errors=True)
@@ -152,6 +155,32 @@ def scratch(process: int) -> Path:
 
   atexit.register(remove)
   return folder
+
+
+def _own(folder: Path) -> Path:
+  """Makes a folder of a name that anybody could have taken before.
+
+  Raises:
+    ValueError: it is a link, another user's, or open to others: what is read
+      from it could be theirs.
+  """
+  with contextlib.suppress(FileExistsError):
+    folder.mkdir(mode=0o700)
+  found = folder.lstat()
+  if stat.S_ISLNK(found.st_mode):
+    what = "is a link"
+  elif not stat.S_ISDIR(found.st_mode):
+    what = "is no folder"
+  elif found.st_uid != os.getuid():
+    what = "is another user's"
+  elif stat.S_IMODE(found.st_mode) & 0o077:
+    what = f"is open to others (mode {stat.S_IMODE(found.st_mode):o}, not 700)"
+  else:
+    return folder
+  raise ValueError(
+    f"{folder} {what}, and is not used for copies and temporary files: remove "
+    "it, or set TMPDIR to a folder of your own."
+  )
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@
 `log.jsonl` has one object a line: step, scalars, and the rate since the line
 before. A run that is killed and goes on writes the lines that it had not
 checkpointed once more, in the place of the old ones, so that the file of a
-broken run has the losses of an unbroken one. Training stops at the first number
-that is not finite. `parameters.txt` lists what is trained. TensorFlow is not
+broken run has the losses of an unbroken one. A line that cannot be read, as a
+damaged disk leaves, costs that line alone: it is named, and moved to
+`log.broken` by the run that goes on. Training stops at the first number that is
+not finite. `parameters.txt` lists what is trained. TensorFlow is not
 used. In a bucket all of it is as old as half a minute, or as the last
 checkpoint.
 """
@@ -23,8 +25,10 @@ import jax
 from suti.io import files
 from suti.io.mirror import Mirror
 from suti.io.paths import path_of
+from suti.runtime.progress import say
 
 _NAME = "log.jsonl"
+_BROKEN = "log.broken"
 _EVERY_S = 30.0  # lines are sent to a bucket after
 
 
@@ -131,8 +135,14 @@ class Log:
 
   def _drop_from(self, step: int) -> None:
     """Removes lines that this run is about to write again, or half-written."""
-    lines = read_log(self._folder)
-    if not lines and not self._path.exists():
+    lines, broken = _read(self._folder / _NAME)
+    if broken:
+      aside = self._folder / _BROKEN
+      before = aside.read_bytes() if aside.is_file() else b""
+      after = b"".join(line + b"\n" for line in broken.values())
+      files.write_atomic(self._path.parent / _BROKEN, before + after)
+      say(f"{_name(self._folder, broken)}, moved to {_BROKEN} beside it.")
+    if not lines and not broken and not self._path.exists():
       return
     kept = [line for line in lines if line["step"] < step]
     text = "".join(json.dumps(line) + "\n" for line in kept)
@@ -164,18 +174,51 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
 
   Returns:
     One dict a line, in order; none if there is no log. A last line that was cut
-    by a kill is left out.
+    by a kill is left out, and so are broken ones, which are named on stderr.
   """
-  path = path_of(folder) / _NAME
-  if not path.is_file():
-    return []
-  lines = []
-  for text in path.read_text(encoding="utf-8").splitlines():
-    try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:
-      break
+  lines, broken = _read(path_of(folder) / _NAME)
+  if broken:
+    say(f"{_name(path_of(folder), broken)}, left out.")
   return lines
+
+
+def parse_line(content: bytes) -> dict[str, Any] | None:
+  """A line of a log, without its end; None if it is no such line."""
+  try:
+    line = json.loads(content)
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+      return None
+    finite = all(map(math.isfinite, line.values()))
+  except (ValueError, TypeError, OverflowError, RecursionError):
+    return None
+  return line if finite else None
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+  """The lines of a log, and {number: content} of those that are broken."""
+  if not path.is_file():
+    return [], {}
+  lines, broken = [], {}
+  # The last is empty, or was cut by a kill.
+  *whole, rest = path.read_bytes().split(b"\n")
+  for number, content in enumerate(whole, start=1):
+    if (line := parse_line(content)) is not None:
+      lines.append(line)
+    else:
+      broken[number] = content
+  if (line := parse_line(rest)) is not None:
+    lines.append(line)
+  return lines, broken
+
+
+def _name(folder: Path, broken: Mapping[int, bytes]) -> str:
+  """'DIR/log.jsonl: lines 3, 4 and 5 are broken'."""
+  *others, last = map(str, broken)
+  if len(others) > 8:
+    others, last = others[:8], f"{len(broken) - 8} more"
+  if not others:
+    return f"{folder / _NAME}: line {last} is broken"
+  return f"{folder / _NAME}: lines {', '.join(others)} and {last} are broken"
 
 
 def _open_events(folder: Path) -> Any:

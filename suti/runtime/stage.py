@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suti.config import flags
-from suti.io import files
+from suti.io import files, parts
 from suti.io.paths import in_bucket, path_of
 from suti.runtime import locks, preemption, xla_flags
 from suti.runtime.progress import (
@@ -105,7 +105,7 @@ def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
   def held() -> Iterator[None]:
     shared = how == "each"
     with locks.lock(workdir, shared=shared):
-      files.clean_parts(workdir, shared=shared)
+      parts.clean_parts(workdir, shared=shared)
       try:
         yield
       finally:
@@ -128,7 +128,8 @@ def _usage(name: str) -> str:
     f"usage: python -m {name} --config FILE[:ARG] --workdir DIR"
     " [--config.FIELD=VALUE ...]\n\n"
     "  --config FILE           a Python file with get_config(), such as"
-    " configs/quickstart.py\n"
+    " configs/quickstart.py;\n"
+    "                          it is run: read one that is not yours first\n"
     "  --workdir DIR           where every stage reads and writes, or"
     " gs://BUCKET/FOLDER\n"
     "  --config.FIELD=VALUE    another value for one field of the config"

@@ -19,6 +19,7 @@ from suti.world.captions import caption, describe, with_article
 from suti.world.render import render_shots
 from suti.world.templates import (
   LIVE,
+  SPLIT_SPAN,
   Shot,
   class_of,
   split_of,
@@ -95,7 +96,8 @@ def web_rows(
   Args:
     split: of the subjects.
     num_pages: where to stop.
-    seed: which web.
+    seed: which web. Those of two seeds share subjects where these differ by a
+      multiple of 250, or where pages go beyond a million.
     start: pages to leave out at the beginning.
     size_px: side of the pictures.
 
@@ -184,8 +186,9 @@ def _page(split: str, *, page: int, seed: int) -> list[_Plan]:
   rng = np.random.default_rng((seed, page, len(split)))
   kind = rng.choice(list(_KINDS), p=list(_KINDS.values()))
   url = f"https://world.example/{seed}/{page:06d}"
-  # Every page has subjects of its own, four at most.
-  subjects = subject_seeds(split, 4 * (seed * 1_000_000 + page), 4)
+  # Every page has subjects of its own, four at most; a split has as many as 250
+  # webs of a million pages ask for, and then they come again.
+  subjects = subject_seeds(split, 4 * (seed * 1_000_000 + page) % SPLIT_SPAN, 4)
   count = int(rng.integers(1, 3) if kind == "thin" else rng.integers(3, 11))
   num_subjects = int(rng.integers(2, 5)) if kind == "mixed" else 1
   chosen = [subjects[i % num_subjects] for i in range(count)]

@@ -134,6 +134,12 @@ MISTAKES = {
     "config.finetune.experts_per_device='all': expected 'auto', a number of at "
     "least 1, or nothing, to go by config.finetune.experts_per_wave.",
   ),
+  "a loss below which all would be quarantined": (
+    {"finetune.diverged": 1.0},
+    "config.finetune.diverged=1.0: expected a number above 1, how many times "
+    "its first loss an expert's last may be, or 0, which quarantines none by "
+    "its loss; 6 is a good value.",
+  ),
   "windows that no expert fills twice": (
     {"finetune.stop_window": 31},
     "config.finetune.stop_window=31 is more than half of "

@@ -98,6 +98,32 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
     sample.run(config, workdir)
 
 
+def test_a_wave_that_another_finishes_meanwhile_is_passed_over(
+  tuned, drawn, monkeypatch
+):
+  """It was thought dead; its weights go once its candidates are there."""
+  workdir = copy_of(tuned, "meanwhile")
+  config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
+  weights, load = workdir / "experts/finetune", sample.load_wave
+  late = []
+
+  def finish_first(file, trainable):
+    if file.stem == "wave-00000":
+      late.append(file.stem)
+      for name in ("wave-00000.array_record", "wave-00000.json"):
+        other = drawn / "experts/sample" / name
+        shutil.copy(other, workdir / "experts/sample" / name)
+      file.unlink()
+    return load(file, trainable)
+
+  monkeypatch.setattr(sample, "load_wave", finish_first)
+  summary = sample.run(config, workdir)
+  assert late == ["wave-00000"]
+  assert summary["candidates"] == len(candidates_of(drawn))
+  assert contents(workdir) == contents(drawn)
+  assert not list(weights.glob("*.safetensors"))
+
+
 def contents(workdir):
   """{name: bytes} of what is drawn."""
   files = (workdir / "experts/sample").glob("wave-*")

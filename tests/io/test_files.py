@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from suti.io import files
+from suti.io import files, parts
 
 
 def names(folder):
@@ -77,17 +77,8 @@ def test_kill_in_the_middle_leaves_nothing_half_written(tmp_path, root, lender):
   assert not path.exists()
   assert [name for name in names(tmp_path) if not name.startswith(".")] == []
   assert len(names(tmp_path)) == 1  # What was being written, hidden.
-  files.clean_parts(tmp_path)
+  parts.clean_parts(tmp_path)
   assert names(tmp_path) == []
-
-
-def test_cleaning_spares_what_is_whole(tmp_path):
-  files.write_atomic(tmp_path / "deep" / "a.part.json", b"{}")
-  (tmp_path / "deep" / ".a.json.123.part").write_bytes(b"{")
-  (tmp_path / ".model.9.old.part" / "sub").mkdir(parents=True)
-  files.clean_parts(tmp_path)
-  assert names(tmp_path) == ["deep"]
-  assert names(tmp_path / "deep") == ["a.part.json"]
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):

@@ -176,6 +176,7 @@ def test_help_says_what_it_takes(capsys):
   out = capsys.readouterr().out
   assert "python -m experts.mine --config FILE" in out
   assert "--workdir DIR" in out
+  assert "it is run: read one that is not yours first" in out
 
 
 # --- What goes wrong later ---------------------------------------------------
@@ -300,7 +301,7 @@ def test_a_workdir_in_use_is_one_line(sleeper, start, config_path, tmp_path):
 def test_a_command_clears_away_what_a_killed_one_left(
   start, config_path, tmp_path
 ):
-  part = tmp_path / "w" / "experts" / ".clusters.array_record.77.part"
+  part = tmp_path / "w" / "experts" / ".clusters.array_record.h-77.suti-part"
   part.parent.mkdir(parents=True)
   part.write_bytes(b"half")
   code, _ = start(lambda config, workdir: None, *good(config_path, tmp_path))
@@ -464,8 +465,8 @@ def test_a_shared_stage_spares_what_the_living_write(
   folder = tmp_path / "w" / "experts"
   folder.mkdir(parents=True)
   for process in ("999999999", os.getppid()):
-    (folder / f".a.{here}-{process}.part").write_bytes(b"half")
-  (folder / ".a.elsewhere-1.part").write_bytes(b"half")
+    (folder / f".a.{here}-{process}.suti-part").write_bytes(b"half")
+  (folder / ".a.elsewhere-1.suti-part").write_bytes(b"half")
   monkeypatch.setattr(stage, "main", functools.partial(stage.main, how="each"))
   with locks.lock(tmp_path / "w", shared=True):
     code, _ = start(lambda *_: None, *good(config_path, tmp_path))

@@ -20,7 +20,7 @@ from experts import filter as filters
 from experts import pack, sample
 from experts.clusters import read_clusters, write_clusters
 from suti.hf.tokenizer import load_tokenizer
-from suti.io import files
+from suti.io import parts
 from suti.io.files import read_json
 from suti.io.paths import path_of
 from suti.io.records import open_examples, write_lines
@@ -249,7 +249,7 @@ def test_a_farm_that_is_killed_ends_in_the_same_files(
   killed = farms.root / name
   for workdir in (whole, killed):
     farms.finish(workdir)
-  files.clean_parts(killed)  # as the next command would
+  parts.clean_parts(killed)  # as the next command would
   names = contents(whole) | contents(killed)
   for name in sorted(names):
     assert (whole / name).read_bytes() == (killed / name).read_bytes(), name

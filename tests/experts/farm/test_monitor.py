@@ -15,7 +15,7 @@ from experts.farm.monitor import Monitor, device_memory, read_lines, step_of
 from experts.farm.wave_files import count_experts, write_wave
 from experts.farm.waves import make_waves
 from suti.cli.status import status
-from suti.io.files import write_json
+from suti.io.files import write_atomic, write_json
 from suti.runtime.log import read_log
 from suti.runtime.progress import progress
 
@@ -216,9 +216,46 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path):
   folder = tmp_path / "workers" / "one"
   folder.mkdir(parents=True)
   (folder / "log.jsonl").write_text(json.dumps({"step": 1}) + '\n{"step": 2')
-  assert read_lines(tmp_path) == {"one": {"step": 1}}
+  assert read_lines(tmp_path) == ({"one": {"step": 1}}, set())
   (folder / "log.jsonl").write_text('{"st')
-  assert read_lines(tmp_path) == {}
+  assert read_lines(tmp_path) == ({}, set())
+
+
+@pytest.mark.parametrize("content", [b"\0\0", b"[]", b"{}", b'{"step": "1"}'])
+def test_a_broken_log_of_one_worker_stops_no_other(
+  place, clock, capsys, content
+):
+  folder = place / "experts" / "finetune"
+  write_json(
+    folder / "stage.json", {"config": {"finetune": {"num_steps": 100}}}
+  )
+  with watch(folder, "two") as two:
+    two.begin(WAVES[1], 0)
+    two.record(30, loss=0.5, seconds=0.1)
+  for worker in ("two", "three"):
+    file = folder / "workers" / worker / "log.jsonl"
+    before = file.read_bytes() if file.is_file() else b""
+    write_atomic(file, before + content + b"\n")
+  capsys.readouterr()
+  held = {WAVES[0].name: "one", WAVES[1].name: "two", WAVES[2].name: "three"}
+  with watch(folder, "one", held=held) as one:
+    one.begin(WAVES[0], 0)
+    for step in (10, 20):
+      clock.now += 10
+      one.record(step, loss=0.5, seconds=0.1)
+  lines = capsys.readouterr().err.splitlines()
+  named = [line for line in lines if "ends in what is no line of a log" in line]
+  assert [line.split("/")[-2] for line in named] == ["three", "two"], "once"
+  # What two had said before stands.
+  assert lines[-1].startswith("finetune  50/300")
+
+  for wave, worker in held.items():
+    lease = {"worker": f"{worker}-7-a", "expires": time.time() + 60}
+    write_json(folder / "leases" / f"{wave}.1", lease)
+  status([str(place)])
+  out, err = capsys.readouterr()
+  assert out.startswith("0/3 waves, 0 experts") and len(out.splitlines()) == 4
+  assert len(err.splitlines()) == 2
 
 
 def test_a_profile_is_asked_for_while_the_farm_runs(tmp_path, clock, capsys):
