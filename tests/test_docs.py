@@ -101,7 +101,12 @@ def commands() -> list[tuple[str, str]]:
         lines = content.replace("\\\n", " ").splitlines()
         found += [(page, line) for line in lines if line.strip()]
     starts = tuple(f"{start} " for start in RUN_BY)
-    found += [(page, x) for x in spans(page) if x.startswith(starts)]
+    before = r"([A-Z_]+=\S+ )*(\.venv/bin/)?"  # variables, an environment
+    found += [
+      (page, span)
+      for span in spans(page)
+      if re.sub(f"^{before}", "", span).startswith(starts)
+    ]
   return found
 
 
