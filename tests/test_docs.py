@@ -100,7 +100,7 @@ def commands() -> list[tuple[str, str]]:
       if language == "sh":
         lines = content.replace("\\\n", " ").splitlines()
         found += [(page, line) for line in lines if line.strip()]
-    starts = tuple(f"{start} " for start in RUN_BY)
+    starts = tuple(f"{start}{end}" for start in RUN_BY for end in " .")
     before = r"([A-Z_]+=\S+ )*(\.venv/bin/)?"  # variables, an environment
     found += [
       (page, span)
