@@ -162,7 +162,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config[key], int) and len(config[key]) != num_levels:
       wrong.add(key)
   if not _transformers_fit(config):
-    wrong |= {key for key in _TRANSFORMERS if config[key] is not None}
+    down, up = _TRANSFORMERS
+    wrong |= {down} if config[up] is None else {down, up}
   # There the publisher reads a list of head widths in two orders.
   if not isinstance(config["attention_head_dim"], int) and any(
     kind.startswith("Simple") for kind in config["up_block_types"]

@@ -396,7 +396,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       scheduler,
       lambda x: x.update(_class_name="LMSDiscreteScheduler"),
-      "own sampler is 'LMSDiscreteScheduler', which is not known here: give sa",
+      "own sampler is 'LMSDiscreteScheduler', which is not known here: give --",
     ),
     (
       scheduler,

@@ -297,6 +297,8 @@ def test_experts_side_by_side_equal_experts_alone():
     ),
     ({"transformer_layers_per_block": [1]}, r"per_block=\[1\]: known are"),
     ({"transformer_layers_per_block": [1, []]}, r"per_block=\[1, \[\]\]: kn"),
+    ({"transformer_layers_per_block": None}, "per_block=None: known are"),
+    ({"reverse_transformer_layers_per_block": []}, r"block=1, .*=\[\]: known"),
     ({"transformer_layers_per_block": "two"}, "per_block='two': known are"),
     ({"transformer_layers_per_block": [1, -1]}, r"per_block=\[1, -1\]: known"),
     (
