@@ -8,7 +8,7 @@ until experts have generated enough; steps, batch and rate.
 Command to run:
   python -m apprentice.train \
       --config configs/apprentice/world.py --workdir runs/apprentice
-Hardware: 2 CPU cores. Before it: suti.pretrain.examples, see README.
+Hardware: 2 CPU cores. Before it: suti.pretrain.examples, see docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@
   suti plan --config configs/experts/lora_sdxl.py --topology v6e:2x4
 
 Hardware: TPU v6e or v5p. Time: 100,000 experts in 35,000 hours of v6e chips at
-most, as planned (configs/PLANS.md); nothing was measured.
+most, as planned (docs/plans.md); nothing was measured.
 
 Differs from configs/experts/lora_sd15.py in the base, of 1024 px, in four
 pictures a step, over which the recipe for SDXL accumulates gradients, in

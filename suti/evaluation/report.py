@@ -477,7 +477,7 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
   if config.benchmark.source == "world":
     notes.append(
       "All subjects are rendered. Nothing here says how well photographs would "
-      "go; the README says what to train for those."
+      "go; docs/photographs.md says what to train for those."
     )
   else:
     notes.append(
