@@ -213,10 +213,7 @@ def tune_wave(
       if refilled is None:
         is_over = slots.are_over(state, done_S)
       else:
-        state, data = (
-          refilled,
-          rows_of(data_E, refilled["number_E"], wave, farm),
-        )
+        state, data = refilled, rows_of(data_E, refilled, wave, farm)
 
     # ---------------------------------------------------------- 8 Finish
     if data_E and not given_up and (given_up := queue.stop.is_set()):

@@ -295,14 +295,14 @@ def test_each_host_tunes_its_own_experts_and_one_draws_the_benchmark(
 
     return make
 
-  for package, stage in (
-    (experts, "finetune"),
-    (experts, "sample"),
-    (apprentice, "train"),
-    (apprentice, "sample"),
+  for programs, stage in (
+    (experts.farm.programs, "finetune"),
+    (experts.farm.programs, "sample"),
+    (apprentice.programs, "train"),
+    (apprentice.programs, "sample"),
   ):
-    name = f"{package.__name__}.{stage}"
-    monkeypatch.setattr(package.programs, stage, record(name))
+    name = f"{programs.__name__.split('.')[0]}.{stage}"
+    monkeypatch.setattr(programs, stage, record(name))
 
   def fake(devices):
     return types.SimpleNamespace(size=len(devices))

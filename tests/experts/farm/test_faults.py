@@ -139,7 +139,7 @@ class Farms:
       f"--workdir={workdir}",
     ]
     environment = os.environ | {
-      "PYTHONPATH": str(FARM.parent.parent.parent),
+      "PYTHONPATH": str(FARM.parent.parent.parent.parent),
       "XLA_FLAGS": compiler.FLAGS,
       "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -147,7 +147,7 @@ class Farms:
     }
     result = subprocess.run(
       command,
-      cwd=FARM.parent.parent.parent,
+      cwd=FARM.parent.parent.parent.parent,
       env=environment,
       capture_output=True,
       text=True,
