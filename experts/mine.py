@@ -74,35 +74,7 @@ def run(config, workdir: Path) -> dict:
   if config.mine.source == "heldout":
     return current.finish(_write_heldout(config, current.folder))
 
-  parts = 0
-  while (current.folder / f"part-{parts:05d}.json").exists():
-    parts += 1
-  start = parts * _PAGES_PER_PART
-  pages, num_pages = open_pages(
-    config.mine, seed=config.seed, size_px=config.size_px, start=start
-  )
-  scorer = load_scorer(clip=config.clip, identity=config.identity)
-  match = text_matcher(scorer)
-  # The shipped CLIP has no words but for the classes it has learned.
-  shipped = find_model(config.clip).parent == PRETRAINED
-  nouns = CLASSES if shipped else sorted(KNOWN)
-  with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
-    while group := list(itertools.islice(pages, _PAGES_PER_PART)):
-      clusters, facts = mine_pages(
-        group,
-        config.mine,
-        size_px=config.size_px,
-        scorer=scorer,
-        match=match,
-        nouns=nouns,
-      )
-      part = current.folder / f"part-{parts:05d}"
-      write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
-      # Last: the part counts as done once this file is there.
-      write_json(part.with_suffix(".json"), facts)
-      parts += 1
-      bar.update(len(group))
-
+  parts = _mine_parts(config, current.folder)
   names = [current.folder / f"part-{i:05d}" for i in range(parts)]
   facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
   if config.mine.source != "world":  # of which nobody knows a page
@@ -133,6 +105,42 @@ def run(config, workdir: Path) -> dict:
   current.finish(summary)
   _remove_parts(current.folder)
   return summary
+
+
+def _mine_parts(config, folder: Path) -> int:
+  """Mines the pages that no earlier run has; returns how many parts there are.
+
+  A part is done once its part-NNNNN.json is there.
+  """
+  parts = 0
+  while (folder / f"part-{parts:05d}.json").exists():
+    parts += 1
+  start = parts * _PAGES_PER_PART
+  pages, num_pages = open_pages(
+    config.mine, seed=config.seed, size_px=config.size_px, start=start
+  )
+  scorer = load_scorer(clip=config.clip, identity=config.identity)
+  match = text_matcher(scorer)
+  # The shipped CLIP has no words but for the classes it has learned.
+  shipped = find_model(config.clip).parent == PRETRAINED
+  nouns = CLASSES if shipped else sorted(KNOWN)
+  with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
+    while group := list(itertools.islice(pages, _PAGES_PER_PART)):
+      clusters, facts = mine_pages(
+        group,
+        config.mine,
+        size_px=config.size_px,
+        scorer=scorer,
+        match=match,
+        nouns=nouns,
+      )
+      part = folder / f"part-{parts:05d}"
+      write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
+      # Last: the part counts as done once this file is there.
+      write_json(part.with_suffix(".json"), facts)
+      parts += 1
+      bar.update(len(group))
+  return parts
 
 
 def _remove_parts(folder: Path) -> None:

@@ -119,30 +119,50 @@ def make_sample_wave(
           spoiled.add(first + i)
       first += num
       del params  # before the next group comes
-    good = [i for i, expert in enumerate(experts) if expert["status"] == "ok"]
     write_times(folder, name, seconds)
-    num_candidates = write_records(
-      folder / f"{name}.array_record",
-      (
-        candidate_of(row, image_u8, guidance=config.sample.guidance)
-        for i in good
-        if i not in spoiled
-        for row, image_u8 in zip(asked[i], pictures[i], strict=True)
-      ),
-      kind=Candidate,
-    )
-    quarantined = [
-      {"cluster": experts[i]["cluster"], "cause": "a picture is not finite"}
-      for i in good
-      if i in spoiled
-    ]
-    # Last: with it the wave is drawn.
-    write_json(
-      folder / f"{name}.json",
-      {"candidates": num_candidates, "quarantined": quarantined},
+    _write_candidates(
+      folder / name,
+      [
+        (expert, rows, None if i in spoiled else pictures[i])
+        for i, (expert, rows) in enumerate(zip(experts, asked, strict=True))
+        if expert["status"] == "ok"
+      ],
+      guidance=config.sample.guidance,
     )
 
   return sample_wave
+
+
+def _write_candidates(
+  stem: Path, sampled: Sequence[tuple[dict, Sequence[Row], Any]], *, guidance
+) -> None:
+  """Writes the candidates of a wave, then the record that it was sampled.
+
+  Args:
+    stem: of the wave's files.
+    sampled: of each expert that is fine, its rows and its pictures; None in
+      their place quarantines it.
+    guidance: the weight they were sampled with.
+  """
+  num = write_records(
+    stem.with_name(f"{stem.name}.array_record"),
+    (
+      candidate_of(row, image_u8, guidance=guidance)
+      for _, rows, pictures in sampled
+      if pictures is not None
+      for row, image_u8 in zip(rows, pictures, strict=True)
+    ),
+    kind=Candidate,
+  )
+  quarantined = [
+    {"cluster": expert["cluster"], "cause": "a picture is not finite"}
+    for expert, _, pictures in sampled
+    if pictures is None
+  ]
+  write_json(
+    stem.with_name(f"{stem.name}.json"),
+    {"candidates": num, "quarantined": quarantined},
+  )
 
 
 def candidate_of(
@@ -188,13 +208,13 @@ def make_sample(
     images_NHWC = decode_in_parts(backbone.codec, vae_params, x_NHWC)
     return images_NHWC.reshape(*x_EBHWC.shape[:2], *images_NHWC.shape[1:])
 
-  draw_all = map_experts(sample_expert, mesh, inner=inner)
+  sample_all = map_experts(sample_expert, mesh, inner=inner)
   # Once for all experts of a device: what an autoencoder holds of a picture is
   # many times the picture, and no expert changes it.
   decode_all = map_devices(decode, mesh)
 
   def sample_wave(frozen, null, vae_params, params, request):
-    x_EBHWC = draw_all((frozen, null), params, request)
+    x_EBHWC = sample_all((frozen, null), params, request)
     return decode_all(vae_params, x_EBHWC)
 
   return jax.jit(sample_wave)
