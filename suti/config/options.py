@@ -399,8 +399,7 @@ def _check_tuning(tune: Mapping[str, Any]) -> None:
   if 0 < tune["diverged"] <= 1:
     raise ValueError(
       f"config.finetune.diverged={tune['diverged']!r}: expected a number above "
-      "1, how many times its first loss an expert's last may be, or 0, which "
-      "quarantines none by its loss; 6 is a good value."
+      "1, such as 6, or 0, which quarantines no expert by its loss."
     )
   window, num_steps = tune["stop_window"], tune["num_steps"]
   if 2 * window > num_steps:

@@ -136,9 +136,8 @@ MISTAKES = {
   ),
   "a loss below which all would be quarantined": (
     {"finetune.diverged": 1.0},
-    "config.finetune.diverged=1.0: expected a number above 1, how many times "
-    "its first loss an expert's last may be, or 0, which quarantines none by "
-    "its loss; 6 is a good value.",
+    "config.finetune.diverged=1.0: expected a number above 1, such as 6, or 0, "
+    "which quarantines no expert by its loss.",
   ),
   "windows that no expert fills twice": (
     {"finetune.stop_window": 31},
