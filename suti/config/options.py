@@ -133,7 +133,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "master_dtype": _choice("float32", "bfloat16"),
     "stop_window": _count(low=0, remedy="0 never stops an expert early"),
     "stop_gain": _number(low=0.0, below=1.0),
-    "diverged": _number(low=0.0, remedy="6 times where it began; 0 is never"),
+    "diverged": _number(low=0.0),
     "rank": _count(optional=True),
     "checkpoint_every": _count(),
     "log_every": _count(),
@@ -396,10 +396,9 @@ def _check_tuning(tune: Mapping[str, Any]) -> None:
       f"config.finetune.experts_per_device={each!r}: expected 'auto', a number "
       "of at least 1, or nothing, to go by config.finetune.experts_per_wave."
     )
-  if 0 < tune["diverged"] <= 1:
+  if 0 < (times := tune["diverged"]) <= 1:
     raise ValueError(
-      f"config.finetune.diverged={tune['diverged']!r}: expected a number above "
-      "1, such as 6, or 0, which quarantines no expert by its loss."
+      f"config.finetune.diverged={times!r}: expected above 1, as 6, or 0: never."
     )
   window, num_steps = tune["stop_window"], tune["num_steps"]
   if 2 * window > num_steps:

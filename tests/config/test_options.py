@@ -136,8 +136,7 @@ MISTAKES = {
   ),
   "a loss below which all would be quarantined": (
     {"finetune.diverged": 1.0},
-    "config.finetune.diverged=1.0: expected a number above 1, such as 6, or 0, "
-    "which quarantines no expert by its loss.",
+    "config.finetune.diverged=1.0: expected above 1, as 6, or 0: never.",
   ),
   "windows that no expert fills twice": (
     {"finetune.stop_window": 31},
