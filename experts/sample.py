@@ -14,6 +14,7 @@ count. Nothing else is judged here. As in `experts.finetune`, many processes may
 share a workdir.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ from typing import Any
 from experts.farm import capacity
 from experts.farm.expert_model import open_expert_model
 from experts.farm.sampling import make_sample_wave
-from experts.farm.wave_files import in_groups, load_wave, median_time
+from experts.farm.wave_files import (
+  in_groups,
+  load_wave,
+  median_time,
+  read_experts,
+)
 from experts.farm.waves import count_slots
 from experts.farm.work_queue import finished, work
 from suti.io.files import read_json
@@ -117,7 +123,8 @@ def sample_waves(
   # ------------------------------------------------------------- 3 Data
   tune, weights = config.finetune, workdir / "experts/finetune"
   experts = {
-    name: read_json(weights / f"{name}.json")["experts"] for name in names
+    name: [dataclasses.asdict(x) for x in read_experts(weights, name)]
+    for name in names
   }
 
   # ------------------------------------------------ 4 Waves and their slots

@@ -12,6 +12,10 @@ picture of a record to the next.
 
 import dataclasses
 import hashlib
+import re
+import reprlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +48,31 @@ def content_key(*parts: str | int | bytes | np.ndarray) -> str:
     digest.update(f"{head}:{len(body)}:".encode())
     digest.update(body)
   return digest.hexdigest()
+
+
+# What `content_key` makes, and the fields of records that hold such a name.
+_KEY = re.compile(r"[0-9a-f]{12}")
+_KEYS = ("key", "cluster", "candidate")
+
+
+def check_keys(fields: Mapping[str, Any]) -> None:
+  """Refuses a record of a file whose key is none: files are named after keys.
+
+  Everything that reads records of a file calls it, so that nothing after it
+  need ask whether a key leads out of the folder that it is written to.
+
+  Args:
+    fields: of one record, by name.
+
+  Raises:
+    ValueError: a field that should hold a key holds something else.
+  """
+  for field in _KEYS:
+    value = fields.get(field, "0" * 12)
+    if not (isinstance(value, str) and _KEY.fullmatch(value)):
+      raise ValueError(
+        f"its {field} is {reprlib.repr(value)} and not 12 hex digits"
+      )
 
 
 def _assert_image(image_u8: np.ndarray) -> None:

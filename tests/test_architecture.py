@@ -97,6 +97,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.io",
       "suti.models",
       "suti.nn",
+      "suti.runtime",
     ),
     JAX,
   ),

@@ -24,11 +24,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from experts.farm.waves import DIVERGENCE_WINDOW, Wave
-from suti.io.files import read_json, replacing, write_json
+from suti.io.files import read_json, read_object, replacing, write_json
 from suti.io.paths import local
+from suti.io.record_bytes import from_json
 from suti.schema import Expert
 
 # E experts of a wave, T steps.
+
+_AGAIN = "delete it, and run experts.finetune again."
 
 
 def describe(
@@ -217,10 +220,25 @@ def _counts(folder: Path, name: str) -> Path:
 
 
 def read_experts(folder: Path, name: str) -> list[Expert]:
-  """The experts of a finished wave, in the order of its weights."""
-  return [
-    Expert(**row) for row in read_json(folder / f"{name}.json")["experts"]
-  ]
+  """The experts of a finished wave, in the order of its weights.
+
+  Raises:
+    ValueError: its record holds something else.
+  """
+  file = folder / f"{name}.json"
+  record = read_object(file)
+  rows = record.get("experts")
+  if not isinstance(rows, list):
+    raise ValueError(f"{file} lists no experts: {_AGAIN}")
+  experts = []
+  for number, row in enumerate(rows):
+    try:
+      experts.append(from_json(row, Expert))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+      raise ValueError(
+        f"Expert {number} of {file} is none: {error}; {_AGAIN}"
+      ) from error
+  return experts
 
 
 def load_wave(

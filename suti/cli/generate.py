@@ -148,9 +148,10 @@ def _parser() -> Parser:
     "--lora",
     nargs="+",
     action="extend",
-    metavar="FILE",
+    metavar="FILE_OR_REPO",
     help="experts to draw with: LoRA files of this project, of PEFT, of "
-    "diffusers or of kohya; FILE:0.8 for a part of one's strength",
+    "diffusers or of kohya, or on the Hugging Face hub ORG/NAME[@REVISION] or "
+    "ORG/NAME/FILE.safetensors; FILE:0.8 for a part of one's strength",
   )
   add(
     "--enlarge",

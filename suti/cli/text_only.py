@@ -196,19 +196,27 @@ def read_size(text: str) -> tuple[int, int]:
 def read_lora(text: str) -> tuple[Path, float]:
   """Reads "FILE" or "FILE:0.8" as the file and how strongly it counts.
 
+  A file may be on the hub: `ORG/NAME`, `ORG/NAME@REVISION`, `ORG/NAME/FILE`.
+
   Raises:
     ValueError: there is no such file, or the strength is no number.
   """
-  if Path(text).exists():
-    return Path(text), 1.0
-  name, _, number = text.rpartition(":")
-  try:
-    scale = float(number)
-  except ValueError:
-    scale = math.nan
-  if not name or not Path(name).exists() or not math.isfinite(scale):
-    raise ValueError(
-      f"--lora={text}: there is no such file; give a .safetensors file, or "
-      "FILE:0.8 for a part of its strength."
-    )
-  return Path(name), scale
+  name, scale = text, 1.0
+  if not Path(text).exists() and ":" in text:
+    name, _, number = text.rpartition(":")
+    try:
+      scale = float(number)
+    except ValueError:
+      scale = math.nan
+  if name and math.isfinite(scale):
+    if Path(name).exists():
+      return Path(name), scale
+    from suti.hf.hub_lora import fetch_lora, read_name
+
+    if there := read_name(name):
+      return fetch_lora(there), scale
+  raise ValueError(
+    f"--lora={text}: there is no such file; give a .safetensors file, or "
+    "ORG/NAME or ORG/NAME/FILE.safetensors of the Hugging Face hub, and after "
+    "it :0.8 for a part of its strength."
+  )

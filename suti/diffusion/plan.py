@@ -175,9 +175,14 @@ def make_plan(
 
   Returns:
     The plan.
+
+  Raises:
+    FloatingPointError: a number of it is not finite.
   """
   update_NSK = np.asarray(update, np.float32)
-  assert np.isfinite(update_NSK).all(), "a step of the plan is not finite"
+  for values in (update_NSK, steps.t_N, steps.alpha_N, steps.sigma_N):
+    if not np.isfinite(values).all():
+      raise FloatingPointError("a step of the plan is not finite")
   whole = np.all(steps.t_N == np.round(steps.t_N))
   return Plan(
     index_N=np.arange(len(steps.t_N), dtype=np.int32),

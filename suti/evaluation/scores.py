@@ -87,7 +87,7 @@ def load_scorer(
 
   Args:
     clip: a shipped name, or the folder of a published CLIPModel, its tokenizer
-      and its preprocessor_config.json.
+      and its preprocessor_config.json or processor_config.json.
     identity: the same for a DINO or a DINOv2, of which the class token counts.
 
   Raises:

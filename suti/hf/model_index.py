@@ -12,7 +12,7 @@
 here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,29 @@ def named_parts(index: Mapping[str, Any]) -> list[str]:
     for name, value in index.items()
     if isinstance(value, list) and value[:1] not in ([], [None])
   ]
+
+
+def check_named_parts(
+  folder: Path, index: Mapping[str, Any], parts: Collection[str]
+) -> None:
+  """Sees that a folder has the parts that its index names.
+
+  Args:
+    folder: of the model.
+    index: its content.
+    parts: those that are needed, if they are named.
+
+  Raises:
+    ValueError: one is not there.
+  """
+  # By their names alone: an index may not lead elsewhere.
+  there = {path.name for path in folder.iterdir() if path.is_dir()}
+  for part in named_parts(index):
+    if part in parts and part not in there:
+      raise ValueError(
+        f"{folder} has no folder '{part}', which its {FILE} names as a part: "
+        "fetch the rest of the model."
+      )
 
 
 def without_parts(index: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from suti.io.record_bytes import (
   from_json,
   to_json,
 )
-from suti.schema import SCHEMA_VERSION, Example
+from suti.schema import SCHEMA_VERSION, Example, check_keys
 
 # One record a chunk: reading one must not decompress its neighbours.
 _WRITE_OPTIONS = "group_size:1"
@@ -272,13 +272,13 @@ def read_lines(path: str | Path, kind: type[Record]) -> list[Record]:
         " stage that writes it again."
       ) from error
     _check_schema(found, path)
-    names = {field.name for field in fields_of(kind)}
-    if fields.keys() != names:
+    try:
+      records.append(from_json(fields, kind))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
       raise ValueError(
-        f"{path}, line {number}, is no {kind.__name__}: its fields are"
-        f" {', '.join(sorted(fields))}."
-      )
-    records.append(from_json(fields, kind))
+        f"{path}, line {number}, is no {kind.__name__}: {error}. Delete the "
+        "file and run the stage that writes it again."
+      ) from error
   return records
 
 
@@ -438,11 +438,19 @@ class Examples(Sequence):
   def __getitem__(self, index: Any) -> Any:
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
-    fields = self._source[_in_range(index, len(self))]
+    number = _in_range(index, len(self))
+    fields = self._source[number]
     demonstrations = fields["demonstrations"]
+    keys = {name: fields[name].decode() for name in ("key", "cluster")}
+    try:
+      check_keys(keys)
+    except ValueError as error:
+      raise ValueError(
+        f"Example {number} of {self._folder} is damaged: {error}. Delete the "
+        "folder and run experts.pack again."
+      ) from error
     return Example(
-      key=fields["key"].decode(),
-      cluster=fields["cluster"].decode(),
+      **keys,
       prompt=fields["prompt"].decode(),
       image=decode_png(fields["image"]),
       demonstrations=tuple(map(decode_png, demonstrations["image"])),

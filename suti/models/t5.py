@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from suti.config.values import check_kinds
+from suti.models.encoder_config import refuse
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Embed, Linear, RMSNorm
 from suti.nn.param import Module, ModuleList
@@ -41,6 +42,7 @@ _DEFAULTS = {
   "layer_norm_epsilon": 1e-6,
   "feed_forward_proj": "relu",
 }
+_STATED = {"is_gated_act": False, "dense_act_fn": ""}
 
 
 def declare_t5(config: Mapping[str, Any]) -> "T5Encoder":
@@ -54,11 +56,21 @@ def declare_t5(config: Mapping[str, Any]) -> "T5Encoder":
     A module; `module(ids_BL, mask_BL)` returns hidden states (B, L, D).
   """
   check_kinds(config, _DEFAULTS, what="T5")
+  refuse(config, what="T5")
   config = _DEFAULTS | dict(config)
   kind = config["feed_forward_proj"]
   gated, act = kind.startswith("gated-"), kind.removeprefix("gated-")
   # What the publisher calls gated-gelu is the approximate one.
   act = "gelu_new" if kind == "gated-gelu" else act
+  # Its library also writes both out, and reads them so if they are there.
+  stated = {k: config[k] for k in _STATED if config.get(k) is not None}
+  check_kinds(stated, _STATED, what="T5")
+  gated = stated.get("is_gated_act", gated)
+  act = stated.get("dense_act_fn", act)
+  if act not in ACTIVATIONS and "dense_act_fn" in stated:
+    raise ValueError(
+      f"dense_act_fn={act!r} of T5 is not one of {', '.join(ACTIVATIONS)}."
+    )
   if act not in ACTIVATIONS:
     raise ValueError(
       f"feed_forward_proj={kind!r} of T5 is not one of "

@@ -80,7 +80,7 @@ class UNet(Module):
         for i, level in enumerate(downs)
       ]
     )
-    self.mid_block = MidBlock(mid)
+    self.mid_block = MidBlock(mid) if mid is not None else None
     # Skips are met in reverse: an up block has its level's own outputs and,
     # last, what the level was given.
     self.up_blocks = ModuleList(
@@ -153,7 +153,8 @@ class UNet(Module):
 
     Returns:
       `{"down_blocks.0": h_BHWC, ..., "mid_block": h_BHWC}`: after the layers of
-      each down block, before its downsampler, and after the middle.
+      each down block, before its downsampler, and after the middle, or where it
+      would be.
     """
     condition = self._condition(t_B, text_BLD, text_mask_BL, added, None)
     return self._descend(x_BHWC, condition)[2]
@@ -208,7 +209,9 @@ class UNet(Module):
       features[f"down_blocks.{i}"] = outputs[len(block.resnets) - 1]
       skips += outputs
       x_BHWC = outputs[-1]
-    x_BHWC = features["mid_block"] = self.mid_block(x_BHWC, condition)
+    if self.mid_block is not None:
+      x_BHWC = self.mid_block(x_BHWC, condition)
+    features["mid_block"] = x_BHWC
     return x_BHWC, skips, features
 
 

@@ -29,7 +29,7 @@ from suti.config.values import check_kinds
 from suti.diffusion.schedule import Schedule, make_schedule
 from suti.hf.find import find_model
 from suti.hf.model import Model, open_model
-from suti.hf.model_index import read_index
+from suti.hf.model_index import check_named_parts, read_index
 from suti.hf.weights import load
 from suti.images import to_pm1
 from suti.io.files import read_object
@@ -53,6 +53,7 @@ from suti.pipeline.text_encoders import (
 Params = dict[str, Any]  # arrays by published name, or their shapes
 
 _PIXELS_PER_CALL = 2**20  # some 6 GB in the autoencoder of Stable Diffusion
+_LATENT_CHANNELS = (4, 8, 16)  # of published autoencoders
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -268,6 +269,8 @@ def check_parts(folder: Path, *, texts: bool = True) -> None:
         f"{folder} has no {part}: expected a folder in the diffusers layout, "
         "with unet/, text_encoder/, tokenizer/ and scheduler/."
       )
+  second = ["text_encoder_2"] if texts else []
+  check_named_parts(folder, read_index(folder), ["vae", *second])
 
 
 def own_size(unet: Model, codec: Codec) -> int:
@@ -290,6 +293,24 @@ def own_size(unet: Model, codec: Codec) -> int:
   return side * codec.patch
 
 
+def check_latents(folder: Path, channels: int, codec: Codec) -> None:
+  """Tells a net of latents without its autoencoder from one of another use.
+
+  Args:
+    folder: of the model.
+    channels: that its U-Net reads.
+    codec: that was found for it.
+
+  Raises:
+    ValueError: they are as many as latents have, and there is no autoencoder.
+  """
+  if codec.bounded and channels in _LATENT_CHANNELS:
+    raise ValueError(
+      f"{folder} has no vae/, and its U-Net has in_channels={channels}, as "
+      "nets of latents have: fetch the vae/ of the model."
+    )
+
+
 def _check_trainable(folder, config, codec):
   """Refuses nets of another use: what they need, no stage has.
 
@@ -304,6 +325,7 @@ def _check_trainable(folder, config, codec):
   seen = config.get("in_channels", 4), config.get("out_channels", 4)
   if seen not in ((channels, channels), (channels, 2 * channels)):
     problems.append(f"in_channels={seen[0]}, out_channels={seen[1]}")
+    check_latents(folder, seen[0], codec)
   if problems:
     raise ValueError(
       f"{folder / 'unet'} has {', '.join(problems)}: the stages train nets of "

@@ -2,7 +2,8 @@
 """Between pictures and what a U-Net denoises: pixels, their patches, latents.
 
 Latents are the posterior's mean, shifted and scaled as the autoencoder's config
-says (Rombach et al. 2022, appendix G). Pictures with a side above `WHOLE_PX` go
+says (Rombach et al. 2022, appendix G), and as the pipeline reads it that its
+publisher draws with: see `_normal`. Pictures with a side above `WHOLE_PX` go
 through the autoencoder in tiles, so that memory does not grow with their size.
 
 Shape legend: `B` batch, `H` `W` `C` picture or latent.
@@ -16,12 +17,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from suti.hf.model import open_model
+from suti.hf.model_index import check_named_parts, read_index
 from suti.models.vae import split_moments
 from suti.models.vae_tiles import in_tiles
 from suti.nn.param import shapes
+from suti.runtime.progress import say
 
 Params = dict[str, Any]  # arrays, or their shapes
 
@@ -58,11 +62,22 @@ def open_codec(folder: Path, *, patch: int = 1, weights: bool = True) -> Codec:
   """The codec of a backbone's folder: its `vae/`, or none where it has none.
 
   Arguments are those of `open_autoencoder`.
+
+  Raises:
+    ValueError: as there; or model_index.json names an autoencoder that is not
+      there.
   """
   vae = folder / "vae"
+  index = read_index(folder)
   if not vae.is_dir():
+    check_named_parts(folder, index, ["vae"])
     return pixels(patch)
-  return open_autoencoder(vae, patch=patch, weights=weights)
+  return open_autoencoder(
+    vae,
+    patch=patch,
+    weights=weights,
+    pipeline=str(index.get("_class_name", "")),
+  )
 
 
 def pixels(patch: int) -> Codec:
@@ -78,7 +93,7 @@ def pixels(patch: int) -> Codec:
 
 
 def open_autoencoder(
-  folder: Path, *, patch: int = 1, weights: bool = True
+  folder: Path, *, patch: int = 1, weights: bool = True, pipeline: str = ""
 ) -> Codec:
   """Opens the autoencoder of a latent model.
 
@@ -86,6 +101,7 @@ def open_autoencoder(
     folder: in the published layout, `vae/` of a backbone.
     patch: side of the pixel patches that it works on.
     weights: whether to read them; `params` are their shapes else.
+    pipeline: class of the published pipeline that it belongs to, if to any.
 
   Raises:
     ValueError: its config or weights do not fit.
@@ -100,8 +116,7 @@ def open_autoencoder(
       f"{folder} works on pictures of {max(seen)} channels, and patches of "
       f"{patch} px have {3 * patch**2}: correct patch_size in model_index.json."
     )
-  scale = config.get("scaling_factor", 0.18215)  # the publisher's defaults
-  shift = config.get("shift_factor") or 0.0
+  shift_C, scale_C = _normal(config, pipeline, folder)
   factor = 2 ** (len(config.get("block_out_channels", (64,))) - 1)
   # Its own size is what it was trained on: the best size of a tile.
   tile_z = max(1, (config.get("sample_size") or 512) // factor)
@@ -116,11 +131,11 @@ def open_autoencoder(
       z_BHWC = in_tiles(moments, x_BHWC, size=tile, size_out=tile_z)
     else:
       z_BHWC = moments(x_BHWC)
-    return (split_moments(z_BHWC)[0] - shift) * scale
+    return (split_moments(z_BHWC)[0] - shift_C) * scale_C
 
   @jax.jit
   def decode(params, x_BHWC):
-    z_BHWC = x_BHWC / scale + shift
+    z_BHWC = x_BHWC / scale_C + shift_C
     to_image = partial(model.apply, params, method="decode")
     if max(z_BHWC.shape[1:3]) * factor > whole:
       y_BHWC = in_tiles(to_image, z_BHWC, size=tile_z, size_out=tile)
@@ -136,6 +151,45 @@ def open_autoencoder(
     channels=int(config.get("latent_channels", 4)),
     bounded=False,
   )
+
+
+def _normal(
+  config: dict[str, Any], pipeline: str, folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+  """What is taken from latents, then what they are multiplied by.
+
+  The pipelines of Stable Diffusion read of the config its `scaling_factor`,
+  those of SDXL also `latents_mean` and `latents_std`, if both are there; none
+  of them a `shift_factor`, which is for models that no pipeline is named for.
+
+  Returns:
+    Two arrays, float32, of one number or one for each channel.
+  """
+  shift = config.get("shift_factor") or 0.0
+  scale = config.get("scaling_factor", 0.18215)  # the publisher's default
+  mean_C, std_C = (config.get(f"latents_{what}") for what in ("mean", "std"))
+  left_out = []
+  if pipeline.startswith("StableDiffusion"):
+    left_out += ["shift_factor"] * bool(shift)
+    shift = 0.0
+  plain = pipeline.startswith("StableDiffusion") and "XL" not in pipeline
+  if plain or mean_C is None or std_C is None:
+    left_out += ["latents_mean"] * (mean_C is not None)
+    left_out += ["latents_std"] * (std_C is not None)
+  elif shift:
+    raise ValueError(
+      f"{folder / 'config.json'}: shift_factor={shift} beside latents_mean "
+      "says twice what is taken from latents: set it to 0."
+    )
+  else:
+    shift, scale = mean_C, scale / np.asarray(std_C, np.float64)
+  if left_out:
+    say(
+      f"{folder / 'config.json'}: {', '.join(left_out)} "
+      f"{'is' if len(left_out) == 1 else 'are'} passed over, as "
+      f"{pipeline or 'its publisher'} does."
+    )
+  return np.asarray(shift, np.float32), np.asarray(scale, np.float32)
 
 
 def decode_in_parts(

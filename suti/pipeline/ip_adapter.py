@@ -31,6 +31,7 @@ import numpy as np
 
 from suti.hf.image_processor import (
   PixelReader,
+  has_pixel_reader,
   load_pixel_reader,
   make_pixel_reader,
 )
@@ -127,7 +128,7 @@ def open_ip_adapter(
 
 def _pixel_reader(folder: Path, config: Mapping[str, Any]) -> PixelReader:
   """The folder's own, or CLIP's at the encoder's size, as the publisher has."""
-  if (folder / "preprocessor_config.json").is_file():
+  if has_pixel_reader(folder):
     return load_pixel_reader(folder)
   side = config.get("image_size", 224)
   return make_pixel_reader({"size": side, "crop_size": side})

@@ -34,7 +34,7 @@ from suti.diffusion.scheduler_config import from_config
 from suti.hf.model import Change, Model, open_model
 from suti.hf.model_index import read_index
 from suti.io.files import read_object
-from suti.pipeline.backbone import check_parts, own_size
+from suti.pipeline.backbone import check_latents, check_parts, own_size
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
   apply_denoiser,
@@ -120,6 +120,7 @@ def open_stage(
   enlarges = noising.is_file()
   channels = int(config.get("in_channels", 4))
   if channels != codec.channels * (1 + enlarges):
+    check_latents(folder, channels, codec)
     raise ValueError(
       f"{folder / 'unet'} has in_channels={channels}, for pictures or latents "
       f"of {codec.channels}: nets of inpainting, editing or depth cannot be "
@@ -262,7 +263,7 @@ def choose_sampler(
     if own not in SAMPLERS.values():
       raise ValueError(
         f"The model's own sampler is {own!r}, which is not known here: "
-        f"give sampler=, one of {', '.join(SAMPLERS)}."
+        f"give --sampler (sampler=), one of {', '.join(SAMPLERS)}."
       )
     return scheduler
   if name not in SAMPLERS:

@@ -72,8 +72,8 @@ def draw_examples(num: int, *, num_demonstrations: int = 4) -> list[Example]:
   rng = np.random.default_rng(5)
   return [
     Example(
-      key=f"example-{number}",
-      cluster=f"cluster-{number}",
+      key=f"{number:012x}",
+      cluster=f"c{number:011x}",
       prompt=TEXTS[number % len(TEXTS)],
       image=draw_picture(rng),
       demonstrations=tuple(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 8: the protocol's numbers, by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -170,7 +171,7 @@ def workdir(tmp_path):
 
   def draw(cluster, prompt):
     return Candidate(
-      key=str(rng.integers(1 << 30)),
+      key=f"{rng.integers(1 << 30):012x}",
       cluster=cluster.key,
       prompt=prompt,
       skill="attribute",
@@ -262,6 +263,27 @@ def test_pictures_that_are_gone_are_not_left_out(
   (workdir / f"{name}.array_record").unlink()
   with pytest.raises(ValueError, match=text):
     evaluate.run(config, workdir)
+
+
+@pytest.mark.parametrize("where", ["../neighbour", "{}/neighbour"])
+def test_a_run_of_others_writes_nowhere_else(
+  workdir, tiny_backbone, tiny_clip, tiny_identity, where
+):
+  """A neighbour's file, which the name of a subject's would lead to."""
+  config = inputs.make_config(
+    tiny_backbone, clip=tiny_clip, identity=tiny_identity
+  )
+  folder = workdir / "apprentice" / "evaluate"
+  folder.mkdir()
+  (folder / "neighbour.json").write_text("mine")
+  path = workdir / "benchmark" / "experts" / "prompts" / "prompts.jsonl"
+  prompts = [json.loads(line) for line in path.read_text().splitlines()]
+  prompts[0]["cluster"] = where.format(folder)
+  path.write_text("\n".join(map(json.dumps, prompts)))
+  with pytest.raises(ValueError, match=r"prompts\.jsonl, line 1, .*12 hex"):
+    evaluate.run(config, workdir)
+  assert (folder / "neighbour.json").read_text() == "mine"
+  assert not (folder / "subjects").exists()
 
 
 def test_what_was_not_timed_is_left_out(workdir):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from suti.cli.text_only import CELL_PX, read_lora, read_size
 from suti.hf import tokenizer as tokenizers
-from suti.hf.lora import save_lora
+from suti.hf.lora_export import save_lora
 from suti.hf.model import open_model
 from suti.io.files import read_json, write_json
 from suti.nn.param import functional, init, without
@@ -289,7 +289,8 @@ def test_a_lora_of_another_model(capsys, model, updates, tmp_path):
   ):
     assert line(text) == (
       f"Error: --lora={text}: there is no such file; give a .safetensors file, "
-      "or FILE:0.8 for a part of its strength."
+      "or ORG/NAME or ORG/NAME/FILE.safetensors of the Hugging Face hub, and "
+      "after it :0.8 for a part of its strength."
     )
 
 
@@ -395,7 +396,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       scheduler,
       lambda x: x.update(_class_name="LMSDiscreteScheduler"),
-      "own sampler is 'LMSDiscreteScheduler', which is not known here: give sa",
+      "own sampler is 'LMSDiscreteScheduler', which is not known here: give --",
     ),
     (
       scheduler,

@@ -343,3 +343,18 @@ def test_charts_of_nothing_say_so():
   assert "Too few points" in page.curve([(1, 2.0)], x_label="x", title="t")
   nothing = page.histogram([], threshold=0, x_label="x", title="t")
   assert "No values" in nothing
+
+
+@pytest.mark.parametrize("where", ["../escaped", "/{}/escaped"])
+def test_a_run_of_others_writes_nowhere_else(tmp_path, where):
+  workdir = tmp_path / "run"
+  write_run(workdir)
+  strange = where.format(str(tmp_path).strip("/"))
+  path = workdir / "experts/filter/scores.jsonl"
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  rows[0]["candidate"] = strange
+  path.write_text("\n".join(map(json.dumps, rows)))
+  with pytest.raises(ValueError, match=r"scores\.jsonl, line 1, .* candidate"):
+    report.run(quickstart.get_config(), workdir)
+  assert [p.name for p in tmp_path.iterdir()] == ["run"]
+  assert not (workdir / "report").exists()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from suti.hf.lora import load_lora, save_lora
+from suti.hf.lora import load_lora
+from suti.hf.lora_export import save_lora
 from suti.hf.lora_names import layer_names
 from suti.nn.param import Param
 from tests.goldens import loras, theirs, unets

@@ -207,7 +207,7 @@ def test_a_model_in_a_bucket_is_a_model(buckets, folder):
 
 def test_records_outlive_their_copy(buckets, folder, monkeypatch):
   prompts = [
-    Prompt(cluster="a", prompt=str(i), skill="style") for i in range(3)
+    Prompt(cluster="a" * 12, prompt=str(i), skill="style") for i in range(3)
   ]
   for name in ("one", "two"):
     records.write_records(folder / name, prompts, kind=Prompt)

@@ -223,6 +223,32 @@ def test_bfloat16_parameters_compute_in_bfloat16(declare, config, given):
   )
 
 
+def test_configs_of_a_tower_are_found_in_all_published_places():
+  def act_of(module):
+    return module.text_model.encoder.layers[0].mlp.act
+
+  text = CLIP["text_config"] | {"hidden_act": "gelu"}
+  both = CLIP | {"text_config": text}
+  assert act_of(declare_clip(both)) == "gelu"
+  old = text | {"hidden_act": "relu"}
+  assert act_of(declare_clip(both | {"text_config_dict": old})) == "relu"
+  del old["hidden_act"]  # all of it counts, what it does not say too
+  assert act_of(declare_clip(both | {"text_config_dict": old})) == "quick_gelu"
+  assert act_of(declare_clip_text(both | {"model_type": "clip"})) == "gelu"
+
+
+def test_t5_reads_its_activation_where_it_is_written_out():
+  config = T5 | {"feed_forward_proj": "gated-gelu"}
+
+  def layer_of(more):
+    block = declare_t5(config | more).encoder.block[0]
+    return block.layer[1].DenseReluDense
+
+  assert (layer_of({}).act, hasattr(layer_of({}), "wi_0")) == ("gelu_new", True)
+  more = {"dense_act_fn": "gelu", "is_gated_act": False}
+  assert (layer_of(more).act, hasattr(layer_of(more), "wi")) == ("gelu", True)
+
+
 @pytest.mark.parametrize(
   ("operate", "message"),
   [
@@ -232,6 +258,18 @@ def test_bfloat16_parameters_compute_in_bfloat16(declare, config, given):
     ),
     (lambda: declare_dino({"hidden_act": "sin"}), "hidden_act='sin' of a ViT"),
     (lambda: declare_dinov2({"hidden_act": "sin"}), "'sin' of DINOv2 is not"),
+    (
+      lambda: declare_t5({"dense_act_fn": "sin"}),
+      "dense_act_fn='sin' of T5 is not one of gelu, ",
+    ),
+    (
+      lambda: declare_t5({"quantization_config": {"bits": 8}}),
+      r"quantization_config=\{'bits': 8\} of T5 is not supported: fetch the we",
+    ),
+    (
+      lambda: declare_clip_text({"use_attention_mask": True}),
+      "use_attention_mask=True of CLIP is not supported",
+    ),
     (
       lambda: declare_t5({"feed_forward_proj": "gated-sin"}),
       "feed_forward_proj='gated-sin' of T5 is not .* after 'gated-'",

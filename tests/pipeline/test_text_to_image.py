@@ -12,13 +12,14 @@ import pytest
 import safetensors.numpy
 
 from suti.hf.convert import convert
-from suti.hf.lora import load_lora, save_lora
+from suti.hf.lora import load_lora
+from suti.hf.lora_export import save_lora
 from suti.hf.model import open_model
 from suti.io.files import read_json, write_json
 from suti.nn.param import functional, init, without
 from suti.nn.surgery import lora, merge
 from suti.pipeline import text_to_image
-from suti.pipeline.backbone import own_size
+from suti.pipeline.backbone import describe_backbone, own_size
 from suti.pipeline.codec import open_codec
 from suti.pipeline.text_encoders import open_text_encoders
 from tests.goldens import make_pipelines as goldens
@@ -258,7 +259,80 @@ def test_nets_of_2022_draw_at_the_size_they_were_trained_on(tmp_path):
     assert own_size(unet, codec) == size_px, version
 
 
+def test_latents_are_normalised_as_the_pipeline_of_a_folder_does(
+  tmp_path, capsys
+):
+  folder = tiny_pipelines.write("sd1", tmp_path)
+  vae, index = folder / "vae" / "config.json", folder / "model_index.json"
+  config, names = read_json(vae), read_json(index)
+  bare = open_codec(folder)
+  image_BHWC = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3))
+  image_BHWC = image_BHWC.astype(np.float32)
+  plain_BHWC = bare.encode(bare.params, image_BHWC) / 0.18215
+  mean = np.array([-1.6, 0.9, 0.2, 3.0], np.float32)
+  std = np.array([8.4, 5.8, 6.1, 4.4], np.float32)
+  both = {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
+  scaled = plain_BHWC * 0.18215
+  normal = (plain_BHWC - mean) / std * 0.18215
+  shifted = (plain_BHWC - 0.1) * 0.18215
+  for pipeline, conditioning, expected, said in (
+    ("StableDiffusionPipeline", both, scaled, "latents_mean, latents_std are"),
+    ("StableDiffusionPipeline", {"shift_factor": 0.1}, scaled, "shift_fa"),
+    ("StableDiffusionXLPipeline", both, normal, ""),
+    ("StableDiffusionXLPipeline", {"latents_std": [2.0] * 4}, scaled, "std is"),
+    ("LatentDiffusion", both, normal, ""),
+    ("LatentDiffusion", {"shift_factor": 0.1}, shifted, ""),
+  ):
+    write_json(vae, config | conditioning)
+    write_json(index, names | {"_class_name": pipeline})
+    codec = open_codec(folder)
+    x_BHWC = codec.encode(codec.params, image_BHWC)
+    np.testing.assert_allclose(x_BHWC, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+      codec.decode(codec.params, x_BHWC),
+      bare.decode(bare.params, scaled),
+      atol=1e-4,
+    )
+    heard = capsys.readouterr().err
+    assert (said in heard and "passed over" in heard) if said else not heard
+  for wrong, message in (
+    (
+      {"latents_mean": [0.1]},
+      "latents_mean of .* has 1 numbers: it must have ",
+    ),
+    ({"latents_std": [1.0, 0, 1, 1]}, "latents_std of an autoencoder has a 0"),
+    ({"latents_std": "one"}, "latents_std='one' of .* must be a list"),
+  ):
+    write_json(vae, config | both | wrong)
+    with pytest.raises(ValueError, match=message):
+      open_codec(folder)
+  write_json(vae, config | both | {"shift_factor": 0.1})
+  with pytest.raises(ValueError, match=r"shift_factor=0\.1 beside latents_me"):
+    open_codec(folder)
+
+
 # --- What is refused ---------------------------------------------------------
+
+
+def test_a_part_that_is_missing_is_named(tmp_path):
+  folder = tiny_pipelines.write("sdxl", tmp_path)
+  (folder / "vae").rename(tmp_path / "elsewhere")
+  line = f"{folder} has no folder 'vae', which its model_index.json names"
+  with pytest.raises(ValueError, match=line):
+    text_to_image.open_stage(folder)
+  with pytest.raises(ValueError, match=line):
+    describe_backbone(folder)
+  index = read_json(folder / "model_index.json")
+  write_json(folder / "model_index.json", index | {"vae": [None, None]})
+  line = "has no vae/, and its U-Net has in_channels=4, as nets of latents have"
+  with pytest.raises(ValueError, match=line):
+    text_to_image.open_stage(folder)
+  with pytest.raises(ValueError, match=line):
+    describe_backbone(folder)
+  (tmp_path / "elsewhere").rename(folder / "vae")
+  (folder / "text_encoder_2").rename(tmp_path / "elsewhere")
+  with pytest.raises(ValueError, match="has no folder 'text_encoder_2'"):
+    describe_backbone(folder)
 
 
 def test_what_does_not_fit_is_one_line(sd, tmp_path):

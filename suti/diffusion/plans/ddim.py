@@ -35,8 +35,10 @@ def plan_ddim(
   Returns:
     The plan.
   """
-  ratio_N = steps.alpha_N / steps.alpha_to_N
-  std_N = eta * steps.sigma_to_N * np.sqrt(1 - ratio_N**2) / steps.sigma_N
+  std_N = np.zeros_like(steps.sigma_N)
+  if eta:
+    ratio_N = steps.alpha_N / steps.alpha_to_N
+    std_N = eta * steps.sigma_to_N * np.sqrt(1 - ratio_N**2) / steps.sigma_N
   kept_N = np.sqrt(np.maximum(steps.sigma_to_N**2 - std_N**2, 0))
   x, x0, eps, noise = terms(1)
   update = []
