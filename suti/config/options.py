@@ -398,7 +398,7 @@ def _check_tuning(tune: Mapping[str, Any]) -> None:
     )
   if 0 < (times := tune["diverged"]) <= 1:
     raise ValueError(
-      f"config.finetune.diverged={times!r}: expected above 1, as 6, or 0: never."
+      f"config.finetune.diverged={times!r}: expected 6, another above 1, or 0."
     )
   window, num_steps = tune["stop_window"], tune["num_steps"]
   if 2 * window > num_steps:

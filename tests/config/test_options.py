@@ -136,7 +136,7 @@ MISTAKES = {
   ),
   "a loss below which all would be quarantined": (
     {"finetune.diverged": 1.0},
-    "config.finetune.diverged=1.0: expected above 1, as 6, or 0: never.",
+    "config.finetune.diverged=1.0: expected 6, another above 1, or 0.",
   ),
   "windows that no expert fills twice": (
     {"finetune.stop_window": 31},
