@@ -52,7 +52,6 @@ setup(
     "safetensors>=0.6.2",
     "tensorflow-datasets>=4.9.10",
     "tokenizers>=0.22.2",
-    "tqdm>=4.67",
     "transformers>=5.0",
   ],
   extras_require={

@@ -10,7 +10,7 @@ iterator's state is one integer, kept with the checkpoint.
 Nothing is dropped here: dropping text or demonstrations is the loop's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import numpy as np
 
 from apprentice.fields import EncodeText, make_fields, pick
 from apprentice.latents import LatentExample
-from apprentice.method import Field
 from suti.io.records import open_examples
 from suti.schema import Example
 
@@ -30,7 +29,7 @@ from suti.schema import Example
 def batches(
   sources: Sequence[Sequence[Example] | Sequence[LatentExample]],
   *,
-  fields: Mapping[str, Field],
+  fields: Sequence[str],
   encode_text: EncodeText,
   size_px: int,
   batch_size: int,

@@ -27,7 +27,6 @@ row "scenes" measures these true pictures like drawn ones. Its CLIP-T is that of
 
 import collections
 import math
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from apprentice.sample import (
   read_benchmark,
 )
 from suti.evaluation.dreambench import templates_of
+from suti.evaluation.report import METRICS
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -50,11 +50,10 @@ from suti.hf.find import find_model
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
 
 # G drawn and R real pictures of a subject, D embedding width.
 
-METRICS = ("identity", "clip_i", "clip_t")
 # (prompt, picture) of everything a system drew of one subject.
 Drawn = Sequence[tuple[str, np.ndarray]]
 
@@ -217,7 +216,7 @@ def render_scenes(
     Shot(
       subject=subject,
       template=template,
-      seed=zlib.crc32(f"scene/{prompt.cluster}/{prompt.prompt}".encode()),
+      seed=seed_of("scene", prompt.cluster, prompt.prompt),
     )
     for prompt, subject, template in wanted
   ]

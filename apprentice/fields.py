@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apprentice.method import Field
 from suti.images import square_crop_resize, to_pm1
 
 # B batch, K demonstrations, H W C image.
@@ -67,9 +66,7 @@ def make_fields(
   return arrays
 
 
-def pick(
-  arrays: Mapping[str, Any], fields: Mapping[str, Field]
-) -> dict[str, Any]:
+def pick(arrays: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
   """The arrays a method asked for.
 
   Raises:
@@ -136,9 +133,8 @@ def drop(
   batch = {**batch, "text": jax.tree.map(hide, null_text, batch["text"])}
   if "demonstration_mask" in batch:
     most = batch["demonstration_mask"].shape[1]
-    least = config.get("min_demonstrations")
     shown_B = jax.random.randint(
-      number_key, (num,), 1 if least is None else least, most + 1
+      number_key, (num,), config.min_demonstrations, most + 1
     )
     gone_B = jax.random.bernoulli(
       subject_key, config.demonstration_dropout, (num,)

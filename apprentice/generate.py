@@ -22,23 +22,10 @@ import numpy as np
 from apprentice.fields import fit, make_fields, pick, to_latents
 from apprentice.model import Apprentice
 from suti.diffusion.guidance import classifier_free, two_conditions
-from suti.diffusion.samplers import (
-  ddim,
-  ddpm,
-  dpmpp_2m,
-  draw_noise,
-  row_keys,
-)
+from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.images import to_u8
 
 # B images drawn at once, K demonstrations, H W C image or latent.
-
-SAMPLERS: Mapping[str, Callable[..., jax.Array]] = {
-  "ddpm": ddpm,
-  "ddim": ddim,
-  "dpmpp_2m": dpmpp_2m,
-}
-MAX_DEMONSTRATIONS = 10  # SuTI's largest cluster, where a model does not say
 
 
 def make_sample_fn(
@@ -49,7 +36,7 @@ def make_sample_fn(
   Args:
     apprentice: its arrays are not used: they are an argument of the result.
     sampling: num_steps, sampler, percentile, and guidance_mode ("joint" or
-      "two", where it is given).
+      "two").
 
   Returns:
     draw(params, vae_params, batch, null_text, seeds_B, guidance) ->
@@ -59,7 +46,7 @@ def make_sample_fn(
   """
   backbone, method = apprentice.backbone, apprentice.method
   sample = SAMPLERS[sampling["sampler"]]
-  mode = sampling.get("guidance_mode") or "joint"
+  mode = sampling["guidance_mode"]
 
   def draw(params, vae_params, batch, null_text, seeds_B, guidance):
     num, text = seeds_B.shape[0], batch["text"]
@@ -109,7 +96,7 @@ def make_sample_fn(
 def weights(sampling: Mapping[str, Any]) -> np.ndarray:
   """(text weight, subject weight) of guidance, float32."""
   guidance = sampling["guidance"]
-  text = sampling.get("text_guidance")
+  text = sampling["text_guidance"]
   return np.asarray([guidance if text is None else text, guidance], np.float32)
 
 
@@ -128,8 +115,8 @@ def make_batch(
 
   Returns: {field: array_B..., or a text's dict of them}.
   """
-  fields = dict(apprentice.method.fields(apprentice.config))
-  fields.pop("image")
+  fields = apprentice.method.fields(apprentice.config)
+  fields = [name for name in fields if name != "image"]
   arrays = [
     pick(
       make_fields(
@@ -190,7 +177,7 @@ def generate(
   sampling = dict(apprentice.sampling)
   sampling["num_steps"] = steps or sampling["num_steps"]
   sampling["guidance"] = sampling["guidance"] if guidance is None else guidance
-  usual = int(sampling.get("num_demonstrations", 4))
+  usual = int(sampling["num_demonstrations"])
   # Here, once: every picture drawn is shown the same.
   images = [fit(image, apprentice.backbone.size_px) for image in images]
   batch = make_batch(
@@ -216,7 +203,7 @@ _SAMPLE_FNS: dict[Any, Callable[..., jax.Array]] = {}
 def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
   """The jitted sample function of an apprentice, one for equal settings."""
   settings = ("sampler", "num_steps", "percentile", "guidance_mode")
-  key = (id(apprentice.apply), *(sampling.get(name) for name in settings))
+  key = (id(apprentice.apply), *(sampling[name] for name in settings))
   if key not in _SAMPLE_FNS:
     # Without its arrays, which would live as long as the program does.
     bare = dataclasses.replace(apprentice, params={})
@@ -237,7 +224,7 @@ def check(
   Raises:
     ValueError: see `generate`.
   """
-  most = int(apprentice.sampling.get("max_demonstrations", MAX_DEMONSTRATIONS))
+  most = int(apprentice.sampling["max_demonstrations"])
   if num_images > most:
     raise ValueError(
       f"{num_images} pictures of the subject were given; this model takes "

@@ -35,7 +35,7 @@ def are_kept(train: Any, backbone: Backbone, *, num_processes: int) -> bool:
     backbone: its codec may have nothing to do.
     num_processes: that train together: one writes for itself alone.
   """
-  wanted = bool(train.get("cache_latents") and backbone.codec.params)
+  wanted = bool(train.cache_latents and backbone.codec.params)
   return wanted and num_processes == 1
 
 

@@ -37,6 +37,12 @@ from suti.pipeline.backbone import Backbone, Params, load_backbone
 from suti.schema import content_key
 
 RECORD = "apprentice.json"
+# What a record meant by leaving a field out that did not exist when it was
+# written. Filled in here alone: all else reads a config's fields plainly.
+_OLDER: Mapping[str, Mapping[str, Any]] = {
+  "config": {"trainable": None},
+  "sampling": {"text_guidance": None},
+}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Parts of a base that are there in some models only.
 _SECONDS = ("text_encoder_2", "tokenizer_2")
@@ -71,7 +77,7 @@ class Apprentice:
   @property
   def trainable(self) -> str:
     """Regex over the names of the parameters that learn."""
-    return self.config.get("trainable") or self.method.trainable
+    return self.config["trainable"] or self.method.trainable
 
 
 def declare(backbone: Backbone, *, name: str, config: Any) -> Apprentice:
@@ -127,12 +133,14 @@ def load_apprentice(
   # The copied parts are the base's: written again, it is named, not the copy.
   backbone = dataclasses.replace(backbone, name=record["base"])
   apprentice = declare(
-    backbone, name=record["method"], config=ConfigDict(record["config"])
+    backbone,
+    name=record["method"],
+    config=ConfigDict({**_OLDER["config"], **record["config"]}),
   )
   return dataclasses.replace(
     apprentice,
     params=load(apprentice.spec, folder / "unet", dtype=dtype),
-    sampling=record["sampling"],
+    sampling={**_OLDER["sampling"], **record["sampling"]},
   )
 
 

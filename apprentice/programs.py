@@ -17,7 +17,8 @@ from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.latents import are_kept
 from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
-from apprentice.training import make_step, start_state
+from apprentice.training import make_step
+from suti.nn.optimizer import start_state
 from suti.nn.param import shapes, split
 from suti.parallel.mesh import (
   batch_sharding,

@@ -14,7 +14,6 @@ comparison. Nothing is fine-tuned and nothing is judged here.
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from suti.parallel.mesh import (
 )
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
 
 # B images drawn at once.
 
@@ -47,7 +46,7 @@ _SHARD_BATCHES = 8  # about a minute of work on two cores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class Request:
   """One picture to draw."""
 
   cluster: Cluster
@@ -122,15 +121,13 @@ def list_rows(
   *,
   images_each: int,
   seed: int,
-) -> list[Row]:
+) -> list[Request]:
   """Every picture to draw, each with a seed of its own."""
   return [
-    Row(
+    Request(
       cluster=clusters[prompt.cluster],
       prompt=prompt,
-      seed=zlib.crc32(
-        f"{seed}/{prompt.cluster}/{prompt.prompt}/{index}".encode()
-      ),
+      seed=seed_of(seed, prompt.cluster, prompt.prompt, index),
     )
     for prompt in prompts
     for index in range(images_each)
@@ -154,7 +151,7 @@ def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
 
 
 def _draw_all(
-  draw: "_Drawer", rows: Sequence[Row], folder: Path, *, name: str
+  draw: "_Drawer", rows: Sequence[Request], folder: Path, *, name: str
 ) -> dict[str, float]:
   """Draws what no shard holds yet; a shard is a file and its times.
 
@@ -191,7 +188,7 @@ def _times(path: Path) -> Path:
   return path.with_suffix(".json")
 
 
-def _blocks(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+def _blocks(rows: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
   for start in range(0, len(rows), size):
     yield rows[start : start + size]
 
@@ -209,7 +206,7 @@ class _Drawer:
     self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
 
-  def __call__(self, rows: Sequence[Row]) -> list[Candidate]:
+  def __call__(self, rows: Sequence[Request]) -> list[Candidate]:
     padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
     shown = self._sampling.num_demonstrations
     batch = make_batch(

@@ -20,13 +20,13 @@ from typing import Any
 import jax.numpy as jnp
 
 from apprentice.model import load_apprentice, save_apprentice
+from suti.evaluation.report import METRICS
 from suti.hf.find import PRETRAINED
 from suti.io.files import read_json, write_json
 from suti.pretrain.card import machine, write_card
 from suti.runtime.stage import main
 
 _SYSTEMS = ("apprentice", "base", "real")
-_METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
 _NOTES = (
   "It learned from true renders, a perfect teacher's examples "
   "(`suti.pretrain.examples`), not yet from experts' drawings."
@@ -99,7 +99,7 @@ def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     f"{title} of {', '.join(shown)}": ", ".join(
       f"{systems[system][name]['mean']:.3f}" for system in shown
     )
-    for name, title in _METRICS.items()
+    for name, title in METRICS.items()
     if (shown := [s for s in _SYSTEMS if name in systems.get(s, {})])
   }
   images = systems["apprentice"]["images"]

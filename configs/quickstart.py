@@ -48,8 +48,8 @@ def get_config(arg: str = "") -> ConfigDict:
       "max_images": 10,  # paper: 10
       # Mean pairwise CLIP similarity of a page that is kept: below, it shows
       # several subjects; above, one picture many times. Paper: 0.82 to 0.98
-      # with ViT-L/14; this is `experts.mine.calibrate` with a small CLIP, on
-      # 240 pages of the validation split mined with the band open.
+      # with ViT-L/14; this is what the summary of experts.mine says with a
+      # small CLIP, of 240 validation pages mined with the band open, -1 to 1.
       "similarity_low": -0.14,
       "similarity_high": 0.77,
     }
@@ -73,8 +73,8 @@ def get_config(arg: str = "") -> ConfigDict:
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # What a device takes at once, a number or "auto", as many as it has room
-      # for; then the wave is as large as all devices together. "": see above.
-      "experts_per_device": "",
+      # for; then the wave is as large as all devices together. None: see above.
+      "experts_per_device": placeholder(object),
       "num_clusters": placeholder(int),  # the first N clusters; all of them
       # How the experts of one device run: vmap, all at once | map, one after
       # the other, in the memory of one | auto, at once if there is room.
@@ -177,6 +177,9 @@ def get_config(arg: str = "") -> ConfigDict:
       # Whether the loss also moves the encoder through the demonstrations'
       # features: dearer, and in the paper as far as it says.
       "encoder_gradient": False,
+      # Regex over the names of the parameters that learn; None is the method's
+      # own choice, for suti all of them.
+      "trainable": placeholder(str),
     }
   )
   config.apprentice_sample = ConfigDict(

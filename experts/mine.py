@@ -128,6 +128,8 @@ def run(config, workdir: Path) -> dict:
     "pictures_unreadable": sum(fact["unreadable"] for fact in facts),
     "pictures_repeated": sum(fact["repeated"] for fact in facts),
   } | measure(facts, min_images=config.mine.min_images)
+  if config.mine.similarity_low <= -1 and config.mine.similarity_high >= 1:
+    summary |= calibrate(facts, min_images=config.mine.min_images)
   current.finish(summary)
   _remove_parts(current.folder)
   return summary
@@ -308,11 +310,11 @@ def measure(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
 def calibrate(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
   """The band that suits a CLIP, from pages whose truth is known.
 
-  Mine a validation split with the band open (-1 to 1), then take what this
-  returns: each end is where the fewest pages fall on the wrong side.
+  Mined with the band open (-1 to 1), a validation split's summary says it: each
+  end is where the fewest pages fall on the wrong side.
 
   Args:
-    facts: `pages.json` of that run.
+    facts: `pages.json` of that run; without truth there is no band.
     min_images: pictures a cluster needs.
 
   Returns: `similarity_low`, between pages of one subject and of several, and
@@ -320,11 +322,15 @@ def calibrate(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
   """
   one, several, repeated = [], [], []
   for fact in facts:
+    if not fact["truth"] or None in fact["truth"]:
+      continue
     if "similarity" in fact and fact["outcome"] != "different_classes":
       mixed = len(set(fact["truth"])) > 1
       few = fact["views"] < min_images
       kind = several if mixed else repeated if few else one
       kind.append(fact["similarity"])
+  if not one:
+    return {}
   return {
     "similarity_low": _boundary(several, one),
     "similarity_high": _boundary(one, repeated),

@@ -8,16 +8,15 @@ sampling as SuTI (arXiv 2304.00186, section 3.3) has them.
 """
 
 import dataclasses
-import difflib
 import functools
-import importlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experts import teachers
+from suti.config.names import find_record
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
@@ -66,18 +65,11 @@ def find(name: str) -> Teacher:
   """The teacher of a file of `experts/teachers`.
 
   Raises:
-    ValueError: there is no such file; names those there are.
+    ValueError: there is no such file; says what there is and what is nearest.
   """
-  folder = Path(__file__).parent / "teachers"
-  names = sorted(p.stem for p in folder.glob("[!_]*.py"))
-  if name not in names:
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    raise ValueError(
-      f"No teacher '{name}' (config.finetune.teacher). experts/teachers has "
-      f"{', '.join(names)}.{hint}"
-    )
-  return importlib.import_module(f"experts.teachers.{name}").TEACHER
+  return find_record(
+    name, package=teachers, record="TEACHER", field="config.finetune.teacher"
+  )
 
 
 def open_backbone(config) -> Backbone:
@@ -148,7 +140,7 @@ def tuning_loss(
     ),
     batch["x_BHWC"],
     key,
-    weighting=config.get("weighting", "uniform"),
+    weighting=config.weighting,
     stratified=True,
   ).mean()
 
@@ -173,7 +165,7 @@ def guided_sample(
     request["null"],
     request["conditioning"],
   )
-  sampler = getattr(samplers, config.sampler)
+  sampler = samplers.SAMPLERS[config.sampler]
   return sampler(
     guided(
       functools.partial(apply_denoiser, apply, params),

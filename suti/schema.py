@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import re
 import reprlib
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,17 @@ def content_key(*parts: str | int | bytes | np.ndarray) -> str:
     digest.update(f"{head}:{len(body)}:".encode())
     digest.update(body)
   return digest.hexdigest()
+
+
+def seed_of(*parts: str | int) -> int:
+  """The seed of a picture to draw, from what the picture is.
+
+  Where the sampler's key is not made of the config's seed, parts begin with it.
+
+  Args:
+    *parts: what tells it from others, in order.
+  """
+  return zlib.crc32("/".join(map(str, parts)).encode())
 
 
 # What `content_key` makes, and the fields of records that hold such a name.

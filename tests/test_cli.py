@@ -10,7 +10,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from apprentice.model import declare, save_apprentice
@@ -29,7 +28,8 @@ from tests.commands import error_of, start
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_backbone):
   """An untrained tiny apprentice."""
-  config = ConfigDict({"sites": r"transformer_blocks\.0$", "num_heads": 2})
+  config = quickstart.get_config().method.unlock()
+  config.update(sites=r"transformer_blocks\.0$", num_heads=2)
   backbone = load_backbone(tiny_backbone)
   apprentice = declare(backbone, name="suti", config=config)
   sampling = {
@@ -38,6 +38,8 @@ def model(tmp_path_factory, tiny_backbone):
     "guidance": 2.0,
     "percentile": 99.5,
     "num_demonstrations": 4,
+    "max_demonstrations": 10,
+    "guidance_mode": "joint",
   }
   params = init(apprentice.spec, jax.random.key(0)) | backbone.params
   apprentice = dataclasses.replace(apprentice, params=params, sampling=sampling)

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apprentice.method import Field, Method
+from apprentice.method import Method
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
@@ -32,8 +32,6 @@ from suti.pipeline.conditioning import Conditioning, apply_denoiser
 
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.
-
-SITES = r"(transformer_blocks|attentions)\.\d+$"  # all of them; IF's have none
 
 
 class DemonstrationAttention(Module):
@@ -133,8 +131,14 @@ def declare(backbone: Any, config: Any) -> Module:
   Returns: a declared module; the backbone's own stays as it is.
 
   Raises:
-    ValueError: `sites` matches no block, or heads do not divide a width.
+    ValueError: a field is missing, `sites` matches no block, or heads do not
+      divide a width.
   """
+  for name in ("sites", "num_heads", "encoder_gradient"):
+    if name not in config:
+      raise ValueError(
+        f"config.method.{name} is missing: copy it from configs/quickstart.py."
+      )
   widths = tuple(backbone.unet_config["block_out_channels"])
 
   def make(path: str, block: Any) -> DemonstrationAttention:
@@ -142,12 +146,11 @@ def declare(backbone: Any, config: Any) -> Module:
       block.dim,
       site=path,
       sources=_sources(path, widths),
-      num_heads=config.get("num_heads", 8),
-      encoder_gradient=config.get("encoder_gradient", True),
+      num_heads=config.num_heads,
+      encoder_gradient=config.encoder_gradient,
     )
 
-  pattern = config.get("sites", SITES)
-  return adapter(backbone.unet, pattern, make)
+  return adapter(backbone.unet, config.sites, make)
 
 
 def _sources(path: str, widths: tuple[int, ...]) -> dict[str, int]:
@@ -164,16 +167,16 @@ def _sources(path: str, widths: tuple[int, ...]) -> dict[str, int]:
   return sources
 
 
-def fields(config: Any) -> dict[str, Field]:
+def fields(config: Any) -> tuple[str, ...]:
   """A target with its text, K demonstrations with theirs."""
   del config
-  return {
-    "image": Field(dims="HWC"),
-    "text": Field(dims="LD"),
-    "demonstrations": Field(dims="KHWC"),
-    "demonstration_mask": Field(dims="K", dtype=bool),
-    "demonstration_text": Field(dims="KLD"),
-  }
+  return (
+    "image",
+    "text",
+    "demonstrations",
+    "demonstration_mask",
+    "demonstration_text",
+  )
 
 
 def encode(

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"usage: suti COMMAND ...\n\n{DESCRIPTION}", end="")
     sys.exit(0)
   if command not in COMMANDS:
-    from suti.config.options import suggest
+    from suti.config.names import suggest
 
     hint = suggest(command, COMMANDS) or f" There are {', '.join(COMMANDS)}."
     print(f"Error: no command '{command}'.{hint}", file=sys.stderr)

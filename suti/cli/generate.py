@@ -8,6 +8,7 @@ without             by a published text-to-image model (`text_only.py`)
 from collections.abc import Sequence
 
 from suti.cli.parser import Parser
+from suti.config.samplers import PUBLISHED
 
 _DESCRIPTION = """\
 Draws a subject, given as pictures, in a new scene; without --subject draws a
@@ -141,8 +142,7 @@ def _parser() -> Parser:
   add(
     "--sampler",
     metavar="NAME",
-    help="ddim, ddpm, dpmpp_2m, euler, euler_ancestral, pndm or unipc "
-    "(default: the model's)",
+    help=f"one of {', '.join(PUBLISHED)} (default: the model's)",
   )
   add(
     "--lora",

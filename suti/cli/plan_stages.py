@@ -145,7 +145,8 @@ def _choose_wave(here: Setting) -> tuple[Any, str, int, int]:
   """
   tune = here.config.finetune.copy_and_resolve_references().unlock()
   if here.search:
-    tune.experts_per_device = "auto"
+    with tune.ignore_type():  # A number may stand there.
+      tune.experts_per_device = "auto"
   size, inner = capacity.choose(
     tune,
     here.host,

@@ -53,6 +53,6 @@ def status(argv: Sequence[str]) -> None:
   counts = [count_experts(folder, wave) for wave in done]
   num = max([len(counts), *(int(x.get("waves", 0)) for x in lines.values())])
   print(monitor.total(lines, held.values(), counts=counts, num_waves=num))
-  num_steps = tune["num_steps"] * tune.get("experts_per_slot", 1)
+  num_steps = tune["num_steps"] * tune["experts_per_slot"]
   for row in monitor.table(lines, held, num_steps=num_steps):
     print(row)

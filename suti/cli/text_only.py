@@ -67,7 +67,7 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
     negative=args.negative,
     zero_null=text_to_image.null_is_zeros(first),
   )
-  net = text_to_image.open_stage(first, dtype=dtype, change=change)
+  net = text_to_image.open_cascade_stage(first, dtype=dtype, change=change)
   options: dict[str, Any] = {"steps": args.steps, "sampler": args.sampler}
   num = args.num or NUM
 
@@ -95,7 +95,7 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
   )
   for folder in others:
     before_px, net = net.size_px, None  # weights go before the next ones come
-    net = text_to_image.open_stage(folder, dtype=dtype)
+    net = text_to_image.open_cascade_stage(folder, dtype=dtype)
     # As many times larger as its own pictures are, in any proportions.
     size = size and tuple(side * net.size_px // before_px for side in size)
     pictures = draw(net, "enlarging", pictures, size=size)

@@ -15,7 +15,7 @@ Shape legend: `B` batch, `H` `W` `C` picture or latent, `N` net evaluations,
 `S` slots of a plan, `K` terms of its steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -308,3 +308,11 @@ def dpmpp_2m(
     bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
   )
   return sample(denoise, plan, noise_BHWC, key)
+
+
+# By the names of `suti.config.samplers.OWN`.
+SAMPLERS: Mapping[str, Callable[..., Array]] = {
+  "ddpm": ddpm,
+  "ddim": ddim,
+  "dpmpp_2m": dpmpp_2m,
+}

@@ -48,7 +48,6 @@ def load(
   dtype: Any = jnp.float32,
   renames: Renames | None = None,
   shardings: Mapping[str, Sharding] | Sharding | None = None,
-  variant: str | None = None,
 ) -> dict[str, jax.Array]:
   """Reads a model's parameters.
 
@@ -60,7 +59,6 @@ def load(
     renames: from the names in the file to the model's; see `matching`.
     shardings: where each array goes, by name, or one for all; None is JAX's
       default device. Each device's piece is read from the file by itself.
-    variant: of a folder that holds several, such as "fp16".
 
   Returns:
     `{name: array}` with exactly the names of `spec`. Published shapes may have
@@ -71,7 +69,7 @@ def load(
       those of the model; or a value is NaN or infinite. All that is wrong is
       counted.
   """
-  sources, maps = _open(spec, path, renames=renames, variant=variant)
+  sources, maps = _open(spec, path, renames=renames)
 
   def sharding_of(name: str) -> Sharding | None:
     return shardings[name] if isinstance(shardings, Mapping) else shardings
@@ -201,14 +199,13 @@ def _open(
   path: str | os.PathLike,
   *,
   renames: Renames | None,
-  variant: str | None = None,
 ) -> tuple[dict[str, list[Stored]], dict[Path, mmap.mmap]]:
   """What each parameter is read from, and the maps of all files.
 
   Raises:
     ValueError: the files cannot be read, or do not hold the model.
   """
-  stored = read_headers(path, variant=variant)
+  stored = read_headers(path)
   sources = match(stored, renames or {})
   if problem := misfit(spec, sources, stored):
     raise ValueError(f"{path} does not hold this model: {problem}")

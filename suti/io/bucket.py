@@ -10,6 +10,11 @@ is remembered of what others may change: each question is asked of the server.
 imported, so that Orbax goes the same way, without TensorFlow, whether that is
 installed or not. The requests are gcsfs's, with its retries and its search for
 credentials (those of gcloud, or of the machine).
+
+Not by epath's own way to fsspec: it goes by TensorFlow where that is installed,
+remembers listings, leaves out names that end in "~", looks for the folder an
+object is moved to, and passes errors on as they are, so that every method here
+would be written over it.
 """
 
 import asyncio

@@ -159,10 +159,6 @@ class Clip(Module):
     pooled_BD = self.vision_model.pool(self.vision_model(x_BHWC)[1])
     return _unit(self.visual_projection(pooled_BD))
 
-  def similarity_scale(self) -> jax.Array:
-    """What cosines are multiplied by to become logits: exp(logit_scale)."""
-    return jnp.exp(self.logit_scale[...].astype(jnp.float32))
-
 
 class ClipText(Module):
   """`text_model` and perhaps `text_projection`, as text_encoder/ has them."""
@@ -180,10 +176,6 @@ class ClipText(Module):
   def penultimate_states(self, ids_BL: jax.Array) -> jax.Array:
     """Token ids (B, L) -> states (B, L, D) before the last layer, no norm."""
     return self.text_model(ids_BL)[0]
-
-  def embed_text(self, ids_BL: jax.Array) -> jax.Array:
-    """Token ids (B, L) -> embedding (B, P), not of unit length."""
-    return self.penultimate_states_and_embedding(ids_BL)[1]
 
   def penultimate_states_and_embedding(
     self, ids_BL: jax.Array

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.config.samplers import PUBLISHED
 from suti.diffusion import samplers
 from suti.diffusion.cascade import augment, upscale
 from suti.diffusion.guidance import (
@@ -46,15 +47,6 @@ from suti.pipeline.conditioning import (
 )
 from suti.pipeline.text_encoders import EncodeText, Text
 
-SAMPLERS = {
-  "ddim": "DDIMScheduler",
-  "ddpm": "DDPMScheduler",
-  "dpmpp_2m": "DPMSolverMultistepScheduler",
-  "euler": "EulerDiscreteScheduler",
-  "euler_ancestral": "EulerAncestralDiscreteScheduler",
-  "pndm": "PNDMScheduler",
-  "unipc": "UniPCMultistepScheduler",
-}
 # How much noise is put on the small picture, of the steps of its own schedule:
 # the published pipeline's value.
 NOISE_LEVEL = 250
@@ -62,7 +54,7 @@ _AUGMENTATION = 1  # a stream of noise beside the sampler's, which is 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
+class CascadeStage:
   """One net of a cascade.
 
   Attributes:
@@ -89,12 +81,12 @@ class Stage:
   advance: Callable[..., jax.Array]
 
 
-def open_stage(
+def open_cascade_stage(
   folder: Path,
   *,
   dtype: Any = jnp.float32,
   change: Change | None = None,
-) -> Stage:
+) -> CascadeStage:
   """Opens one net of a cascade.
 
   Args:
@@ -127,7 +119,7 @@ def open_stage(
       "drawn with by text alone; give a text-to-image model."
     )
   latent = not codec.bounded
-  return Stage(
+  return CascadeStage(
     folder=folder,
     unet=unet,
     codec=codec,
@@ -174,7 +166,7 @@ def encode_prompts(
     encode: of `suti.pipeline.text_encoders.open_text_encoders`.
     prompts: one a picture.
     negative: what guidance moves away from; None is the model's null text.
-    zero_null: see `Stage`.
+    zero_null: see `CascadeStage`.
 
   Returns: both with as many rows as prompts.
   """
@@ -189,7 +181,7 @@ def encode_prompts(
 
 
 def draw(
-  stage: Stage,
+  stage: CascadeStage,
   text: Text,
   null: Text,
   *,
@@ -211,7 +203,7 @@ def draw(
     steps: of the sampler; None is the publisher's number.
     guidance: weight of the text, up to 1 being none as published, so that the
       0 of a distilled model's card is understood; None is the publisher's.
-    sampler: a key of `SAMPLERS`; None is the model's own.
+    sampler: a key of `PUBLISHED`; None is the model's own.
     small_pm1: (B, h, w, 3), what a stage that enlarges is given.
     watch: given the pieces of the work, hands them out one by one, so that
       progress can be shown; None is one piece.
@@ -253,24 +245,24 @@ def choose_sampler(
 
   Args:
     scheduler: published scheduler config.
-    name: a key of `SAMPLERS`; None leaves the config's own.
+    name: a key of `PUBLISHED`; None leaves the config's own.
 
   Raises:
     ValueError: no such sampler, or the config's own is none of them.
   """
   if name is None:
     own = scheduler.get("_class_name")
-    if own not in SAMPLERS.values():
+    if own not in PUBLISHED.values():
       raise ValueError(
         f"The model's own sampler is {own!r}, which is not known here: "
-        f"give --sampler (sampler=), one of {', '.join(SAMPLERS)}."
+        f"give --sampler (sampler=), one of {', '.join(PUBLISHED)}."
       )
     return scheduler
-  if name not in SAMPLERS:
+  if name not in PUBLISHED:
     raise ValueError(
-      f"sampler={name!r} is unknown: use one of {', '.join(SAMPLERS)}."
+      f"sampler={name!r} is unknown: use one of {', '.join(PUBLISHED)}."
     )
-  return dict(scheduler) | {"_class_name": SAMPLERS[name]}
+  return dict(scheduler) | {"_class_name": PUBLISHED[name]}
 
 
 def _make_sampler(apply, *, says_variance):

@@ -17,6 +17,11 @@ by files in the workdir, which they must share. If one dies, `jax.distributed`
 ends the others within two minutes; started again, they go on.
 
 Slices never talk to each other: each is a group of its own.
+
+Who belongs to the group is read here, though `jax.distributed.initialize` finds
+TPU VMs and GKE by itself: that joins all slices of a job into one group, where
+several are; it takes a cluster of Slurm for one as well; and processes that run
+as `each` need their number, but must not join, which would make them wait.
 """
 
 import contextlib

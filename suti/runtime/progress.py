@@ -3,6 +3,10 @@
 
 A bar where stderr is a terminal, plain lines elsewhere. What is worked off, and
 what is printed after it, is the caller's.
+
+Not by tqdm: the rate of the last steps alone, plain lines in a log, what stands
+below the bar and silent bars inside another would all be written around it, in
+as many lines; of its own only the bar's cells would be left.
 """
 
 import collections

@@ -29,8 +29,8 @@ from suti.world.templates import (
 __all__ = [
   "LIVE",
   "VERSION",
-  "Row",
   "Shot",
+  "WebRow",
   "caption",
   "class_of",
   "describe",
@@ -67,7 +67,7 @@ _NUM_PLACES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class WebRow:
   """One picture of the web.
 
   Attributes:
@@ -87,7 +87,7 @@ class Row:
 
 def web_rows(
   split: str, *, num_pages: int, seed: int, start: int = 0, size_px: int = 64
-) -> Iterator[Row]:
+) -> Iterator[WebRow]:
   """The pages of a small web, row by row, the rows of a page side by side.
 
   A page depends on `split`, `seed` and its number alone: a reader that has seen
@@ -112,7 +112,7 @@ def web_rows(
     ]
     images = render_shots([plan.shot for plan in plans], size_px=size_px)
     for plan, image in zip(plans, images["image"], strict=True):
-      yield Row(
+      yield WebRow(
         url=plan.url,
         alt_text=plan.alt_text,
         image=_spoiled(image, plan.spoil) if plan.spoil else image,

@@ -104,7 +104,10 @@ def write_trained(workdir, config):
     for name, p in new.items()
   }
   model = dataclasses.replace(
-    declared, params=params, sampling=config.apprentice_sample.to_dict()
+    declared,
+    params=params,
+    sampling=config.apprentice_sample.to_dict()
+    | {"max_demonstrations": config.train.max_demonstrations},
   )
   save_apprentice(model, workdir / "apprentice" / "train" / "model")
   stage(workdir, "apprentice/train", {}).finish({})

@@ -9,7 +9,6 @@ import pytest
 
 from apprentice.data import batches, open_folder
 from apprentice.fields import make_fields, pick
-from apprentice.method import Field
 from apprentice.methods.suti import METHOD
 from suti.io.records import write_examples
 from tests.apprentice import inputs
@@ -211,7 +210,7 @@ def test_no_demonstration_is_a_shape_too():
 
 def test_a_field_that_no_example_has_is_named():
   with pytest.raises(ValueError, match="needs depth, which examples do not"):
-    pick({"image": np.zeros(1)}, {"depth": Field(dims="HW")})
+    pick({"image": np.zeros(1)}, ("depth",))
 
 
 def test_a_folder_that_is_none_is_named(tmp_path):

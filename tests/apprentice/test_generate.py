@@ -31,6 +31,9 @@ SAMPLING = {
   "sampler": "ddpm",
   "percentile": 99.5,
   "num_demonstrations": 3,
+  "max_demonstrations": 10,
+  "guidance_mode": "joint",
+  "text_guidance": None,
 }
 
 

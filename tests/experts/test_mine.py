@@ -427,6 +427,8 @@ def test_the_band_is_found_where_the_fewest_pages_are_wrong():
   band = mine.calibrate(facts, min_images=3)
   assert band["similarity_low"] == pytest.approx(0.4)
   assert band["similarity_high"] == pytest.approx(0.875)
+  unknown = [fact | {"truth": []} for fact in facts]
+  assert mine.calibrate(unknown, min_images=3) == {}
 
 
 def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
@@ -438,7 +440,7 @@ def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
     calls.append((split, num_pages, seed, start, size_px))
     for page in range(start, num_pages):
       for i, image in enumerate(inputs.draw_pictures(page, 3)):
-        yield dataset.Row(
+        yield dataset.WebRow(
           url=f"page-{page}",
           alt_text="a dog in the snow",
           image=image,

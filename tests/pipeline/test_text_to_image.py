@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from suti.config.samplers import PUBLISHED
 from suti.hf.convert import convert
 from suti.hf.lora import load_lora
 from suti.hf.lora_export import save_lora
@@ -37,12 +38,12 @@ def pipeline(request, tmp_path_factory):
 def sd(tmp_path_factory):
   """A stage of Stable Diffusion, and its text encoders."""
   folder = tiny_pipelines.write("sd2", tmp_path_factory.mktemp("sd"))
-  stage = text_to_image.open_stage(folder)
+  stage = text_to_image.open_cascade_stage(folder)
   return stage, open_text_encoders(folder, rows=4)
 
 
 def draw(name, folder, *, change=None):
-  stage = text_to_image.open_stage(folder, change=change)
+  stage = text_to_image.open_cascade_stage(folder, change=change)
   call = goldens.CALLS[name]
   text, null = text_to_image.encode_prompts(
     open_text_encoders(folder, rows=4, change=change),
@@ -182,7 +183,7 @@ def test_a_picture_is_its_seeds_whatever_is_drawn_beside_it(sd):
   np.testing.assert_allclose(alone, both[1:], atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", text_to_image.SAMPLERS)
+@pytest.mark.parametrize("sampler", PUBLISHED)
 def test_pieces_are_the_whole_with_every_sampler(sd, sampler):
   stage, encode = sd
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
@@ -234,7 +235,7 @@ def test_without_guidance_the_net_is_asked_once(sd):
 
 def test_bfloat16_weights_draw_about_the_same(sd):
   stage, encode = sd
-  half = text_to_image.open_stage(stage.folder, dtype=jnp.bfloat16)
+  half = text_to_image.open_cascade_stage(stage.folder, dtype=jnp.bfloat16)
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
   options = {"seeds": [1], "steps": 3, "guidance": 2.0}
   exact = text_to_image.draw(stage, text, null, **options)
@@ -319,14 +320,14 @@ def test_a_part_that_is_missing_is_named(tmp_path):
   (folder / "vae").rename(tmp_path / "elsewhere")
   line = f"{folder} has no folder 'vae', which its model_index.json names"
   with pytest.raises(ValueError, match=line):
-    text_to_image.open_stage(folder)
+    text_to_image.open_cascade_stage(folder)
   with pytest.raises(ValueError, match=line):
     describe_backbone(folder)
   index = read_json(folder / "model_index.json")
   write_json(folder / "model_index.json", index | {"vae": [None, None]})
   line = "has no vae/, and its U-Net has in_channels=4, as nets of latents have"
   with pytest.raises(ValueError, match=line):
-    text_to_image.open_stage(folder)
+    text_to_image.open_cascade_stage(folder)
   with pytest.raises(ValueError, match=line):
     describe_backbone(folder)
   (tmp_path / "elsewhere").rename(folder / "vae")
@@ -351,4 +352,4 @@ def test_what_does_not_fit_is_one_line(sd, tmp_path):
   shapes = {"in_channels": 9, "block_out_channels": [8, 16]}
   write_json(folder / "unet" / "config.json", config | shapes)
   with pytest.raises(ValueError, match=r"not hold this model|in_channels=9"):
-    text_to_image.open_stage(folder)
+    text_to_image.open_cascade_stage(folder)

@@ -66,7 +66,7 @@ def test_a_run_goes_on_with_the_waves_it_began_with(mesh, room, tmp_path):
 
 
 def test_a_number_is_taken_as_it_is(mesh, tmp_path):
-  tune = settle(mesh, tmp_path, experts_per_device="3")
+  tune = settle(mesh, tmp_path, experts_per_device=3)
   assert tune.experts_per_wave == 24
   assert not settle(mesh, tmp_path / "b").experts_per_device
 
