@@ -24,7 +24,7 @@ class Method:
   makes the same batch without the target.
 
   Attributes:
-    paper: link to it; becomes the README's row.
+    paper: link to it; becomes a row of docs/stages.md.
     declare: (backbone, config.method) -> declared module: the backbone's U-Net
       after surgery. No arrays; every base name stays.
     trainable: regex over parameter names; the rest is frozen and neither

@@ -39,7 +39,7 @@ class Teacher:
   All functions are of one expert; who calls them maps them over a wave.
 
   Attributes:
-    paper: link; becomes a row of the README.
+    paper: link; becomes a row of docs/stages.md.
     declare: (backbone, config) -> net. Surgery on a declaration, no arrays;
       config is the section `finetune`.
     trainable: regex over parameter names; the rest is shared by all experts,

@@ -357,9 +357,8 @@ def test_generate_says_so_where_a_model_knows_the_world_alone(
   for name in ("world_base", first, second):
     assert subject.knows_world_alone(str(name)), name
   assert not subject.knows_world_alone(str(tmp_path / "other"))
-  readme = (PRETRAINED.parent.parent / "README.md").read_text()
-  assert "## Real photographs" in readme, "the note points there"
-  assert "'Real photographs'" in subject.NOTE
+  page = PRETRAINED.parent.parent / "docs" / "photographs.md"
+  assert page.is_file() and "docs/photographs.md" in subject.NOTE
 
 
 def test_mistakes_in_generate(capsys, tmp_path, model, photos):
@@ -388,7 +387,7 @@ def test_mistakes_in_generate(capsys, tmp_path, model, photos):
   broken.write_bytes((photos / "b.jpg").read_bytes()[:300])
   assert str(broken) in mistake(subject=str(broken))
   assert mistake(prompt="  ") == (
-    "Error: The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+    "Error: The prompt is empty: say what to show, e.g. 'a dog in the snow'."
   )
   assert mistake(out="dog.gif") == (
     "Error: --out=dog.gif: expected the name of a PNG file; call it dog.png."

@@ -11,7 +11,7 @@ from suti.cli.parser import Parser
 from suti.config.samplers import PUBLISHED
 
 _DESCRIPTION = """\
-Draws a subject, given as pictures, in a new scene; without --subject draws a
+Shows a subject, given as pictures, in a new scene; without --subject samples a
 text alone, with a published text-to-image model.
 """
 _EXAMPLES = """\
@@ -23,7 +23,7 @@ examples:
     --prompt "a dog on a beach" --num 4 --out dogs.png
 """
 
-# What only one of the two ways understands.
+# Flags of only one of the two ways.
 _SUBJECT_ONLY = ("caption",)
 _TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
 
@@ -49,7 +49,7 @@ def generate(argv: Sequence[str]) -> None:
   if not args.model:
     raise ValueError(
       "--subject or --model is missing: give pictures of a subject, or a "
-      "text-to-image model to draw the text alone."
+      "text-to-image model to sample the text alone."
     )
   for name in _SUBJECT_ONLY:
     if getattr(args, name) is not None:
@@ -73,7 +73,7 @@ def _parser() -> Parser:
     "--prompt",
     required=True,
     metavar="TEXT",
-    help='what to draw; name the subject: "a dog wearing a red hat"',
+    help='what to show; name the subject: "a dog wearing a red hat"',
   )
   add(
     "--out",
@@ -132,8 +132,14 @@ def _parser() -> Parser:
     help="weight of guidance, how strongly text and pictures are followed; 1 "
     "is none, and of a text alone less is, too (default: the model's)",
   )
+  _add_text_only(parser)
+  return parser
+
+
+def _add_text_only(parser: Parser) -> None:
+  """The flags of `text_only.py`."""
   add = parser.add_argument_group("of a text alone").add_argument
-  add("--negative", metavar="TEXT", help="what not to draw")
+  add("--negative", metavar="TEXT", help="what not to show")
   add(
     "--size",
     metavar="WxH",
@@ -149,7 +155,7 @@ def _parser() -> Parser:
     nargs="+",
     action="extend",
     metavar="FILE_OR_REPO",
-    help="experts to draw with: LoRA files of this project, of PEFT, of "
+    help="experts to sample with: LoRA files of this project, of PEFT, of "
     "diffusers or of kohya, or on the Hugging Face hub ORG/NAME[@REVISION] or "
     "ORG/NAME/FILE.safetensors; FILE:0.8 for a part of one's strength",
   )
@@ -166,4 +172,3 @@ def _parser() -> Parser:
     metavar="TYPE",
     help="float32 or bfloat16 (default: bfloat16, on a CPU float32)",
   )
-  return parser

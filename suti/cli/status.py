@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`suti status`: what the workers of a farm are at, from anywhere."""
+"""`suti status`: progress of the workers of a farm, from any machine."""
 
 import sys
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from suti.cli.parser import Parser
 from suti.config.flags import workdir_of
 
 _DESCRIPTION = """\
-Shows what the workers of experts.finetune in a workdir are at: waves that are
-done, experts an hour, quarantined ones, time of a step, memory, and who works
-on which wave. It reads their files and asks nobody.
+Shows the progress of the workers of experts.finetune in a workdir: waves that
+are done, experts an hour, quarantined ones, time of a step, memory, and which
+worker has which wave. It only reads their files.
 """
 _EXAMPLES = """\
 examples:

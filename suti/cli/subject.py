@@ -11,7 +11,7 @@ from suti.cli.parser import check_numbers, check_out
 NOTE = (
   "Note: {model} has learned from SubjectWorld's rendered pictures alone. Of "
   "photographs it makes no good picture; for those, train on a base that knows "
-  "photographs: README.md, 'Real photographs'."
+  "photographs: docs/photographs.md."
 )
 
 APPRENTICE = "world_apprentice"  # that is shipped

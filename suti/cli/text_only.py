@@ -16,8 +16,8 @@ from suti.cli.parser import check_numbers, check_out
 NUM = 1  # pictures
 MAX_PX = 8192  # of a side; what is larger is a mistake, and takes all memory
 CELL_PX = 256  # side of a picture on the contact sheet
-# Of a model that enlarges: it is told what the first one's encoder said, which
-# in IF has 4.8 billion parameters.
+# Of a super-resolution model: it is conditioned on the first one's text states,
+# whose encoder in IF has 4.8 billion parameters.
 _UNREAD = ("text_encoder", "tokenizer")
 
 
@@ -39,14 +39,14 @@ def generate_text(args: argparse.Namespace) -> None:
   for folder in folders:
     if (folder / "apprentice.json").is_file():
       raise ValueError(
-        f"--model={folder} is an apprentice, which draws the subject of some "
+        f"--model={folder} is an apprentice, which shows the subject of some "
         "pictures: give them as --subject, or give a text-to-image model."
       )
   xla_flags.prepare()
-  _write(out, _draw(args, folders, loras, size=size), args.prompt)
+  _write(out, _sample(args, folders, loras, size=size), args.prompt)
 
 
-def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
+def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
   """The pictures, uint8."""
   import numpy as np
 
@@ -71,9 +71,9 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
   options: dict[str, Any] = {"steps": args.steps, "sampler": args.sampler}
   num = args.num or NUM
 
-  def draw(net, verb: str, small, **more) -> list[Any]:
+  def sample(net, verb: str, small, **more) -> list[Any]:
     # One by one: memory does not grow with their number, and a picture is the
-    # same whatever is drawn beside it.
+    # same whatever is sampled beside it.
     pictures = []
     for i, small_pm1 in enumerate(small):
       which = f" {i + 1} of {num}" if num > 1 else ""
@@ -90,19 +90,19 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
       pictures.append(np.asarray(picture_pm1))
     return pictures
 
-  pictures = draw(
-    net, "drawing", [None] * num, size=size, guidance=args.guidance
+  pictures = sample(
+    net, "sampling", [None] * num, size=size, guidance=args.guidance
   )
   for folder in others:
     before_px, net = net.size_px, None  # weights go before the next ones come
     net = text_to_image.open_cascade_stage(folder, dtype=dtype)
     # As many times larger as its own pictures are, in any proportions.
     size = size and tuple(side * net.size_px // before_px for side in size)
-    pictures = draw(net, "enlarging", pictures, size=size)
+    pictures = sample(net, "enlarging", pictures, size=size)
   pictures_BHWC = np.concatenate(pictures)
   if not np.isfinite(pictures_BHWC).all():
     raise ValueError(
-      f"{folders[-1]} drew values that are NaN or infinite in "
+      f"{folders[-1]} returned values that are NaN or infinite in "
       f"{np.dtype(dtype).name}: try --dtype float32, or another sampler."
     )
   return to_u8(pictures_BHWC)

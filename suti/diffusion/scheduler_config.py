@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A published `scheduler_config.json` -> the plan of its sampler.
 
-The file says the process (`suti.diffusion.schedule`) and how to sample from it:
-`_class_name` says which sampler, its keys how. Defaults are the publisher's,
-which differ from class to class. To sample from the same process in another
-way, give another class: `config | {"_class_name": "EulerDiscreteScheduler"}`.
+The file defines the process (`suti.diffusion.schedule`) and how to sample from
+it: `_class_name` names the sampler, its keys are the sampler's settings.
+Defaults are the publisher's, which differ from class to class. To sample from
+the same process in another way, give another class:
+`config | {"_class_name": "EulerDiscreteScheduler"}`.
 Keys of other classes are then passed over, as the publisher does, unless they
-say something of the pictures; what would change the result and is not done here
-is refused by name.
+change the pictures; what would change the result and is not supported is
+refused by name.
 
 Shape legend: `N` net evaluations.
 """

@@ -50,7 +50,7 @@ TEXTS, LEFT_OUT = "texts", "left out"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-  """What became of one part.
+  """The result for one part.
 
   Attributes:
     name: its folder; empty if the model is the whole folder.
@@ -152,7 +152,7 @@ def _kind_of_part(folder: Path) -> str:
 
 
 def _new_index(source, index, kinds, *, complete) -> dict[str, Any]:
-  """What is said of the parts that are kept.
+  """The new model_index.json, with the parts that are kept.
 
   Raises:
     ValueError: it must be complete, and diffusers has no such pipeline.

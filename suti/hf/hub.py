@@ -71,7 +71,7 @@ def fetch(name: str, *, without: Collection[str] = ()) -> Path:
   folder = snapshot(name, ["config.json", "model_index.json"])
   index = read_index(folder)
   named = [n for n in named_parts(index) if _PART.fullmatch(n)]
-  if named and "unet" not in named:  # said before gigabytes are on their way
+  if named and "unet" not in named:  # refused before gigabytes are fetched
     raise ValueError(
       f"'{name}' is a {index.get('_class_name')} of {', '.join(named)}: give a "
       "model that has a unet, as Stable Diffusion 1, 2 and XL and DeepFloyd IF "

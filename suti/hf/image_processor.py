@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as a published encoder was shown them.
+"""Image preprocessing of a published encoder.
 
   preprocessor_config.json    how they are prepared
-  processor_config.json       the same, under "image_processor", beside what is
-                              said of texts: as transformers 5 writes it
+  processor_config.json       the same, under "image_processor", beside the
+                              tokenizer's: as transformers 5 writes it
 
 How a picture is resized, cropped and rounded moves the scores of a benchmark,
 so what is returned here equals, bit for bit, what transformers' processors on
@@ -11,7 +11,7 @@ Pillow return: CLIPImageProcessor, ViTImageProcessor (DINO) and
 BitImageProcessor (DINOv2), which transformers 5 calls CLIPImageProcessorPil and
 so on. Published scores of the field were made with these. Others resize
 differently: the processors on torchvision tensors, which transformers 5 takes
-by default, round at other places; torchvision's transforms of Pillow pictures,
+by default, round elsewhere; torchvision's transforms of Pillow pictures,
 as in DINO's own code, differ in the last bit, and by one pixel in a crop that
 leaves an odd number of them.
 

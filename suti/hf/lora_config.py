@@ -2,8 +2,8 @@
 """What stands beside the tensors of a LoRA file: PEFT's LoraConfig.
 
 As adapter_config.json or, with a part before each field ("unet.r"), as JSON in
-a safetensors header. It says how strong an update is, and whether it is a plain
-product of two matrices at all; ranks are seen from the tensors.
+a safetensors header. It gives an update's strength, and whether it is a plain
+product of two matrices at all; ranks are read from the tensors.
 """
 
 import collections

@@ -129,7 +129,7 @@ def _kohyas_header(alpha: int) -> dict[str, str]:
 
 
 def _write(file, tensors, header) -> None:
-  # PyTorch's readers ask for the format.
+  # PyTorch's readers need the format.
   metadata = {"format": "pt"} | header
   write_atomic(file, safetensors.numpy.save(tensors, metadata=metadata))
 

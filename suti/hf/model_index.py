@@ -2,9 +2,9 @@
 """model_index.json: which parts a published text-to-image model has.
 
   {
-    "_class_name": "StableDiffusionXLPipeline",     who draws with it
-    "force_zeros_for_empty_prompt": true,           how
-    "unet": ["diffusers", "UNet2DConditionModel"],  a folder, and who opens it
+    "_class_name": "StableDiffusionXLPipeline",     the pipeline
+    "force_zeros_for_empty_prompt": true,           its settings
+    "unet": ["diffusers", "UNet2DConditionModel"],  a folder, library and class
     "safety_checker": [null, null]                  a part that it does without
   }
 
@@ -59,7 +59,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def named_parts(index: Mapping[str, Any]) -> list[str]:
-  """The parts that it names, without those that it says are not there."""
+  """The parts that it names, without those that it marks as absent."""
   return [
     name
     for name, value in index.items()
@@ -91,7 +91,7 @@ def check_named_parts(
 
 
 def without_parts(index: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
-  """Says of all parts but those that are kept that they are not there."""
+  """Marks all parts as absent but those that are kept."""
   gone = set(named_parts(index)) - kept
   return {n: [None, None] if n in gone else value for n, value in index.items()}
 
@@ -99,7 +99,7 @@ def without_parts(index: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
 def complete_index(
   folder: Path, index: Mapping[str, Any], kinds: Mapping[str, str]
 ) -> dict[str, Any]:
-  """Names all parts of a folder and who draws with them, so that others can.
+  """Names all parts of a folder and the pipeline, so that diffusers opens it.
 
   Args:
     folder: which has them.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files hold a published model, and what they say is in them.
+"""Which files hold a published model, and which tensors they list.
 
 A folder of the hub's holds a model once or several times over:
 

@@ -6,7 +6,7 @@ read what we write. Tensors go one by one from the file's memory map to their
 devices, and from there to a file: the host holds a few of them at a time,
 whatever the size of the model.
 
-Which files make up a model stands in `published_files`, which tensor is which
+Which files make up a model stands in `weight_files`, which tensor is which
 parameter in `matching`, and how its layout changes in `layout`.
 """
 
@@ -54,7 +54,7 @@ def load(
   Args:
     spec: `{name: Param}`, as `functional` describes a declared module.
     path: a .safetensors file, an index, a folder of the hub's, or a pattern
-      with `*`; see `published_files`.
+      with `*`; see `weight_files`.
     dtype: of the result; None keeps each tensor's own.
     renames: from the names in the file to the model's; see `matching`.
     shardings: where each array goes, by name, or one for all; None is JAX's
@@ -221,7 +221,7 @@ def _save(
   max_shard_bytes: int | None,
   notify: Callable[[str], None] = lambda name: None,
 ) -> None:
-  """Writes the parameters that have a dtype, as `read` hands them out.
+  """Writes the parameters that have a dtype, as `read` returns them.
 
   Args:
     read: name -> the values in the published layout and of this dtype, or an
@@ -403,7 +403,7 @@ def _on_host(value: jax.Array | np.ndarray) -> np.ndarray:
   """Fetches an array, without leaving a copy of it on the host."""
   if isinstance(value, np.ndarray):
     return value
-  # JAX keeps what it fetches with the array that it was asked for: with this
+  # JAX caches what it fetches in the array that it is fetched from: in this
   # one, which has the same memory and is soon forgotten.
   pieces = [shard.data for shard in value.addressable_shards]
   return np.asarray(

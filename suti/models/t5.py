@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder of T5: text as DeepFloyd IF and Imagen are given it.
+"""The encoder of T5, by whose states DeepFloyd IF and Imagen are conditioned.
 
 Raffel et al. 2019, "Exploring the limits of transfer learning with a unified
 text-to-text transformer", with the gated feed-forward of Shazeer 2020 in
@@ -23,7 +23,7 @@ from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Embed, Linear, RMSNorm
 from suti.nn.param import Module, ModuleList
 
-# `shared` once more or in its place, and what follows the encoder.
+# A copy of `shared`, or instead of it, and what follows the encoder.
 RENAMES = {
   r"^encoder\.embed_tokens\.": "shared.",
   r"^decoder\..*": "",
@@ -165,7 +165,7 @@ class _Attention(Module):
       split_heads(project(x_BLD), self.num_heads)
       for project in (self.q, self.k, self.v)
     )
-    # Unscaled: T5 has D**-0.5 in how its weights were drawn.
+    # Unscaled: T5 has D**-0.5 in how its weights were initialised.
     y_BLND = attend(q, k, v, mask_B11L, bias=bias_1NSL, scale=1.0)
     return self.o(merge_heads(y_BLND))
 
@@ -217,7 +217,7 @@ def _bucket(distance, *, num_buckets, max_distance):
   """
   half, exact = num_buckets // 2, num_buckets // 4
   d = np.abs(distance)
-  # float32 as the publisher reckons: a bucket begins where it rounds to.
+  # In float32, as the publisher computes: a bucket's edge is where it rounds.
   log = np.log(np.maximum(d, 1).astype(np.float32) / exact)
   far = exact + (log / math.log(max_distance / exact) * (half - exact)).astype(
     int

@@ -5,7 +5,7 @@ Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
 models", sections 3.2 and 3.3: Stable Diffusion 1, 2, XL, its inpainting and
 upscaling nets. Saharia et al. 2022, "Photorealistic text-to-image diffusion
 models with deep language understanding", section 2.4: DeepFloyd IF, which has
-pixels and T5 in the place of latents and CLIP. Attribute paths are the names in
+pixels and T5 instead of latents and CLIP. Attribute paths are the names in
 the published file. Noise schedules and guidance are not here.
 
 Shape suffixes: B batch, H W height and width, C channels, L text tokens, I
@@ -42,8 +42,8 @@ def declare_unet(config: Mapping[str, Any]) -> "UNet":
     A module without arrays, with the methods `__call__` and `encode`.
 
   Raises:
-    ValueError: the config has a key or a value that is not supported; all such
-      are named at once.
+    ValueError: the config has a key or a value that is not supported; the
+      message names all of them.
   """
   return UNet(complete(config))
 
@@ -146,7 +146,7 @@ class UNet(Module):
     text_mask_BL: jax.Array | None = None,
     added: Added | None = None,
   ) -> dict[str, jax.Array]:
-    """Runs the way down alone, for its features.
+    """Runs the down path alone, for its features.
 
     Args:
       x_BHWC, t_B, text_BLD, text_mask_BL, added: as in a call.

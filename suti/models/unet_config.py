@@ -133,8 +133,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     The config with every key that matters.
 
   Raises:
-    ValueError: it has a key or a value that is not supported; all such are
-      named at once.
+    ValueError: it has a key or a value that is not supported; the message
+      names all of them.
   """
   given = {
     key: value

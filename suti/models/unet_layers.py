@@ -26,7 +26,7 @@ SMALL = fan_in(0.01)
 
 
 class Condition(NamedTuple):
-  """What every block is told beside its features.
+  """The conditioning of every block.
 
   Attributes:
     time_BD: the embedded time, and all that is added to it.
@@ -46,13 +46,13 @@ class Level(NamedTuple):
 
   Attributes:
     dim: channels.
-    num_layers: ResNets of the way down; the way up has one more.
+    num_layers: ResNets of the down path; the up path has one more.
     attends: whether attention follows each ResNet.
     num_heads: of the attention.
     num_transformers: transformer blocks in each Transformer; one number for
       all layers of the block, or one for each.
     text_dim: width of the text's states.
-    time_dim: width of the embedded time; 0 is told no time.
+    time_dim: width of the embedded time; 0 is without time.
     num_groups, eps: of the group norms.
     act: name of the activation.
     linear_projection: rank of a Transformer's projections, 2 instead of 4.
@@ -87,7 +87,7 @@ class Level(NamedTuple):
 class ResNet(Module):
   """Two convolutions with the time in between: `ResnetBlock2D`.
 
-  An autoencoder's are told no time: their level has a `time_dim` of 0.
+  An autoencoder's are without time: their level has a `time_dim` of 0.
   """
 
   def __init__(
@@ -123,7 +123,7 @@ class ResNet(Module):
   def __call__(
     self, x_BHWC: jax.Array, condition: Condition | None = None
   ) -> jax.Array:
-    """(B, H, W, d_in) -> (B, H, W, dim), twice or half the size if told so."""
+    """(B, H, W, d_in) -> (B, H, W, dim), resampled if the layer does so."""
     act = ACTIVATIONS[self.act]
     h_BHWC = act(self.norm1(x_BHWC))
     if self.resample is not None:

@@ -73,8 +73,8 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
     A module without arrays, with the methods `encode` and `decode`.
 
   Raises:
-    ValueError: the config has a key or a value that is not supported; all such
-      are named at once.
+    ValueError: the config has a key or a value that is not supported; the
+      message names all of them.
   """
   config = {k: v for k, v in config.items() if not k.startswith("_")}
   problems = [
@@ -312,7 +312,7 @@ def _resnets(level, *, d_in, num_layers):
 
 
 def _level(config, dim):
-  """A level of the U-Net's kind that is told no time and no text."""
+  """A level of the U-Net's kind, without time and text."""
   return Level(
     dim=dim,
     num_layers=config["layers_per_block"],

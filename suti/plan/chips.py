@@ -14,7 +14,7 @@ Clocks are those at which the published peak is what the matrix units do in a
 cycle: 4 units of 128x128 a core, a product and a sum each. v6e has two units of
 256x256, by whose peak they do twice that in a cycle of 1.75 GHz, at which the
 compiler's cycles for a large product agree with the peak. Room for programs is
-what the compiler of libtpu 0.0.42 says when one does not fit.
+what the compiler of libtpu 0.0.42 reports when one does not fit.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """SubjectWorld as data: a web of pages, and held-out subjects.
 
-The web view stands where SuTI has WebLI (arXiv 2304.00186, section 3.1): rows
+The web stands where SuTI has WebLI (arXiv 2304.00186, section 3.1): rows
 of (url, alt-text, image) with the noise of the web. The shares of noise are
-ours; the paper tells only what it drops (77.8% of pages for too few pictures,
+ours; the paper gives only what it drops (77.8% of pages for too few pictures,
 81.1% of the rest for similarity). As a dataset on disk: `builder.py`.
 """
 
@@ -40,10 +40,10 @@ __all__ = [
   "web_rows",
 ]
 
-# Of what pictures look like and say: what was drawn of another is drawn anew.
+# Of pictures and captions: pictures of another version are rendered anew.
 VERSION = "1.0.0"
 
-_PAGES_AT_ONCE = 16  # about 80 pictures: the renderer works in batches
+_PAGES_A_BATCH = 16  # about 80 pictures: the renderer works in batches
 
 # Kinds of pages and their shares.
 _KINDS = {"good": 0.55, "mixed": 0.18, "thin": 0.12, "repeated": 0.15}
@@ -61,8 +61,8 @@ _USELESS = (
   "image",
   "",
 )
-# Places alone: what pages show of a subject. Changed and dressed subjects are
-# what the prompts ask for later.
+# Pages show subjects in these places alone. Changed and dressed subjects are
+# left to the prompts.
 _NUM_PLACES = 10
 
 
@@ -72,7 +72,7 @@ class WebRow:
 
   Attributes:
     url: of the page it was found on.
-    alt_text: what the page says of it, which may be nothing of use.
+    alt_text: the page's text for it, which may be useless.
     image: uint8 RGB (H, W, 3).
     truth: "world:SPLIT:SEED", for evaluation alone.
     view: the same for near-duplicates of one picture; for evaluation alone.
@@ -103,8 +103,8 @@ def web_rows(
 
   Yields: rows.
   """
-  for first in range(start, num_pages, _PAGES_AT_ONCE):
-    last = min(first + _PAGES_AT_ONCE, num_pages)
+  for first in range(start, num_pages, _PAGES_A_BATCH):
+    last = min(first + _PAGES_A_BATCH, num_pages)
     plans = [
       plan
       for page in range(first, last)
@@ -129,7 +129,7 @@ def heldout(
   Args:
     split: "validation" or "test".
     num_subjects: one cluster each.
-    images_each: pictures of a subject, each in another place.
+    images_each: pictures of a subject, each in another scene.
     size_px: side of the pictures.
 
   Returns: clusters, in the order of their subjects.
@@ -169,7 +169,7 @@ def heldout(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Plan:
-  """A row before it is drawn; `spoil` seeds a near-duplicate's damage."""
+  """A row before it is rendered; `spoil` seeds a near-duplicate's damage."""
 
   url: str
   alt_text: str

@@ -293,8 +293,9 @@ def test_weights_without_a_config_are_recognised(capsys, model, tmp_path):
   lora = tmp_path / "lora.safetensors"
   zeros = np.zeros((2, 2), np.float32)
   safetensors.numpy.save_file({"unet.a.lora_A.weight": zeros}, lora)
-  assert "holds a LoRA: draw with it by `suti generate --model BASE --lora" in (
-    line(lora)
+  assert (
+    "holds a LoRA: sample with it by `suti generate --model BASE --lora"
+    in (line(lora))
   )
   adapter = tmp_path / "ip-adapter_sd15.safetensors"
   names = ("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight")

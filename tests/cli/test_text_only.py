@@ -42,7 +42,7 @@ def pixels(tiny_backbone):
 
 @pytest.fixture(scope="module")
 def plain(pixels, tmp_path_factory):
-  """What it draws where nothing is asked for."""
+  """What it samples without options."""
   return draw(pixels, tmp_path_factory.mktemp("plain"))
 
 
@@ -91,7 +91,7 @@ def test_one_picture_is_one_file(capsys, model, tmp_path):
   assert start(*argv(model, out)) == 0
   captured = capsys.readouterr()
   assert captured.out == f"Wrote {out}.\n"
-  assert f"{model.name}: drawing  2/2" in captured.err, "progress shows"
+  assert f"{model.name}: sampling  2/2" in captured.err, "progress shows"
   assert [path.name for path in out.parent.iterdir()] == ["dog.png"]
   assert read(out).shape == (tiny.SIZE_PX, tiny.SIZE_PX, 3)
   assert np.std(read(out)) > 0
@@ -115,7 +115,7 @@ def test_several_pictures_and_the_sheet(capsys, model, tmp_path):
   captured = capsys.readouterr()
   first = tmp_path / "dogs-0.png"
   assert captured.out == f"Wrote {out} and {first} to dogs-2.png.\n"
-  assert "drawing 2 of 3  2/2" in captured.err
+  assert "sampling 2 of 3  2/2" in captured.err
   pictures = [read(tmp_path / f"dogs-{i}.png") for i in range(3)]
   height, width, _ = read(out).shape
   assert width >= 3 * CELL_PX and height > CELL_PX
@@ -307,7 +307,7 @@ MISTAKES = (
   (["--guidance", -2], "--guidance=-2.0 must be between 0 and 1000."),
   (
     ["--prompt", " "],
-    "The prompt is empty: say what to draw, e.g. 'a dog in t",
+    "The prompt is empty: say what to show, e.g. 'a dog in t",
   ),
   (["--out", "x.jpg"], "--out=x.jpg: expected the name of a PNG file; call it"),
   (["--sampler", "ddm"], "sampler='ddm' is unknown: use one of ddim, ddpm, dp"),
@@ -349,7 +349,7 @@ def test_a_subject_and_a_text_alone_are_told_apart(capsys, model, tmp_path):
   for name in (apprentice, "world_apprentice"):
     line = error_of(capsys, *argv(name, out))
     assert (
-      "is an apprentice, which draws the subject of some pictures: give"
+      "is an apprentice, which shows the subject of some pictures: give"
       in (line)
     )
   line = error_of(capsys, "generate", "--prompt", "a dog", "--out", out)
@@ -426,7 +426,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       "vae/config.json",
       lambda x: x.update(scaling_factor=0),
-      "drew values that are NaN or infinite in float32: try --dtype float32",
+      "values that are NaN or infinite in float32: try --dtype float32",
     ),
   ):
     found = line(name, how)

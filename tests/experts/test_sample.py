@@ -148,7 +148,7 @@ def test_sampled_after_tuning_or_later_it_is_the_same_and_no_weights_need_stay(
   for name in ("wave-00000.json", "wave-00001.json"):
     path = f"experts/finetune/{name}"
     assert (tmp_path / path).read_bytes() == (drawn / path).read_bytes()
-  monkeypatch.setattr(sample, "open_backbone", None)  # nothing is left to do
+  monkeypatch.setattr(sample, "open_expert_model", None)  # nothing is left to do
   assert sample.run(config, tmp_path)["candidates"] == len(
     candidates_of(tmp_path)
   )

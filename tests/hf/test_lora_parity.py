@@ -56,7 +56,7 @@ def test_strengths_are_theirs(scale, tmp_path):
   assert_equal(outputs(updates, merged=True, scale=scale), loras.run(pipe))
 
 
-def test_two_at_once_are_their_sum_as_there(tmp_path):
+def test_two_together_are_their_sum_as_there(tmp_path):
   for seed, name in enumerate(loras.TWO):
     loras.write(name, tmp_path / name, seed=f"new{seed}")
   expected = loras.run(loras.opened_together(tmp_path))

@@ -25,11 +25,11 @@ def plan_ddim(
 
   Args:
     steps: where it goes.
-    prediction: what the net says.
+    prediction: what the net predicts.
     bounds: limits of x_0.
     eta: 0 is deterministic, 1 adds as much noise as DDPM.
     follow_bounds: take eps anew from the x_0 that was bounded, so that x_t
-      stays on the line between the two, not from what the net said.
+      stays on the line between the two, not from the prediction.
     noise_scale: of the noise that sampling starts from.
 
   Returns:
@@ -58,7 +58,7 @@ def plan_ddim(
 def plan_euler_ancestral(
   steps: Steps, *, prediction: str, bounds: Bounds, noise_scale: float = 1.0
 ) -> Plan:
-  """Plans ancestral Euler: down to less noise than asked, and up by fresh.
+  """Plans ancestral Euler: a step below the next level, and up by fresh noise.
 
   Args:
     steps: where it goes.

@@ -89,8 +89,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 CLASSES = tuple(_DEFAULTS)
 
-# What the publishers' classes can do and this does not: the values at which it
-# changes nothing. To all other classes it says nothing.
+# Options of the publishers' classes that are not supported, with the values at
+# which they change nothing; other classes do not read them.
 _SIGMAS = {
   "use_exponential_sigmas": (False, None),
   "use_beta_sigmas": (False, None),
@@ -109,8 +109,8 @@ _UNSUPPORTED: Mapping[str, Mapping[str, tuple]] = {
   "UniPCMultistepScheduler": _FLOW
   | {"shift_terminal": (None,), "solver_p": (None,)},
 }
-# Passed over, as by the publisher's `from_config`, for it was said to a class
-# that is not asked for, or beside a value above alone.
+# Passed over, as by the publisher's `from_config`: keys of other classes, or
+# keys that count only beside an unsupported value above.
 _PASSED_OVER = frozenset(
   {
     # Flow matching's, read where use_flow_sigmas is true.
@@ -119,7 +119,7 @@ _PASSED_OVER = frozenset(
     # Latent consistency models' and TCD's: their own steps.
     "original_inference_steps",
     "timestep_scaling",
-    # Those of SA-Solver and of DPM-Solver's stochastic kin.
+    # Those of SA-Solver and of DPM-Solver's stochastic variants.
     "predictor_order",
     "corrector_order",
     "tau_func",
@@ -134,7 +134,7 @@ _OLD: Mapping[str, tuple] = {
   "timestep_values": (None,),
 }
 
-# What null stands for, as one class's files say it to another.
+# The values of null, which files of one class have for keys of another.
 _NULLS = {"use_karras_sigmas": False, "variance_type": "fixed_small"}
 
 _CHOICES: Mapping[str, tuple] = {
@@ -150,7 +150,7 @@ _CHOICES: Mapping[str, tuple] = {
 
 
 def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Reads what the class that a config names makes of it.
+  """Reads the settings of the class that a config names.
 
   Args:
     config: the content of `scheduler_config.json`.

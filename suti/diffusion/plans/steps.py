@@ -3,7 +3,7 @@
 
 Spacings of Lin et al. (arXiv 2305.08891, table 2) and the noise levels of
 Karras et al. (arXiv 2206.00364, eq. 5), with the roundings of the published
-schedulers: a net asked one step beside draws another picture.
+schedulers: a net evaluated one step beside gives another sample.
 
 Shape legend: `T` steps of training, `N` steps of sampling.
 """
@@ -41,7 +41,7 @@ def timesteps(
       "leading" leaves the last out, as older published samplers do.
     offset: added to all steps of "leading".
     whole: round the steps of "linspace".
-    spare: place one more in "leading" and "linspace", and leave the cleanest
+    spare: visit one more in "leading" and "linspace", and leave the cleanest
       out: so do the published multistep solvers, whose last step has no end.
     total: where to start, if not from T; lower leaves the noisiest steps out.
 
@@ -81,7 +81,7 @@ def timesteps(
 
 
 def check_num_steps(schedule: Schedule, num_steps: int) -> None:
-  """Sees that there are steps, and not more than a net was trained on."""
+  """Checks that there are steps, and not more than a net was trained on."""
   if not 1 <= num_steps <= schedule.num_steps:
     raise ValueError(
       f"num_steps={num_steps} must be between 1 and {schedule.num_steps}, the"
