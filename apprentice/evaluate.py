@@ -302,7 +302,7 @@ def _times(workdir: Path) -> dict[str, float]:
 
 
 def _speedup(times: Mapping[str, float]) -> float | None:
-  """Time of one image by a new expert, tuning included, over an apprentice's."""
+  """Ratio of the times of an image: by a new expert, with tuning, over ours."""
   if "expert_seconds_to_finetune" not in times:
     return None
   expert = (

@@ -116,22 +116,22 @@ def score_all(
   text_D = dict(zip(texts, scorer.clip_texts(texts), strict=True))
   shown = [image for cluster in clusters.values() for image in cluster.images]
   shown_clip, shown_identity = scorer.clip_images(shown), scorer.identity(shown)
-  places, start = {}, 0
+  rows_of, start = {}, 0
   for key, cluster in clusters.items():
-    places[key] = slice(start, start := start + len(cluster.images))
+    rows_of[key] = slice(start, start := start + len(cluster.images))
 
   scores = []
   for candidate, image_D, identity_D in zip(
     candidates, image_GD, identity_GD, strict=True
   ):
-    place, prompt_D = places[candidate.cluster], text_D[candidate.prompt]
+    rows, prompt_D = rows_of[candidate.cluster], text_D[candidate.prompt]
     clip_t = float(image_D @ prompt_D)
     delta = float(
       delta_clip(
         image_D,
-        shown_clip[place],
+        shown_clip[rows],
         prompt_D,
-        np.ones(place.stop - place.start, bool),
+        np.ones(rows.stop - rows.start, bool),
       )
     )
     scores.append(
@@ -142,7 +142,7 @@ def score_all(
         delta_clip=delta,
         clip_t=clip_t,
         best_demonstration=clip_t - delta,
-        identity=float((shown_identity[place] @ identity_D).mean()),
+        identity=float((shown_identity[rows] @ identity_D).mean()),
         kept=False,
       )
     )
@@ -165,19 +165,19 @@ def _nothing(scores: Sequence[Score], config) -> str:
       "config.finetune.learning_rate and begin at experts.finetune."
     )
   best = max(score.delta_clip for score in scores)
-  said = (
+  result = (
     f"filter kept 0 of {len(scores)} candidates: best delta-CLIP {best:.3f}"
   )
   if best <= config.threshold:
     return (
-      f"{said} <= config.filter.threshold {config.threshold}: lower it, or "
+      f"{result} <= config.filter.threshold {config.threshold}: lower it, or "
       "tune the experts longer and guide them more."
     )
   closest = max(
     score.identity for score in scores if score.delta_clip > config.threshold
   )
   return (
-    f"{said}, but those above config.filter.threshold {config.threshold} have "
+    f"{result}, but those above config.filter.threshold {config.threshold} have "
     f"an identity of at most {closest:.3f} <= config.filter.identity_threshold "
     f"{config.identity_threshold}: lower it."
   )

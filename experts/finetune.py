@@ -138,7 +138,7 @@ def run(config, workdir: Path) -> dict:
           waves[lease.name], lease, farm=farm, queue=queue, monitor=monitor
         )
       except (FileNotFoundError, SafetensorError):
-        # If another worker took the wave over, that one removes its checkpoints.
+        # If another worker took the wave over, it removes the checkpoints.
         if queue.may_write(lease):
           raise
 

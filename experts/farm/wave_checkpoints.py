@@ -64,7 +64,7 @@ class WaveCheckpoints:
       self._own.save(step, state)
       newest = dict(reversed([(w, step) for step, w in self._saved()]))
       for worker, reached in newest.items():
-        # A worker that is ahead took the wave over while this one was suspended.
+        # A worker that is ahead took the wave over while this one was asleep.
         if worker != self._worker and reached <= step:
           self._own.wait()  # until the state that replaces them is on disk
           remove_folder(self.folder / worker)

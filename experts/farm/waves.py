@@ -32,7 +32,7 @@ from suti.schema import Cluster
 # with another limit, and so share a compiled program.
 PICTURES = 10
 # Steps whose losses are averaged to compare an expert's last ones with its
-# first: each is of a few pictures at random noise levels. Of losses as unequal as
+# first: each is of a few pictures at random noise. Of losses as unequal as
 # those of one picture a step, exp(-5u) of uniform u, of 500 steps, 1 run in
 # 20,000 has a window at six times its first; of windows of 10 steps 1 in 50.
 DIVERGENCE_WINDOW = 25

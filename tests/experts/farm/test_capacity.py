@@ -139,8 +139,9 @@ def test_who_goes_on_with_a_run_runs_experts_as_it_began(
   again = settle(mesh, few, experts_per_wave=16, bytes_at=more, **auto)
   assert again.inner == "map"
   assert capsys.readouterr().err == (
-    "This machine has not the room to run the experts of a device at once, as "
-    "the run began: one after the other they are the same but for rounding.\n"
+    "This machine has too little memory to run the experts of a device in "
+    "parallel, as the run began: they run one after the other, with the same "
+    "results up to rounding.\n"
   )
 
 

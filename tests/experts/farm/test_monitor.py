@@ -244,9 +244,9 @@ def test_a_broken_log_of_one_worker_stops_no_other(
       clock.now += 10
       one.record(step, loss=0.5, seconds=0.1)
   lines = capsys.readouterr().err.splitlines()
-  named = [line for line in lines if "ends in what is no line of a log" in line]
+  named = [line for line in lines if "ends in a broken line" in line]
   assert [line.split("/")[-2] for line in named] == ["three", "two"], "once"
-  # What two had said before stands.
+  # The last whole line of two is shown.
   assert lines[-1].startswith("finetune  50/300")
 
   for wave, worker in held.items():

@@ -204,7 +204,7 @@ def test_rows_that_a_config_leaves_out_are_counted_and_not_held(folder, capsys):
     f"config.mine.num_pages=2 leaves out 10 rows of {table}, whose urls come"
     " after the first 2.",
     f"config.mine.max_images=2 leaves out 4 pictures of {table}: of a page the"
-    " first 8 are looked at.",
+    " first 8 are opened.",
   ]
 
 
