@@ -236,7 +236,9 @@ def render_scenes(
   ]
 
 
-def _read_generated(folder: Path, pattern: str, *, field: str) -> dict[str, Generated]:
+def _read_generated(
+  folder: Path, pattern: str, *, field: str
+) -> dict[str, Generated]:
   """The images that a stage generated, by cluster; {} if it was not run.
 
   Raises:
@@ -282,7 +284,9 @@ def _average(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 def _times(workdir: Path) -> dict[str, float]:
   """Seconds, as the stages measured them."""
-  sampled = read_json(workdir / "apprentice" / "sample" / "done.json")["summary"]
+  sampled = read_json(workdir / "apprentice" / "sample" / "done.json")[
+    "summary"
+  ]
   times = {
     "apprentice_seconds_per_image": sampled["seconds_per_image"],
     "base_seconds_per_image": sampled["base_seconds_per_image"],

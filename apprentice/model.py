@@ -57,7 +57,7 @@ class Apprentice:
     name: of the method, a file of `apprentice/methods`.
     method: its record.
     config: `config.method`.
-    backbone: the model it stands on; its `params` are the base's, or empty.
+    backbone: the base model; its `params` may be empty.
     spec: description of all parameters, new ones included.
     apply: the pure function of the declared module.
     params: its arrays by published name; empty before they are loaded.
@@ -213,7 +213,7 @@ def save_apprentice(
     apprentice: with its arrays.
     folder: replaced if it exists.
     dtype: of the arrays in the file; float16 halves its size.
-    with_base: copy the frozen parts, so that the folder stands alone.
+    with_base: copy the frozen parts, so that the folder is self-contained.
 
   Raises:
     ValueError: see `list_copied`; or the disk is full.

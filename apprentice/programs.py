@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Abstract programs of stages 6 and 7, for `suti plan`.
 
-The functions that a stage compiles are given shapes in the place of arrays.
+The functions that a stage compiles are given shapes instead of arrays.
 Nothing is computed, and neither weights nor data are needed.
 """
 

@@ -112,7 +112,9 @@ def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
   if (drop := metrics.get("clip_t_drop")) is not None:
     rows["CLIP-T below the base"] = f"{drop:.3f}"
   if (speedup := metrics.get("speedup")) is not None:
-    rows["faster than tuning an expert and sampling from it"] = f"{speedup:.0f}x"
+    rows["faster than tuning an expert and sampling from it"] = (
+      f"{speedup:.0f}x"
+    )
   return rows
 
 

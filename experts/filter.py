@@ -177,9 +177,9 @@ def _nothing(scores: Sequence[Score], config) -> str:
     score.identity for score in scores if score.delta_clip > config.threshold
   )
   return (
-    f"{result}, but those above config.filter.threshold {config.threshold} have "
-    f"an identity of at most {closest:.3f} <= config.filter.identity_threshold "
-    f"{config.identity_threshold}: lower it."
+    f"{result}, but those above config.filter.threshold {config.threshold} "
+    f"have an identity of at most {closest:.3f} <= "
+    f"config.filter.identity_threshold {config.identity_threshold}: lower it."
   )
 
 

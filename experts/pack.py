@@ -51,8 +51,8 @@ def run(config, workdir: Path) -> dict:
     progress(examples, "pack", total=len(kept)),
     shard_size=config.pack.shard_size,
   )
-  # Moved from the folder that was written atomically into the stage's own, which
-  # has stage.json as well; done.json, written last, marks it as complete.
+  # Moved from the folder that was written atomically into the stage's own, next
+  # to stage.json; done.json, written last, marks it as complete.
   for file in sorted(part.iterdir()):
     file.replace(current.folder / file.name)
   remove_folder(part)

@@ -35,7 +35,7 @@ def square_crop_resize(image_u8: np.ndarray, size_px: int) -> np.ndarray:
   square_u8 = image_u8[top : top + side, left : left + side]
   if side == size_px:
     return square_u8.copy()
-  # Cropped before scaling: `resize` with a box would blend in pixels outside it.
+  # Cropped before scaling: `resize` with a box would blend in pixels around it.
   scaled = Image.fromarray(square_u8).resize(
     (size_px, size_px), Image.Resampling.LANCZOS
   )

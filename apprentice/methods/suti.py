@@ -55,7 +55,7 @@ class DemonstrationAttention(Module):
 
     Args:
       width: of the target's tokens.
-      site: path of the transformer block it stands in.
+      site: path of its transformer block.
       sources: {name of an encoder feature: its width}.
       num_heads: a divisor of `width`.
       encoder_gradient: whether gradients flow into the encoder that made the

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Abstract programs of stages 2 to 4, to plan memory and cost.
 
-The functions that a stage compiles are given shapes in the place of arrays.
+The functions that a stage compiles are given shapes instead of arrays.
 Nothing is computed, and neither weights nor data are needed:
 `experts.farm.capacity` checks whether they fit, `suti plan` what they cost.
 """

@@ -75,7 +75,9 @@ def make_sample_wave(
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
 
-  def sample_group(params, requested, seconds) -> Iterator[tuple[int, np.ndarray]]:
+  def sample_group(
+    params, requested, seconds
+  ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (expert of the group, some of its images), batch by batch."""
     nonlocal compiled
     (num_experts,) = {len(x) for x in params.values()}
@@ -110,7 +112,9 @@ def make_sample_wave(
     first = 0
     for params in groups:
       (num,) = {len(x) for x in params.values()}
-      for i, sampled in sample_group(params, requested[first : first + num], seconds):
+      for i, sampled in sample_group(
+        params, requested[first : first + num], seconds
+      ):
         if np.isfinite(sampled).all():
           pictures[first + i].extend(to_u8(sampled))
         else:

@@ -59,7 +59,7 @@ def _separator(part: Path, header: str, start: bytes) -> str:
   for separator, names in split.items():
     if {name.strip().casefold() for name in names}.issuperset(COLUMNS):
       return separator
-  # With none of them: the most frequent one.
+  # If none does: the one with the most columns.
   return max(split, key=lambda separator: len(split[separator]))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the rows of a Parquet table, in all the types that writers use for text."""
+"""Reads the rows of a Parquet table, with text in any column type."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +71,7 @@ def read(part: Path) -> Iterator[TableRow]:
 
 
 def _check_type(part: Path, name: str, kind: Any) -> None:
-  """Whether a column's type stores text, in any of its forms."""
+  """Refuses a column whose type does not store text."""
   from pyarrow import types
 
   if types.is_dictionary(kind):  # categories of pandas and polars

@@ -10,7 +10,7 @@ from suti.io.folders import is_hidden
 from suti.runtime.progress import say
 
 MAX_ROWS = 100_000_000
-_MANY_ROWS = 1_000_000  # above this, reading takes long enough to print a message
+_MANY_ROWS = 1_000_000  # above this, reading prints a message
 
 
 def folder_of(path: Path) -> Path:

@@ -4,8 +4,8 @@
 A run writes every file under a hidden name in the same folder, flushes it to
 the disk, and renames it: a process killed at any moment leaves the old file or
 the new one, never a partial one. `create` and `create_json` only create a file
-that does not exist, so that one of many processes succeeds. The only append-only
-file is log.jsonl, of `suti.runtime.log`.
+that does not exist, so that one of many processes succeeds. Only log.jsonl, of
+`suti.runtime.log`, is appended to.
 
 Objects in a bucket are written atomically by the server: files are written on
 this machine and then uploaded.

@@ -56,14 +56,14 @@ _REMEDY = "give a JPEG, PNG or WebP file"
 _HEIF_REMEDY = "pip install pillow-heif, or convert to JPEG"
 # Other files among pictures, and the remedy for each kind.
 _RAW = _split(".3fr .arw .cr2 .cr3 .dng .nef .orf .pef .raf .raw .rw2 .srw")
-_DRAWN = _split(
+_OTHER_IMAGES = _split(
   ".ai .eps .exr .hdr .ico .j2k .jp2 .jxl .jxr .pdf .psd .svg .tga .xcf"
 )
 _VIDEO = _split(".3gp .avi .m4v .mkv .mov .mp4 .mpg .webm")
 _REMEDIES = {
   **dict.fromkeys(_HEIF, _HEIF_REMEDY),
   **dict.fromkeys(_RAW, "raw: export as JPEG"),
-  **dict.fromkeys(_DRAWN, "convert to JPEG or PNG"),
+  **dict.fromkeys(_OTHER_IMAGES, "convert to JPEG or PNG"),
   **dict.fromkeys(_VIDEO, "video"),
 }
 # Files that systems leave in folders, which are never pictures.

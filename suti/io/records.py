@@ -193,9 +193,9 @@ class Records(Sequence, Generic[Record]):
 
 @functools.lru_cache(maxsize=_OPEN)
 def _open_reader(path: Path, version: tuple[int, int]) -> Any:
-  """Opens a file, or finds it open; of another version it is another file."""
+  """Opens a file, or reuses an open one of the same version."""
   del version
-  # ArrayRecord takes one that the system refuses to open for an empty one.
+  # ArrayRecord treats a file that cannot be opened as an empty one.
   with path.open("rb"):
     pass
   return _array_record().ArrayRecordReader(str(path), _READ_OPTIONS)
@@ -419,7 +419,7 @@ class Examples(Sequence):
     import tensorflow_datasets as tfds
 
     class Encoded(tfds.decode.SkipDecoding):
-      """Leaves pictures in a sequence as PNG; tfds supports it for single ones."""
+      """Leaves pictures in a sequence as PNG; tfds does so for single ones."""
 
       def decode_batch_example_np(self, encoded: Any) -> Any:
         return encoded

@@ -240,7 +240,7 @@ def test_a_full_memory_is_one_line(start, config_path, tmp_path):
   ):
     code, err = start(raising(error), *good(config_path, tmp_path))
     assert (code, len(err)) == (2, 1)
-    assert "memory is full: make less at once" in err[0]
+    assert "memory is full: use smaller pictures" in err[0]
 
 
 def test_a_forbidden_folder_is_one_line(start, config_path, tmp_path):
