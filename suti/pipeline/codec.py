@@ -179,7 +179,7 @@ def _normal(
   elif shift:
     raise ValueError(
       f"{folder / 'config.json'}: shift_factor={shift} beside latents_mean "
-      "says twice what is taken from latents: set it to 0."
+      "is a second shift of latents: set it to 0."
     )
   else:
     shift, scale = mean_C, scale / np.asarray(std_C, np.float64)

@@ -297,8 +297,8 @@ def _check(stage, *, size, small):
   if small != (stage.noising is not None):
     raise ValueError(
       f"{stage.folder} "
-      + ("draws from a text alone" if small else "enlarges a picture")
-      + ": a cascade is one model that draws, then models that enlarge."
+      + ("takes a text alone" if small else "enlarges a picture")
+      + ": a cascade is a text-to-image model, then models that enlarge."
     )
   height, width = size or (stage.size_px, stage.size_px)
   patch = stage.codec.patch

@@ -122,7 +122,7 @@ def test_no_gap_is_not_closed():
   assert evaluate.summarise(subjects)["gap_closed"] is None
 
 
-def test_scenes_are_drawn_where_the_truth_is_known(monkeypatch):
+def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
   cluster = make_cluster(0, truth=("world:test:7",))
   prompts = [
     Prompt(cluster="c", prompt="a dog in the snow", skill="style"),
@@ -230,7 +230,7 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
   assert summary["apprentice_identity"] == ours
 
 
-def test_a_killed_evaluation_goes_on_at_its_subject(
+def test_a_killed_evaluation_resumes_at_its_subject(
   workdir, tiny_backbone, tiny_clip, tiny_identity
 ):
   config = inputs.make_config(

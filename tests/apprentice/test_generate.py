@@ -65,7 +65,7 @@ def test_pictures_of_the_right_kind(apprentice, pictures):
   assert (images[0] != images[1]).any()
 
 
-def test_a_picture_is_its_seeds_whatever_stands_beside_it(apprentice, pictures):
+def test_an_image_depends_on_its_seed_not_its_batch(apprentice, pictures):
   first = generate(apprentice, pictures[:3], "a dog", num=2, seed=5)
   second = generate(apprentice, pictures[:3], "a dog", num=2, seed=6)
   # Seed 6 is the second picture of the first call and the first of the second.

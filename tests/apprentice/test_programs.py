@@ -49,7 +49,7 @@ def test_a_step_of_training(tiny_backbone, tmp_path, monkeypatch):
   assert program.calls == 4
 
 
-def test_a_drawing_of_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
+def test_sampling_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
   """Arrays and places."""
   config = inputs.make_config(tiny_backbone).unlock()
   config.apprentice_sample.batch_size = 16

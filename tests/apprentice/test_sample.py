@@ -47,7 +47,7 @@ def read(workdir, name):
   ]
 
 
-def test_every_prompt_of_every_subject_is_drawn(sampled):
+def test_every_prompt_of_every_subject_is_sampled(sampled):
   for name in ("apprentice", "base"):
     found = read(sampled, name)
     # Shards of three, the last one not full: its padding is not written.
@@ -85,7 +85,7 @@ def test_times_are_of_all_shards(sampled):
   assert done["base_seconds_per_image"] > 0
 
 
-def test_a_killed_run_goes_on_at_its_shard(sampled, config, tmp_path):
+def test_a_killed_run_resumes_at_its_shard(sampled, config, tmp_path):
   inputs.write_trained(tmp_path, config)
   inputs.write_benchmark(tmp_path)
   ours, theirs = (

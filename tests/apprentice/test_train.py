@@ -125,7 +125,7 @@ def test_rate_warms_up_stays_and_falls():
   )
 
 
-def test_rate_stays_where_nothing_is_said():
+def test_the_rate_is_constant_by_default():
   rate = learning_rate(
     ConfigDict(
       {
@@ -339,7 +339,7 @@ def test_two_processes_learn_what_one_does(unbroken, config_file, place, root):
   assert weights(place).keys() == weights(unbroken).keys()
 
 
-def test_the_folder_says_how_it_was_made(unbroken, tiny_backbone):
+def test_the_folder_records_how_it_was_made(unbroken, tiny_backbone):
   folder = unbroken / "apprentice" / "train" / "model"
   record = read_json(folder / "apprentice.json")
   assert record["method"] == "suti"

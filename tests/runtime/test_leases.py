@@ -108,7 +108,7 @@ def test_what_a_dead_process_of_this_machine_held_is_free_immediately(place):
   assert done == {NAMES[0], NAMES[2]}
 
 
-def test_a_claim_outlives_its_lease_while_its_worker_lives(place):
+def test_a_lease_is_renewed_while_its_worker_lives(place):
   with Leases(place, lease_s=0.4) as leases:
     lease = next(each(leases))
     first = files.read_json(lease.path)["expires"]
@@ -120,7 +120,7 @@ def test_a_claim_outlives_its_lease_while_its_worker_lives(place):
     assert lease.lost, "the thread looks before it renews"
 
 
-def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_claim(
+def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_lease(
   tmp_path, monkeypatch
 ):
   def full(*_):

@@ -54,7 +54,7 @@ def test_as_many_as_fit_on_each_of_eight_devices(mesh, room, tmp_path):
   assert few.experts_per_wave == 3 * 8
 
 
-def test_a_run_goes_on_with_the_waves_it_began_with(mesh, room, tmp_path):
+def test_a_run_resumes_with_the_waves_it_began_with(mesh, room, tmp_path):
   auto = {"experts_per_device": "auto"}
   settle(mesh, tmp_path, **auto)
 
@@ -83,7 +83,7 @@ def test_they_run_together_where_there_is_room(mesh, room, tmp_path):
   assert tune.inner == "vmap"
 
 
-def test_of_two_workers_the_faster_one_says_how_large_a_wave_is(
+def test_of_two_workers_the_first_one_chooses_the_wave_size(
   mesh, room, tmp_path
 ):
   """And how it is run."""
@@ -115,9 +115,7 @@ def test_an_expert_that_does_not_fit_is_one_line(mesh, room, tmp_path):
   assert not (tmp_path / "packing.json").exists()
 
 
-def test_who_goes_on_with_a_run_runs_experts_as_it_began(
-  mesh, room, tmp_path, capsys
-):
+def test_a_resumed_run_maps_experts_as_it_began(mesh, room, tmp_path, capsys):
   """Of 72, nine do not fit a device at once; of 16, two do."""
   auto = {"inner": "auto"}
   few, many = tmp_path / "few", tmp_path / "many"
@@ -156,7 +154,7 @@ def test_who_goes_on_with_a_run_runs_experts_as_it_began(
     ({"inner": "map", "experts_per_device": "auto"}, 901, ["map"]),
   ],
 )
-def test_what_is_drawn_from_the_disk_fits_as_well(
+def test_sampling_from_disk_fits_as_well(
   mesh, room, tmp_path, capsys, fields, needs, asked
 ):
   """As it was tuned, or else one after the other."""
@@ -258,7 +256,7 @@ class AskedError(Exception):
 
 
 @pytest.mark.parametrize("stage", [finetune, sample])
-def test_a_wave_is_drawn_as_it_was_tuned(
+def test_a_wave_is_sampled_as_it_was_tuned(
   tuned, clusters, tmp_path, monkeypatch, stage
 ):
   """Room for one a device, of two: one after the other, then as well as now."""

@@ -315,7 +315,7 @@ def test_an_expert_that_diverges_is_alone_in_it(
   assert wave_files.count_experts(tmp_path, wave.name) == (9, 1)
 
 
-def test_what_is_looked_at_leaves_out_the_lost():
+def test_sync_leaves_out_failed_experts():
   """Two of three have a loss; one of them has taken a step less."""
   state = {
     "step_E": np.array([0, 2, 1]),

@@ -208,9 +208,7 @@ def test_rows_that_a_config_leaves_out_are_counted_and_not_held(folder, capsys):
   ]
 
 
-def test_pictures_of_a_folder_that_are_not_looked_at_are_counted(
-  folder, capsys
-):
+def test_pictures_of_a_folder_that_are_not_opened_are_counted(folder, capsys):
   for number in range(5):
     save(folder / "dog2" / f"{number}.png", level=number)
   (page,), _ = pages_of(config_of("folder", folder / "dog2", max_images=1))
