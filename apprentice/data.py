@@ -43,8 +43,8 @@ def batches(
     sources: examples with random access, joined: `open_folder`, or what
       `apprentice.latents` made of it.
     fields: what the method needs of an example.
-    encode_text: texts -> their conditioning
-    (`suti.pipeline.conditioning`).
+    encode_text: texts -> their conditioning, see
+      `suti.pipeline.conditioning`.
     size_px: side of the images; others are cropped and resized.
     batch_size: of all processes together.
     num_demonstrations: K; where a cluster has fewer, the mask says so.

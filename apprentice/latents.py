@@ -27,8 +27,10 @@ _INDEX = "index.json"
 _BLOCK = 256  # pictures encoded at once, at most
 
 
-def are_kept(train: Any, backbone: Backbone, *, num_processes: int) -> bool:
-  """Whether training reads latents from the disk, and not pictures.
+def caches_latents(
+  train: Any, backbone: Backbone, *, num_processes: int
+) -> bool:
+  """Whether training reads latents from the disk, not pictures.
 
   Args:
     train: `config.train`.

@@ -128,9 +128,9 @@ class Backbone:
 
     Args:
       images_u8: (H, W, 3) each.
-      batch_size: how many at most; fewer where they are large, as an
-      autoencoder
-        holds a picture many times over. One program serves any number.
+      batch_size: how many are encoded together at most; fewer where they are
+        large, as an autoencoder holds a picture many times over. One program
+        serves any number.
 
     Returns: (B, H, W, C), float32.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loop B: what is dropped, what it refuses, and that a kill changes nothing."""
+"""Stage 6: what is dropped, what is refused, and a kill that changes nothing."""
 
 import os
 import pathlib
