@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 6: what is dropped, what is refused, and a kill that changes nothing."""
+"""Stage 6: what is dropped and what refused, and that kills change nothing."""
 
 import os
 import pathlib
