@@ -166,7 +166,8 @@ def test_each_weight_has_an_effect_of_its_own(parts):
 
 
 def test_weights_of_guidance():
-  np.testing.assert_array_equal(drawing.weights({"guidance": 4.0}), [4, 4])
+  one = {"guidance": 4.0, "text_guidance": None}
+  np.testing.assert_array_equal(drawing.weights(one), [4, 4])
   both = {"guidance": 4.0, "text_guidance": 2.0}
   np.testing.assert_array_equal(drawing.weights(both), [2, 4])
 

@@ -42,9 +42,12 @@ def drop_some(*, mask=None, key=0, **config):
     "text": {"text_BLD": jnp.ones((B, L, D)), "pooled_BD": jnp.ones((B, D))},
     "demonstration_mask": jnp.ones((B, K), bool) if mask is None else mask,
   }
-  config = ConfigDict(
-    {"text_dropout": 0.1, "demonstration_dropout": 0.1} | config
-  )
+  usual = {
+    "text_dropout": 0.1,
+    "demonstration_dropout": 0.1,
+    "min_demonstrations": 1,
+  }
+  config = ConfigDict(usual | config)
   null = jax.tree.map(lambda x: np.zeros_like(x[:1]), batch["text"])
   batch = drop(batch, jax.random.key(key), null_text=null, config=config)
   # All that is said of a text goes together.
