@@ -222,6 +222,7 @@ def start(
       "XLA_FLAGS": compiler.FLAGS,
       # All runs compile once.
       "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compiled"),
+      **compiler.KEEP_ALL,
     }
     | env,
     stdout=subprocess.DEVNULL,

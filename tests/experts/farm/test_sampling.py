@@ -30,7 +30,7 @@ def test_pictures_are_decoded_in_parts_and_devices_say_nothing(
   tmp_path, monkeypatch
 ):
   """Two experts a device draw two each: one by one, or all four at once."""
-  folder = tiny.write_latent_backbone(tmp_path, unet=inputs.UNET)
+  folder = tiny.write_latent_backbone(tmp_path, unet=tiny.ONE_LEVEL_UNET)
   config = inputs.make_config({"backbone": folder}, teacher="lora", rank=2)
   with config.unlocked():
     config.sample.update(batch_size=2)
