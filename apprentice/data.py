@@ -43,8 +43,8 @@ def batches(
     sources: examples with random access, concatenated: from `open_folder`, or
       `apprentice.latents.encode_examples`.
     fields: names of the arrays that the method needs.
-    encode_text: texts -> their conditioning
-    (`suti.pipeline.conditioning`).
+    encode_text: texts -> their conditioning, see
+      `suti.pipeline.conditioning`.
     size_px: side of the images; others are cropped and resized.
     batch_size: of all processes together.
     num_demonstrations: K; missing ones of smaller clusters are masked.

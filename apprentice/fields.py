@@ -38,12 +38,14 @@ def make_fields(
       latents like the target.
     captions: their texts.
     num_demonstrations: K.
-    encode_text: texts -> their conditioning (`suti.pipeline.conditioning`).
+    encode_text: texts -> their conditioning, see
+      `suti.pipeline.conditioning`.
     size_px: side of the images.
 
-  Returns: image_u8_HWC (if there is one), text, demonstrations_u8_KHWC,
-    demonstration_mask_K, demonstration_text, by the names of `Method.fields`;
-    texts are dicts of arrays, those of demonstration_text with K in front.
+  Returns: `image` (H, W, C) if there is one, `text`, `demonstrations` (K, H, W,
+    C), `demonstration_mask` (K,) and `demonstration_text`, as `Method.fields`
+    names them. Texts are dicts of arrays; those of demonstrations lead with
+    K.
   """
   missing = num_demonstrations - len(demonstrations)
   assert missing >= 0, (num_demonstrations, len(demonstrations))

@@ -27,7 +27,9 @@ _INDEX = "index.json"
 _BLOCK = 256  # pictures of a batch, at most
 
 
-def are_kept(train: Any, backbone: Backbone, *, num_processes: int) -> bool:
+def caches_latents(
+  train: Any, backbone: Backbone, *, num_processes: int
+) -> bool:
   """Whether training reads cached latents instead of pictures.
 
   Args:

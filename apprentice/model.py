@@ -175,7 +175,7 @@ def _frozen(base: Path) -> str:
   )
 
 
-def list_copied(base: Path) -> list[Path]:
+def check_copied(base: Path) -> list[Path]:
   """The files of a base that are copied into its apprentices.
 
   They are model_index.json and those of the frozen parts, and no others: a
@@ -216,10 +216,10 @@ def save_apprentice(
     with_base: copy the frozen parts, so that the folder is self-contained.
 
   Raises:
-    ValueError: see `list_copied`; or the disk is full.
+    ValueError: see `check_copied`; or the disk is full.
   """
   base = apprentice.backbone.folder
-  copied = list_copied(base) if with_base else []
+  copied = check_copied(base) if with_base else []
   with replacing_folder(folder, last=RECORD) as part:
     for file in copied:
       target = part / file.relative_to(base)

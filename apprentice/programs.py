@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from apprentice.fields import make_fields, pick
 from apprentice.generate import make_batch, make_sample_fn, weights
-from apprentice.latents import are_kept
+from apprentice.latents import caches_latents
 from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
-from apprentice.training import make_step
+from apprentice.train_step import make_step
 from suti.nn.optimizer import start_state
 from suti.nn.param import shapes, split
 from suti.parallel.mesh import (
@@ -85,7 +85,7 @@ def _example(apprentice, section, mesh):
   backbone = apprentice.backbone
   picture = np.zeros((backbone.size_px, backbone.size_px, 3), np.uint8)
   hosts = num_hosts(mesh.devices.flat)
-  if are_kept(section, backbone, num_processes=hosts):
+  if caches_latents(section, backbone, num_processes=hosts):
     picture = np.zeros(backbone.latent_shape, np.float16)
   num = section.num_demonstrations
   arrays = make_fields(

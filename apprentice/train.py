@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 6, loop B: trains the apprentice on the experts' images.
+"""Stage 6: trains the apprentice on the experts' images.
 
 SuTI (arXiv 2304.00186), eq. 6 and section 4: Adafactor, lr 1e-4, 150K steps on
 128 TPU v4, 3 demonstrations, text encoder frozen. Batch size, warm-up, EMA,
@@ -25,11 +25,11 @@ import jax
 import numpy as np
 
 from apprentice.data import batches, open_folder
-from apprentice.latents import are_kept, encode_examples
-from apprentice.model import declare, list_copied
+from apprentice.latents import caches_latents, encode_examples
+from apprentice.model import check_copied, declare
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.start import start_params, take_init, write_model
-from apprentice.training import make_step, start_state
+from apprentice.train_step import make_step, start_state
 from suti.hf.find import find_model
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import remove_folder
@@ -58,7 +58,8 @@ def run(config: Any, workdir: Path) -> dict:
       written as it is, and no examples are needed.
     workdir: with the stages that this one reads.
 
-  Returns: steps, last loss, steps a second; of several processes, in the first.
+  Returns: steps, last loss, steps a second. Only process 0 returns them; the
+    others return {}.
 
   Raises:
     ValueError: no examples, a batch that the mesh does not divide, a checkpoint
@@ -67,7 +68,7 @@ def run(config: Any, workdir: Path) -> dict:
   # ---------------------------------------------------- 1 Config and mesh
   train = config.train
   packed = (workdir / "experts" / "pack").exists() or not train.examples
-  # Before the stage's folder records its config.
+  # Opened first: a bad folder fails before the stage's own is written.
   sources = [open_folder(folder) for folder in train.examples]
   current = stage(
     workdir,
@@ -97,14 +98,14 @@ def run(config: Any, workdir: Path) -> dict:
 
   # ---------------------------------------- 2 Backbone and method (declared)
   backbone = load_backbone(config.backbone, weights=False)
-  list_copied(backbone.folder)  # Checked now, not after the training.
+  check_copied(backbone.folder)  # Checked now, not after the training.
   apprentice = declare(backbone, name=train.method, config=config.method)
 
   # ------------------------------------------------------------- 3 Data
   if packed:
     sources.insert(0, open_folder(workdir / "experts" / "pack"))
   latents = current.folder / "latents"
-  if are_kept(train, backbone, num_processes=jax.process_count()):
+  if caches_latents(train, backbone, num_processes=jax.process_count()):
     sources = [
       encode_examples(source, backbone, latents / str(number))
       for number, source in enumerate(sources)

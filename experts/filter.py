@@ -49,10 +49,7 @@ def run(config, workdir: Path) -> dict:
       "config.identity": find_model(config.identity),
     },
   )
-  thresholds = {
-    "threshold": config.filter.threshold,
-    "identity_threshold": config.filter.identity_threshold,
-  }
+  thresholds = config.filter.to_dict()
   if current.done is not None and thresholds.items() <= current.done.items():
     return current.done
 

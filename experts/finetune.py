@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 2, loop A: waves of E experts, each tuned on one subject's cluster.
+"""Stage 2: waves of E experts, each tuned on one subject's cluster.
 
 SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. An
 expert is tuned by `experts.farm.train_step`; slots on the devices are refilled
@@ -13,7 +13,7 @@ checkpoint.
 
 With `config.finetune.sample_after_tuning` a wave's candidates are sampled here
 as well, while its weights are on the devices: the files of `experts.sample`,
-byte for byte. They are sampled with the weights as `config.finetune.keep` keeps
+byte for byte. Sampling uses the weights as `config.finetune.keep` would store
 them.
 
   reads   experts/mine, experts/prompts
@@ -34,9 +34,9 @@ from experts import sample
 from experts.clusters import read_clusters
 from experts.farm import capacity, train_step
 from experts.farm.expert_model import open_expert_model
-from experts.farm.farm import Farm, finish_wave, read_data, rows_of
 from experts.farm.monitor import Monitor
 from experts.farm.sampling import make_sample_wave
+from experts.farm.shared import Farm, finish_wave, read_data, rows_of
 from experts.farm.slots import Slots
 from experts.farm.step_timer import StepTimer
 from experts.farm.wave_checkpoints import WaveCheckpoints
@@ -50,8 +50,9 @@ from suti.runtime.stage import Stage, main, stage
 
 # E experts of a wave, S slots on the devices.
 
-# These do not change what is computed, only when, and which files are kept.
-_FREE = (
+# Fields that may change between runs of one workdir: they affect timing and
+# what is kept, never values.
+_MAY_CHANGE = (
   "checkpoint_every",
   "grace_s",
   "keep",
@@ -116,7 +117,7 @@ def run(config, workdir: Path) -> dict:
     timer=StepTimer(),
   )
 
-  # ------------------------------ 6 Start or resume, 7 Loop: of each wave
+  # ------------------------------------ 6, 7 Start or resume, loop: waves
   with (
     work(
       folder,
@@ -167,7 +168,7 @@ def tune_wave(
   with WaveCheckpoints(
     farm.folder / "checkpoints", wave, worker=queue.worker
   ) as checkpoints:
-    # -------------------------------------------------- 6 Start or resume
+    # --------------------------------------------- 6 Start or resume a wave
     data_E, damaged = read_data(wave, farm)
     state = checkpoints.restore(programs.describe_start(wave.num_slots))
     if state is None:
@@ -187,8 +188,8 @@ def tune_wave(
     monitor.begin(wave, first)
     farm.timer.start(first)
 
-    # ------------------------------------------------------------ 7 Loop
-    # A checkpoint, then a step: one of step n holds the losses before n.
+    # ------------------------------------------------------- 7 Loop: steps
+    # Checkpoint n is saved before step n runs: it holds the losses before n.
     _, done_S = train_step.sync_metrics(state, num=wave.num_active)
     is_over = not data_E or slots.are_over(state, done_S)
     given_up = False
@@ -216,7 +217,7 @@ def tune_wave(
       else:
         state, data = refilled, rows_of(data_E, refilled, wave, farm)
 
-    # ---------------------------------------------------------- 8 Finish
+    # ------------------------------------------------------ Finish the wave
     if data_E and not given_up and (given_up := queue.stop.is_set()):
       checkpoints.save(int(state["step"]), state)
     if given_up or not queue.may_write(lease):
@@ -244,7 +245,7 @@ def open_stage(config, workdir: Path) -> Stage:
     {
       "seed": config.seed,
       "backbone": config.backbone,
-      "finetune": {k: v for k, v in tune.items() if k not in _FREE}
+      "finetune": {k: v for k, v in tune.items() if k not in _MAY_CHANGE}
       | {"keep": kept},
     },
     reads=["experts/mine", "experts/prompts"],

@@ -57,7 +57,7 @@ class Tuned:
 
 def open_backbone(kind, folder):
   if kind == "tiny":
-    return load_backbone(tiny.write_backbone(folder, unet=inputs.UNET))
+    return load_backbone(tiny.write_backbone(folder, unet=tiny.ONE_LEVEL_UNET))
   unet = tiny_pipelines.ONE_LEVEL[kind]
   return load_backbone(tiny_pipelines.write(kind, folder, unet=unet))
 

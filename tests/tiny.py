@@ -2,7 +2,7 @@
 """Random tiny models in the published layout, in a folder of the test's own.
 
 They have every part that real ones have and no skill: 16 px pictures, a U-Net
-of two levels on an 8x8 grid, one layer in each tower. A step takes
+of one or two levels on an 8x8 grid, one layer in each tower. A step takes
 milliseconds.
 """
 
@@ -42,6 +42,13 @@ UNET = {
   "flip_sin_to_cos": True,
   "freq_shift": 0,
   "act_fn": "silu",
+}
+# What most tests take: half of that to compile, attention in every block.
+ONE_LEVEL_UNET = UNET | {
+  "block_out_channels": [8],
+  "down_block_types": ["CrossAttnDownBlock2D"],
+  "up_block_types": ["CrossAttnUpBlock2D"],
+  "attention_head_dim": [2],
 }
 # What compiles fastest: one level, attention in the middle alone.
 SMALLEST_UNET = UNET | {

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny workdir for the apprentice's stages, as the stages before leave it."""
 
+import collections
 import contextlib
 import dataclasses
+import itertools
 import pathlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -14,12 +17,17 @@ import apprentice.sample
 import apprentice.train
 from apprentice.model import declare, save_apprentice
 from configs.quickstart import get_config
-from suti.io.records import write_examples, write_lines, write_records
+from suti.io.records import (
+  read_records,
+  write_examples,
+  write_lines,
+  write_records,
+)
 from suti.nn.param import without
 from suti.parallel.mesh import flat_mesh, make_mesh
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.stage import stage
-from suti.schema import Cluster, Example, Prompt
+from suti.schema import Candidate, Cluster, Example, Prompt
 from tests.tiny import SIZE_PX
 
 TEXTS = ("a dog in the snow", "a dog on the beach", "a red dog", "a wet dog")
@@ -91,6 +99,38 @@ def write_pack(workdir: pathlib.Path, *, num: int = 8) -> None:
   folder = workdir / "experts" / "pack"
   write_examples(folder, draw_examples(num), shard_size=4)
   stage(workdir, "experts/pack", {}).finish({"examples": num})
+
+
+def mean_identity(
+  encode, real: dict[str, Sequence], drawn: dict[str, Sequence] | None
+) -> float:
+  """DreamBench's identity by its definition, one cosine after the other.
+
+  Args:
+    encode: pictures -> unit embeddings.
+    real: {cluster: its pictures}.
+    drawn: {cluster: what was drawn of it}; None is the row "real".
+  """
+  means = []
+  for key, images in real.items():
+    theirs = encode(images)
+    if drawn is None:
+      pairs = [x @ y for x, y in itertools.combinations(theirs, 2)]
+    elif key in drawn:
+      pairs = [x @ y for x in encode(drawn[key]) for y in theirs]
+    else:
+      continue
+    means.append(np.mean(pairs))
+  return float(np.mean(means))
+
+
+def drawn_by(paths) -> dict[str, list[np.ndarray]]:
+  """{cluster: pictures} of files of candidates."""
+  found = collections.defaultdict(list)
+  for path in paths:
+    for candidate in read_records(path, Candidate):
+      found[candidate.cluster].append(candidate.image)
+  return found
 
 
 def write_trained(workdir, config):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grain chain: order, draws, padding, and going on in mid-epoch."""
+"""The input pipeline: order, random choices, padding, resume in mid-epoch."""
 
 import collections
 
@@ -83,7 +83,7 @@ def test_an_example_becomes_the_fields_of_the_method(folder, examples):
     drawn = [
       shown.index(image.tobytes()) for image in batch["demonstrations"][row]
     ]
-    assert len(set(drawn)) == 3, "drawn without replacement"
+    assert len(set(drawn)) == 3, "chosen without replacement"
     # Each beside its own caption.
     conditioning = batch["demonstration_text"]
     assert [text_of(conditioning, row, k) for k in range(3)] == [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apprentice import evaluate
-from suti.evaluation.scores import Scorer
+from suti.evaluation.scores import Scorer, load_scorer
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import stage
@@ -165,7 +165,7 @@ def finish(workdir, name, summary=None, **done):
 
 @pytest.fixture
 def workdir(tmp_path):
-  """Two subjects, drawn by apprentice and base; an expert for the first."""
+  """Two subjects sampled from apprentice and base; an expert for the first."""
   clusters = inputs.write_benchmark(tmp_path)
   rng = np.random.default_rng(3)
 
@@ -220,10 +220,31 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
     "real",
   }
   assert metrics["systems"]["apprentice"]["images"] == 4
-  for system in metrics["systems"].values():
-    assert -1 <= system["identity"]["mean"] <= 1
+  encode = load_scorer(clip=tiny_clip, identity=tiny_identity).identity
+  mine = workdir / "benchmark/experts/mine/clusters.array_record"
+  real = {c.key: c.images for c in read_records(mine, Cluster)}
+  ours = inputs.drawn_by(
+    (workdir / "apprentice/sample").glob("apprentice-*.array_record")
+  )
+  base = inputs.drawn_by(
+    (workdir / "apprentice/sample").glob("base-*.array_record")
+  )
+  experts = inputs.drawn_by(
+    (workdir / "benchmark").rglob("wave-*.array_record")
+  )
+  assert len(ours) == len(base) == 2 and len(experts) == 1
+  for name, drawn in {
+    "apprentice": ours,
+    "apprentice_expert_subjects": {key: ours[key] for key in experts},
+    "base": base,
+    "experts": experts,
+    "real": None,
+  }.items():
+    by_hand = inputs.mean_identity(encode, real, drawn)
+    found = metrics["systems"][name]["identity"]["mean"]
+    assert found == pytest.approx(by_hand, abs=1e-6), name
   assert len(read_records(folder / "scenes.array_record", Candidate)) == 0
-  # (30 to tune + 2 to draw) / 0.5
+  # (30 to tune + 2 to sample) / 0.5
   assert metrics["speedup"] == pytest.approx(64.0)
   assert summary["speedup"] == pytest.approx(64.0)
   ours = metrics["systems"]["apprentice"]["identity"]["mean"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing: what a picture depends on, guidance, and what is refused."""
+"""Generation: what an image depends on, guidance, and what is refused."""
 
 import dataclasses
 import os
@@ -121,7 +121,7 @@ def test_photos_of_any_size_are_taken(apprentice):
 
 @pytest.fixture(scope="module")
 def parts(apprentice, pictures):
-  """Draws in a mode with weights, from the same noise."""
+  """Samples in a mode with weights, from the same noise."""
   batch = drawing.make_batch(
     apprentice,
     [("a dog in the snow", pictures[:3], inputs.TEXTS[:3])] * 2,
@@ -166,7 +166,8 @@ def test_each_weight_has_an_effect_of_its_own(parts):
 
 
 def test_weights_of_guidance():
-  np.testing.assert_array_equal(drawing.weights({"guidance": 4.0}), [4, 4])
+  one = {"guidance": 4.0, "text_guidance": None}
+  np.testing.assert_array_equal(drawing.weights(one), [4, 4])
   both = {"guidance": 4.0, "text_guidance": 2.0}
   np.testing.assert_array_equal(drawing.weights(both), [2, 4])
 

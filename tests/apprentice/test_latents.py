@@ -16,14 +16,15 @@ from apprentice.methods.suti import METHOD
 from suti.pipeline.backbone import Backbone, load_backbone
 from suti.runtime.log import read_log
 from tests.apprentice import inputs
-from tests.tiny import SIZE_PX, write_latent_backbone
+from tests.tiny import SIZE_PX, SMALLEST_UNET, write_latent_backbone
 
 NUM = 7
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  return write_latent_backbone(tmp_path_factory.mktemp("latent") / "base")
+  path = tmp_path_factory.mktemp("latent") / "base"
+  return write_latent_backbone(path, unet=SMALLEST_UNET)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loop B: what is dropped, what it refuses, and that a kill changes nothing."""
+"""Stage 6: what is dropped and what refused, and that kills change nothing."""
 
 import os
 import pathlib
@@ -42,9 +42,12 @@ def drop_some(*, mask=None, key=0, **config):
     "text": {"text_BLD": jnp.ones((B, L, D)), "pooled_BD": jnp.ones((B, D))},
     "demonstration_mask": jnp.ones((B, K), bool) if mask is None else mask,
   }
-  config = ConfigDict(
-    {"text_dropout": 0.1, "demonstration_dropout": 0.1} | config
-  )
+  usual = {
+    "text_dropout": 0.1,
+    "demonstration_dropout": 0.1,
+    "min_demonstrations": 1,
+  }
+  config = ConfigDict(usual | config)
   null = jax.tree.map(lambda x: np.zeros_like(x[:1]), batch["text"])
   batch = drop(batch, jax.random.key(key), null_text=null, config=config)
   # All that is said of a text goes together.
@@ -219,6 +222,7 @@ def start(
       "XLA_FLAGS": compiler.FLAGS,
       # All runs compile once.
       "JAX_COMPILATION_CACHE_DIR": str(config.parent / "compiled"),
+      **compiler.KEEP_ALL,
     }
     | env,
     stdout=subprocess.DEVNULL,
@@ -247,7 +251,7 @@ def config_file(tiny_backbone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(config_file, tmp_path_factory, root):
-  """The workdir of a run that nobody disturbed."""
+  """The workdir of an unbroken run."""
   workdir = tmp_path_factory.mktemp("unbroken")
   inputs.write_pack(workdir)
   finish(start(config_file, workdir, root))

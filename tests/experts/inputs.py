@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny workdir for the teacher's stages, and fakes of what they ask."""
+"""A tiny workdir for the teacher's stages, and fakes of the models they call."""
 
 import hashlib
 import pathlib
@@ -13,15 +13,7 @@ from suti.evaluation.scores import Scorer
 from suti.io.records import write_lines
 from suti.runtime.stage import stage
 from suti.schema import Cluster, Prompt, content_key
-from tests import tiny
 from tests.tiny import SIZE_PX
-
-UNET = tiny.UNET | {
-  "block_out_channels": [8],
-  "down_block_types": ["CrossAttnDownBlock2D"],
-  "up_block_types": ["CrossAttnUpBlock2D"],
-  "attention_head_dim": [2],
-}
 
 CAPTIONS = ("a dog in the snow", "a dog on the beach", "a dog", "a wet dog")
 PROMPTS = ("a red dog", "a dog wearing a red hat", "a shiny dog")

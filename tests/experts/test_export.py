@@ -18,12 +18,16 @@ from suti.models.unet import declare_unet
 from suti.nn.param import functional, without
 from suti.nn.surgery import lora
 from suti.schema import Cluster
-from tests.experts import inputs
+from tests import tiny
 
-SPEC, _ = functional(declare_unet(inputs.UNET))
+SPEC, _ = functional(declare_unet(tiny.ONE_LEVEL_UNET))
 NEW = without(
   functional(
-    lora(declare_unet(inputs.UNET), r"attn\d\.to_(q|out\.0)$|conv1$", rank=2)
+    lora(
+      declare_unet(tiny.ONE_LEVEL_UNET),
+      r"attn\d\.to_(q|out\.0)$|conv1$",
+      rank=2,
+    )
   )[0],
   SPEC,
 )

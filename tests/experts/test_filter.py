@@ -8,7 +8,6 @@ import pytest
 from ml_collections import ConfigDict
 
 from experts import filter as filters
-from suti.evaluation.scores import Scorer
 from suti.io.records import write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
@@ -194,7 +193,15 @@ def test_the_masked_maximum_ignores_what_is_not_there():
   assert float(delta) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_records_keep_what_the_filter_measured():
-  score = score_of(0.1)
-  assert dataclasses.replace(score, kept=True).kept
-  assert isinstance(inputs.colour_scorer(), Scorer)
+def test_records_keep_what_the_filter_measured(workdir):
+  folder, _ = workdir
+  measured = filters.score_all(
+    CANDIDATES, {c.key: c for c in CLUSTERS}, scorer=inputs.colour_scorer()
+  )
+  deltas = sorted(score.delta_clip for score in measured)
+  threshold = (deltas[2] + deltas[3]) / 2
+  filters.run(config_of(threshold), folder)
+  assert filters.read_scores(folder) == [
+    dataclasses.replace(score, kept=score.delta_clip > threshold)
+    for score in measured
+  ]

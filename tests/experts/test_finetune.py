@@ -381,6 +381,6 @@ def test_two_processes_tune_what_one_does(
     for kind in ("json", "safetensors"):
       path = folder / f"{name}.{kind}"
       assert (whole / path).read_bytes() == (tmp_path / path).read_bytes(), path
-  # The first process says what became of the waves of all.
+  # The first process prints the results of the waves of all.
   assert "experts/finetune: experts 20, " in outputs[0][0]
   assert outputs[1] == ("", "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates: the same whatever is drawn beside them, and after a kill."""
+"""Candidates: the same in any batch, and after a kill."""
 
 import gc
 import shutil
@@ -125,7 +125,7 @@ def test_a_wave_that_another_finishes_meanwhile_is_passed_over(
 
 
 def contents(workdir):
-  """{name: bytes} of what is drawn."""
+  """{name: bytes} of the candidates."""
   files = (workdir / "experts/sample").glob("wave-*")
   return {file.name: file.read_bytes() for file in files}
 

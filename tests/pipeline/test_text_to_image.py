@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of texts: as the published pipelines draw them, and what is refused.
+"""Text-to-image: equal to the published pipelines, and what is refused.
 
 The publishers' pictures are stored (`tests/goldens/make_pipelines.py`); with
-the marker `parity` they are drawn anew.
+the marker `parity` they are sampled anew.
 """
 
 import jax

@@ -92,7 +92,7 @@ def test_a_tpu_vm_queries_its_metadata_server(metadata, endpoints):
     assert find_process(env | {"JAX_PLATFORMS": platforms}) is not None, (
       platforms
     )
-  # Whoever computes on the CPU is not asked to wait for other hosts.
+  # A process on the CPU does not wait for other hosts.
   assert find_process(env | {"JAX_PLATFORMS": "cpu"}) is None
   answers["worker-network-endpoints"] = "10.0.0.7"
   assert find_process(env) is None

@@ -33,7 +33,7 @@ def each(leases, *, finished=set, names=NAMES, stop=NEVER, notify=None):
 
 
 def hold(folder, name, *, worker="far-1-a", number=1, for_s=60.0):
-  """The claim of another worker, of a machine that nothing is known of."""
+  """The lease of another worker, on an unknown machine."""
   expires = time.time() + for_s
   path = folder / f"{name}.{number}"
   assert files.create_json(path, {"worker": worker, "expires": expires})
@@ -117,7 +117,7 @@ def test_a_lease_is_renewed_while_its_worker_lives(place):
     assert leases.still_mine(lease)
     hold(place, lease.name, number=2)
     time.sleep(0.3)
-    assert lease.lost, "the thread looks before it renews"
+    assert lease.lost, "the thread checks before it renews"
 
 
 def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_lease(

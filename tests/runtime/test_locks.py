@@ -79,7 +79,7 @@ def test_the_lock_of_a_machine_that_is_gone_ends_with_its_lease(buckets):
   ):
     pass
   with locks.lock(workdir, shared=True):
-    pass  # Those who share claim their pieces.
+    pass  # Processes that share it lease their pieces.
   time.sleep(0.4)
   with locks.lock(workdir):
     assert "run/.lock/workdir.2" in buckets.objects

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many experts a device takes: what a config says, what its memory says."""
+"""How many experts a device takes: by the config, or by its memory."""
 
 import shutil
 import types
@@ -116,7 +116,7 @@ def test_an_expert_that_does_not_fit_is_one_line(mesh, room, tmp_path):
 
 
 def test_a_resumed_run_maps_experts_as_it_began(mesh, room, tmp_path, capsys):
-  """Of 72, nine do not fit a device at once; of 16, two do."""
+  """Of 72, nine do not fit a device together; of 16, two do."""
   auto = {"inner": "auto"}
   few, many = tmp_path / "few", tmp_path / "many"
   settle(mesh, few, experts_per_wave=16, **auto)
@@ -125,7 +125,7 @@ def test_a_resumed_run_maps_experts_as_it_began(mesh, room, tmp_path, capsys):
   def never(tune, num):
     raise AssertionError("it was decided before")
 
-  # With less room it is "map" from then on, and said.
+  # With less memory it is "map" from then on, with a message.
   def more(tune, num):
     return 1000 * bytes_at(tune, num) if tune.inner == "vmap" else 0
 
@@ -149,7 +149,7 @@ def test_a_resumed_run_maps_experts_as_it_began(mesh, room, tmp_path, capsys):
     ({"inner": "auto"}, 900, ["vmap"]),
     ({"inner": "auto"}, 901, ["vmap", "map"]),
     ({"experts_per_device": "auto"}, 901, ["vmap", "map"]),
-    # What a config says is done.
+    # Explicit values of a config are used.
     ({}, 901, ["vmap"]),
     ({"inner": "map", "experts_per_device": "auto"}, 901, ["map"]),
   ],
@@ -172,7 +172,7 @@ def test_sampling_from_disk_fits_as_well(
 
 
 def test_a_wave_needs_what_its_largest_program_needs(monkeypatch):
-  """And beside a step there is the autoencoder, which the drawing is given."""
+  """Beside a step there is the autoencoder, an argument of sampling."""
   found = {"finetune": 500, "keep": 700, "sample": 650}
   for name in found:
     monkeypatch.setattr(programs, name, lambda *_, name=name, **__: name)
@@ -252,7 +252,7 @@ def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
 
 
 class AskedError(Exception):
-  """Stands in for the drawing."""
+  """A fake of the sample function."""
 
 
 @pytest.mark.parametrize("stage", [finetune, sample])

@@ -22,6 +22,7 @@ from suti.runtime.progress import progress
 WAVES = make_waves(
   [f"{i:016x}" for i in range(6)], experts_per_wave=2, num_devices=1
 )
+TUNE = {"num_steps": 100, "experts_per_slot": 1}  # of stage.json
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_a_dead_workers_speed_does_not_count_but_its_experts_do(
 
 
 def test_a_wave_that_two_workers_finish_counts_once(tmp_path, clock, capsys):
-  # The one had lost its claim to the other and came back; both write in time.
+  # The one had lost its lease to the other and came back; both write in time.
   held = {WAVES[0].name: "two"}
   with watch(tmp_path, "two", held=held) as two:
     two.begin(WAVES[0], 80)
@@ -224,9 +225,7 @@ def test_a_broken_log_of_one_worker_stops_no_other(
   place, clock, capsys, content
 ):
   folder = place / "experts" / "finetune"
-  write_json(
-    folder / "stage.json", {"config": {"finetune": {"num_steps": 100}}}
-  )
+  write_json(folder / "stage.json", {"config": {"finetune": TUNE}})
   with watch(folder, "two") as two:
     two.begin(WAVES[1], 0)
     two.record(30, loss=0.5, seconds=0.1)
@@ -308,8 +307,7 @@ def test_the_fullest_device_is_shown(monkeypatch):
 
 def test_status_prints_the_farm_from_its_files(place, clock, capsys):
   folder = place / "experts" / "finetune"
-  tune_fields = {"finetune": {"num_steps": 100}}
-  write_json(folder / "stage.json", {"config": tune_fields})
+  write_json(folder / "stage.json", {"config": {"finetune": TUNE}})
   with watch(folder, "elsewhere-7-a") as monitor:
     tune(monitor, clock, folder, WAVES[0], quarantined=1)
     monitor.begin(WAVES[1], 0)

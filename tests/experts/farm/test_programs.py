@@ -102,5 +102,5 @@ def test_subjects_need_a_call_per_batch_of_prompts(models):
     flat_mesh(),
     per_device=1,
   )
-  # Ten pictures an expert, four at once.
+  # Ten pictures an expert, four in a batch.
   assert (program.subjects, program.batch_size, program.calls) == (8, 32, 3)

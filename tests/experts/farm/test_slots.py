@@ -121,7 +121,7 @@ def test_slots_of_finished_experts_are_refilled_in_order(tmp_path):
 
 
 def test_a_wave_resumes_in_the_slots_of_other_devices(tmp_path):
-  """8, then 4, then 1: five places that count, of eight, eight and five."""
+  """8, then 4, then 1: five active slots, of eight, eight and five."""
   for num_devices, done, expected in (
     (8, (1, 4), [0, 5, 2, 3, 6]),
     (4, (0,), [7, 5, 2, 3, 6]),
@@ -199,7 +199,7 @@ def test_an_expert_is_the_same_in_any_slot_at_any_time(loops, filled):
   state = loop.start(num)
   number_P = np.roll(np.arange(num), 5)
   first_P = np.arange(num) % 2 == 0
-  # Half of the places begin two steps later, with other experts than before.
+  # Half of the slots begin two steps later, with other experts than before.
   for fresh_P in (np.ones(num, bool), ~first_P):
     state = restart(state, number_P.astype(np.int32), fresh_P)
     data = loop.data([filled[number] for number in number_P])
@@ -223,7 +223,7 @@ def test_an_expert_is_the_same_in_any_slot_at_any_time(loops, filled):
 
 @pytest.fixture(scope="module")
 def runs(models, clusters, tmp_path_factory):
-  """The same experts in two waves, and in one of 20 that share 16 places."""
+  """The same experts in two waves, and in one of 20 that share 16 slots."""
   found = {}
   for name, fields in (
     ("waves", {"experts_per_wave": 16}),
@@ -235,7 +235,7 @@ def runs(models, clusters, tmp_path_factory):
       models, log_every=1, sample_after_tuning=True, **STOPPING, **fields
     )
     found[name] = (workdir, config, run(config, workdir))
-    sample.run(config, workdir)  # All is drawn: it only says so.
+    sample.run(config, workdir)  # All is sampled: it only checks that.
   return found
 
 
