@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `Method` record: what a published system must say to be trained here.
+"""The `Method` record: the interface of a subject-driven method.
 
 `apprentice.train`, `.sample` and `.evaluate` know a method through this record
 alone. To add one, add a file to `apprentice/methods`; nothing is registered.
@@ -17,21 +17,22 @@ from suti.config.names import find_record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-  """A published way to be subject-driven.
+  """A published method of subject-driven generation.
 
   A `text` is the conditioning of texts (`suti.pipeline.conditioning`). A
-  batch holds what `fields` names, stacked, images already as latents; sampling
-  makes the same batch without the target.
+  batch holds the arrays that `fields` names, stacked, images already as
+  latents; in sampling, the same without the target.
 
   Attributes:
     paper: link to it; becomes a row of docs/stages.md.
     declare: (backbone, config.method) -> declared module: the backbone's U-Net
-      after surgery. No arrays; every base name stays.
+      with new layers. No arrays; the base's parameters keep their names.
     trainable: regex over parameter names; the rest is frozen and neither
       updated nor checkpointed. `config.method.trainable` overrides it.
-    fields: (config.method) -> the names of what one example must hold, of those
-      that `apprentice.fields.make_fields` makes.
-    encode: (apply, params, batch) -> context: the subjects, once per image.
+    fields: (config.method) -> names of the arrays that the method needs, of
+      those that `apprentice.fields.make_fields` makes.
+    encode: (apply, params, batch) -> context: encodes the subjects, once per
+      image.
     denoise: (apply, params, x_BHWC, t_B, text, context) -> prediction_BHWC;
       context None is the base model.
   """
@@ -51,7 +52,7 @@ def find(name: str) -> Method:
     name: "suti" for `apprentice/methods/suti.py`.
 
   Raises:
-    ValueError: there is no such file; says what there is and what is nearest.
+    ValueError: there is no such file; lists those there are, and the nearest.
   """
   return find_record(
     name, package=methods, record="METHOD", field="config.train.method"

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An apprentice as a folder: the published layout and `apprentice.json`.
+"""Loads and saves apprentices: a diffusers folder with `apprentice.json`.
 
-  apprentice.json    method, config.method, base and what it held, how to
-                     sample it
-  unet/              config.json; weights of the base's names and the new ones
+  apprentice.json    method, config.method, base and its fingerprint, sampling
+                     defaults
+  unet/              config.json; the weights, under the base's names and new
   text_encoder/ tokenizer/ scheduler/ model_index.json   the base's own, copied
 
 Without a `text_encoder/` the frozen parts are those of the base it names: so
-the apprentice shipped beside its base holds its U-Net alone.
+the apprentice shipped beside its base consists of its U-Net alone.
 
-This file opens and writes such folders. It neither trains nor samples.
+This file neither trains nor samples.
 """
 
 import dataclasses
@@ -37,14 +37,14 @@ from suti.pipeline.backbone import Backbone, Params, load_backbone
 from suti.schema import content_key
 
 RECORD = "apprentice.json"
-# What a record meant by leaving a field out that did not exist when it was
-# written. Filled in here alone: all else reads a config's fields plainly.
+# Values of fields that older records lack, as the code had them then. They are
+# filled in here alone: all other code reads the fields directly.
 _OLDER: Mapping[str, Mapping[str, Any]] = {
   "config": {"trainable": None},
   "sampling": {"text_guidance": None},
 }
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-# Parts of a base that are there in some models only.
+# Parts of a base that only some models have.
 _SECONDS = ("text_encoder_2", "tokenizer_2")
 _COPIED = ("text_encoder", "tokenizer", "vae", "scheduler", *_SECONDS)
 
@@ -57,12 +57,12 @@ class Apprentice:
     name: of the method, a file of `apprentice/methods`.
     method: its record.
     config: `config.method`.
-    backbone: the model it stands on; its `params` are the base's, or empty.
+    backbone: the base model; its `params` may be empty.
     spec: description of all parameters, new ones included.
     apply: the pure function of the declared module.
     params: its arrays by published name; empty before they are loaded.
-    sampling: how it was meant to be sampled: num_steps, guidance, sampler ...,
-      and max_demonstrations.
+    sampling: its sampling defaults: num_steps, guidance, sampler ..., and
+      max_demonstrations.
   """
 
   name: str
@@ -76,15 +76,15 @@ class Apprentice:
 
   @property
   def trainable(self) -> str:
-    """Regex over the names of the parameters that learn."""
+    """Regex over the names of the trainable parameters."""
     return self.config["trainable"] or self.method.trainable
 
 
 def declare(backbone: Backbone, *, name: str, config: Any) -> Apprentice:
-  """A method's networks over a backbone: descriptions, no arrays.
+  """Declares a method's networks on a backbone: descriptions, no arrays.
 
   Args:
-    backbone: where it starts.
+    backbone: the base model.
     name: of the method.
     config: `config.method`.
 
@@ -145,27 +145,27 @@ def load_apprentice(
 
 
 def check_base(folder: Path, backbone: Backbone) -> None:
-  """Refuses a base whose frozen parts are not those an apprentice learned with.
+  """Refuses a base whose frozen parts differ from those of the training.
 
   Args:
     folder: of the apprentice.
-    backbone: to stand on; its U-Net may be any, its other parts may not.
+    backbone: the base; only its U-Net may differ.
 
   Raises:
     ValueError: another text encoder, autoencoder or schedule.
   """
   if read_json(folder / RECORD).get("frozen") != _frozen(backbone.folder):
     raise ValueError(
-      f"The apprentice in {folder} has learned with another text encoder, "
+      f"The apprentice in {folder} was trained with another text encoder, "
       f"autoencoder or schedule than {backbone.name} has: give its own base, "
       "or train it again on this one."
     )
 
 
 def _frozen(base: Path) -> str:
-  """Names what an apprentice takes over from its base as it is."""
+  """Fingerprints the parts that an apprentice shares with its base."""
   parts = ["text_encoder", "tokenizer", "vae", "scheduler"]
-  # Only where there are any: a name is not to change for all the others.
+  # Only where there are any, so that other models keep their fingerprints.
   parts += [part for part in _SECONDS if (base / part).is_dir()]
   return content_key(
     *(
@@ -176,20 +176,20 @@ def _frozen(base: Path) -> str:
 
 
 def check_copied(base: Path) -> list[Path]:
-  """The files of a base that its apprentices take along.
+  """The files of a base that are copied into its apprentices.
 
-  They are model_index.json and those of the parts that are learned with, and no
-  others: a folder may hold anything beside a model. Of links those alone are
-  followed that stay in it, or in the hub's cache of it.
+  They are model_index.json and those of the frozen parts, and no others: a
+  folder may hold anything beside a model. Links are followed only if they stay
+  in it, or in the hub's cache of it.
 
   Raises:
-    ValueError: one is a link that leads out of the base.
+    ValueError: one is a link that points outside of the base.
   """
   files = []
   for name in (FILE, *_COPIED):
-    # A folder that is a link is not walked into by itself.
+    # The walk does not enter a folder that is a link.
     for path in [base / name, *sorted((base / name).rglob("*"))]:
-      # What is copied may be published: nothing of another place may slip in.
+      # Copies may be published: no file from elsewhere may slip in.
       if path.is_symlink() and leads_out(path, home=base):
         raise ValueError(
           f"{path} is a link that leads out of {base}: put what it leads to "
@@ -212,8 +212,8 @@ def save_apprentice(
   Args:
     apprentice: with its arrays.
     folder: replaced if it exists.
-    dtype: of the arrays in the file; float16 halves what is shipped.
-    with_base: copy the frozen parts, so that the folder stands alone.
+    dtype: of the arrays in the file; float16 halves its size.
+    with_base: copy the frozen parts, so that the folder is self-contained.
 
   Raises:
     ValueError: see `check_copied`; or the disk is full.
@@ -226,7 +226,7 @@ def save_apprentice(
       target.parent.mkdir(parents=True, exist_ok=True)
       shutil.copyfile(file, target)
     if copied and (index := read_index(base)):
-      # A safety checker, say, that was named and is not taken along.
+      # Such as a safety checker, which is named there but not copied.
       left = without_parts(index, {"unet", *_COPIED})
       if left != index:
         write_json(part / FILE, left)

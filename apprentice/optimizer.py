@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rate and the optimizer of an apprentice, as `config.train` has them.
+"""The optimizer of an apprentice and its learning rate schedule.
 
 SuTI (arXiv 2304.00186), section 4: Adafactor, lr 1e-4. Its warm-up and clipping
 are not published; ours are config fields.
@@ -13,7 +13,7 @@ from suti.nn.optimizer import make_optimizer, make_schedule
 
 
 def learning_rate(train: Any) -> optax.Schedule:
-  """Linear warm-up, constant, and a linear fall over the share `decay`."""
+  """Linear warm-up, constant, and linear decay over the last share `decay`."""
   return make_schedule(
     train.learning_rate,
     num_steps=train.num_steps,
@@ -23,7 +23,7 @@ def learning_rate(train: Any) -> optax.Schedule:
 
 
 def optimizer(train: Any, rate: optax.Schedule) -> optax.GradientTransformation:
-  """Adafactor, or Adam, behind a clip of the gradient's norm."""
+  """Adafactor, or Adam, after clipping by the global gradient norm."""
   return optax.chain(
     optax.clip_by_global_norm(train.grad_clip),
     make_optimizer(train.optimizer, rate),

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled programs of stages 6 and 7, for shapes alone: `suti plan`.
+"""Abstract programs of stages 6 and 7, for `suti plan`.
 
-They are made by the functions that make them when a stage runs, with
-descriptions in the place of arrays. Nothing is computed here, and no weights
-and no data need be there.
+The functions that a stage compiles are given shapes instead of arrays.
+Nothing is computed, and neither weights nor data are needed.
 """
 
 from typing import Any
@@ -41,9 +40,9 @@ def train(
 
   Args:
     config: the whole config.
-    backbone: described.
+    backbone: described, without arrays.
     mesh: of the slice's devices.
-    per_device: how many examples each device takes of a batch.
+    per_device: examples of a batch on each device.
   """
   section, num = config.train, per_device * mesh.size
   apprentice = declare(backbone, name=section.method, config=config.method)
@@ -82,7 +81,7 @@ def train(
 
 
 def _example(apprentice, section, mesh):
-  """An example as `apprentice.data` gives it."""
+  """An example as `apprentice.data` yields it."""
   backbone = apprentice.backbone
   picture = np.zeros((backbone.size_px, backbone.size_px, 3), np.uint8)
   hosts = num_hosts(mesh.devices.flat)
@@ -104,9 +103,9 @@ def _example(apprentice, section, mesh):
 def sample(
   config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
 ) -> Program:
-  """The drawing of the benchmark's pictures; the base's are drawn apart.
+  """Sampling the benchmark's images; the base has a program of its own.
 
-  Arguments are those of `train`, but for the mesh, which is a host's.
+  Arguments are those of `train`, but the mesh is of one host's devices.
   """
   section, num = config.apprentice_sample, per_device * mesh.size
   apprentice = declare(backbone, name=config.train.method, config=config.method)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the apprentice's training starts from, and the folder it ends in."""
+"""Initial parameters of the apprentice's training, and its final folder."""
 
 import dataclasses
 from pathlib import Path
@@ -25,13 +25,13 @@ from suti.pipeline.backbone import Params, load_backbone
 def start_params(
   apprentice: Apprentice, *, init_from: str, seed: int
 ) -> Params:
-  """The arrays to start from, frozen ones included.
+  """The initial arrays, frozen ones included.
 
   Args:
     apprentice: declared; its backbone's arrays are not used.
-    init_from: an apprentice, to go on from it; or a backbone, which gives all
-      but the new layers, and those are drawn.
-    seed: of what is drawn.
+    init_from: an apprentice, to continue from it; or a backbone, which gives
+      all but the new layers, and those are initialised at random.
+    seed: of the new layers.
 
   Raises:
     ValueError: no such model, or one that does not fit: of another method, of
@@ -47,11 +47,11 @@ def start_params(
 
 
 def check_init(apprentice: Apprentice, folder: Path) -> None:
-  """Refuses to go on from an apprentice that computes something else.
+  """Refuses to continue from an apprentice that computes something else.
 
   Args:
     apprentice: declared, as it is to be trained.
-    folder: of the apprentice to go on from.
+    folder: of the apprentice to continue from.
 
   Raises:
     ValueError: it is of another method, config.method or base.
@@ -78,7 +78,7 @@ def check_init(apprentice: Apprentice, folder: Path) -> None:
 
 
 def take_init(config: Any, folder: Path) -> dict:
-  """Writes `config.train.init` as it is, to be sampled from and evaluated.
+  """Writes `config.train.init` untrained, to be sampled and evaluated.
 
   Args:
     config: the whole config.
@@ -98,7 +98,7 @@ def take_init(config: Any, folder: Path) -> dict:
 def write_model(
   apprentice: Apprentice, params: Params, config: Any, folder: Path
 ) -> None:
-  """Writes the folder of an apprentice, with the way it is meant to be sampled.
+  """Writes the folder of an apprentice, with its sampling defaults.
 
   Args:
     apprentice: declared.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 6: one apprentice learns what many experts did.
+"""Stage 6: trains the apprentice on the experts' images.
 
 SuTI (arXiv 2304.00186), eq. 6 and section 4: Adafactor, lr 1e-4, 150K steps on
 128 TPU v4, 3 demonstrations, text encoder frozen. Batch size, warm-up, EMA,
-clipping and what is dropped how often are not published: those here are config
-fields, and choices. So is showing fewer than K demonstrations at random, which
-the paper does not mention.
+clipping and dropout rates are not published: here they are config fields, and
+our choices. So is a random number of demonstrations below K, which the paper
+does not mention.
 
   reads   experts/pack, and the folders in config.train.examples
   writes  apprentice/train/{checkpoints/, log.jsonl, parameters.txt, model/}
@@ -14,7 +14,7 @@ the paper does not mention.
 
   python -m apprentice.train --config configs/quickstart.py --workdir runs/q
 
-No method is mentioned here by name, and nothing is sampled.
+No method is named here, and nothing is sampled.
 """
 
 import time
@@ -54,16 +54,16 @@ def run(config: Any, workdir: Path) -> dict:
 
   Args:
     config: train, method, backbone, mesh, seed; apprentice_sample is written
-      into the folder as the way it is meant to be sampled. No steps at all
-      (num_steps=0) take `train.init` as it is and need no examples.
-    workdir: see above.
+      into the folder as its sampling defaults. With num_steps=0 `train.init` is
+      written as it is, and no examples are needed.
+    workdir: with the stages that this one reads.
 
   Returns: steps, last loss, steps a second. Only process 0 returns them; the
     others return {}.
 
   Raises:
-    ValueError: no examples, a batch that the mesh cannot share, a checkpoint of
-      another model, or a loss that is no number.
+    ValueError: no examples, a batch that the mesh does not divide, a checkpoint
+      of another model, or a loss that is not finite.
   """
   # ---------------------------------------------------- 1 Config and mesh
   train = config.train
@@ -98,7 +98,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   # ---------------------------------------- 2 Backbone and method (declared)
   backbone = load_backbone(config.backbone, weights=False)
-  check_copied(backbone.folder)  # Refused now, not when all is learned.
+  check_copied(backbone.folder)  # Checked now, not after the training.
   apprentice = declare(backbone, name=train.method, config=config.method)
 
   # ------------------------------------------------------------- 3 Data
@@ -126,7 +126,7 @@ def run(config: Any, workdir: Path) -> dict:
   shardings = param_shardings(apprentice.spec, mesh)
   params = start_params(apprentice, init_from=train.init, seed=config.seed)
   params = {n: jax.device_put(params[n], shardings[n]) for n in params}
-  # Frozen parameters travel beside the state: neither donated nor kept in
+  # Frozen parameters are passed beside the state: neither donated nor saved in
   # checkpoints.
   params, frozen = split(params, apprentice.trainable)
   write_overview(current.folder, params)
@@ -193,7 +193,7 @@ def run(config: Any, workdir: Path) -> dict:
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
   summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}
   summary["seconds"] = seconds
-  # The median knows nothing of compilation and checkpoints.
+  # The median is not affected by compilation and checkpoints.
   speed = {"steps_per_second": float(np.median(rates))} if rates else {}
   summary = current.finish(summary | speed)
   remove_folder(latents)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled step of an apprentice's training.
 
-SuTI (arXiv 2304.00186), eq. 6: the squared error of one prediction, given
-demonstrations. What may be dropped, clipped and averaged are config fields; see
+SuTI (arXiv 2304.00186), eq. 6: the squared error of one prediction, conditioned
+on demonstrations. Dropout, clipping and averaging are set by config fields; see
 `apprentice.train`, which runs the loop.
 """
 
@@ -44,7 +44,7 @@ def make_step(
     placed: shardings of the state.
     mesh: its devices share a batch.
 
-  Returns: the step, which also gives the loss and the gradient's norm.
+  Returns: the step, which also returns the loss and the gradient norm.
   """
   backbone, method = apprentice.backbone, apprentice.method
   apply = apprentice.apply

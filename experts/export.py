@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finished low-rank experts -> one LoRA file each, for other tools.
+"""Exports low-rank experts, each as a LoRA file for other tools.
 
 A wave holds many experts in one file, stacked and in our layout
-(`experts.farm.wave_files`). Here each becomes a file that the loaders of
-diffusers, PEFT, ComfyUI or A1111 open on the backbone that it was tuned on,
-under a name that a person knows. Experts of other teachers are whole U-Nets and
-are not exported here.
+(`experts.farm.wave_files`). Each is written to a file that diffusers, PEFT,
+ComfyUI or A1111 load on the backbone that it was tuned on, with a readable
+name. Experts of other teachers are whole U-Nets and are not exported.
 """
 
 import re
@@ -31,9 +30,9 @@ class _Fine(NamedTuple):
 
 
 class _Subject(NamedTuple):
-  """What a person knows an expert by."""
+  """Readable names of an expert's subject."""
 
-  name: str  # of the folder that its pictures were in; "" of the web
+  name: str  # name of the folder of its pictures; "" if they are from the web
   noun: str
   caption: str
 
@@ -49,17 +48,17 @@ def export_experts(
 
   Args:
     folder: experts/finetune of a workdir.
-    out: new folder, which appears when all is written: of each expert a file
-      NAME.safetensors, or in the layout "peft" a folder NAME. Names are of what
-      a person knows the subject by, and its key: "rex-dog-0a1b2c3d4e5f".
+    out: new folder, which appears when all is written: for each expert a file
+      NAME.safetensors, or in the layout "peft" a folder NAME. A name is made of
+      the subject's name, its noun and its key: "rex-dog-0a1b2c3d4e5f".
     layout: as in `suti.hf.lora_export.save_lora`.
-    experts: keys, names or nouns of those to write; None is all that are fine.
+    experts: keys, names or nouns of those to write; None is all that are ok.
 
   Returns:
-    What was written, in the order of the waves.
+    The names of what was written, in the order of the waves.
 
   Raises:
-    ValueError: there is no such expert, it is no LoRA, or `out` is there.
+    ValueError: there is no such expert, it is not a LoRA, or `out` exists.
   """
   folder = Path(folder)
   check_new_folder(Path(out), outside=folder)
@@ -82,14 +81,14 @@ def export_experts(
     found = _choose(folder, found, subjects, experts)
   base = _base(folder)
   names = []
-  with replacing_folder(out) as place:
+  with replacing_folder(out) as partial:
     for key, fine in found.items():
       name = _file_name(key, subjects.get(key))
       name += "" if layout == "peft" else ".safetensors"
       update = _read_row(fine.weights, fine.row, teacher=fine.teacher)
       save_lora(
         {"unet": update},
-        place / name,
+        partial / name,
         layout=layout,
         about=_about(name, update, subjects.get(key), base),
       )
@@ -98,7 +97,7 @@ def export_experts(
 
 
 def _read_subjects(folder: Path, keys: Iterable[str]) -> dict[str, _Subject]:
-  """The subjects of experts; none where what was mined is not beside them."""
+  """The subjects of experts; {} if experts/mine is not in the workdir."""
   if not (folder.parent / "mine" / "clusters.array_record").is_file():
     return {}
   clusters, _ = readable(read_clusters(folder.parent.parent), keys)
@@ -109,17 +108,17 @@ def _read_subjects(folder: Path, keys: Iterable[str]) -> dict[str, _Subject]:
 
 
 def _folder_name(source: str) -> str:
-  """Of a subject from somebody's disk the folder; "" of one of the web."""
+  """The name of the folder of a subject's pictures; "" if from the web."""
   if "://" in source or source.startswith("world:"):
     return ""
   return Path(source).name
 
 
 def _choose(folder, found, subjects, wanted) -> dict[str, _Fine]:
-  """The experts of some keys, names or nouns.
+  """Selects experts by key, name or noun.
 
   Raises:
-    ValueError: one of these is none's.
+    ValueError: no expert matches one of these.
   """
   of = {key: {key, _file_name(key, subjects.get(key))} for key in found}
   for key, subject in subjects.items():
@@ -148,7 +147,7 @@ def _file_name(key: str, subject: _Subject | None) -> str:
 
 
 def _base(folder: Path) -> str:
-  """The model that the experts were tuned on; "" if the run does not say."""
+  """The model that the experts were tuned on; "" if it was not recorded."""
   if not (folder / "stage.json").is_file():
     return ""
   config = read_object(folder / "stage.json").get("config")
@@ -159,12 +158,12 @@ def _base(folder: Path) -> str:
 def _about(
   file: str, update: Mapping[str, Any], subject: _Subject | None, base: str
 ) -> dict[str, str]:
-  """What the header of a file says of it to a person.
+  """The metadata in the header of a file.
 
-  The caption is what its pictures were captioned with: there is no rare word to
-  learn, a prompt names the subject as anybody would.
+  The caption is that of the training pictures: there is no rare token, a prompt
+  names the subject by its noun.
   """
-  # Nobody else has the folders of this machine.
+  # Local paths are of no use on other machines.
   on_disk = base.startswith(("/", ".", "~")) or Path(base).exists()
   base = Path(base).name if on_disk else base
   (rank,) = {x.shape[-1] for n, x in update.items() if ".lora_A." in n}

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 2: waves of E experts, each tuned on one subject's cluster.
 
-SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. How
-an expert is tuned is `experts.farm.train_step`'s business, and which expert
-follows which in a slot on the devices that of `experts.farm.slots`.
+SuTI (arXiv 2304.00186), algorithm 1: one expert on a core, 400 at a time. An
+expert is tuned by `experts.farm.train_step`; slots on the devices are refilled
+by `experts.farm.slots`.
 
 Any number of processes may run this stage in one workdir together, each with
-devices of its own. They share nothing but files: one of them leases a wave
-(`experts.farm.work_queue`), writes its weights and a record of its experts
-(`experts.farm.wave_files`), and another goes on from its last checkpoint if it
-dies.
+devices of its own. They share only files: each leases a wave
+(`experts.farm.work_queue`) and writes its weights and a record of its experts
+(`experts.farm.wave_files`); if it dies, another resumes from its last
+checkpoint.
 
 With `config.finetune.sample_after_tuning` a wave's candidates are sampled here
 as well, while its weights are on the devices: the files of `experts.sample`,
@@ -139,7 +139,7 @@ def run(config, workdir: Path) -> dict:
           waves[lease.name], lease, farm=farm, queue=queue, monitor=monitor
         )
       except (FileNotFoundError, SafetensorError):
-        # Whoever took the wave over removes its checkpoints when it is done.
+        # If another worker took the wave over, it removes the checkpoints.
         if queue.may_write(lease):
           raise
 
@@ -160,9 +160,9 @@ def tune_wave(
   Args:
     wave: of the queue.
     lease: on it; nothing is written once it is lost.
-    farm: what all waves share.
-    queue: says when this process must stop; the wave's state is saved then.
-    monitor: is shown the losses.
+    farm: shared by all waves.
+    queue: its `stop` ends this process; the wave's state is saved first.
+    monitor: logs the losses.
   """
   tune, model, programs = farm.config.finetune, farm.model, farm.programs
   with WaveCheckpoints(
@@ -203,14 +203,14 @@ def tune_wave(
         break
       state = programs.step(state, model.frozen, data)
       done = step + 1
-      # The devices are waited for now and then, not at every step.
+      # Synced with the devices at some steps only.
       is_due = done % tune.log_every == 0 or done == tune.num_steps
       if farm.timer.compiled and not is_due:
         continue
       loss, done_S = train_step.sync_metrics(state, num=wave.num_active)
       seconds = farm.timer.lap(done, num=len(wave.keys))
       monitor.record(done, loss=loss, seconds=seconds)
-      # Refilled at due steps alone, so that a resumed wave is the same wave.
+      # Refilled at fixed steps only, so that a resumed wave is the same.
       refilled = slots.refill(state, done_S) if is_due else None
       if refilled is None:
         is_over = slots.are_over(state, done_S)

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Web pairs -> clusters: a few pictures of one subject each, with texts.
+"""Stage 1: mines clusters, a few pictures of one subject each, from web pairs.
 
-SuTI (arXiv 2304.00186), section 3.1. Pictures under one address are a page;
-a page becomes a cluster if
+SuTI (arXiv 2304.00186), section 3.1. Pictures under one URL are a page; a page
+becomes a cluster if
 
   1. it has at least `min_images` different pictures (3 in the paper), and
   2. the mean CLIP similarity of all pairs of them lies in a band (0.82 to 0.98
-     with CLIP ViT-L/14): below are different subjects, above one picture again,
-  3. their texts name at most one of the classes known by name (our addition).
+     with CLIP ViT-L/14): below are different subjects, above near-duplicates,
+  3. their texts name at most one of the known classes (our addition).
 
 At most `max_images` (10) are kept, the first ones; the paper does not say how
-larger pages are cut. Folders that a person made are taken as they are: rules 2
-and 3 would only ask whether the person was right.
+larger pages are cut. Folders of pictures that a user collected are not filtered
+by rules 2 and 3.
 
-Pages are worked off in parts, the unit of resume. Whether a source is still
-what it was is seen from the names and sizes of its pictures, and from some of
-them (`suti.io.files.fingerprint`); of a table, from the table alone. Nothing
-here trains. The world's truth is carried along without being looked at;
-`measure` alone does.
+Pages are processed in parts, the unit of resume. Changes of a source are
+detected by a fingerprint of the names and sizes of its pictures, and the
+content of some (`suti.io.files.fingerprint`); of a table, of the table alone.
+Nothing here trains. SubjectWorld's ground truth is passed on; only `measure`
+reads it.
 """
 
 import collections
@@ -77,16 +77,16 @@ def run(config, workdir: Path) -> dict:
   parts = _mine_parts(config, current.folder)
   names = [current.folder / f"part-{i:05d}" for i in range(parts)]
   facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
-  if config.mine.source != "world":  # of which nobody knows a page
+  if config.mine.source != "world":  # its pages are synthetic
     for line in decisions(facts, config.mine):
       say(line)
   outcomes = collections.Counter(fact["outcome"] for fact in facts)
   if not outcomes["kept"]:
-    # What was looked at under this config is of no use under another.
+    # The parts depend on this config and are of no use under another.
     _remove_parts(current.folder)
     raise ValueError(_nothing(facts, config.mine))
   write_json(current.folder / "pages.json", facts)
-  # Pictures stay on the disk.
+  # Pictures stay on disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
   places = {c.key: (file, i) for file in files for i, c in enumerate(file)}
   keys = sorted(places)
@@ -108,7 +108,7 @@ def run(config, workdir: Path) -> dict:
 
 
 def _mine_parts(config, folder: Path) -> int:
-  """Mines the pages that no earlier run has; returns how many parts there are.
+  """Mines the pages that no earlier run has; returns the number of parts.
 
   A part is done once its part-NNNNN.json is there.
   """
@@ -121,7 +121,7 @@ def _mine_parts(config, folder: Path) -> int:
   )
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   match = text_matcher(scorer)
-  # The shipped CLIP has no words but for the classes it has learned.
+  # The shipped CLIP has no words but those of the classes it was trained on.
   shipped = find_model(config.clip).parent == PRETRAINED
   nouns = CLASSES if shipped else sorted(KNOWN)
   with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
@@ -144,13 +144,13 @@ def _mine_parts(config, folder: Path) -> int:
 
 
 def _remove_parts(folder: Path) -> None:
-  """Removes what clusters.array_record and pages.json hold as a whole."""
+  """Removes the parts, once clusters.array_record and pages.json have all."""
   for part in folder.glob("part-*"):
     part.unlink()
 
 
 def _write_heldout(config, folder: Path) -> dict:
-  """The benchmark's clusters, as SubjectWorld holds them out: nothing mined."""
+  """The benchmark's clusters, held out by SubjectWorld; they are not mined."""
   from suti.world.dataset import heldout
 
   clusters = sorted(
@@ -181,11 +181,11 @@ def mine_pages(
     pages: a part of the source.
     config: the section `mine`.
     size_px: side of the clusters' pictures.
-    scorer: its CLIP decides.
+    scorer: with the CLIP of rule 2.
     match: see `text_matcher`.
-    nouns: what CLIP chooses a subject's noun among, where nothing names it.
+    nouns: the nouns that CLIP chooses among, where no text names the subject.
 
-  Returns: the clusters, and for every page what became of it and why.
+  Returns: the clusters, and for every page the decision and its reason.
   """
   clusters, facts = [], []
   opened = [_pictures(page, config, size_px=size_px) for page in pages]
@@ -245,7 +245,7 @@ def mine_pages(
 def _pictures(
   page: Page, config, *, size_px: int
 ) -> tuple[list, list, list, dict]:
-  """Opens a page's pictures: square, one size, no picture twice."""
+  """Opens a page's pictures: square, of one size, without duplicates."""
   images, rows, originals, seen = [], [], [], set()
   unreadable, first_unreadable = 0, ""
   for row in page.rows[: OPENED * config.max_images]:
@@ -289,15 +289,15 @@ def text_matcher(scorer: Scorer) -> Match:
 
 
 def measure(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
-  """Purity and recall of mining by the world's truth; evaluation only.
+  """Purity and recall of mining by SubjectWorld's truth; evaluation only.
 
   Args:
     facts: `pages.json`.
     min_images: pictures a cluster needs.
 
-  Returns: `purity`, the share of the clusters' pictures that show the subject
-    most of their cluster shows, and `recall`, the share kept of the pages that
-    show one subject alone in enough different views. {} without a truth.
+  Returns: `purity`, the share of pictures that show the majority subject of
+    their cluster, and `recall`, the share kept of the pages that show only one
+    subject in enough different views. {} without ground truth.
   """
   right = total = good = found = 0
   for fact in facts:
@@ -316,13 +316,13 @@ def measure(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
 
 
 def calibrate(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
-  """The band that suits a CLIP, from pages whose truth is known.
+  """The best similarity band of a CLIP, from pages whose truth is known.
 
-  Mined with the band open (-1 to 1), a validation split's summary says it: each
-  end is where the fewest pages fall on the wrong side.
+  It is in the summary of a validation split mined with an open band (-1 to 1):
+  each bound is where the fewest pages fall on the wrong side.
 
   Args:
-    facts: `pages.json` of that run; without truth there is no band.
+    facts: `pages.json` of that run; {} is returned without truth.
     min_images: pictures a cluster needs.
 
   Returns: `similarity_low`, between pages of one subject and of several, and
@@ -357,7 +357,7 @@ def _boundary(below: Sequence[float], above: Sequence[float]) -> float:
 
 
 def _nothing(facts: Sequence[dict], config) -> str:
-  """The one line for a source of which no page became a cluster."""
+  """The error message of a source without any cluster."""
   similarities = [f["similarity"] for f in facts if "similarity" in f]
   if not similarities:
     return _too_few(facts, config)
@@ -371,7 +371,7 @@ def _nothing(facts: Sequence[dict], config) -> str:
 
 
 def _too_few(facts: Sequence[dict], config) -> str:
-  """The one line where no page has as many pictures as experts need."""
+  """The error message where every page has too few pictures for an expert."""
   most = max(facts, key=lambda fact: fact["pictures"])
   need = f"experts need {config.min_images} (config.mine.min_images)"
   table = config.source == "table"
@@ -401,7 +401,7 @@ def _too_few(facts: Sequence[dict], config) -> str:
 
 
 def _unreadable(facts: Sequence[dict]) -> str:
-  """Which pictures could not be read, and why the first; "" if all could."""
+  """How many pictures could not be read, and the first error; "" if none."""
   count = sum(fact["unreadable"] for fact in facts)
   if not count:
     return ""

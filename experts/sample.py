@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experts x unseen prompts -> candidates.
+"""Stage 3: samples candidates from the experts, for their unseen prompts.
 
-SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
-unseen prompt, DDPM with guidance 30, one picture each. Here experts of a wave
-draw together (`experts.farm.sampling`), mapped as in `experts.finetune` if
-there is the room.
+SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert samples its cluster's
+unseen prompt, DDPM with guidance 30, one image each. Here the experts of a wave
+sample together (`experts.farm.sampling`), mapped as in `experts.finetune` if
+memory allows.
 
-Where `experts.finetune` drew a wave at once, nothing is left to do for it. With
+Waves that `experts.finetune` sampled after tuning are skipped. With
 `config.finetune.keep="nothing"` a wave's weights are deleted once its
-candidates are on disk: the paper keeps samples only. An expert that draws a
-picture with a value that is not finite is quarantined: none of its pictures
-count. Nothing else is judged here. As in `experts.finetune`, many processes may
-share a workdir.
+candidates are on disk: the paper keeps samples only. An expert with an image
+that is not finite is quarantined, and none of its images are kept. Nothing else
+is filtered here. As in `experts.finetune`, many processes may share a workdir.
 """
 
 import dataclasses
@@ -38,7 +37,7 @@ from suti.schema import Candidate
 
 
 def open_candidates(workdir: Path) -> list[Sequence[Candidate]]:
-  """What this stage wrote: a lazily opened file for each wave, in order.
+  """Opens the candidates: a lazily read file for each wave, in order.
 
   Raises:
     ValueError: one of them is gone, or cannot be read.
@@ -62,7 +61,7 @@ def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
   Args:
     config: the whole config.
     workdir: the workdir.
-    during: "experts/finetune", if that is what is running.
+    during: "experts/finetune", if that stage is running.
 
   Raises:
     ValueError: see `suti.runtime.stage.stage`.
@@ -128,8 +127,8 @@ def sample_waves(
   }
 
   # ------------------------------------------------ 4 Waves and their slots
-  # As many together as were tuned together; every wave is filled up, so that
-  # one program samples them all.
+  # As many together as were tuned together; every wave is padded, so that one
+  # program samples them all.
   _, num_slots = count_slots(
     max(map(len, experts.values())),
     experts_per_wave=capacity.wave_size(tune, weights),
@@ -165,8 +164,8 @@ def sample_waves(
       try:
         params = load_wave(file, model.trainable)
       except ValueError:
-        # A worker that was thought dead drew it after all, and its weights go
-        # with that.
+        # The worker that lost the lease has sampled it after all, and then
+        # deleted the weights.
         if name in finished(folder):
           continue
         raise

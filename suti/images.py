@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures in memory: cropping, resizing, value ranges; the contact sheet.
+"""Images as NumPy arrays: cropping, resizing, value ranges, contact sheets.
 
-They are read by `suti.io.image_files`. No JAX: a picture is a NumPy array.
+`suti.io.image_files` reads them from files. JAX is not needed.
 
 Shape legend: `H` `W` `C` picture, `S` side of a square one.
 """
@@ -35,7 +35,7 @@ def square_crop_resize(image_u8: np.ndarray, size_px: int) -> np.ndarray:
   square_u8 = image_u8[top : top + side, left : left + side]
   if side == size_px:
     return square_u8.copy()
-  # Cut before scaling: `resize` with a box would let in what lies beside it.
+  # Cropped before scaling: `resize` with a box would blend in pixels around it.
   scaled = Image.fromarray(square_u8).resize(
     (size_px, size_px), Image.Resampling.LANCZOS
   )
@@ -48,7 +48,7 @@ def to_pm1(image_u8: Any) -> Any:
 
 
 def to_u8(image_pm1: Any) -> Any:
-  """Maps float [-1, 1] to uint8, clipping what is outside; as `to_pm1`."""
+  """Maps float [-1, 1] to uint8, with clipping; the inverse of `to_pm1`."""
   scaled = image_pm1.astype(np.float32) * 127.5 + 127.5
   return scaled.round().clip(0.0, 255.0).astype(np.uint8)
 
@@ -81,8 +81,8 @@ def contact_sheet(
   Args:
     rows: pictures of each row, uint8 RGB of any size; rows may differ in
       length.
-    labels: for each row either one text, which stands above it, or a text for
-      each of its pictures, which stands below it; "" leaves one out.
+    labels: for each row either one text, printed above it, or a text for each
+      of its pictures, printed below it; "" leaves one out.
     size_px: side of a cell, into which each picture is fitted; the largest
       picture's side if None.
     gap_px: space around cells.

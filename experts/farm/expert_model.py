@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A teacher's net on this process's devices: what tuning and sampling share.
+"""`ExpertModel`: a teacher's net on this process's devices.
 
-Experts of a wave differ in their trainable parameters alone. The rest is opened
-once: the backbone with its frozen parts, the teacher's declaration on it, the
-parameters that every expert starts from, and those that all of them share.
+Experts of a wave differ in their trainable parameters alone. Tuning and
+sampling open the rest once: the backbone with its frozen parts, the teacher's
+declaration on it, the parameters that every expert starts from, and those that
+all of them share.
 """
 
 import dataclasses
@@ -25,8 +26,8 @@ class ExpertModel:
 
   Attributes:
     teacher: how an expert is tuned and sampled from.
-    backbone: without the U-Net's arrays, which are in the next two.
-    shapes: the backbone with the shapes of these arrays, to compile for.
+    backbone: without the U-Net's arrays, which are in `trainable`, `frozen`.
+    shapes: the backbone with the shapes of these arrays, for compilation.
     apply: of the teacher's net, see `suti.nn.param.functional`.
     trainable: what every expert starts from, on the host: a wave copies it.
     frozen: what all experts share, on every device.
@@ -43,7 +44,7 @@ class ExpertModel:
 
   @property
   def shared(self) -> Any:
-    """Arrays that lie on every device whatever the wave: to count memory."""
+    """Arrays that are on every device for all waves, to account for memory."""
     return self.frozen, self.backbone.codec.params
 
 

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the candidates of a wave are drawn, and the compiled program that does.
+"""Samples the candidates of a wave: the loop and its compiled program.
 
-SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
-unseen prompt. Here experts of a wave draw together, their weights arguments of
-one program, mapped as in `experts.farm.train_step`. A picture follows from
-cluster, prompt and its number alone, whatever is drawn beside it.
+SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert samples its cluster's
+unseen prompt. Here the experts of a wave sample together, their weights
+arguments of one program, mapped as in `experts.farm.train_step`. An image
+depends on cluster, prompt and its number alone, not on the rest of its batch.
 
-Whose weights these are, and where they come from, is not known here:
-`experts.finetune` draws with those on the devices, `experts.sample` with those
-on the disk.
+The weights come from the caller: `experts.finetune` samples with those on the
+devices, `experts.sample` with those on disk.
 """
 
 import collections
@@ -36,20 +35,19 @@ from suti.pipeline.backbone import Backbone
 from suti.pipeline.codec import decode_in_parts
 from suti.schema import Candidate, Prompt, content_key
 
-# E experts, B rows of one expert drawn at once, N rows of a device, H W C
-# image.
+# E experts, B rows of one expert in a batch, N rows of a device, H W C image.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-  """A picture to draw: a prompt, and what its noise is drawn from."""
+  """An image to sample: its prompt and the seed of its noise."""
 
   prompt: Prompt
   seed: int
 
 
 def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
-  """{cluster: its pictures to draw}, `num` for each prompt."""
+  """{cluster: its images to sample}, `num` for each prompt."""
   rows = collections.defaultdict(list)
   for prompt in prompts:
     for number in range(num):
@@ -65,7 +63,7 @@ def make_sample_wave(
 
   It is (groups, name, experts, folder) -> None: parameters with E in front on
   the devices, one group after another, the name of the wave, its experts as
-  fields of `Expert` (without what fills the last group up), and the folder of
+  fields of `Expert` (without the padding of the last group), and the folder of
   `experts.sample`. `inner` is that of `map_experts`.
   """
   backbone, mesh = model.backbone, model.mesh
@@ -77,14 +75,16 @@ def make_sample_wave(
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
 
-  def sample_group(params, asked, seconds) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (expert of the group, some of its pictures) of those asked for."""
+  def sample_group(
+    params, requested, seconds
+  ) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (expert of the group, some of its images), batch by batch."""
     nonlocal compiled
     (num_experts,) = {len(x) for x in params.values()}
-    for start in range(0, max(map(len, asked)), config.sample.batch_size):
+    for start in range(0, max(map(len, requested)), config.sample.batch_size):
       began = time.monotonic()
       request = make_request(
-        asked,
+        requested,
         backbone,
         slots=range(start, start + config.sample.batch_size),
         num_experts=num_experts,
@@ -92,39 +92,41 @@ def make_sample_wave(
       images = np.asarray(
         sample(model.frozen, null, vae_params, params, request)
       )
-      drawn = [
+      sampled = [
         images[i][: max(0, len(wanted) - start)]
-        for i, wanted in enumerate(asked)
+        for i, wanted in enumerate(requested)
       ]
       if compiled:
-        num = sum(map(len, drawn))
+        num = sum(map(len, sampled))
         seconds.append((time.monotonic() - began) / num)
       compiled = True
-      yield from enumerate(drawn)
+      yield from enumerate(sampled)
 
   def sample_wave(groups, name: str, experts, folder: Path) -> None:
-    asked = [rows[expert["cluster"]] for expert in experts]
-    pictures: list[list[np.ndarray]] = [[] for _ in asked]
+    requested = [rows[expert["cluster"]] for expert in experts]
+    pictures: list[list[np.ndarray]] = [[] for _ in requested]
     spoiled: set[int] = set()
-    seconds: list[float] = []  # of each call that did not compile, a picture
-    # All at once: they are remembered, and the encoders leave the device.
-    backbone.encode_text([r.prompt.prompt for each in asked for r in each])
+    seconds: list[float] = []  # of each call that did not compile, per image
+    # In one call: they are cached, and the encoders leave the device.
+    backbone.encode_text([r.prompt.prompt for each in requested for r in each])
     first = 0
     for params in groups:
       (num,) = {len(x) for x in params.values()}
-      for i, drawn in sample_group(params, asked[first : first + num], seconds):
-        if np.isfinite(drawn).all():
-          pictures[first + i].extend(to_u8(drawn))
+      for i, sampled in sample_group(
+        params, requested[first : first + num], seconds
+      ):
+        if np.isfinite(sampled).all():
+          pictures[first + i].extend(to_u8(sampled))
         else:
           spoiled.add(first + i)
       first += num
-      del params  # before the next group comes
+      del params  # before the next group is loaded
     write_times(folder, name, seconds)
     _write_candidates(
       folder / name,
       [
         (expert, rows, None if i in spoiled else pictures[i])
-        for i, (expert, rows) in enumerate(zip(experts, asked, strict=True))
+        for i, (expert, rows) in enumerate(zip(experts, requested, strict=True))
         if expert["status"] == "ok"
       ],
       guidance=config.sample.guidance,
@@ -140,8 +142,8 @@ def _write_candidates(
 
   Args:
     stem: of the wave's files.
-    sampled: of each expert that is fine, its rows and its pictures; None in
-      their place quarantines it.
+    sampled: for each expert with status ok, its rows and its images; None
+      instead of images quarantines it.
     guidance: the weight they were sampled with.
   """
   num = write_records(
@@ -168,7 +170,7 @@ def _write_candidates(
 def candidate_of(
   row: Row, image_u8: np.ndarray, *, guidance: float
 ) -> Candidate:
-  """The record of a drawn picture."""
+  """The record of a generated image."""
   prompt = row.prompt
   return Candidate(
     key=content_key(prompt.cluster, prompt.prompt, row.seed),
@@ -209,8 +211,8 @@ def make_sample(
     return images_NHWC.reshape(*x_EBHWC.shape[:2], *images_NHWC.shape[1:])
 
   sample_all = map_experts(sample_expert, mesh, inner=inner)
-  # Once for all experts of a device: what an autoencoder holds of a picture is
-  # many times the picture, and no expert changes it.
+  # Decoded together for all experts of a device: they share the autoencoder,
+  # whose activations are many times the size of an image.
   decode_all = map_devices(decode, mesh)
 
   def sample_wave(frozen, null, vae_params, params, request):
@@ -221,7 +223,7 @@ def make_sample(
 
 
 def make_request(
-  asked: Sequence[Sequence[Row]],
+  requested: Sequence[Sequence[Row]],
   backbone: Backbone,
   *,
   slots: range,
@@ -230,15 +232,15 @@ def make_request(
   """Some rows of each expert as arrays.
 
   Args:
-    asked: all rows of each real expert, one or more.
+    requested: all rows of each expert, one or more, without padding.
     backbone: encodes texts.
-    places: B of them; past an expert's last row, that row is drawn again.
-    num_experts: E; the last real expert is repeated.
+    slots: B row numbers; past an expert's last row, that row is repeated.
+    num_experts: E; the last expert is repeated as padding.
 
   Returns: `seeds_B` and `conditioning` (see `suti.pipeline.conditioning`), with
   E in front.
   """
-  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in asked]
+  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in requested]
   block += block[-1:] * (num_experts - len(block))
   conditioning = backbone.encode_text(
     [row.prompt.prompt for rows in block for row in rows]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of the farm: what its waves share, learn from, and leave."""
+"""`Farm`: the shared state of a run, the data of its waves, their output."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ from suti.parallel.mesh import batch_sharding
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Farm:
-  """What the waves of a run share.
+  """The state that all waves of a run share.
 
   Attributes:
-    config: the whole config, `config.finetune` as it was settled.
+    config: the whole config, with nothing in `config.finetune` left "auto".
     folder: of the stage.
     model: opened.
     programs: compiled at their first call.
@@ -49,14 +49,14 @@ class Farm:
 def read_data(
   wave: Wave, farm: Farm
 ) -> tuple[dict[str, Any] | None, dict[str, str]]:
-  """What a wave's experts learn from, and {cluster: why it cannot be read}.
+  """The training data of a wave, and {cluster: why it cannot be read}.
 
-  The first, of `wave_data`, is None where no cluster can be read.
+  The data, of `wave_data`, is None if no cluster can be read.
   """
   found, damaged = readable(farm.clusters, wave.keys)
   if not found:
     return None, damaged
-  # The rows of those that cannot be read are filled with a neighbour's.
+  # Rows of unreadable clusters are filled with another cluster's.
   neighbour = next(iter(found.values()))
   data_E = wave_data(
     [found.get(key, neighbour) for key in wave.keys],
@@ -73,16 +73,16 @@ def rows_of(
   wave: Wave,
   farm: Farm,
 ) -> Any:
-  """The data of the experts that the slots have now, on the devices.
+  """The data of the experts that are in the slots now, on the devices.
 
   Args:
     data_E: of `read_data`.
-    state: whose `number_E` says which expert each slot has; numbers past the
-      last expert are padding.
+    state: its `number_E` is the expert in each slot; numbers past the last
+      expert are padding.
     wave: of both.
-    farm: whose devices.
+    farm: with the devices.
 
-  Returns: a tree with S in front; None of None.
+  Returns: a tree with S in front; None if `data_E` is None.
   """
   if data_E is None:
     return None
@@ -102,14 +102,14 @@ def finish_wave(
   lease: Lease,
   queue: Work,
 ) -> None:
-  """Samples the candidates of a tuned wave if asked to, and writes both.
+  """Writes a tuned wave, with its candidates if they are sampled now.
 
   Args:
     wave: tuned.
-    state: after its last step; its memory is given up.
+    state: after its last step; its memory is released.
     slots: of the wave.
     damaged: {cluster: why it could not be read}.
-    farm: what all waves share.
+    farm: shared by all waves.
     lease: on the wave; nothing is written once it is lost.
     queue: of the lease.
   """
@@ -128,7 +128,7 @@ def finish_wave(
   )
   if farm.sample_wave is not None:
     farm.sample_wave(groups, wave.name, record["experts"])
-  for _ in groups:  # those that were not sampled from
+  for _ in groups:  # groups that sampling did not consume
     pass
   if queue.may_write(lease):
     write_times(farm.folder, wave.name, farm.timer.seconds)

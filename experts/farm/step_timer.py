@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seconds that a step takes of an expert, leaving out what compiles."""
+"""Step times per expert, without compilation."""
 
 import time
 
@@ -8,7 +8,7 @@ class StepTimer:
   """Times the steps of a process, wave after wave.
 
   Attributes:
-    compiled: whether the program has run, and later steps can be timed.
+    compiled: whether the program has run, so that later steps can be timed.
     seconds: of a step, divided by its experts, one for each lap of the wave.
   """
 
@@ -17,12 +17,12 @@ class StepTimer:
     self.seconds: list[float] = []
 
   def start(self, step: int) -> None:
-    """A wave begins at a step, or goes on from it."""
+    """Starts the clock: a wave starts or resumes at a step."""
     self.seconds = []
     self._step, self._began = step, time.monotonic()
 
   def lap(self, step: int, *, num: int) -> float | None:
-    """The devices have finished all steps before `step`.
+    """Takes a lap time: the devices have finished all steps before `step`.
 
     Args:
       step: of the wave.

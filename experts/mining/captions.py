@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Alt-texts of a cluster -> class noun, short subject text, one text a picture.
+"""Captions of a cluster: class noun, subject text and a caption per picture.
 
 SuTI (arXiv 2304.00186, section 3.1) captions every picture with PaLI and lets a
 large language model condense a cluster's alt-texts and captions to one short
-text of its subject. Neither model is public; here the texts vote, and CLIP
-decides between what they leave open, over lists of candidates.
+text of its subject. Neither model is public; here the majority of the alt-texts
+decides, and where there is none, CLIP chooses among lists of candidates.
 
-A picture's own text keeps its scene and gets the bare noun for its subject ("a
-spotted brown dog in the snow" -> "a dog in the snow"): experts are asked for "a
-dog ..." later, so the noun, and no adjective, must come to mean this subject.
-No picture is described here that had no text.
+A picture's caption keeps the scene of its alt-text and has the bare noun for
+its subject ("a spotted brown dog in the snow" -> "a dog in the snow"): prompts
+have the form "a dog ...", so an expert must learn the noun, without adjectives,
+as its subject. Pictures without a text are not captioned.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ _ARTICLES = frozenset(
     "two three four five six several many very new old"
   )
 )
-# Where the words about the subject end and those about the scene begin.
+# Words that begin the scene, after the words of the subject.
 _BREAKS = frozenset(
   _words(
     "at against among around before behind beside between by covered "
@@ -69,7 +69,7 @@ _GENERIC = frozenset(
 )
 _AS_YOU = ("eu", "one", "uk", "uni", "use")
 _SILENT = ("heir", "honest", "hour")
-# Ends in -ing and is a thing; else it is what the subject does.
+# Nouns in -ing; other words in -ing are verbs.
 _THINGS = frozenset(
   _words(
     "building ceiling clothing drawing duckling dumpling earring gosling king "
@@ -85,10 +85,10 @@ class Texts:
 
   Attributes:
     noun: the class noun, "dog".
-    why: how it was found, for the person who reads the log.
+    why: how it was found, for the log.
     caption: short text of the subject, "a brown dog".
     captions: one text for each picture.
-    live: whether the noun is alive.
+    live: whether the noun is a living thing.
   """
 
   noun: str
@@ -99,7 +99,7 @@ class Texts:
 
 
 def words(text: str) -> list[str]:
-  """Lower-case words; names of files and codes (dsc_0012.jpg) are none."""
+  """Lower-case words, without names of files and codes (dsc_0012.jpg)."""
   rows = []
   for token in text.lower().split():
     token = token.strip(".,;:!?\"'()[]|-–—#")
@@ -109,12 +109,13 @@ def words(text: str) -> list[str]:
 
 
 def split_text(text: str) -> tuple[list[str], str]:
-  """Cuts a text into the words of its subject and the rest, its scene.
+  """Splits a text into the words of its subject and the rest, its scene.
 
   "A photo of a brown dog in the snow" -> (["brown", "dog"], "in the snow").
-  What follows "with" without an article is a part of the subject and left out:
-  "a dog with white paws on a rug" -> (["dog"], "on a rug"). So is what follows
-  a known noun behind a comma, if it is no scene: "a dog, oil painting, 4k".
+  A phrase after "with" without an article belongs to the subject and is left
+  out: "a dog with white paws on a rug" -> (["dog"], "on a rug"). So is text
+  after a known noun and a comma, if it is not a scene: "a dog, oil painting,
+  4k".
   """
   rows = words(_first_of(text))
   breaks = [i for i in range(len(rows)) if _breaks(rows, i)] + [len(rows)]
@@ -132,7 +133,7 @@ def split_text(text: str) -> tuple[list[str], str]:
 
 
 def _first_of(text: str) -> str:
-  """A text without what commas add to a subject that was named before."""
+  """A text without what follows a comma after its subject."""
   parts = text.split(",")
   for number, part in enumerate(parts[:-1], start=1):
     rows = words(part)
@@ -173,10 +174,10 @@ def noun_in(subject: Sequence[str]) -> str:
 
 
 def noun_phrase(text: str) -> str:
-  """What a prompt is about, without adjectives: "a kettle"; "" if nothing.
+  """The subject of a prompt without adjectives: "a kettle"; "" if none.
 
-  As pictures without captions of their own are shown to an apprentice: the
-  bare noun is what demonstrations were captioned with.
+  It is the caption of pictures that come without one: in training,
+  demonstrations are captioned with the bare noun.
   """
   noun = noun_in(split_text(text)[0])
   return with_article(noun) if noun else ""
@@ -198,19 +199,19 @@ def find_noun(
   """The class noun of a cluster.
 
   Args:
-    texts: its alt-texts, useless ones among them.
+    texts: its alt-texts; some may be useless.
     embeddings_KD: unit CLIP embeddings of its pictures.
     match: compares pictures and texts.
-    nouns: what CLIP chooses among.
+    nouns: candidates for CLIP.
 
-  Returns: the noun that more than half of the telling texts name; without such
-    a majority, the one of all named nouns and of `nouns` that CLIP finds in the
-    pictures. And why.
+  Returns: the noun that more than half of the informative texts name; without
+    such a majority, the best match of the pictures by CLIP, of all named nouns
+    and `nouns`. And the reason.
   """
   votes = Counter(n for n in (noun_in(split_text(t)[0]) for t in texts) if n)
   if votes:
     noun, count = votes.most_common(1)[0]
-    # A word that one text alone has may be anything ("free", a name).
+    # A word in only one text may be anything ("free", a name).
     if 2 * count > votes.total() and (count > 1 or noun in KNOWN):
       return noun, f"{count} of {len(texts)} texts name it"
   candidates = sorted({*votes, *nouns})
@@ -228,8 +229,8 @@ def describe(
 ) -> str:
   """A short text of the subject, "a brown spotted dog".
 
-  Adjectives that half of the telling texts share are taken, in the order of the
-  first; where they share none, CLIP may add one colour.
+  Adjectives that half of the informative texts share are taken, in the order of
+  the first; if they share none, CLIP may add one colour.
   """
   size = len(noun.split())
   rows = []
@@ -251,7 +252,7 @@ def describe(
 
 
 def caption_of(text: str, noun: str) -> str:
-  """A picture's text with the bare noun: its scene is kept if it names one."""
+  """The caption of a picture: the bare noun, and the scene if there is one."""
   subject, scene = split_text(text)
   if noun_in(subject) != noun:
     scene = ""
@@ -259,7 +260,7 @@ def caption_of(text: str, noun: str) -> str:
 
 
 def with_article(text: str) -> str:
-  """A text behind its article, by its sound: "an owl", "a unicorn"."""
+  """A text with its indefinite article, by its sound: "an owl", "a unicorn"."""
   vowel = text.startswith(tuple("aeiou")) and not text.startswith(_AS_YOU)
   return f"{'an' if vowel or text.startswith(_SILENT) else 'a'} {text}"
 
@@ -281,19 +282,19 @@ def refine(
 ) -> Texts:
   """All texts of a cluster.
 
-  The noun is what a table of classes says; else a known noun in the name that a
-  person gave; else what the texts or CLIP say. A name that is no known noun
-  ("Rex", "IMG 2024") is neither a noun nor a caption.
+  The noun is taken from a table of classes; else it is a known noun in the name
+  that the user gave; else the texts or CLIP decide. A name without a known noun
+  ("Rex", "IMG 2024") is used neither as a noun nor as a caption.
 
   Args:
     texts: K alt-texts.
     embeddings_KD: unit CLIP embeddings of the pictures.
     match: compares pictures and texts.
-    subject: the class noun where the source knows it.
-    name: what a person called the subject, "grey sloth plushie".
-    nouns: what CLIP chooses among where nothing names one.
+    subject: the class noun if the source gives it.
+    name: the user's name of the subject, "grey sloth plushie".
+    nouns: candidates for CLIP if no text has a noun.
 
-  Returns: noun, why, and the texts that follow from it.
+  Returns: noun, reason, and the texts made with it.
   """
   called = split_text(" ".join(words_of_name(name)))[0]
   known = known_noun(called)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a CSV table, read strictly.
+"""Reads the rows of a CSV table, strictly.
 
-Columns are separated by commas, semicolons, tabs or bars, whichever gives those
-we need; the text is UTF-8, or UTF-16 as spreadsheets save it. A row that is not
-as the header says stops with its number: what it means can only be guessed, and
-a wrong guess gives texts to other pictures, or takes rows for a text.
+Columns are separated by commas, semicolons, tabs or bars, whichever gives the
+needed columns; the text is UTF-8, or UTF-16 as spreadsheets save it. A row that
+does not match the header is an error with its number: its meaning could only be
+guessed, and a wrong guess gives texts to other pictures, or reads rows as text.
 """
 
 import csv
@@ -26,7 +26,7 @@ def read(part: Path) -> Iterator[TableRow]:
   with part.open("rb") as opened:
     start = opened.read(4)
   utf16 = start[:2] in (b"\xff\xfe", b"\xfe\xff")
-  # What is not UTF-8 is kept, marked, until its row is known.
+  # Bytes that are not UTF-8 are kept, marked, until their row is known.
   encoding, errors = (
     ("utf-16", "strict") if utf16 else ("utf-8-sig", "surrogateescape")
   )
@@ -43,7 +43,7 @@ def read(part: Path) -> Iterator[TableRow]:
 
 
 def _separator(part: Path, header: str, start: bytes) -> str:
-  """What stands between the columns of a header that has those we need."""
+  """The separator with which the header has the needed columns."""
   if "\0" in header or not _is_text(header):
     what = {
       b"PK\x03\x04": "a workbook or an archive: save it as CSV",
@@ -59,12 +59,12 @@ def _separator(part: Path, header: str, start: bytes) -> str:
   for separator, names in split.items():
     if {name.strip().casefold() for name in names}.issuperset(COLUMNS):
       return separator
-  # None of them: the one that a person would see.
+  # If none does: the one with the most columns.
   return max(split, key=lambda separator: len(split[separator]))
 
 
 def _split(line: str, separator: str) -> list[str]:
-  """A line's columns, if it were all there is."""
+  """The columns of a line, parsed by itself."""
   try:
     return next(csv.reader([line.rstrip("\r\n")], delimiter=separator), [])
   except csv.Error:
@@ -102,7 +102,7 @@ def _rows(part: Path, file: TextIO, separator: str) -> Iterator[TableRow]:
 
 
 def _lines(part: Path, file: TextIO) -> Iterator[str]:
-  """A file's lines, of a length that memory can hold."""
+  """The lines of a file, of bounded length."""
   number = 0
   while line := file.readline(_MAX_LINE):
     number += 1
@@ -115,7 +115,7 @@ def _lines(part: Path, file: TextIO) -> Iterator[str]:
 
 
 def _reason(error: csv.Error) -> str:
-  """What the reader's errors mean for who wrote the table."""
+  """The csv module's error as a message for the author of the table."""
   text = str(error)
   if "unexpected end" in text:
     return (
@@ -138,7 +138,7 @@ def _reason(error: csv.Error) -> str:
 def _flaw(
   cells: Sequence[str], columns: Sequence[int], *, width: int, separator: str
 ) -> str:
-  """What is wrong with a row that is not as the header, or swallowed others."""
+  """The error of a row that does not match the header, or swallowed others."""
   if len(cells) != width:
     remedy = f"put a text that has {_SEPARATORS[separator]} in it in quotes."
     if len(cells) < width:
@@ -172,8 +172,8 @@ def _breaks(cell: str) -> bool:
 
 
 def _is_row(url: str, path: str) -> bool:
-  """Whether a line inside of a text has an address and a file's path in it."""
-  # In a sentence with as many commas, blanks follow these.
+  """Whether a line inside of a text has a URL and a file's path in it."""
+  # In a sentence with as many commas, these are followed by spaces.
   return bool(re.fullmatch(r"\S+", url) and re.fullmatch(r"\S*[./]\S+", path))
 
 

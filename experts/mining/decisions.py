@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What mining decided on each subject, in lines for the person at the log.
+"""Log messages about mining's decisions on each subject.
 
-Which noun a subject got and why, which pictures could not be read, which pages
-were left out, and how many good pictures nobody uses. Of each kind a bounded
-number is said and the rest is counted; `pages.json` has all of it.
+They report which noun a subject got and why, which pictures could not be read,
+which pages were left out, and how many good pictures are unused. A bounded
+number of each kind is printed and the rest counted; `pages.json` has all.
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of subject folders: which folders are subjects, and their texts.
+"""Reads a folder of subject folders: the subjects, their pictures and texts.
 
   my_photos/rex/0.jpg            a picture of the subject "rex"
-  my_photos/rex/0.txt            what it shows, if somebody wrote that down
+  my_photos/rex/0.txt            its caption, optional
   my_photos/prompts_and_classes.txt   DreamBench's: classes of subjects
 
-Pictures that lie in `my_photos` itself are a subject too. What is not read is
-named: folders that systems make, pictures that lie deeper, empty folders.
+Pictures in `my_photos` itself are a subject too. Whatever is not read is
+reported: system folders, pictures in deeper folders, empty folders.
 """
 
 import collections
@@ -27,9 +27,9 @@ class Subject:
   """A folder of pictures of one subject.
 
   Attributes:
-    folder: where they lie.
-    files: the pictures, by name.
-    texts: what stands beside each, "" where nothing does.
+    folder: of the pictures.
+    files: the pictures, sorted by name.
+    texts: the text beside each, "" if there is none.
   """
 
   folder: Path
@@ -38,13 +38,13 @@ class Subject:
 
 
 def find_subjects(path: Path) -> list[Subject]:
-  """The subjects in a folder, by name; says what it leaves out.
+  """The subjects in a folder, sorted by name; prints what it leaves out.
 
   Args:
     path: the folder of subject folders, or one folder of pictures.
 
   Raises:
-    ValueError: no pictures where they are read, or a text that is none.
+    ValueError: no pictures where they are read, or a file that is not text.
   """
   subjects, deeper, empty = [], {}, []
   hidden: collections.Counter[str] = collections.Counter()
@@ -77,7 +77,7 @@ def find_subjects(path: Path) -> list[Subject]:
 
 
 def _none(path: Path, deeper: dict[str, int], unread: str) -> str:
-  """The one line for a folder without subjects."""
+  """The error message of a folder without subjects."""
   if deeper:
     first = min(deeper)
     return (
@@ -113,8 +113,8 @@ def _say_what_is_left_out(
 
 
 def _list(names: Sequence[str], most: int = 8) -> str:
-  """A list for a line: its beginning, and how many more there are."""
-  # Disks hold names that are no text; terminals do not.
+  """A list on one line: its beginning, and how many more there are."""
+  # Names on disk may not be valid text; terminals need it to be.
   shown = [n.encode(errors="replace").decode() for n in names[:most]]
   more = len(names) - most
   return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
@@ -123,7 +123,7 @@ def _list(names: Sequence[str], most: int = 8) -> str:
 def _texts_beside(
   pictures: Sequence[Path], others: Mapping[str, Sequence[Path]]
 ) -> list[Path]:
-  """The files of texts that have a picture's name."""
+  """The text files that may have a picture's caption, by its name."""
   stems = {picture.stem for picture in pictures}
   return [file for file in others.get(".txt", ()) if file.stem in stems]
 
@@ -143,7 +143,7 @@ def _subject(
 
 
 def _text(file: Path) -> str:
-  """What is written beside a picture, on one line."""
+  """The text beside a picture, as one line."""
   with file.open("rb") as opened:
     content = opened.read(_MAX_TEXT + 1)
   if len(content) > _MAX_TEXT:
@@ -164,8 +164,8 @@ def _text(file: Path) -> str:
 def read_classes(file: Path) -> dict[str, str]:
   """Reads DreamBench's table of classes; {} if there is none.
 
-  The rows behind the line `subject_name,class`, up to the first that is none:
-  the published file goes on with prompts, one of your own needs not.
+  The rows after the line `subject_name,class`, up to the first that is not a
+  row: prompts follow in the published file, and are optional.
   """
   if not file.is_file():
     return {}

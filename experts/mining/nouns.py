@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""English nouns of subjects: which are known, singular of plural, head of many.
+"""English nouns of subjects: known nouns, singulars, heads of compounds.
 
-DreamBench's 15 classes and some hundreds that people photograph. A word that
-is not here is no mistake: `experts.mining.captions` lets CLIP choose among the
-known ones, or the texts vote.
+DreamBench's 15 classes and some hundreds of things that people photograph.
+Other words are allowed: `experts.mining.captions` then uses the majority of the
+texts, or lets CLIP choose among the known nouns.
 
 A prompt is "a {noun} in the snow", so a noun is in the singular: "shoes" become
-"shoe", as DreamBench calls a pair of boots "boot". What has no singular stays
-("glasses", "scissors"), what merely ends in s too ("bus", "canvas").
+"shoe", as DreamBench calls a pair of boots "boot". Words without a singular
+("glasses", "scissors"), or that merely end in s ("bus", "canvas"), are kept.
 """
 
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ LIVE_NOUNS = frozenset(LIVE) | frozenset(
     "wombat yak zebra"
   )
 )
-# What shows something else than it is: a toy dog and a dog toy are toys. Where
-# several stand together, the first here is the head.
+# Things that depict other things: a toy dog and a dog toy are toys. If a
+# compound has several, the first in this list is its head.
 _DEPICTING = _split(
   "stuffed_animal plushie plush teddy_bear doll toy figurine cartoon emoji "
   "statue sculpture"
@@ -146,10 +146,10 @@ def singular(word: str) -> str:
 
 
 def known_noun(words: Sequence[str]) -> str:
-  """The known noun that words are about, in the singular; "" if there is none.
+  """The head noun of some words, in the singular; "" if none is known.
 
-  Of a compound the last one is its head ("dog bowl" is a bowl), unless one
-  shows another: "toy dog" and "dog toy" are both a toy.
+  The last noun of a compound is its head ("dog bowl" is a bowl), unless one
+  depicts another: "toy dog" and "dog toy" are both a toy.
   """
   found = []
   rest = list(words)

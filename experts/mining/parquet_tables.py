@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of a Parquet table, of all ways in which writers store text."""
+"""Reads the rows of a Parquet table, with text in any column type."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ ENDINGS = (".parquet", ".pq", ".parq")
 
 
 def is_one(part: Path) -> bool:
-  """Says whether a file is meant as Parquet, by its name or its beginning."""
+  """Whether a file is Parquet, by its name or its first bytes."""
   if part.suffix.lower() in ENDINGS:
     return True
   with part.open("rb") as file:
@@ -19,7 +19,7 @@ def is_one(part: Path) -> bool:
 
 
 def count_rows(part: Path) -> int:
-  """How many rows a file says that it has; none is read."""
+  """The number of rows by a file's metadata; none is read."""
   with _open(part) as table:
     return table.metadata.num_rows
 
@@ -71,10 +71,10 @@ def read(part: Path) -> Iterator[TableRow]:
 
 
 def _check_type(part: Path, name: str, kind: Any) -> None:
-  """Text, in any of the ways in which it is stored."""
+  """Refuses a column whose type does not store text."""
   from pyarrow import types
 
-  if types.is_dictionary(kind):  # what pandas and polars call categories
+  if types.is_dictionary(kind):  # categories of pandas and polars
     kind = kind.value_type
   # Old writers leave text unmarked.
   for is_text in (
@@ -98,7 +98,7 @@ def _texts(part: Path, batch: Any, name: str, before: int) -> list[str]:
   """A column's texts, "" where there is none."""
   column = batch.column(name)
   if hasattr(column, "dictionary_decode"):
-    column = column.dictionary_decode()  # its items one by one are slow
+    column = column.dictionary_decode()  # access by item is slow
   try:
     values = column.to_pylist()
     return [v.decode() if isinstance(v, bytes) else v or "" for v in values]

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where pictures come from: pages of (text, picture) rows under one address.
+"""Sources of pictures with texts, as pages: all rows of one URL or folder.
 
   world    SubjectWorld's web view, noise of the web included
   folder   a folder of subject folders, as DreamBench is (`folders`)
   table    rows of url, path, text, a page for each url (`tables`)
 
-A page is lazy: a picture is opened when it is asked for, so that a list of all
-pages is cheap and a page that was done before costs nothing. What is a good
-page is `experts.mine`'s business.
+Pages are lazy: pictures are opened on access, so that a list of all pages is
+cheap and pages of an earlier run cost nothing. `experts.mine` filters them.
 """
 
 import dataclasses
@@ -24,8 +23,8 @@ from experts.mining.tables import folder_of, read_table
 from suti.io.image_files import load_image
 from suti.runtime.progress import say
 
-# Pictures of a page that are opened for each that a cluster keeps: a page of
-# thousands (a shop's list) is cut before that.
+# Pictures of a page that are opened for each that a cluster may keep: longer
+# pages, such as a shop's list of thousands, are cut.
 OPENED = 4
 
 
@@ -36,8 +35,8 @@ class Row:
   Attributes:
     text: alt-text, "" if there is none.
     load: opens the picture, uint8 RGB (H, W, 3).
-    truth: "world:SPLIT:SEED" where it is known; for evaluation alone.
-    view: the same for near-duplicates, where it is known; for evaluation alone.
+    truth: "world:SPLIT:SEED" if known; for evaluation only.
+    view: equal for near-duplicates, if known; for evaluation only.
   """
 
   text: str
@@ -48,14 +47,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
-  """What was found under one address.
+  """All pictures under one URL, or in one folder.
 
   Attributes:
-    url: the address, or the folder.
-    rows: its pictures, in their order there.
-    subject: class noun if the source tells it, "" if it must be found.
-    name: of the folder, which may name the subject; "" elsewhere.
-    chosen: a person chose these pictures as pictures of one subject.
+    url: the URL, or the folder.
+    rows: its pictures, in order.
+    subject: class noun if the source gives it, else "".
+    name: of the folder, which may name the subject; "" in other sources.
+    chosen: whether a user collected these as pictures of one subject.
   """
 
   url: str
@@ -72,17 +71,17 @@ def open_pages(
 
   Args:
     config: the section `mine`.
-    seed, size_px: which web SubjectWorld draws, and how large; other sources
-      are as they are.
-    start: pages to leave out at the beginning.
+    seed, size_px: of the pages that SubjectWorld renders; not used by other
+      sources.
+    start: number of pages to skip.
 
-  Returns: the pages from `start` on, and how many there are in all.
+  Returns: the pages from `start` on, and the number of all pages.
 
   Raises:
-    ValueError: no such source, nothing there, or no pictures in it.
+    ValueError: no such source, no such path, or no pictures in it.
   """
   if config.source == "world":
-    # Imported here: a run on photographs needs no renderer.
+    # Imported here: a run on photographs does not need the renderer.
     from suti.world.dataset import web_rows
 
     rows = web_rows(
@@ -110,7 +109,7 @@ def open_pages(
   if rows:
     say(
       f"config.mine.max_images={config.max_images} leaves out {rows} pictures"
-      f" of {path}: of a page the first {most} are looked at."
+      f" of {path}: of a page the first {most} are opened."
     )
   return iter(pages[start:]), len(pages)
 
@@ -121,12 +120,12 @@ def source_path(config) -> Path:
   Args:
     config: the section `mine`.
   """
-  # The path's own method fails on a user that there is not.
+  # Path.expanduser fails for a user that does not exist.
   return Path(os.path.expanduser(config.path))
 
 
 def _pages_of(rows: Iterable) -> Iterator[Page]:
-  """Groups rows that follow each other under one url."""
+  """Groups consecutive rows of one url."""
   url, group = None, []
   for row in rows:
     if row.url != url and group:
@@ -152,10 +151,10 @@ def _folders(
 
   Args:
     path: the folder.
-    num_pages: pages that are taken.
-    most: pictures that are taken of each.
+    num_pages: the most pages to take.
+    most: the most pictures to take of each.
 
-  Returns: the pages, and how many pictures more they have.
+  Returns: the pages, and the number of pictures left out of them.
   """
   if not path.is_dir():
     raise ValueError(
@@ -172,7 +171,7 @@ def _folders(
     )
   pages, more = [], 0
   for subject in subjects[:num_pages]:
-    # Disks hold names that are no text; JSON does not.
+    # Names on disk may not be valid text; JSON needs it to be.
     name = os.fsencode(subject.folder.name).decode(errors="replace")
     both = list(zip(subject.texts, subject.files, strict=True))
     more += max(0, len(both) - most)
@@ -193,7 +192,7 @@ def _folders(
 
 
 def _say_unused(table: Path, classes: dict[str, str], names: set) -> None:
-  """Says which rows of a table of classes are of no folder."""
+  """Reports the rows of a table of classes that have no folder."""
   if unused := sorted(set(classes) - names):
     first = ", ".join(unused[:5]) + (", ..." if unused[5:] else "")
     say(
@@ -205,8 +204,8 @@ def _say_unused(table: Path, classes: dict[str, str], names: set) -> None:
 def _table(path: Path, *, num_pages: int, most: int) -> tuple[list[Page], int]:
   """One page for each url of a table, in order of appearance.
 
-  Takes and returns what `_folders` does. What is not taken is not held in
-  memory, and counted as it passes.
+  Arguments and results are those of `_folders`. Rows that are not taken are
+  counted, but not held in memory.
   """
   folder = folder_of(path)
   groups: dict[str, list[Row]] = {}
@@ -237,7 +236,7 @@ def _load_below(folder: Path, picture: str) -> np.ndarray:
   """Opens a picture that a table names.
 
   Raises:
-    ValueError: it is on the web, or what `load_image` raises.
+    ValueError: it is on the web, or `load_image` cannot read it.
   """
   if address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", picture):
     raise ValueError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every table of pictures has: a row for each, three columns by name."""
+"""The rows of a table of pictures, and the checks that all formats share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ class TableRow(NamedTuple):
 
   Attributes:
     url: of the page where it was found.
-    path: of its file, as the table says it.
-    text: what stood beside it, "" if nothing did.
+    path: of its file, as in the table.
+    text: its alt-text, "" if there is none.
   """
 
   url: str
@@ -23,7 +23,7 @@ class TableRow(NamedTuple):
 
 
 def find_columns(part: Path, names: Sequence[str]) -> list[int]:
-  """Where url, path and text stand among a table's columns."""
+  """The indices of url, path and text among a table's columns."""
   folded = [name.strip().casefold() for name in names]
   missing = [column for column in COLUMNS if column not in folded]
   if missing:
@@ -42,7 +42,7 @@ def find_columns(part: Path, names: Sequence[str]) -> list[int]:
 
 
 def flaw_of(row: TableRow) -> str:
-  """What a row lacks, as the rest of a sentence; "" if it is whole."""
+  """What a row lacks, as the rest of a sentence; "" if nothing."""
   if not row.url.strip():
     return (
       "has no url: pictures of one url are taken for one page; give each row"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A table of pictures: a Parquet or CSV file, or a folder of its parts."""
+"""Reads a table of pictures: a Parquet or CSV file, or a folder of parts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from suti.io.folders import is_hidden
 from suti.runtime.progress import say
 
 MAX_ROWS = 100_000_000
-_MANY_ROWS = 1_000_000  # from here on reading takes long enough to say so
+_MANY_ROWS = 1_000_000  # above this, reading prints a message
 
 
 def folder_of(path: Path) -> Path:
-  """Where a table's paths begin: the folder that it, or its parts, is in."""
+  """The folder to which a table's paths are relative: that of the table."""
   return path if path.is_dir() else path.parent
 
 
@@ -45,7 +45,7 @@ def read_table(path: Path) -> Iterator[TableRow]:
 
 
 def _check_size(path: Path, parts: Sequence[Path]) -> None:
-  """Looks at how many rows there are before any is read."""
+  """Checks the number of rows before any is read."""
   rows = sum(parquet_tables.count_rows(part) for part in parts)
   if rows > MAX_ROWS:
     raise _too_many(path, f"{rows:,}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that users give: the nearest known one, and the file that has it.
+"""Resolves names given by users: suggestions, and records loaded from files.
 
-A method, a teacher: nothing is registered, a name in a config is the name of a
+There is no registry of methods or teachers: a name in a config is the name of a
 file, which defines one record.
 """
 
@@ -16,12 +16,12 @@ from typing import Any
 def nearest(
   name: str, known: Iterable[str], *, cutoff: float = 0.6
 ) -> str | None:
-  """The known name that is most like another; None if all are far from it.
+  """The known name that is most similar to another; None if none is similar.
 
   Args:
     name: as given.
-    known: those there are.
-    cutoff: how alike the two must be, 1 being equal.
+    known: all known names.
+    cutoff: the least similarity, 1 being equal.
   """
   close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
   return close[0] if close else None
@@ -45,12 +45,12 @@ def find_record(name: str, *, package: ModuleType, record: str, field: str):
 
   Args:
     name: of the file.
-    package: where it lies.
-    record: what it calls its record, such as "TEACHER".
-    field: of the config, in which the name stands, for the message.
+    package: of the file.
+    record: name of the record in it, such as "TEACHER".
+    field: of the config with the name, for the message.
 
   Raises:
-    ValueError: there is no such file; names those there are, and the nearest.
+    ValueError: there is no such file; lists those there are, and the nearest.
   """
   known = names_in(package)
   if name not in known:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`check(config)`: a mistake in a config is one line, before anything starts.
+"""Validates a config before anything starts: `check(config)`.
 
-Each message names the field, its value, what was expected and the remedy. What
-can only be known later (that a folder's weights fit, how many devices there
-are, what a method asks of its own section) is checked where it is read.
+Each message is one line that names the field, its value, the expectation and
+the remedy. What is only known later (whether a folder's weights fit, how many
+devices there are, the fields of a method's own section) is checked where it is
+used.
 
-This file knows names and bounds. It reads no file but to see that it is there,
-and imports neither jax nor ml_collections: any mapping of mappings will do.
+This file has names and bounds. It only checks that files exist, and imports
+neither jax nor ml_collections: any mapping of mappings is accepted.
 """
 
 import dataclasses
@@ -28,16 +29,16 @@ MAX_PROMPTS = 25  # prompts a subject in DreamBench
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-  """What one field may hold.
+  """The type and bounds of one field.
 
   Attributes:
-    kind: int, float (an int will do), str, bool, tuple (of str), or dict, a
-      section whose fields are not looked at here.
+    kind: int, float (an int is accepted), str, bool, tuple (of str), or dict, a
+      section whose fields are not checked here.
     low, high: bounds, inclusive.
     above: a bound that the value must exceed.
     below: a bound that the value must stay under.
     choices: of a text, or of each text in a tuple; empty allows any.
-    word: a text that may stand in the place of a number, such as "auto".
+    word: a text that is allowed instead of a number, such as "auto".
     optional: None is allowed.
     empty: whether a text or tuple may be empty.
     remedy: what to do, where "set it" is not enough.
@@ -98,8 +99,8 @@ _SAMPLING = {
 }
 _AXIS = Rule(kind=int, low=-1, remedy="-1 takes the devices that are left")
 
-# Sections of a config and their fields. `method` is open: what it holds beside
-# these is the method's own affair.
+# Sections of a config and their fields. `method` is open: its other fields are
+# defined by the method.
 FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "mesh": {"data": _AXIS, "fsdp": _AXIS},
   "mine": {
@@ -228,11 +229,11 @@ _TOP: Mapping[str, Rule] = {
 
 
 def check(config: Mapping[str, Any], *, data: bool = True) -> None:
-  """Looks for every mistake that can be seen before anything starts.
+  """Checks for every mistake that can be found before anything starts.
 
   Args:
     config: the whole config, all sections.
-    data: whether what it reads must be there; a plan reads nothing.
+    data: whether its input files must exist; `suti plan` reads none.
 
   Raises:
     ValueError: the first mistake found, in one line.
@@ -272,7 +273,7 @@ def _check_names(
   path: str,
   is_open: bool = False,
 ) -> None:
-  """Every name is known, if others are not allowed, and every one is there."""
+  """Checks that all fields are present and, unless open, that all are known."""
   known = tuple(known)
   for name in fields:
     if name not in known and not is_open:
@@ -289,7 +290,7 @@ def _check_names(
 
 
 def _check_field(path: str, value: Any, rule: Rule) -> None:
-  """One value against its rule."""
+  """Checks one value against its rule."""
   if (value is None and rule.optional) or (rule.word and value == rule.word):
     return
   if not _is_kind(value, rule.kind) or not _in_bounds(value, rule):
@@ -447,7 +448,7 @@ def _check_sources(config: Mapping[str, Any]) -> None:
 
 
 def _check_mesh(config: Mapping[str, Any]) -> None:
-  """A batch of training divides by its devices, where they are counted."""
+  """Checks that the number of devices, where given, divides a batch."""
   mesh = config["mesh"]
   for axis, size in mesh.items():
     if size == 0:

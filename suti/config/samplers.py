@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The samplers that configs and commands name; what they do is in diffusion/.
+"""Names of the samplers in configs and commands; diffusion/ implements them.
 
-A published model samples by its own scheduler or another's (`PUBLISHED`, run by
-`suti.diffusion.scheduler_config`). Experts and apprentices sample by one
-that needs a noise schedule alone (`OWN`, functions of
+A published model samples with its own scheduler or another one (`PUBLISHED`,
+run by `suti.diffusion.scheduler_config`). Experts and apprentices sample with
+one that needs only a noise schedule (`OWN`, functions of
 `suti.diffusion.samplers`).
 """
 

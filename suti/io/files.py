@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all.
+"""Atomic writes: files that appear whole or not at all.
 
-Whatever a run writes is written under a hidden name beside its place, flushed
-to the disk, and renamed: a process killed at any moment leaves the old file or
-the new one, never half of one. `create` and `create_json` do so only where
-there is none, so that of many processes one wins. The one file that grows in
-place is log.jsonl, which `suti.runtime.log` owns. Nothing here knows what is in
-a file.
+A run writes every file under a hidden name in the same folder, flushes it to
+the disk, and renames it: a process killed at any moment leaves the old file or
+the new one, never a partial one. `create` and `create_json` only create a file
+that does not exist, so that one of many processes succeeds. Only log.jsonl, of
+`suti.runtime.log`, is appended to.
 
-In a bucket an object appears whole by itself: what is written is written on
-this machine, and then put there.
+Objects in a bucket are written atomically by the server: files are written on
+this machine and then uploaded.
 """
 
 import contextlib
@@ -28,17 +27,17 @@ from suti.io.parts import NEW, OLD, clean_parts_of, part_of, put_back, remove
 from suti.io.paths import in_bucket, path_of, temporary
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What systems say that have no hard links, or no locks.
+# Error numbers of file systems without hard links, or without locks.
 UNABLE = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-_SAMPLE = 2**20  # bytes of each end of a file that fingerprints look at
-_OPENED = 128  # files of a folder that they look into
+_SAMPLE = 2**20  # bytes of each end of a file that fingerprints read
+_OPENED = 128  # files of a folder that they read
 
 
 def is_disk_full(error: BaseException) -> bool:
-  """Says whether an error, or one that led to it, is a full disk.
+  """Whether an error, or one of its causes, is a full disk.
 
-  Libraries in C++ (Orbax, ArrayRecord) raise errors of their own, so their text
-  counts beside the number.
+  Libraries in C++ (Orbax, ArrayRecord) raise errors of their own, so the text
+  is checked as well as the number.
   """
   chain: BaseException | None = error
   while chain is not None:
@@ -52,7 +51,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def _disk_full(path: Path) -> ValueError:
-  """Makes the one line that a user sees when a disk is full."""
+  """The error with the message for a full disk."""
   return ValueError(
     f"The disk of {path.parent} is full: free some space there and run the"
     " same command again, it goes on from what was written."
@@ -60,7 +59,7 @@ def _disk_full(path: Path) -> ValueError:
 
 
 def unable(folder: Path, what: str) -> ValueError:
-  """Makes the one line about a file system that lacks what workers share by."""
+  """The error for a file system without hard links or locks."""
   return ValueError(
     f"The file system of {folder} has no {what}, as mounted buckets have not:"
     " give a --workdir on a local disk, on NFS, or gs://BUCKET/FOLDER."
@@ -68,7 +67,7 @@ def unable(folder: Path, what: str) -> ValueError:
 
 
 def _sync_folder(folder: Path) -> None:
-  """Makes a rename inside a folder survive a power cut."""
+  """Flushes a folder, so that a rename in it survives a power cut."""
   handle = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(handle)
@@ -78,7 +77,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-  """Lends a temporary path that becomes `path` if the body succeeds.
+  """Yields a temporary path that is renamed to `path` if the body succeeds.
 
   Args:
     path: the file to write; its folder is made if there is none.
@@ -115,7 +114,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _sent() -> Iterator[Path]:
-  """Lends a folder of this machine for what is put into a bucket."""
+  """Yields a local folder for files to upload to a bucket."""
   try:
     with temporary() as folder:
       yield folder
@@ -129,18 +128,18 @@ def _sent() -> Iterator[Path]:
 def replacing_folder(
   path: str | os.PathLike, *, last: str = ""
 ) -> Iterator[Path]:
-  """Lends a temporary folder that becomes `path` if the body succeeds.
+  """Yields a temporary folder that is renamed to `path` if the body succeeds.
 
   An older folder of that name is moved away first and then removed, as a folder
   cannot be renamed over another: for an instant there is none, never a mixture.
-  It comes back if the new one cannot take its place, at once or, where this
-  process was killed in that instant, with `clean_parts`.
+  It is restored if the new one cannot take its name: immediately or, if this
+  process is killed in that instant, by `clean_parts`.
 
   Args:
     path: the folder to write.
-    last: the file in it by which readers know that it is there. A folder in a
-      bucket appears file by file, and this one is the last; an older one goes
-      first.
+    last: the file in it by which readers see that it is complete. A folder in a
+      bucket appears file by file, and this file is the last; the old one is
+      removed first.
 
   Yields:
     The temporary folder, empty, on this machine.
@@ -183,12 +182,12 @@ def replacing_folder(
 
 
 def send_folder(folder: Path, path: Path, *, last: str = "") -> None:
-  """Puts the files of a folder of this machine into a bucket.
+  """Uploads the files of a local folder to a bucket.
 
   Args:
-    folder: theirs.
-    path: where; what else is there stays.
-    last: which of them comes last.
+    folder: the local folder.
+    path: in the bucket; other objects there are kept.
+    last: the file to upload last.
   """
   assert in_bucket(path), path
   names = [f.relative_to(folder) for f in folder.rglob("*") if f.is_file()]
@@ -197,7 +196,7 @@ def send_folder(folder: Path, path: Path, *, last: str = "") -> None:
 
 
 def remove_folder(path: str | os.PathLike) -> None:
-  """Removes a folder and all in it, if it is there."""
+  """Removes a folder and everything in it, if it exists."""
   path = path_of(path)
   if in_bucket(path):
     path.rmtree(missing_ok=True)
@@ -206,24 +205,24 @@ def remove_folder(path: str | os.PathLike) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-  """What a folder holds; nothing if there is none, or no longer."""
+  """The entries of a folder; none if it does not exist, or no longer."""
   with contextlib.suppress(OSError):
     return [path.name for path in folder.iterdir()]
   return []
 
 
 def check_new_folder(path: Path, *, outside: Path) -> None:
-  """Sees that a folder can be written where there is nothing yet.
+  """Checks that a new folder can be written.
 
-  What killed runs left half-written of it is removed, and what they had moved
-  away is put back.
+  Partial files of killed runs are removed, and a folder that they had moved
+  away is restored.
 
   Args:
     path: the folder to write.
     outside: a folder in which it may not lie.
 
   Raises:
-    ValueError: something is there, or it cannot be made there.
+    ValueError: it exists, or cannot be made there.
   """
   clean_parts_of(path)
   if path.is_symlink() or (
@@ -261,18 +260,18 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
 
 
 def create(path: str | os.PathLike, content: bytes) -> bool:
-  """Writes a whole file where there is none yet.
+  """Creates a whole file if there is none yet.
 
-  Of many processes that try at once, on any machine, one succeeds. Needs hard
-  links, which are the one way to give a whole file a name only if it is free;
-  buckets can do it by themselves.
+  Of many processes that try simultaneously, on any machine, one succeeds. It
+  needs hard links, the only way to name a complete file only if the name is
+  free; buckets support it directly.
 
   Args:
     path: where; missing folders are made.
     content: all of its bytes.
 
   Returns:
-    Whether this call made it; False leaves the file that is there.
+    Whether this call created it; False leaves the existing file.
 
   Raises:
     ValueError: the disk is full.
@@ -309,14 +308,14 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes a value as indented JSON, whole or not at all.
 
   Raises:
-    ValueError: there is a NaN or an infinity in it, which other readers of JSON
-      do not know; or the disk is full.
+    ValueError: there is a NaN or an infinity in it, which is not valid JSON; or
+      the disk is full.
   """
   write_atomic(path, _json(path, value))
 
 
 def create_json(path: str | os.PathLike, value: Any) -> bool:
-  """`create` with what `write_json` would write."""
+  """`create` for a value, as JSON."""
   return create(path, _json(path, value))
 
 
@@ -341,7 +340,7 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
       content = path.read_bytes()
     except OSError as error:
-      # Replaced while it was open, on NFS: its successor is there.
+      # Replaced while it was open, on NFS: the new file can be read.
       if error.errno != errno.ESTALE:
         raise
       content = path.read_bytes()
@@ -380,14 +379,14 @@ def read_object(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
-  """Names what a folder, or a file, holds: 16 hex digits.
+  """A fingerprint of the content of a folder, or a file: 16 hex digits.
 
-  Of each file its path and its size, and of 128 of them, spread evenly, a MiB
-  of the beginning and of the end. A model has fewer, so trained weights are
-  distinguished at any size. Of a million pictures, one that is added, removed,
-  renamed or saved anew at another size is noticed, one of the same size is not:
-  reading them all would take minutes at each start. Cards (.md), hidden files
-  and the folders of systems (`suti.io.folders`) do not count.
+  It depends on the path and size of each file, and for 128 of them, spread
+  evenly, on a MiB of the beginning and of the end. A model has fewer files, so
+  trained weights are distinguished at any size. Of a million pictures, one that
+  is added, removed, renamed or saved with another size is detected, one of the
+  same size is not: reading them all would take minutes at each start. Cards
+  (.md), hidden files and system folders (`suti.io.folders`) are ignored.
 
   Args:
     folder: a model's, or a dataset's, which may be a file.
@@ -415,7 +414,7 @@ def fingerprint(folder: str | os.PathLike) -> str:
 
 
 def _below(folder: Path) -> list[Path]:
-  """A file itself, or what is below a folder, links to folders followed."""
+  """A file itself, or all files below a folder, following links to folders."""
   if folder.is_file():
     return [folder]
   if in_bucket(folder) or not folder.is_dir():

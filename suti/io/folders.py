@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies below a folder, without what systems keep there for themselves.
+"""Walks folders, without hidden and system folders.
 
-Folders that are links are followed, as people gather pictures and models by
-links; a link to one of the folders it lies in is not.
+Links to folders are followed, as people collect pictures and models by links;
+a link to a parent folder is not.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Folders that file managers, network disks and archivers leave behind, beside
+# Folders made by file managers, network disks and archivers, in addition to
 # those that a first character marks: ".git", "@eaDir", "$RECYCLE.BIN".
 _MARKS = (".", "@", "$")
 _SYSTEM = frozenset(
@@ -31,18 +31,18 @@ _SYSTEM = frozenset(
 
 
 def is_hidden(name: str) -> bool:
-  """Says whether a folder of this name is hidden, or a system's own."""
+  """Whether a folder of this name is hidden, or a system folder."""
   return name.startswith(_MARKS) or name.lower() in _SYSTEM
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-  """Goes through a folder and all that are below it, by name.
+  """Walks a folder and all folders below it, sorted by name.
 
   Args:
-    folder: of this machine. It is gone through whatever its own name is.
+    folder: of this machine. Its own name may be hidden.
 
-  Yields: a folder, the names of what is in it and is no folder, and the names
-    of its hidden folders, which are not gone through.
+  Yields: a folder, the names of its files, and the names of its hidden folders,
+    which are not walked.
   """
   yield from _walk(folder, above=())
 
@@ -57,7 +57,7 @@ def _walk(
   others, folders = [], []
   with os.scandir(folder) as entries:
     for entry in entries:
-      # Of a link to itself, an entry's own `is_dir` is an error.
+      # The `is_dir` of a link to itself raises an error.
       (folders if os.path.isdir(entry.path) else others).append(entry.name)
   hidden = sorted(name for name in folders if is_hidden(name))
   yield folder, sorted(others), hidden

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures in files as people have them: which are read, and uint8 RGB of each.
+"""Reads image files of users as uint8 RGB.
 
-`load_image` takes what cameras, phones and web pages produce and gives uint8
-RGB, or one line saying what is wrong with it; `list_pictures` says which files
-of a folder it would take, and `describe_skipped` what the others are. Large
+`load_image` reads the formats of cameras, phones and web pages and returns
+uint8 RGB, or raises a one-line error; `list_pictures` lists the files of a
+folder that it can read, and `describe_skipped` describes the others. Large
 pictures are reduced while they are read, so that memory is bounded by the size
-that a header may state. No JAX: a picture is a NumPy array.
+that a header may state. JAX is not needed: a picture is a NumPy array.
 
 Shape legend: `H` `W` picture.
 """
@@ -28,17 +28,17 @@ MAX_SIDE_PX = 65_535  # the most that a JPEG can have
 # The largest sensor of a phone has 200 megapixels. As Pillow holds four bytes
 # a pixel, this is a gigabyte, which no header can exceed.
 MAX_PIXELS = 250_000_000
-# What is larger is reduced by a whole factor: no model here sees 2000 px.
+# Larger pictures are reduced by an integer factor: no model here uses 2000 px.
 FULL_PIXELS = 32_000_000
 MAX_BYTES = 2**30  # Some formats are held whole before they are unpacked.
 
-# Pillow's own limit is one of the process: 179 megapixels, fewer than a phone
-# has. Ours is enforced here, before anything is unpacked.
+# Pillow's own limit is global: 179 megapixels, fewer than a phone has. Ours is
+# enforced here, before anything is decompressed.
 if Image.MAX_IMAGE_PIXELS is not None:
   Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS)
 
 # Formats of photographs. Pillow would open others too, some by starting other
-# programs: a file from a stranger must not choose. MPO is opened as JPEG.
+# programs, which an untrusted file must not trigger. MPO is opened as JPEG.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 
 
@@ -54,19 +54,19 @@ _SUFFIXES = frozenset(
 _HEIF = _split(".heic .heif .hif")
 _REMEDY = "give a JPEG, PNG or WebP file"
 _HEIF_REMEDY = "pip install pillow-heif, or convert to JPEG"
-# What people keep beside pictures, and what helps.
+# Other files among pictures, and the remedy for each kind.
 _RAW = _split(".3fr .arw .cr2 .cr3 .dng .nef .orf .pef .raf .raw .rw2 .srw")
-_DRAWN = _split(
+_OTHER_IMAGES = _split(
   ".ai .eps .exr .hdr .ico .j2k .jp2 .jxl .jxr .pdf .psd .svg .tga .xcf"
 )
 _VIDEO = _split(".3gp .avi .m4v .mkv .mov .mp4 .mpg .webm")
 _REMEDIES = {
   **dict.fromkeys(_HEIF, _HEIF_REMEDY),
   **dict.fromkeys(_RAW, "raw: export as JPEG"),
-  **dict.fromkeys(_DRAWN, "convert to JPEG or PNG"),
+  **dict.fromkeys(_OTHER_IMAGES, "convert to JPEG or PNG"),
   **dict.fromkeys(_VIDEO, "video"),
 }
-# What systems leave in folders; it was never anybody's picture.
+# Files that systems leave in folders, which are never pictures.
 _SYSTEM = frozenset((".ds_store", "thumbs.db", "desktop.ini", ".directory"))
 _MAX_KINDS = 8  # named in a line
 
@@ -75,7 +75,7 @@ _MAX_KINDS = 8  # named in a line
 
 
 def suffixes() -> tuple[str, ...]:
-  """Ends of the names that are read here, in lower case, sorted."""
+  """The suffixes of files that are read, in lower case, sorted."""
   return tuple(sorted(_SUFFIXES.union(_HEIF if _opens_heif() else ())))
 
 
@@ -83,10 +83,10 @@ def list_pictures(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
   """The pictures of a folder, and the files in it that are not read.
 
   Args:
-    folder: on a disk; folders in it are not looked into.
+    folder: on a disk; folders in it are not searched.
 
   Returns: the pictures by name; the other files by their kind (".heic",
-    "hidden", "no suffix"), but for those that systems leave (.DS_Store).
+    "hidden", "no suffix"), without those that systems leave (.DS_Store).
   """
   known = set(suffixes())
   pictures: list[Path] = []
@@ -112,7 +112,7 @@ def describe_skipped(
 
   Args:
     skipped: files by kind, as `list_pictures` returns them.
-    root: to which the names in the line are relative.
+    root: the folder to which names are relative.
 
   Returns: "5 files are not read: 4 .heic (a.heic, ...; pip install ...), ...".
   """
@@ -149,12 +149,12 @@ def _opens_heif() -> bool:
 
 
 def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
-  """Reads a picture of any usual kind.
+  """Reads a picture of any usual format.
 
-  It is turned as its camera was held, brought to sRGB where it says what its
-  colours are, laid on white where it is transparent, and reduced to 8 bits.
-  Of several frames the first is taken. A picture of more than 32 megapixels is
-  reduced by a whole factor to fewer.
+  Its EXIF orientation is applied, an embedded colour profile is converted to
+  sRGB, transparency is composited on white, and depth is reduced to 8 bits. Of
+  several frames the first is taken. A picture of more than 32 megapixels is
+  reduced by an integer factor to fewer.
 
   Args:
     source: a path, or the file's bytes.
@@ -199,11 +199,11 @@ def load_image(source: str | os.PathLike | bytes) -> np.ndarray:
 
 
 class _UnfitError(Exception):
-  """A whole picture that is not for us; its text is for the user."""
+  """An intact picture that is refused; its text is for the user."""
 
 
 def _damage(name: str, kind: str, error: Exception) -> str:
-  """The line for what is no picture, or not a whole one."""
+  """The message for a file that is not a picture, or is damaged."""
   reason = " ".join(str(error).split()) or type(error).__name__
   if isinstance(error, Image.UnidentifiedImageError):
     reason = "not a format that is known"
@@ -221,7 +221,7 @@ def _damage(name: str, kind: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[BinaryIO]:
-  """A source as a file, of a size that may be read."""
+  """Opens a source as a file, after checking its size."""
   if isinstance(source, bytes):
     if not source:
       raise ValueError(f"{name} is empty (0 bytes): {_REMEDY}.")
@@ -250,7 +250,7 @@ def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[BinaryIO]:
 
 
 def _kind(head: bytes) -> str:
-  """What a file is by its first bytes, where people meet it; else ""."""
+  """The format of a file by its first bytes, if it is a common one; else ""."""
   if head[4:8] == b"ftyp":
     brands = head[8:12] + head[16:]
     if b"avif" in brands or b"avis" in brands:
@@ -276,7 +276,7 @@ def _kind(head: bytes) -> str:
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:
-  """Judges the size that the header states, before anything is unpacked."""
+  """Checks the size in the header, before anything is decompressed."""
   width, height = size
   if min(size) < MIN_SIDE_PX:
     raise _UnfitError(
@@ -294,8 +294,8 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-  """Unpacks an opened picture of any mode into uint8 RGB."""
-  # Both are read before other steps drop them.
+  """Decodes an opened picture of any mode to uint8 RGB."""
+  # Both are read first, as later steps drop them.
   profile = image.info.get("icc_profile")
   how = _turn(image)
   if (factor := _factor(image.size)) > 1:
@@ -320,7 +320,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _factor(size: tuple[int, int]) -> int:
-  """By what a picture is reduced."""
+  """The factor by which a picture is reduced."""
   return math.ceil(math.sqrt(size[0] * size[1] / FULL_PIXELS))
 
 
@@ -365,7 +365,7 @@ def _levels(image: Image.Image) -> float:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-  """How a picture is turned to stand as its camera was held."""
+  """The transposition given by a picture's EXIF orientation."""
   turn = Image.Transpose
   try:
     orientation = image.getexif().get(0x0112)

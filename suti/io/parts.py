@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is written beside its place, and what killed runs leave of that.
+"""Temporary files of atomic writes, and their cleanup after killed runs.
 
   .NAME.WRITER.suti-part   a file or a folder that is being written
-  .NAME.WRITER.suti-new    one that may only appear where there is none
-  .NAME.WRITER.suti-old    the folder that was there before, until NAME is
+  .NAME.WRITER.suti-new    a file that is to be created only if NAME is free
+  .NAME.WRITER.suti-old    the old folder, until the new NAME is in place
 
 WRITER is a process of `suti.io.processes`. A folder is moved away before the
-new one takes its place: of a run that is killed in between, the old one is all
-there is, and is put back. Nothing of any other name is touched: other programs
-keep files in a workdir too.
+new one is renamed to its name: if a run is killed in between, the old one is
+restored. Files of other names are never touched: other programs keep files in a
+workdir too.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ def remove(path: Path) -> None:
 
 
 def put_back(path: Path) -> None:
-  """Gives the folder its name again that this process had moved away.
+  """Restores a folder that this process had moved away.
 
   Args:
-    path: its name; nothing is done if something is there, or was not moved.
+    path: its name; nothing is done if it exists, or was not moved.
   """
   old = part_of(path, kind=OLD)
   if os.path.lexists(old) and not os.path.lexists(path):
@@ -52,31 +52,32 @@ def put_back(path: Path) -> None:
 
 
 def clean_parts(folder: str | os.PathLike, *, shared: bool = False) -> None:
-  """Removes what killed runs left half-written under `folder`.
+  """Removes the partial files of killed runs under `folder`.
 
-  A folder that was moved away, and whose successor never came, is put back.
+  A folder that was moved away and never replaced is restored.
 
   Args:
-    folder: where to look.
-    shared: others may be writing there now: only what processes of this machine
-      left that are dead is removed. False asks for the exclusive lock.
+    folder: to search.
+    shared: others may be writing there now: only files of dead processes of
+      this machine are removed. With False the caller must hold the exclusive
+      lock.
   """
   if in_bucket(path_of(folder)):
-    return  # Nothing half-written was ever put there.
+    return  # Buckets never have partial files.
   # Not rglob, which fails where another process removes what it walks through.
   for root, folders, names in os.walk(folder):
     _clean([Path(root, n) for n in (*folders, *names)], dead_only=shared)
 
 
 def clean_parts_of(path: Path) -> None:
-  """`clean_parts`, of what dead processes left of one file or folder."""
+  """`clean_parts` for one file or folder, of dead processes only."""
   pattern = f".{glob.escape(path.name)}.*.suti-*"
   found = [p for p in path.parent.glob(pattern) if _named(p) == path.name]
   _clean(found, dead_only=True)
 
 
 def _named(part: Path) -> str | None:
-  """The name of what is half-written; None if it is no part."""
+  """The final name of a partial file; None if it is not one."""
   found = _NAME.fullmatch(part.name)
   return found[1] if found else None
 
@@ -84,9 +85,9 @@ def _named(part: Path) -> str | None:
 def _clean(paths: Iterable[Path], *, dead_only: bool) -> None:
   found = [(p, m) for p in paths if (m := _NAME.fullmatch(p.name))]
   left = [(p, m) for p, m in found if not dead_only or is_dead(m[2])]
-  # Somebody is about to give these names to what they have written.
+  # Their process is about to rename these.
   busy = {m[1] for p, m in found if m[3] == OLD and (p, m) not in left}
-  # Of several that were moved away the youngest was the last to be read.
+  # Of several that were moved away the newest was in use last.
   moved = sorted(
     [
       (_changed(p), p, m[1])

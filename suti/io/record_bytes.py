@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and records of `suti.schema` as bytes, and back.
+"""Serialises pictures and records of `suti.schema` to bytes, and back.
 
 A record is the length of a line of JSON, that line, and its pictures as PNG, to
 which the JSON refers by their numbers.
@@ -25,7 +25,7 @@ Record = TypeVar("Record")
 def encode_png(image_u8: np.ndarray) -> bytes:
   """Packs a picture, uint8 (H, W, 3), as PNG, without loss."""
   buffer = io.BytesIO()
-  # A level of 6, Pillow's own, takes thrice as long for a twentieth less.
+  # Level 6, Pillow's default, takes three times as long for 5 % fewer bytes.
   Image.fromarray(image_u8).save(buffer, "PNG", compress_level=3)
   return buffer.getvalue()
 
@@ -69,7 +69,7 @@ def to_json(value: Any, blobs: list[bytes]) -> Any:
 
 
 def decode(content: bytes, kind: type[Record]) -> Record:
-  """`encode`, backwards."""
+  """The inverse of `encode`."""
   (length,) = struct.unpack_from("<I", content)
   head = json.loads(content[4 : 4 + length])
   blobs, start = [], 4 + length
@@ -85,8 +85,8 @@ def from_json(
   """Builds a record from its fields as JSON.
 
   Raises:
-    ValueError: they are not the fields of such a record; without the file,
-      which who opened it says.
+    ValueError: they are not the fields of such a record; the caller adds the
+      name of the file.
   """
 
   def value_of(value: Any) -> Any:
@@ -109,12 +109,12 @@ def from_json(
   try:
     return kind(**fields)
   except AssertionError as error:
-    # A record's own check of a value that stood in a file.
+    # A record's own check of a value from a file.
     raise ValueError(f"a value is out of its range ({error})") from error
 
 
 def _check_kind(field: dataclasses.Field, value: Any) -> None:
-  """Sees that a text is a text, and a number a number."""
+  """Checks that a text is a text, and a number a number."""
   expected: tuple[type, ...] | None = {
     str: (str,),
     bool: (bool,),

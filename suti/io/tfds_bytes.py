@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples of TensorFlow Datasets, in the same bytes in every process.
+"""Serialises examples of TensorFlow Datasets deterministically.
 
-The features of an example are a map of protobuf, which writes it in the order
-of a hash that differs from process to process. Here it is that of their names.
+The features of an example are a protobuf map, which is written in the order of
+a hash that differs between processes. Here they are sorted by name.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 
 class FixedOrder(ExampleSerializer):
-  """Its serializer, but for the order."""
+  """The serializer of tfds, with sorted features."""
 
   def serialize_example(self, example: Any) -> bytes:
-    """Packs an example as `tf.train.Example`."""
+    """Serialises an example as `tf.train.Example`."""
     return self.get_tf_example(example).SerializeToString(deterministic=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between pictures and what a U-Net denoises: pixels, their patches, latents.
+"""The codec between pictures and a U-Net's input: pixels, patches or latents.
 
-Latents are the posterior's mean, shifted and scaled as the autoencoder's config
-says (Rombach et al. 2022, appendix G), and as the pipeline reads it that its
-publisher draws with: see `_normal`. Pictures with a side above `WHOLE_PX` go
-through the autoencoder in tiles, so that memory does not grow with their size.
+Latents are the posterior's mean, shifted and scaled by the autoencoder's config
+(Rombach et al. 2022, appendix G), as the publisher's pipeline reads it: see
+`_normal`. Pictures with a side above `WHOLE_PX` are encoded and decoded in
+tiles, so that memory does not grow with their size.
 
 Shape legend: `B` batch, `H` `W` `C` picture or latent.
 """
@@ -32,20 +32,20 @@ Params = dict[str, Any]  # arrays, or their shapes
 # A decoder keeps a dozen maps of 128 channels at the picture's full size: at
 # 1536 px each is 1.2 GB a picture in float32.
 WHOLE_PX = 1536
-# Pixels that are decoded at once beside a U-Net, a choice: one picture of 512
-# px, or all candidates of a wave of small ones.
+# Pixels that are decoded in one batch beside a U-Net, a choice: one picture of
+# 512 px, or all candidates of a wave of small ones.
 _PIXELS_PER_CALL = 2**18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Codec:
-  """Between images and what a U-Net denoises.
+  """Converts images to what a U-Net denoises, and back.
 
   Attributes:
-    params: the autoencoder's arrays; none in a model of pixels.
+    params: the autoencoder's arrays; empty in a pixel model.
     encode: (params, image_pm1_BHWC) -> x_BHWC.
     decode: (params, x_BHWC) -> images, about [-1, 1].
-    patch: pixels a side that one position of x stands for.
+    patch: pixels per side of one position of x.
     channels: of x.
     bounded: whether x lies in [-1, 1], as pixels do.
   """
@@ -59,13 +59,13 @@ class Codec:
 
 
 def open_codec(folder: Path, *, patch: int = 1, weights: bool = True) -> Codec:
-  """The codec of a backbone's folder: its `vae/`, or none where it has none.
+  """The codec of a backbone's folder: its `vae/`, or pixels if it has none.
 
   Arguments are those of `open_autoencoder`.
 
   Raises:
-    ValueError: as there; or model_index.json names an autoencoder that is not
-      there.
+    ValueError: as there; or model_index.json names an autoencoder that is
+      missing.
   """
   vae = folder / "vae"
   index = read_index(folder)
@@ -81,7 +81,7 @@ def open_codec(folder: Path, *, patch: int = 1, weights: bool = True) -> Codec:
 
 
 def pixels(patch: int) -> Codec:
-  """For models of pixels, or of patches of them."""
+  """The codec of a model of pixels, or of patches of them."""
   return Codec(
     params={},
     encode=lambda _, image: space_to_depth(image, patch=patch),
@@ -99,9 +99,9 @@ def open_autoencoder(
 
   Args:
     folder: in the published layout, `vae/` of a backbone.
-    patch: side of the pixel patches that it works on.
-    weights: whether to read them; `params` are their shapes else.
-    pipeline: class of the published pipeline that it belongs to, if to any.
+    patch: side of its pixel patches.
+    weights: whether to read them; else `params` are their shapes.
+    pipeline: class of its published pipeline, if any.
 
   Raises:
     ValueError: its config or weights do not fit.
@@ -118,7 +118,7 @@ def open_autoencoder(
     )
   shift_C, scale_C = _normal(config, pipeline, folder)
   factor = 2 ** (len(config.get("block_out_channels", (64,))) - 1)
-  # Its own size is what it was trained on: the best size of a tile.
+  # It was trained on pictures of `sample_size`: the best size of a tile.
   tile_z = max(1, (config.get("sample_size") or 512) // factor)
   tile = tile_z * factor
   whole = WHOLE_PX // patch
@@ -156,11 +156,11 @@ def open_autoencoder(
 def _normal(
   config: dict[str, Any], pipeline: str, folder: Path
 ) -> tuple[np.ndarray, np.ndarray]:
-  """What is taken from latents, then what they are multiplied by.
+  """The shift subtracted from latents, and the scale they are multiplied by.
 
-  The pipelines of Stable Diffusion read of the config its `scaling_factor`,
-  those of SDXL also `latents_mean` and `latents_std`, if both are there; none
-  of them a `shift_factor`, which is for models that no pipeline is named for.
+  The pipelines of Stable Diffusion read `scaling_factor` of the config, those
+  of SDXL also `latents_mean` and `latents_std`, if both are there; none of them
+  reads `shift_factor`, which is for models without a named pipeline.
 
   Returns:
     Two arrays, float32, of one number or one for each channel.
@@ -179,7 +179,7 @@ def _normal(
   elif shift:
     raise ValueError(
       f"{folder / 'config.json'}: shift_factor={shift} beside latents_mean "
-      "says twice what is taken from latents: set it to 0."
+      "is a second shift of latents: set it to 0."
     )
   else:
     shift, scale = mean_C, scale / np.asarray(std_C, np.float64)
@@ -195,15 +195,15 @@ def _normal(
 def decode_in_parts(
   codec: Codec, params: Params, x_BHWC: jax.Array
 ) -> jax.Array:
-  """`codec.decode` of any number of pictures, in the memory of some of them.
+  """`codec.decode` of any number of pictures, in bounded memory.
 
-  Few or small ones are decoded at once. Many are decoded one part after the
-  other, of equal size: the last is filled up.
+  Few or small ones are decoded in one batch, many in several batches of equal
+  size: the last is padded.
   """
   num, height, width, _ = x_BHWC.shape
   pixels = num * height * width * codec.patch**2
   num_parts = min(num, -(-pixels // _PIXELS_PER_CALL))
-  if num_parts <= 1 or not params:  # pixels are only put in order
+  if num_parts <= 1 or not params:  # pixels are only rearranged
     return codec.decode(params, x_BHWC)
   size = -(-num // num_parts)
   num_parts = -(-num // size)

@@ -16,7 +16,7 @@ SITES = {"sdxl": r"transformer_blocks\.\d+$", "if1": r"attentions\.\d+$"}
 
 
 @pytest.mark.parametrize("kind", SITES)
-def test_it_learns_is_written_and_draws(kind, tmp_path):
+def test_it_trains_is_written_and_samples(kind, tmp_path):
   unet = tiny_pipelines.ONE_LEVEL[kind]
   base = tiny_pipelines.write(kind, tmp_path / kind, unet=unet)
   config = inputs.make_config(

@@ -122,7 +122,7 @@ def test_no_gap_is_not_closed():
   assert evaluate.summarise(subjects)["gap_closed"] is None
 
 
-def test_scenes_are_drawn_where_the_truth_is_known(monkeypatch):
+def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
   cluster = make_cluster(0, truth=("world:test:7",))
   prompts = [
     Prompt(cluster="c", prompt="a dog in the snow", skill="style"),
@@ -165,7 +165,7 @@ def finish(workdir, name, summary=None, **done):
 
 @pytest.fixture
 def workdir(tmp_path):
-  """Two subjects, drawn by apprentice and base; an expert for the first."""
+  """Two subjects sampled from apprentice and base; an expert for the first."""
   clusters = inputs.write_benchmark(tmp_path)
   rng = np.random.default_rng(3)
 
@@ -244,14 +244,14 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
     found = metrics["systems"][name]["identity"]["mean"]
     assert found == pytest.approx(by_hand, abs=1e-6), name
   assert len(read_records(folder / "scenes.array_record", Candidate)) == 0
-  # (30 to tune + 2 to draw) / 0.5
+  # (30 to tune + 2 to sample) / 0.5
   assert metrics["speedup"] == pytest.approx(64.0)
   assert summary["speedup"] == pytest.approx(64.0)
   ours = metrics["systems"]["apprentice"]["identity"]["mean"]
   assert summary["apprentice_identity"] == ours
 
 
-def test_a_killed_evaluation_goes_on_at_its_subject(
+def test_a_killed_evaluation_resumes_at_its_subject(
   workdir, tiny_backbone, tiny_clip, tiny_identity
 ):
   config = inputs.make_config(

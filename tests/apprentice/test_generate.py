@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing: what a picture depends on, guidance, and what is refused."""
+"""Generation: what an image depends on, guidance, and what is refused."""
 
 import dataclasses
 import os
@@ -65,7 +65,7 @@ def test_pictures_of_the_right_kind(apprentice, pictures):
   assert (images[0] != images[1]).any()
 
 
-def test_a_picture_is_its_seeds_whatever_stands_beside_it(apprentice, pictures):
+def test_an_image_depends_on_its_seed_not_its_batch(apprentice, pictures):
   first = generate(apprentice, pictures[:3], "a dog", num=2, seed=5)
   second = generate(apprentice, pictures[:3], "a dog", num=2, seed=6)
   # Seed 6 is the second picture of the first call and the first of the second.
@@ -121,7 +121,7 @@ def test_photos_of_any_size_are_taken(apprentice):
 
 @pytest.fixture(scope="module")
 def parts(apprentice, pictures):
-  """Draws in a mode with weights, from the same noise."""
+  """Samples in a mode with weights, from the same noise."""
   batch = drawing.make_batch(
     apprentice,
     [("a dog in the snow", pictures[:3], inputs.TEXTS[:3])] * 2,

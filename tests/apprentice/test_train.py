@@ -128,7 +128,7 @@ def test_rate_warms_up_stays_and_falls():
   )
 
 
-def test_rate_stays_where_nothing_is_said():
+def test_the_rate_is_constant_by_default():
   rate = learning_rate(
     ConfigDict(
       {
@@ -251,7 +251,7 @@ def config_file(tiny_backbone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def unbroken(config_file, tmp_path_factory, root):
-  """The workdir of a run that nobody disturbed."""
+  """The workdir of an unbroken run."""
   workdir = tmp_path_factory.mktemp("unbroken")
   inputs.write_pack(workdir)
   finish(start(config_file, workdir, root))
@@ -343,7 +343,7 @@ def test_two_processes_learn_what_one_does(unbroken, config_file, place, root):
   assert weights(place).keys() == weights(unbroken).keys()
 
 
-def test_the_folder_says_how_it_was_made(unbroken, tiny_backbone):
+def test_the_folder_records_how_it_was_made(unbroken, tiny_backbone):
   folder = unbroken / "apprentice" / "train" / "model"
   record = read_json(folder / "apprentice.json")
   assert record["method"] == "suti"

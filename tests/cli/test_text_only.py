@@ -316,7 +316,7 @@ MISTAKES = (
   (["--size", "17x16"], "size=17x16 is not of whole positions of 2 px: use mu"),
   (["--size", "99999x8"], "--size=99999x8: give sides of 1 to 8192 px."),
   (["--steps", "two"], "argument --steps: invalid int value: 'two' (see suti"),
-  (["--enlarge", "ENLARGES"], "draws from a text alone: a cascade is one mode"),
+  (["--enlarge", "ENLARGES"], "takes a text alone: a cascade is a text-to-im"),
 )
 
 

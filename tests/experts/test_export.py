@@ -187,7 +187,7 @@ def test_a_subjects_name_is_no_path(name, tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == [*sorted(LAYOUTS), "run"]
 
 
-def test_those_that_are_asked_for(tmp_path):
+def test_selected_experts(tmp_path):
   write(tmp_path / "finetune")
   folder, out = tmp_path / "finetune", tmp_path / "out"
   assert export_experts(folder, out, experts=KEYS[2:]) == [

@@ -114,7 +114,7 @@ class KilledError(Exception):
   """Stands for kill -9."""
 
 
-def test_a_killed_run_goes_on_at_its_part(photos, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_at_its_part(photos, tmp_path, monkeypatch):
   monkeypatch.setattr(mine, "_PAGES_PER_PART", 1)
   mine.run(config_of(photos), tmp_path / "whole")
   write, opened = mine.write_records, []
@@ -220,7 +220,7 @@ def test_a_bad_picture_is_left_out_and_named(photos, tmp_path, capsys):
   assert (fact["unreadable"], len(cluster.images)) == (1, 3)
 
 
-def test_what_was_decided_is_said_of_each_subject(photos, tmp_path, capsys):
+def test_decisions_on_each_subject_are_printed(photos, tmp_path, capsys):
   (photos / "brown_dog").rename(photos / "Rex")
   mine.run(config_of(photos, max_images=3), tmp_path / "run")
   (rex,) = (c for c in read_clusters(tmp_path / "run") if c.source == "Rex")
@@ -251,7 +251,7 @@ def test_what_was_decided_is_bounded():
   assert lines[-1] == "... and 30 more subjects: experts/mine/pages.json."
 
 
-def test_nothing_mined_says_why(photos, tmp_path):
+def test_nothing_mined_has_a_reason(photos, tmp_path):
   with pytest.raises(ValueError) as caught:
     mine.run(config_of(photos, min_images=5), tmp_path / "run")
   assert str(caught.value) == (
@@ -289,7 +289,7 @@ def error_of(config, workdir):
   return str(caught.value)
 
 
-def test_pictures_of_a_table_that_are_not_there_are_said(web, tmp_path):
+def test_missing_pictures_of_a_table_are_reported(web, tmp_path):
   rows = [(f"u{i % 2}", f"images/{i}.png", "a dog") for i in range(6)]
   path = tmp_path / "web.csv"
   assert error_of(web(rows), tmp_path / "run") == (
@@ -304,9 +304,7 @@ def test_pictures_of_a_table_that_are_not_there_are_said(web, tmp_path):
   )
 
 
-def test_a_table_of_which_each_picture_has_its_url_says_what_url_is(
-  web, tmp_path
-):
+def test_a_table_with_a_url_per_picture_explains_url(web, tmp_path):
   rows = [(f"u/{i}.png", f"photos/brown_dog/{i}.png", "") for i in range(4)]
   assert error_of(web(rows), tmp_path / "run") == (
     f"No page of config.mine.path='{tmp_path}/web.csv' has more than 1 picture,"
@@ -316,7 +314,7 @@ def test_a_table_of_which_each_picture_has_its_url_says_what_url_is(
   )
 
 
-def test_pictures_that_are_left_out_are_said(web, tmp_path, capsys):
+def test_pictures_that_are_left_out_are_reported(web, tmp_path, capsys):
   rows = [("u", f"photos/brown_dog/{i}.png", "a dog") for i in range(5)]
   summary = mine.run(web(rows), tmp_path / "run")
   assert (summary["clusters"], summary["pictures_unreadable"]) == (1, 1)
@@ -326,7 +324,7 @@ def test_pictures_that_are_left_out_are_said(web, tmp_path, capsys):
   ) in capsys.readouterr().err
 
 
-def test_a_picture_again_and_again_is_said_and_the_remedy_is_taken(tmp_path):
+def test_repeated_pictures_are_reported_and_the_remedy_works(tmp_path):
   save(tmp_path / "photos" / "dog", [*inputs.draw_pictures(2, 1)] * 4)
   config = config_of(tmp_path / "photos")
   said = []

@@ -65,7 +65,7 @@ def test_prompts_are_never_of_a_scene_shown():
   assert {p.skill for p in everything} == set(SKILLS)
 
 
-def test_the_subject_s_own_colour_is_not_asked_for():
+def test_the_subject_s_own_colour_is_not_prompted():
   red = dataclasses.replace(CLUSTER, caption="a red dog")
   assert "a red dog" not in {p.prompt for p in prompts.propose(red, num=100)}
 
@@ -75,7 +75,7 @@ def test_skills_restrict():
   assert {p.skill for p in rows} == {"style", "attribute"}
 
 
-def test_a_cluster_s_prompts_do_not_depend_on_its_place():
+def test_a_cluster_s_prompts_do_not_depend_on_its_index():
   first = prompts.propose(CLUSTER, num=4)
   assert first == prompts.propose(CLUSTER, num=4)
   assert first[:2] == prompts.propose(CLUSTER, num=2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates: the same whatever is drawn beside them, and after a kill."""
+"""Candidates: the same in any batch, and after a kill."""
 
 import gc
 import shutil
@@ -71,7 +71,7 @@ class KilledError(Exception):
   """Stands for kill -9."""
 
 
-def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
+def test_a_killed_run_resumes_and_deletes_weights(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
   config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
@@ -125,7 +125,7 @@ def test_a_wave_that_another_finishes_meanwhile_is_passed_over(
 
 
 def contents(workdir):
-  """{name: bytes} of what is drawn."""
+  """{name: bytes} of the candidates."""
   files = (workdir / "experts/sample").glob("wave-*")
   return {file.name: file.read_bytes() for file in files}
 
@@ -187,7 +187,7 @@ def test_a_wave_leaves_nothing_on_the_devices(differences):
   assert second < first + sum(x.nbytes for x in base.values()) / 2
 
 
-def test_a_difference_is_half_as_large_and_draws_the_same_later(
+def test_a_difference_is_half_as_large_and_samples_the_same_later(
   tuned, differences
 ):
   workdir, config, _ = differences
@@ -221,7 +221,7 @@ def test_a_sample_config_of_another_run_is_refused_before_tuning(tuned):
     finetune.run(config, workdir)
 
 
-def test_an_expert_that_draws_nan_is_quarantined_alone(
+def test_an_expert_that_samples_nan_is_quarantined_alone(
   tuned, drawn, monkeypatch
 ):
   workdir = copy_of(tuned, "nan_picture")
@@ -256,7 +256,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
     np.testing.assert_array_equal(image, theirs[key].image)
 
 
-def test_a_quarantined_expert_draws_nothing(tuned, clusters):
+def test_a_quarantined_expert_is_not_sampled(tuned, clusters):
   workdir = copy_of(tuned, "quarantined")
   file = workdir / "experts/finetune/wave-00000.json"
   record = read_json(file)

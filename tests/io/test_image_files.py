@@ -288,7 +288,7 @@ def test_heic_is_read_whatever_its_name(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_heic_stands_as_the_camera_was_held(orientation):
+def test_heic_orientation_is_applied(orientation):
   exif = Image.Exif()
   exif[0x0112] = orientation
   stored = np.ascontiguousarray(TURNS[orientation](scene()))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of texts: as the published pipelines draw them, and what is refused.
+"""Text-to-image: equal to the published pipelines, and what is refused.
 
 The publishers' pictures are stored (`tests/goldens/make_pipelines.py`); with
-the marker `parity` they are drawn anew.
+the marker `parity` they are sampled anew.
 """
 
 import jax
@@ -91,7 +91,7 @@ def publishers():
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_a_converted_model_is_drawn_with_by_its_publisher(
+def test_a_converted_model_samples_in_its_publishers_pipeline(
   pipeline, publishers, tmp_path
 ):
   name, folder = pipeline
@@ -120,7 +120,7 @@ def low_rank(folder, path):
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_an_expert_draws_the_same_with_peft(publishers, tmp_path):
+def test_an_expert_samples_the_same_with_peft(publishers, tmp_path):
   folder = tiny_pipelines.write("sd1", tmp_path / "sd1")
   file = tmp_path / "expert.safetensors"
   updates = low_rank(folder, file)
@@ -138,7 +138,7 @@ def test_an_expert_draws_the_same_with_peft(publishers, tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_an_expert_of_peft_draws_the_same_here(publishers, tmp_path):
+def test_an_expert_of_peft_samples_the_same_here(publishers, tmp_path):
   import peft
   import torch
 
@@ -174,7 +174,7 @@ def test_an_expert_of_peft_draws_the_same_here(publishers, tmp_path):
 # --- What is promised --------------------------------------------------------
 
 
-def test_a_picture_is_its_seeds_whatever_is_drawn_beside_it(sd):
+def test_an_image_depends_on_its_seed_not_its_batch(sd):
   stage, encode = sd
   text, null = text_to_image.encode_prompts(encode, ["a dog", "a cat"])
   both = text_to_image.draw(stage, text, null, seeds=[5, 9], steps=2)
@@ -220,7 +220,7 @@ def test_weights_guidance_and_plans_are_arguments_of_one_program(sd):
   assert stage.advance._cache_size() == before
 
 
-def test_without_guidance_the_net_is_asked_once(sd):
+def test_without_guidance_the_net_is_called_once(sd):
   stage, encode = sd
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
   other = jax.tree.map(np.zeros_like, null)
@@ -233,7 +233,7 @@ def test_without_guidance_the_net_is_asked_once(sd):
     np.testing.assert_array_equal(one, drawn)
 
 
-def test_bfloat16_weights_draw_about_the_same(sd):
+def test_bfloat16_weights_sample_about_the_same(sd):
   stage, encode = sd
   half = text_to_image.open_cascade_stage(stage.folder, dtype=jnp.bfloat16)
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
@@ -244,7 +244,7 @@ def test_bfloat16_weights_draw_about_the_same(sd):
   assert 0 < np.abs(np.asarray(drawn - exact)).mean() < 0.05
 
 
-def test_nets_of_2022_draw_at_the_size_they_were_trained_on(tmp_path):
+def test_nets_of_2022_sample_at_the_size_they_were_trained_on(tmp_path):
   folder = tiny_pipelines.write("sd1", tmp_path)
   config = read_json(folder / "unet" / "config.json")
   codec = open_codec(folder)
@@ -346,7 +346,7 @@ def test_what_does_not_fit_is_one_line(sd, tmp_path):
 
   refuse("size=15x16 is not of whole positions of 2 px", size=(16, 15))
   refuse("sampler='heun' is unknown: use one of ddim,", sampler="heun")
-  refuse("draws from a text alone", small_pm1=goldens.SMALL_PM1)
+  refuse("takes a text alone", small_pm1=goldens.SMALL_PM1)
   folder = tiny_pipelines.write("sd1", tmp_path / "sd1")
   config = read_json(folder / "unet" / "config.json")
   shapes = {"in_channels": 9, "block_out_channels": [8, 16]}

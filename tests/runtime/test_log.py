@@ -85,7 +85,7 @@ def test_a_broken_line_costs_that_line_alone(tmp_path, capsys, content):
   assert [line["step"] for line in read_log(tmp_path)] == [10, 20, 40, 50, 60]
   said = capsys.readouterr().err
   assert said == f"{file}: line 3 is broken, left out.\n"
-  assert file.read_bytes().splitlines() == lines, "who reads changes nothing"
+  assert file.read_bytes().splitlines() == lines, "reading changes nothing"
 
   write(tmp_path, [60, 70])  # a run that goes on after step 50
   said = capsys.readouterr().err

@@ -169,7 +169,7 @@ def test_a_config_that_fails_is_one_line(start, tmp_path, text, words):
   assert str(path) in err[0] and words in err[0]
 
 
-def test_help_says_what_it_takes(capsys):
+def test_help_lists_the_flags(capsys):
   with pytest.raises(SystemExit) as caught:
     stage.main("experts.mine", forbidden, argv=["--help"])
   assert caught.value.code == 0
@@ -240,7 +240,7 @@ def test_a_full_memory_is_one_line(start, config_path, tmp_path):
   ):
     code, err = start(raising(error), *good(config_path, tmp_path))
     assert (code, len(err)) == (2, 1)
-    assert "memory is full: make less at once" in err[0]
+    assert "memory is full: use smaller pictures" in err[0]
 
 
 def test_a_forbidden_folder_is_one_line(start, config_path, tmp_path):
@@ -283,7 +283,7 @@ def sleeper(config_path, tmp_path, root):
   process.communicate()
 
 
-def test_ctrl_c_says_how_to_go_on(sleeper):
+def test_ctrl_c_prints_how_to_resume(sleeper):
   sleeper.send_signal(signal.SIGINT)
   # A guard against hanging, not a bar.
   _, err = sleeper.communicate(timeout=60)
@@ -421,7 +421,7 @@ def test_a_stage_made_of_another_model_is_refused(tmp_path):
 # --- A stage that many processes run -----------------------------------------
 
 
-def test_the_first_to_finish_says_what_is_done(tmp_path, capsys):
+def test_the_first_to_finish_writes_the_summary(tmp_path, capsys):
   one, two = (stage.stage(tmp_path, "experts/mine", MINE) for _ in range(2))
   assert one.finish({"clusters": 3}) == two.finish({"clusters": 4})
   assert two.done == {"clusters": 3}

@@ -62,9 +62,7 @@ def write(folder, wave, *, quarantined=0):
   write_wave(folder, wave, {"experts": fine + lost}, params=[])
 
 
-def test_one_line_says_waves_experts_speed_and_what_was_lost(
-  tmp_path, clock, capsys
-):
+def test_one_line_has_waves_experts_speed_and_losses(tmp_path, clock, capsys):
   with watch(tmp_path) as monitor:
     tune(monitor, clock, tmp_path, WAVES[0], quarantined=1)
     monitor.begin(WAVES[1], 0)
@@ -78,7 +76,7 @@ def test_one_line_says_waves_experts_speed_and_what_was_lost(
   assert "100 ms a step each" in last
 
 
-def test_a_worker_that_goes_on_does_not_count_old_steps_as_speed(
+def test_a_resumed_worker_does_not_count_old_steps_as_speed(
   tmp_path, clock, capsys
 ):
   write(tmp_path, WAVES[0])
@@ -89,7 +87,7 @@ def test_a_worker_that_goes_on_does_not_count_old_steps_as_speed(
   assert "finetune  200/300  1.0/s  ETA 1 min 40 s" in capsys.readouterr().err
 
 
-def test_the_log_has_a_line_at_each_look_and_no_nan(tmp_path, clock):
+def test_the_log_has_a_line_at_each_sync_and_no_nan(tmp_path, clock):
   with watch(tmp_path) as monitor:
     monitor.begin(WAVES[2], 0)
     monitor.record(1, loss=0.5)  # compiled: it has no speed
@@ -101,7 +99,7 @@ def test_the_log_has_a_line_at_each_look_and_no_nan(tmp_path, clock):
   assert second["step_ms_each"] == pytest.approx(100)
 
 
-def test_who_works_on_what_is_read_from_everybodys_files(
+def test_the_table_is_read_from_the_logs_of_all_workers(
   tmp_path, clock, capsys, monkeypatch
 ):
   monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -152,7 +150,7 @@ def test_a_dead_workers_speed_does_not_count_but_its_experts_do(
 
 
 def test_a_wave_that_two_workers_finish_counts_once(tmp_path, clock, capsys):
-  # The one had lost its claim to the other and came back; both write in time.
+  # The one had lost its lease to the other and came back; both write in time.
   held = {WAVES[0].name: "two"}
   with watch(tmp_path, "two", held=held) as two:
     two.begin(WAVES[0], 80)
@@ -243,9 +241,9 @@ def test_a_broken_log_of_one_worker_stops_no_other(
       clock.now += 10
       one.record(step, loss=0.5, seconds=0.1)
   lines = capsys.readouterr().err.splitlines()
-  named = [line for line in lines if "ends in what is no line of a log" in line]
+  named = [line for line in lines if "ends in a broken line" in line]
   assert [line.split("/")[-2] for line in named] == ["three", "two"], "once"
-  # What two had said before stands.
+  # The last whole line of two is shown.
   assert lines[-1].startswith("finetune  50/300")
 
   for wave, worker in held.items():
@@ -257,7 +255,7 @@ def test_a_broken_log_of_one_worker_stops_no_other(
   assert len(err.splitlines()) == 2
 
 
-def test_a_profile_is_asked_for_while_the_farm_runs(tmp_path, clock, capsys):
+def test_a_profile_is_requested_while_the_farm_runs(tmp_path, clock, capsys):
   traces = lambda: list(tmp_path.glob("workers/one/**/*.xplane.pb"))  # noqa: E731
   with watch(tmp_path) as monitor:
     monitor.begin(WAVES[0], 0)

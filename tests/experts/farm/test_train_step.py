@@ -239,7 +239,7 @@ def test_a_loss_far_above_where_it_began_is_seen_once_in_a_window():
   risen = [*begun, *np.full(rest, 3.1)]
   assert seen(risen) == [2 * window, 3 * window, 4 * window, num_steps]
   assert seen(risen, config=_Fields(diverged=0.0)) == []
-  # An expert that stops early is looked at then, if it is of two windows.
+  # An expert that stops early is checked then, if it is of two windows.
   assert seen(risen, end=2 * window + 3) == [2 * window, 2 * window + 3]
   assert seen(risen, end=window - 1) == []
   # One wild loss is noise; what comes after the last whole window counts too.
@@ -315,7 +315,7 @@ def test_an_expert_that_diverges_is_alone_in_it(
   assert wave_files.count_experts(tmp_path, wave.name) == (9, 1)
 
 
-def test_what_is_looked_at_leaves_out_the_lost():
+def test_sync_leaves_out_failed_experts():
   """Two of three have a loss; one of them has taken a step less."""
   state = {
     "step_E": np.array([0, 2, 1]),
@@ -325,7 +325,7 @@ def test_what_is_looked_at_leaves_out_the_lost():
   loss, done_E = train_step.sync_metrics(state, num=3)
   assert loss == 5.0
   np.testing.assert_array_equal(done_E, [True, True, False])
-  # Places that are filled up do not count.
+  # Padding slots do not count.
   loss, done_E = train_step.sync_metrics(state, num=2)
   assert loss == 3.0 and done_E.all()
   lost = {"step_E": np.array([0]), "done_E": np.array([True])}

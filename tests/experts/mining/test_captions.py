@@ -63,7 +63,7 @@ def test_the_noun_that_most_telling_texts_name_wins_over_clip():
   assert (noun, why) == ("dog", "2 of 4 texts name it")
 
 
-def test_a_noun_nobody_knows_needs_two_texts():
+def test_an_unknown_noun_needs_two_texts():
   texts = ["a red tractor in a field", "tractor on a road", "image"]
   texts = [text.replace("tractor", "gizmo") for text in texts]
   assert find_noun(texts, PICTURES, prefers("a vase"))[0] == "gizmo"

@@ -143,7 +143,7 @@ def test_texts_beside_pictures_are_read(tmp_path):
   assert "is larger than 10000 bytes" in error_of(tmp_path)
 
 
-def test_names_that_are_no_text_can_be_said(tmp_path, capsys):
+def test_names_that_are_not_text_can_be_printed(tmp_path, capsys):
   fill(tmp_path / "dog", "0.jpg")
   fill(tmp_path / "dog" / os.fsdecode(b"\xe9t\xe9"), "0.jpg")
   assert len(subjects_of(tmp_path)) == 1

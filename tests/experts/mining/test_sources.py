@@ -204,13 +204,11 @@ def test_rows_that_a_config_leaves_out_are_counted_and_not_held(folder, capsys):
     f"config.mine.num_pages=2 leaves out 10 rows of {table}, whose urls come"
     " after the first 2.",
     f"config.mine.max_images=2 leaves out 4 pictures of {table}: of a page the"
-    " first 8 are looked at.",
+    " first 8 are opened.",
   ]
 
 
-def test_pictures_of_a_folder_that_are_not_looked_at_are_counted(
-  folder, capsys
-):
+def test_pictures_of_a_folder_that_are_not_opened_are_counted(folder, capsys):
   for number in range(5):
     save(folder / "dog2" / f"{number}.png", level=number)
   (page,), _ = pages_of(config_of("folder", folder / "dog2", max_images=1))
