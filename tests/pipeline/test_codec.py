@@ -29,7 +29,7 @@ def compiled(codec, x_BHWC):
 
 
 def test_in_parts_it_is_the_same(codec, monkeypatch):
-  """Seven pictures, at most three in a batch: three batches, two rows of padding."""
+  """Seven pictures, three in a batch: three batches, two rows of padding."""
   x_BHWC = latents(codec, 7)
   whole = np.asarray(codec.decode(codec.params, x_BHWC))
   whole_batch = compiled(codec, x_BHWC)
