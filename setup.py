@@ -71,6 +71,9 @@ setup(
       "nbclient>=0.11",
       "nbformat>=5.11",
       "pillow-heif>=1.1",
+      # Tests read Parquet that both of these write.
+      "polars>=1.30",
+      "pyarrow>=20",
       "pyright[nodejs]>=1.1.400",
       "pytest>=9",
       "pytest-xdist>=3.8",

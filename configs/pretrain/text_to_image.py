@@ -84,7 +84,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.pool.num_subjects, config.pool.shots_each = 16, 4
     config.batch_size, config.num_steps = 4, 4
     config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
-    config.unet.block_out_channels = (16, 16)
-    config.unet.attention_head_dim = (1, 1)
+    config.unet.block_out_channels, config.unet.attention_head_dim = (16,), (1,)
+    config.unet.down_block_types = ("CrossAttnDownBlock2D",)
+    config.unet.up_block_types = ("CrossAttnUpBlock2D",)
     config.text_encoder.num_hidden_layers = 1
   return config

@@ -271,8 +271,8 @@ def test_a_killed_evaluation_resumes_at_its_subject(
 @pytest.mark.parametrize(
   ("name", "text"),
   [
-    ("apprentice/sample/base-00000", "has 0 of the 4 pictures that were dr"),
-    ("benchmark/experts/sample/wave-00000", "has 0 of the 2 pictures that w"),
+    ("apprentice/sample/base-00000", "has 0 of the 4 images that were samp"),
+    ("benchmark/experts/sample/wave-00000", "has 0 of the 2 images that w"),
   ],
 )
 def test_pictures_that_are_gone_are_not_left_out(

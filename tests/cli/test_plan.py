@@ -253,7 +253,7 @@ def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
     ((ONLY.format("finetune"), "--search"), "set config.finetune.remat=True"),
     (
       (ONLY.format("sample"),),
-      "lower config.sample.batch_size, or tune fewer experts at once, config.",
+      "lower config.sample.batch_size, or tune fewer experts together, config.",
     ),
     (
       (ONLY.format("filter"), "--search"),
