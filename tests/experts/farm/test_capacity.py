@@ -168,7 +168,7 @@ def test_sampling_from_disk_fits_as_well(
     folder=tmp_path,
   )
   assert inner == asked[-1]
-  assert ("not the room" in capsys.readouterr().err) == (len(asked) == 2)
+  assert ("too little memory" in capsys.readouterr().err) == (len(asked) == 2)
 
 
 def test_a_wave_needs_what_its_largest_program_needs(monkeypatch):
