@@ -185,7 +185,7 @@ def records_of(workdir: pathlib.Path, name: str) -> list[dict]:
 
 
 def contents(workdir: pathlib.Path) -> set[str]:
-  """Names of files that must not depend on clocks, nor on the worker."""
+  """Names of files that depend neither on clocks nor on the worker."""
   return {
     path.relative_to(workdir).as_posix()
     for path in workdir.rglob("*")
