@@ -35,9 +35,9 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pixels(tiny_backbone):
-  """A model of patches, as the shipped ones are, which compiles faster."""
-  return tiny_backbone
+def pixels(tmp_path_factory):
+  """A model of patches with the U-Net of `model`: it compiles faster."""
+  return tiny.write_backbone(tmp_path_factory.mktemp("pixels"))
 
 
 @pytest.fixture(scope="module")
