@@ -52,7 +52,6 @@ setup(
     "safetensors>=0.6.2",
     "tensorflow-datasets>=4.9.10",
     "tokenizers>=0.22.2",
-    "tqdm>=4.67",
     "transformers>=5.0",
   ],
   extras_require={
@@ -60,6 +59,8 @@ setup(
     "tpu": ["jax[tpu]>=0.10.2"],
     "gpu": ["jax[cuda12]>=0.10.2"],
     "parquet": ["pyarrow>=20"],
+    # iPhones' HEIC; its wheels hold libheif (LGPL) and x265 (GPL).
+    "heif": ["pillow-heif>=1.1"],
     # For a workdir in a bucket, gs://BUCKET/FOLDER.
     "gcs": ["gcsfs>=2026.4"],
     # Its client of Google Cloud wants protobuf below 7.
@@ -69,6 +70,10 @@ setup(
       "ipykernel>=7",
       "nbclient>=0.11",
       "nbformat>=5.11",
+      "pillow-heif>=1.1",
+      # Tests read Parquet that both of these write.
+      "polars>=1.30",
+      "pyarrow>=20",
       "pyright[nodejs]>=1.1.400",
       "pytest>=9",
       "pytest-xdist>=3.8",

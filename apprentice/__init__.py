@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stages 6 to 8: one model learns to do what many experts did.
+"""Stages 6 to 8: the apprentice, one model that learns from many experts.
 
-Reads the experts' work from files (`suti.io.records`), never by import.
+It reads the experts' output from files (`suti.io.records`), never by import.
 """

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Examples -> batches: one grain chain, on one screen.
+"""The input pipeline of the apprentice: examples -> batches, with Grain.
 
 An example becomes a target with its text and K of its cluster's demonstrations,
-drawn without replacement and in random order (SuTI, arXiv 2304.00186, section
-4: K = 3 in training; how the 3 of a cluster are chosen it does not say). The
-order, the draw and so each batch follow from the seed and the step alone; the
-iterator's state is one integer, kept with the checkpoint.
+chosen without replacement and in random order (SuTI, arXiv 2304.00186, section
+4: K = 3 in training; the paper does not say how the 3 are chosen). The order,
+the choice and so each batch depend on the seed and the step alone; the
+iterator's state is one integer, saved with the checkpoint.
 
-Nothing is dropped here: dropping text or demonstrations is the loop's.
+Text and demonstrations are dropped in the training step, not here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import numpy as np
 
 from apprentice.fields import EncodeText, make_fields, pick
 from apprentice.latents import LatentExample
-from apprentice.method import Field
 from suti.io.records import open_examples
 from suti.schema import Example
 
@@ -30,7 +29,7 @@ from suti.schema import Example
 def batches(
   sources: Sequence[Sequence[Example] | Sequence[LatentExample]],
   *,
-  fields: Mapping[str, Field],
+  fields: Sequence[str],
   encode_text: EncodeText,
   size_px: int,
   batch_size: int,
@@ -41,30 +40,30 @@ def batches(
   """Endless batches of this process's share.
 
   Args:
-    sources: examples with random access, joined: `open_folder`, or what
-      `apprentice.latents` made of it.
-    fields: what the method needs of an example.
-    encode_text: texts -> what a net is told of them
-    (`suti.pipeline.conditioning`).
+    sources: examples with random access, concatenated: from `open_folder`, or
+      `apprentice.latents.encode_examples`.
+    fields: names of the arrays that the method needs.
+    encode_text: texts -> their conditioning, see
+      `suti.pipeline.conditioning`.
     size_px: side of the images; others are cropped and resized.
     batch_size: of all processes together.
-    num_demonstrations: K; where a cluster has fewer, the mask says so.
+    num_demonstrations: K; missing ones of smaller clusters are masked.
     demonstration_targets: share of the examples whose target is one of the
-      cluster's own pictures with its caption, not shown as a demonstration
-      (not in SuTI; it ties the apprentice to real pictures).
-    seed: of order and draws.
+      cluster's own pictures with its caption, which is then not among the
+      demonstrations (not in SuTI; it ties the apprentice to real pictures).
+    seed: of the order and of all random choices.
 
   Returns: a grain iterator of {field: array_B...}; images are uint8, latents
     float16. It has `get_state` and `set_state`.
 
   Raises:
-    ValueError: a field is none that we make.
+    ValueError: `make_fields` does not make one of the fields.
   """
   dataset = grain.MapDataset.concatenate(
     [grain.MapDataset.source(source) for source in sources]
   )
 
-  def draw(
+  def choose(
     example: Example | LatentExample, rng: np.random.Generator
   ) -> dict[str, Any]:
     order = rng.permutation(len(example.demonstrations))
@@ -75,12 +74,12 @@ def batches(
         example.captions[order[0]],
       )
       order = order[1:]
-    drawn = order[:num_demonstrations]
+    chosen = order[:num_demonstrations]
     arrays = make_fields(
       image=image,
       prompt=prompt,
-      demonstrations=[example.demonstrations[i] for i in drawn],
-      captions=[example.captions[i] for i in drawn],
+      demonstrations=[example.demonstrations[i] for i in chosen],
+      captions=[example.captions[i] for i in chosen],
       num_demonstrations=num_demonstrations,
       encode_text=encode_text,
       size_px=size_px,
@@ -92,9 +91,9 @@ def batches(
     dataset.seed(seed)
     .shuffle()
     .repeat()
-    .random_map(draw)
+    .random_map(choose)
     .batch(per_process, drop_remainder=True)
-    # After it: the batches of all processes together are those of one.
+    # After batching, so that the processes together see the batches of one.
     .slice(slice(jax.process_index(), None, jax.process_count()))
   )
   # Few threads: decoding is light, and the step wants the cores.
@@ -109,7 +108,7 @@ def open_folder(folder: str | Path) -> Sequence[Example]:
   """Opens a dataset that `experts.pack` wrote.
 
   Raises:
-    ValueError: it is none, or holds no example.
+    ValueError: it is not such a dataset, or holds no example.
   """
   source = open_examples(folder)
   if not len(source):

@@ -1,33 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 8: DreamBench's protocol for whatever drew the benchmark's prompts.
+"""Stage 8: evaluates all systems by DreamBench's protocol.
 
 DreamBooth (arXiv 2208.12242), section 4.1, as SuTI (arXiv 2304.00186, Table 1)
 uses it, on raw cosines of unit embeddings:
 
-  identity  mean over all pairs (drawn picture, real picture) of one subject, by
-            an identity encoder: the published protocol has DINO ViT-S/16 here
+  identity  mean over all pairs (generated image, real picture) of one subject,
+            by an identity encoder; DINO ViT-S/16 in the published protocol
   CLIP-I    the same pairs by CLIP's image encoder
-  CLIP-T    mean over drawn pictures of the cosine with their prompt
+  CLIP-T    mean over generated images of the cosine with their prompt
 
 Each is averaged over a subject's prompts and pictures first, then over
 subjects; the standard error is that of the mean over subjects. Real pictures
 are all those of the cluster, demonstrations included, as in the published
 protocol. The row "real" has the pairs of different real pictures.
 
-Where the source can draw a subject in a prompt's scene (SubjectWorld can), the
-row "scenes" measures these true pictures like drawn ones. Its CLIP-T is that of
-"real", whose own pictures show other scenes than the prompts ask for.
+Where the source can render a subject in a prompt's scene (SubjectWorld can),
+the row "scenes" measures these renders like generated images. Its CLIP-T is
+also that of "real", whose own pictures show other scenes than the prompts.
 
   reads   apprentice/sample, benchmark/experts/{mine,prompts,finetune,sample}
-  writes  apprentice/evaluate/{metrics.json, scenes.array_record}, and
-          subjects/KEY.json, where it resumes
+  writes  apprentice/evaluate/{metrics.json, scenes.array_record}
+  resumes at the subject: apprentice/evaluate/subjects/KEY.json
 
   python -m apprentice.evaluate --config configs/quickstart.py --workdir runs/q
 """
 
 import collections
 import math
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from apprentice.sample import (
   read_benchmark,
 )
 from suti.evaluation.dreambench import templates_of
+from suti.evaluation.report import METRICS
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -50,21 +50,20 @@ from suti.hf.find import find_model
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
 
-# G drawn and R real pictures of a subject, D embedding width.
+# G generated images and R real pictures of a subject, D embedding width.
 
-METRICS = ("identity", "clip_i", "clip_t")
-# (prompt, picture) of everything a system drew of one subject.
-Drawn = Sequence[tuple[str, np.ndarray]]
+# (prompt, image) of everything that a system generated of one subject.
+Generated = Sequence[tuple[str, np.ndarray]]
 
 
 def run(config: Any, workdir: Path) -> dict:
-  """Measures every system there is a drawing of.
+  """Measures every system that has generated images.
 
   Args:
     config: clip, identity.
-    workdir: see above.
+    workdir: with the stages that this one reads.
 
   Returns: the means of apprentice, base and real pictures.
 
@@ -94,20 +93,20 @@ def run(config: Any, workdir: Path) -> dict:
     write_records(scenes, render_scenes(clusters, prompts), kind=Candidate)
   sampled = workdir / "apprentice" / "sample"
   by_experts = workdir / BENCHMARK / "experts" / "sample"
-  drawings = {
-    "apprentice": _drawn(sampled, "apprentice-*", field="images"),
-    "base": _drawn(sampled, "base-*", field="images"),
-    "experts": _drawn(by_experts, "wave-*", field="candidates"),
+  images = {
+    "apprentice": _read_generated(sampled, "apprentice-*", field="images"),
+    "base": _read_generated(sampled, "base-*", field="images"),
+    "experts": _read_generated(by_experts, "wave-*", field="candidates"),
     "scenes": _by_cluster([scenes]),
   }
   scorer = load_scorer(clip=config.clip, identity=config.identity)
-  asked = list(dict.fromkeys(prompt.cluster for prompt in prompts))
+  keys = list(dict.fromkeys(prompt.cluster for prompt in prompts))
   subjects = {}
-  for key in progress(asked, "evaluate"):
+  for key in progress(keys, "evaluate"):
     path = current.folder / "subjects" / f"{key}.json"
     if not path.is_file():
-      drawn = {n: d[key] for n, d in drawings.items() if key in d}
-      write_json(path, measure(clusters[key], drawn, scorer=scorer))
+      shown = {n: d[key] for n, d in images.items() if key in d}
+      write_json(path, measure(clusters[key], shown, scorer=scorer))
     subjects[key] = read_json(path)
   metrics = summarise(subjects) | {"times": _times(workdir)}
   metrics["speedup"] = _speedup(metrics["times"])
@@ -116,13 +115,13 @@ def run(config: Any, workdir: Path) -> dict:
 
 
 def measure(
-  cluster: Cluster, drawn: Mapping[str, Drawn], *, scorer: Scorer
+  cluster: Cluster, generated: Mapping[str, Generated], *, scorer: Scorer
 ) -> dict[str, dict[str, float]]:
   """All metrics of one subject.
 
   Args:
     cluster: its real pictures.
-    drawn: {system: what it drew of it}.
+    generated: {system: its images of the subject}.
     scorer: the encoders.
 
   Returns: {system: {metric: mean, "images": count}}, "real" included.
@@ -136,7 +135,7 @@ def measure(
       "images": len(cluster.images),
     }
   }
-  for name, pairs in drawn.items():
+  for name, pairs in generated.items():
     texts, images = zip(*pairs, strict=True)
     image_GD = scorer.clip_images(images)
     distinct = list(dict.fromkeys(texts))
@@ -191,13 +190,13 @@ def summarise(
 def render_scenes(
   clusters: Mapping[str, Cluster], prompts: Iterable[Prompt]
 ) -> list[Candidate]:
-  """True pictures of subjects in their prompts' scenes.
+  """Ground truth: renders of subjects in their prompts' scenes.
 
   Args:
-    clusters: by key; those have `truth` whose source can draw them again.
-    prompts: theirs.
+    clusters: by key; those that the source can render again have `truth`.
+    prompts: of these clusters.
 
-  Returns: a picture for each prompt that is a DreamBench template; none for
+  Returns: an image for each prompt that is a DreamBench template; none for
     subjects without truth.
   """
   wanted = []
@@ -210,14 +209,14 @@ def render_scenes(
       wanted.append((prompt, int(truth[2]), texts.index(prompt.prompt)))
   if not wanted:
     return []
-  # Here, as sources other than SubjectWorld do without its renderer.
+  # Imported here: sources other than SubjectWorld do not need its renderer.
   from suti.world.dataset import Shot, render_shots
 
   shots = [
     Shot(
       subject=subject,
       template=template,
-      seed=zlib.crc32(f"scene/{prompt.cluster}/{prompt.prompt}".encode()),
+      seed=seed_of("scene", prompt.cluster, prompt.prompt),
     )
     for prompt, subject, template in wanted
   ]
@@ -237,27 +236,29 @@ def render_scenes(
   ]
 
 
-def _drawn(folder: Path, pattern: str, *, field: str) -> dict[str, Drawn]:
-  """What a stage drew, by cluster; {} if it was not run.
+def _read_generated(
+  folder: Path, pattern: str, *, field: str
+) -> dict[str, Generated]:
+  """The images that a stage generated, by cluster; {} if it was not run.
 
   Raises:
-    ValueError: not all that it drew is there.
+    ValueError: some of them are missing.
   """
   if not (folder / "done.json").is_file():
     return {}
-  drawings = _by_cluster(sorted(folder.glob(f"{pattern}.array_record")))
-  asked = read_json(folder / "done.json")["summary"][field]
-  found = sum(map(len, drawings.values()))
-  if found != asked:
+  generated = _by_cluster(sorted(folder.glob(f"{pattern}.array_record")))
+  expected = read_json(folder / "done.json")["summary"][field]
+  found = sum(map(len, generated.values()))
+  if found != expected:
     raise ValueError(
-      f"{folder} has {found} of the {asked} pictures that were drawn in"
+      f"{folder} has {found} of the {expected} images that were sampled, in"
       f" {pattern}.array_record: put the missing file back, or delete {folder}"
       " and run the stage again."
     )
-  return drawings
+  return generated
 
 
-def _by_cluster(paths: Iterable[Path]) -> dict[str, Drawn]:
+def _by_cluster(paths: Iterable[Path]) -> dict[str, Generated]:
   found = collections.defaultdict(list)
   for path in paths:
     for candidate in read_records(path, Candidate):
@@ -282,28 +283,30 @@ def _average(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _times(workdir: Path) -> dict[str, float]:
-  """Seconds, as the stages themselves took them."""
-  drawn = read_json(workdir / "apprentice" / "sample" / "done.json")["summary"]
+  """Seconds, as the stages measured them."""
+  sampled = read_json(workdir / "apprentice" / "sample" / "done.json")[
+    "summary"
+  ]
   times = {
-    "apprentice_seconds_per_image": drawn["seconds_per_image"],
-    "base_seconds_per_image": drawn["base_seconds_per_image"],
+    "apprentice_seconds_per_image": sampled["seconds_per_image"],
+    "base_seconds_per_image": sampled["base_seconds_per_image"],
   }
   experts = workdir / BENCHMARK / "experts"
   if not (experts / "sample" / "done.json").is_file():
     return times
-  tuned, drawn = (
+  tuned, sampled = (
     read_json(experts / name / "done.json")["summary"]
     for name in ("finetune", "sample")
   )
-  # Absent where nothing but what compiles was run.
-  if "seconds_per_expert" in tuned and "seconds_per_image" in drawn:
+  # Absent where every timed call included compilation.
+  if "seconds_per_expert" in tuned and "seconds_per_image" in sampled:
     times["expert_seconds_to_finetune"] = tuned["seconds_per_expert"]
-    times["expert_seconds_per_image"] = drawn["seconds_per_image"]
+    times["expert_seconds_per_image"] = sampled["seconds_per_image"]
   return times
 
 
 def _speedup(times: Mapping[str, float]) -> float | None:
-  """One picture by a new expert, in pictures by the apprentice."""
+  """Ratio of the times of an image: by a new expert, with tuning, over ours."""
   if "expert_seconds_to_finetune" not in times:
     return None
   expert = (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arrays a method may ask for, of a target, its text and demonstrations.
+"""The input arrays of a method: target, text and demonstrations.
 
-Training and sampling make their batches of them, so that what is drawn is shown
-as it was learnt. No dataset is opened here: `apprentice.data` does.
+Training and sampling build their batches from them, so that both preprocess
+inputs the same way. Datasets are opened by `apprentice.data`, not here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apprentice.method import Field
 from suti.images import square_crop_resize, to_pm1
 
 # B batch, K demonstrations, H W C image.
@@ -30,22 +29,23 @@ def make_fields(
   encode_text: EncodeText,
   size_px: int,
 ) -> dict[str, Any]:
-  """All arrays an example can be asked for; training and sampling share them.
+  """All arrays of an example; training and sampling share them.
 
   Args:
-    image: the target, or None when it is to be drawn.
+    image: the target; None when sampling.
     prompt: its text.
     demonstrations: at most `num_demonstrations` pictures, uint8 of any size, or
-      latents as the target.
+      latents like the target.
     captions: their texts.
     num_demonstrations: K.
-    encode_text: texts -> what a net is told of them
-    (`suti.pipeline.conditioning`).
+    encode_text: texts -> their conditioning, see
+      `suti.pipeline.conditioning`.
     size_px: side of the images.
 
-  Returns: image_u8_HWC (if there is one), text, demonstrations_u8_KHWC,
-    demonstration_mask_K, demonstration_text, by the names of `Method.fields`;
-    texts are dicts of arrays, of which the second leads with K.
+  Returns: `image` (H, W, C) if there is one, `text`, `demonstrations` (K, H, W,
+    C), `demonstration_mask` (K,) and `demonstration_text`, as `Method.fields`
+    names them. Texts are dicts of arrays; those of demonstrations lead with
+    K.
   """
   missing = num_demonstrations - len(demonstrations)
   assert missing >= 0, (num_demonstrations, len(demonstrations))
@@ -67,13 +67,11 @@ def make_fields(
   return arrays
 
 
-def pick(
-  arrays: Mapping[str, Any], fields: Mapping[str, Field]
-) -> dict[str, Any]:
-  """The arrays a method asked for.
+def pick(arrays: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+  """Selects the arrays that a method needs.
 
   Raises:
-    ValueError: it asked for one that no example has.
+    ValueError: it needs one that no example has.
   """
   if unknown := sorted(set(fields) - set(arrays)):
     raise ValueError(
@@ -90,9 +88,9 @@ def to_latents(
   *,
   dtype: Any,
 ) -> dict[str, Any]:
-  """Replaces every picture of a batch, uint8, by what the U-Net denoises.
+  """Encodes every picture of a batch, uint8, to what the U-Net denoises.
 
-  Latents that were encoded before, float16, become `dtype`.
+  Latents that were encoded before, float16, are cast to `dtype`.
   """
 
   def convert(array: jax.Array) -> jax.Array:
@@ -111,20 +109,20 @@ def to_latents(
 def drop(
   batch: Mapping[str, Any], key: jax.Array, *, null_text: Any, config: Any
 ) -> dict[str, Any]:
-  """Hides text and demonstrations of some examples, independently.
+  """Drops text and demonstrations of some examples, independently.
 
-  All four branches occur, so that any guidance can be used later. Of the
+  All four combinations occur, so that any guidance can be used later. Of the
   examples that keep their demonstrations, each keeps a random number of them.
 
   Args:
     batch: text, and demonstration_mask (B, K) if the method has
       demonstrations.
     key: of this step.
-    null_text: the same of no text, one row.
+    null_text: conditioning of the null text, one row.
     config: text_dropout, demonstration_dropout; min_demonstrations (1, or K to
       always show all, as the paper does).
 
-  Returns: the batch with other texts and masks.
+  Returns: the batch with texts and masks replaced.
   """
   text_key, subject_key, number_key = jax.random.split(key, 3)
   (num,) = {len(x) for x in jax.tree.leaves(batch["text"])}
@@ -136,9 +134,8 @@ def drop(
   batch = {**batch, "text": jax.tree.map(hide, null_text, batch["text"])}
   if "demonstration_mask" in batch:
     most = batch["demonstration_mask"].shape[1]
-    least = config.get("min_demonstrations")
     shown_B = jax.random.randint(
-      number_key, (num,), 1 if least is None else least, most + 1
+      number_key, (num,), config.min_demonstrations, most + 1
     )
     gone_B = jax.random.bernoulli(
       subject_key, config.demonstration_dropout, (num,)
@@ -149,7 +146,7 @@ def drop(
 
 
 def fit(image: np.ndarray, size_px: int) -> np.ndarray:
-  """A picture of the model's size; latents are of that size already."""
+  """Resizes a picture to the model's size; latents have that size already."""
   if image.dtype != np.uint8 or image.shape == (size_px, size_px, 3):
     return image
   return square_crop_resize(image, size_px)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a subject and a text -> new pictures, without fine-tuning.
+"""Subject-driven generation in context: sampling from an apprentice.
 
 SuTI (arXiv 2304.00186), section 3.3 and Algorithm 1's last lines: 4
-demonstrations, classifier-free guidance of weight 15, ancestral sampling. What
-its null branch drops the paper does not say. Ours drops text and demonstrations
-together ("joint"); "two" is the two-condition form of InstructPix2Pix (arXiv
-2211.09800, eq. 3), with a weight for each, at half more arithmetic.
-Demonstrations are encoded once an image, not once a step.
+demonstrations, classifier-free guidance of weight 15, ancestral sampling. The
+paper does not say what its null branch drops. Ours drops text and
+demonstrations together ("joint"); "two" is the two-condition form of
+InstructPix2Pix (arXiv 2211.09800, eq. 3), with a weight for each, at half more
+arithmetic. Demonstrations are encoded once an image, not once a step.
 
-`suti generate` and the stage `apprentice.sample` both draw through here.
+`suti generate` and the stage `apprentice.sample` both sample with this file.
 """
 
 import dataclasses
@@ -22,47 +22,33 @@ import numpy as np
 from apprentice.fields import fit, make_fields, pick, to_latents
 from apprentice.model import Apprentice
 from suti.diffusion.guidance import classifier_free, two_conditions
-from suti.diffusion.samplers import (
-  ddim,
-  ddpm,
-  dpmpp_2m,
-  draw_noise,
-  row_keys,
-)
-from suti.evaluation.dreambench import CLASSES
+from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.images import to_u8
 
-# B images drawn at once, K demonstrations, H W C image or latent.
-
-SAMPLERS: Mapping[str, Callable[..., jax.Array]] = {
-  "ddpm": ddpm,
-  "ddim": ddim,
-  "dpmpp_2m": dpmpp_2m,
-}
-MAX_DEMONSTRATIONS = 10  # SuTI's largest cluster, where a model does not say
+# B images of a batch, K demonstrations, H W C image or latent.
 
 
 def make_sample_fn(
   apprentice: Apprentice, sampling: Mapping[str, Any]
 ) -> Callable[..., jax.Array]:
-  """Makes the pure function that draws; to be jitted by who calls it.
+  """Makes the pure function that samples images; the caller jits it.
 
   Args:
-    apprentice: its arrays are not used: they are an argument of the result.
+    apprentice: its arrays are not used: the function takes them as an argument.
     sampling: num_steps, sampler, percentile, and guidance_mode ("joint" or
-      "two", where it is given).
+      "two").
 
   Returns:
-    draw(params, vae_params, batch, null_text, seeds_B, guidance) ->
+    sample(params, vae_params, batch, null_text, seeds_B, guidance) ->
     image_pm1_BHWC. `batch` is `Method.fields` without the target, images uint8;
     `null_text` is the backbone's, one row; `guidance` is (text weight, subject
     weight), of which "joint" reads the second.
   """
   backbone, method = apprentice.backbone, apprentice.method
   sample = SAMPLERS[sampling["sampler"]]
-  mode = sampling.get("guidance_mode") or "joint"
+  mode = sampling["guidance_mode"]
 
-  def draw(params, vae_params, batch, null_text, seeds_B, guidance):
+  def sample_images(params, vae_params, batch, null_text, seeds_B, guidance):
     num, text = seeds_B.shape[0], batch["text"]
     null = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), null_text
@@ -92,7 +78,7 @@ def make_sample_fn(
         subject_scale=guidance[1],
       )
 
-    # A key an image: what it becomes does not depend on its neighbours.
+    # A key an image, so that it does not depend on the rest of its batch.
     keys_B = row_keys(jax.random.key(0), seeds_B)
     x0_BHWC = sample(
       denoise,
@@ -104,13 +90,13 @@ def make_sample_fn(
     )
     return backbone.codec.decode(vae_params, x0_BHWC)
 
-  return draw
+  return sample_images
 
 
 def weights(sampling: Mapping[str, Any]) -> np.ndarray:
   """(text weight, subject weight) of guidance, float32."""
   guidance = sampling["guidance"]
-  text = sampling.get("text_guidance")
+  text = sampling["text_guidance"]
   return np.asarray([guidance if text is None else text, guidance], np.float32)
 
 
@@ -120,17 +106,17 @@ def make_batch(
   *,
   num_demonstrations: int,
 ) -> dict[str, Any]:
-  """Stacks what is to be drawn as training stacks its examples.
+  """Stacks the inputs of sampling as training stacks its examples.
 
   Args:
-    apprentice: says what it needs.
+    apprentice: its method names the fields.
     rows: (prompt, demonstrations, captions) of each image.
     num_demonstrations: K.
 
   Returns: {field: array_B..., or a text's dict of them}.
   """
-  fields = dict(apprentice.method.fields(apprentice.config))
-  fields.pop("image")
+  fields = apprentice.method.fields(apprentice.config)
+  fields = [name for name in fields if name != "image"]
   arrays = [
     pick(
       make_fields(
@@ -154,42 +140,36 @@ def generate(
   images: Sequence[np.ndarray],
   prompt: str,
   *,
+  captions: Sequence[str],
   num: int = 4,
   seed: int = 0,
   steps: int | None = None,
   guidance: float | None = None,
-  captions: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
-  """Draws a subject in a new scene.
+  """Generates images of a subject in a new scene.
 
-  Compiled once for a number of images, of demonstrations (up to 4 count as 4)
-  and of steps.
+  Compiled once for each number of images, of demonstrations (up to 4 count as
+  4) and of steps.
 
   Args:
     apprentice: from `load_apprentice`.
     images: 0 to 10 pictures of the subject, uint8 RGB of any size.
-    prompt: what to draw.
-    num: how many pictures.
-    seed: picture i is drawn with seed + i.
-    steps: of the sampler; None is what the apprentice was meant for.
-    guidance: weight; None the same.
-    captions: one text for each picture; None says what the prompt is about.
+    prompt: what the images show.
+    captions: one text for each picture, "a dog"; "" is the null text.
+    num: how many images.
+    seed: image i is sampled with seed + i. With another `num` it agrees up to
+      rounding, one level of 255: a single batch shape would take twice the time
+      for one image.
+    steps: of the sampler; None is the apprentice's default.
+    guidance: weight; None is the apprentice's default.
 
-  Returns: `num` pictures, uint8 RGB.
+  Returns: `num` images, uint8 RGB.
 
   Raises:
     ValueError: more pictures than a demonstration set holds, an empty prompt,
-      a number that is none, or captions that do not match the pictures.
+      a number below 1, or captions that do not match the pictures.
   """
-  most = int(apprentice.sampling.get("max_demonstrations", MAX_DEMONSTRATIONS))
-  if len(images) > most:
-    raise ValueError(
-      f"{len(images)} pictures of the subject were given; this model takes "
-      f"at most {most}: give the best of them."
-    )
-  _check(prompt, num, steps)
-  if captions is None:
-    captions = [subject_text(prompt)] * len(images)
+  check(apprentice, prompt, num_images=len(images), num=num, steps=steps)
   if len(captions) != len(images):
     raise ValueError(
       f"{len(captions)} captions for {len(images)} pictures: give one each."
@@ -197,16 +177,16 @@ def generate(
   sampling = dict(apprentice.sampling)
   sampling["num_steps"] = steps or sampling["num_steps"]
   sampling["guidance"] = sampling["guidance"] if guidance is None else guidance
-  usual = int(sampling.get("num_demonstrations", 4))
-  # Here, once: every picture drawn is shown the same.
+  usual = int(sampling["num_demonstrations"])
+  # Resized once, as every generated image has the same demonstrations.
   images = [fit(image, apprentice.backbone.size_px) for image in images]
   batch = make_batch(
     apprentice,
     [(prompt, images, captions)] * num,
     num_demonstrations=max(usual, len(images)),
   )
-  draw = _compiled(apprentice, sampling)
-  image_pm1_BHWC = draw(
+  sample_images = _compiled(apprentice, sampling)
+  image_pm1_BHWC = sample_images(
     apprentice.params,
     apprentice.backbone.codec.params,
     batch,
@@ -223,35 +203,36 @@ _SAMPLE_FNS: dict[Any, Callable[..., jax.Array]] = {}
 def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
   """The jitted sample function of an apprentice, one for equal settings."""
   settings = ("sampler", "num_steps", "percentile", "guidance_mode")
-  key = (id(apprentice.apply), *(sampling.get(name) for name in settings))
+  key = (id(apprentice.apply), *(sampling[name] for name in settings))
   if key not in _SAMPLE_FNS:
-    # Without its arrays, which would live as long as the program does.
+    # Without its arrays, which would live as long as the program.
     bare = dataclasses.replace(apprentice, params={})
     _SAMPLE_FNS[key] = jax.jit(make_sample_fn(bare, sampling))
   return _SAMPLE_FNS[key]
 
 
-def subject_text(prompt: str) -> str:
-  """What a prompt is about, for pictures that come without captions.
+def check(
+  apprentice: Apprentice,
+  prompt: str,
+  *,
+  num_images: int,
+  num: int,
+  steps: int | None,
+) -> None:
+  """Checks the arguments of `generate` before anything is compiled.
 
-  Args:
-    prompt: "a dog wearing a red hat".
-
-  Returns: "a dog", by the class named first; "" where none is, the null text.
+  Raises:
+    ValueError: see `generate`.
   """
-  text = f" {prompt.lower()} "
-  found = [
-    (text.find(f" {noun}"), -len(noun), noun)
-    for noun in CLASSES
-    if f" {noun}" in text
-  ]
-  return f"a {min(found)[2]}" if found else ""
-
-
-def _check(prompt: str, num: int, steps: int | None) -> None:
+  most = int(apprentice.sampling["max_demonstrations"])
+  if num_images > most:
+    raise ValueError(
+      f"{num_images} pictures of the subject were given; this model takes "
+      f"at most {most}: give the best of them."
+    )
   if not prompt.strip():
     raise ValueError(
-      "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+      "The prompt is empty: say what to show, e.g. 'a dog in the snow'."
     )
   for name, value in (("num", num), ("steps", steps)):
     if value is not None and value < 1:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every distinct picture of the examples, encoded once and kept on disk.
+"""A cache of latents on disk: each distinct picture is encoded once.
 
 A latent model reads the same pictures in every epoch, and a subject's pictures
-in many examples: its autoencoder would encode each of them again and again.
-Latents are kept as float16.
+in many examples; without a cache, the autoencoder would encode each of them
+many times. Latents are stored as float16.
 
-Shape legend: `B` pictures encoded at once, `H` `W` `C` latent.
+Shape legend: `B` pictures of a batch, `H` `W` `C` latent.
 """
 
 import hashlib
@@ -24,23 +24,25 @@ from suti.runtime.stage import progress
 from suti.schema import Example
 
 _INDEX = "index.json"
-_BLOCK = 256  # pictures encoded at once, at most
+_BLOCK = 256  # pictures of a batch, at most
 
 
-def are_kept(train: Any, backbone: Backbone, *, num_processes: int) -> bool:
-  """Whether training reads latents from the disk, and not pictures.
+def caches_latents(
+  train: Any, backbone: Backbone, *, num_processes: int
+) -> bool:
+  """Whether training reads cached latents instead of pictures.
 
   Args:
     train: `config.train`.
-    backbone: its codec may have nothing to do.
-    num_processes: that train together: one writes for itself alone.
+    backbone: pixel models have nothing to encode.
+    num_processes: that train together; only a single process uses the cache.
   """
-  wanted = bool(train.get("cache_latents") and backbone.codec.params)
+  wanted = bool(train.cache_latents and backbone.codec.params)
   return wanted and num_processes == 1
 
 
 class LatentExample(NamedTuple):
-  """What `apprentice.data` reads of an `Example`, its pictures as latents."""
+  """The fields of an `Example` that `apprentice.data` reads, as latents."""
 
   image: np.ndarray
   prompt: str
@@ -52,7 +54,7 @@ class LatentExamples(Sequence):
   """Random access to a folder of `encode_examples`."""
 
   def __init__(self, folder: Path):
-    """Maps the latents into memory: they are read as they are asked for."""
+    """Memory-maps the latents: they are read on access."""
     index = read_json(folder / _INDEX)
     self._texts, self._rows = index["texts"], index["rows"]
     self._latents_NHWC = np.memmap(
@@ -63,7 +65,7 @@ class LatentExamples(Sequence):
     )
 
   def __len__(self) -> int:
-    """How many examples there are."""
+    """The number of examples."""
     return len(self._rows)
 
   def __getitem__(self, index):
@@ -81,14 +83,14 @@ class LatentExamples(Sequence):
 def encode_examples(
   examples: Sequence[Example], backbone: Backbone, folder: Path
 ) -> LatentExamples:
-  """Encodes the pictures of examples, unless `folder` has them.
+  """Encodes the pictures of examples, unless `folder` has them already.
 
-  The folder appears whole or not at all: a killed run encodes anew.
+  The folder appears whole or not at all: a killed run encodes them again.
 
   Args:
     examples: as `experts.pack` wrote them.
-    backbone: whose latents they become.
-    folder: to write.
+    backbone: its codec encodes them.
+    folder: of the cache.
 
   Returns: the same examples, in the same order.
   """

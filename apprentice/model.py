@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An apprentice as a folder: the published layout and `apprentice.json`.
+"""Loads and saves apprentices: a diffusers folder with `apprentice.json`.
 
-  apprentice.json    method, config.method, base and what it held, how to
-                     sample it
-  unet/              config.json; weights of the base's names and the new ones
+  apprentice.json    method, config.method, base and its fingerprint, sampling
+                     defaults
+  unet/              config.json; the weights, under the base's names and new
   text_encoder/ tokenizer/ scheduler/ model_index.json   the base's own, copied
 
 Without a `text_encoder/` the frozen parts are those of the base it names: so
-the apprentice shipped beside its base holds its U-Net alone.
+the apprentice shipped beside its base consists of its U-Net alone.
 
-This file opens and writes such folders. It neither trains nor samples.
+This file neither trains nor samples.
 """
 
 import dataclasses
@@ -23,6 +23,8 @@ from ml_collections import ConfigDict
 
 from apprentice.method import Method, find
 from suti.hf.find import find_model
+from suti.hf.model_index import FILE, read_index, without_parts
+from suti.hf.weight_files import leads_out
 from suti.hf.weights import load, save
 from suti.io.files import (
   fingerprint,
@@ -35,7 +37,16 @@ from suti.pipeline.backbone import Backbone, Params, load_backbone
 from suti.schema import content_key
 
 RECORD = "apprentice.json"
+# Values of fields that older records lack, as the code had them then. They are
+# filled in here alone: all other code reads the fields directly.
+_OLDER: Mapping[str, Mapping[str, Any]] = {
+  "config": {"trainable": None},
+  "sampling": {"text_guidance": None},
+}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+# Parts of a base that only some models have.
+_SECONDS = ("text_encoder_2", "tokenizer_2")
+_COPIED = ("text_encoder", "tokenizer", "vae", "scheduler", *_SECONDS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,12 +57,12 @@ class Apprentice:
     name: of the method, a file of `apprentice/methods`.
     method: its record.
     config: `config.method`.
-    backbone: the model it stands on; its `params` are the base's, or empty.
+    backbone: the base model; its `params` may be empty.
     spec: description of all parameters, new ones included.
     apply: the pure function of the declared module.
     params: its arrays by published name; empty before they are loaded.
-    sampling: how it was meant to be sampled: num_steps, guidance, sampler ...,
-      and max_demonstrations.
+    sampling: its sampling defaults: num_steps, guidance, sampler ..., and
+      max_demonstrations.
   """
 
   name: str
@@ -65,15 +76,15 @@ class Apprentice:
 
   @property
   def trainable(self) -> str:
-    """Regex over the names of the parameters that learn."""
-    return self.config.get("trainable") or self.method.trainable
+    """Regex over the names of the trainable parameters."""
+    return self.config["trainable"] or self.method.trainable
 
 
 def declare(backbone: Backbone, *, name: str, config: Any) -> Apprentice:
-  """A method's networks over a backbone: descriptions, no arrays.
+  """Declares a method's networks on a backbone: descriptions, no arrays.
 
   Args:
-    backbone: where it starts.
+    backbone: the base model.
     name: of the method.
     config: `config.method`.
 
@@ -122,45 +133,71 @@ def load_apprentice(
   # The copied parts are the base's: written again, it is named, not the copy.
   backbone = dataclasses.replace(backbone, name=record["base"])
   apprentice = declare(
-    backbone, name=record["method"], config=ConfigDict(record["config"])
+    backbone,
+    name=record["method"],
+    config=ConfigDict({**_OLDER["config"], **record["config"]}),
   )
   return dataclasses.replace(
     apprentice,
     params=load(apprentice.spec, folder / "unet", dtype=dtype),
-    sampling=record["sampling"],
+    sampling={**_OLDER["sampling"], **record["sampling"]},
   )
 
 
 def check_base(folder: Path, backbone: Backbone) -> None:
-  """Refuses a base whose frozen parts are not those an apprentice learned with.
+  """Refuses a base whose frozen parts differ from those of the training.
 
   Args:
     folder: of the apprentice.
-    backbone: to stand on; its U-Net may be any, its other parts may not.
+    backbone: the base; only its U-Net may differ.
 
   Raises:
     ValueError: another text encoder, autoencoder or schedule.
   """
   if read_json(folder / RECORD).get("frozen") != _frozen(backbone.folder):
     raise ValueError(
-      f"The apprentice in {folder} has learned with another text encoder, "
+      f"The apprentice in {folder} was trained with another text encoder, "
       f"autoencoder or schedule than {backbone.name} has: give its own base, "
       "or train it again on this one."
     )
 
 
 def _frozen(base: Path) -> str:
-  """Names what an apprentice takes over from its base as it is."""
+  """Fingerprints the parts that an apprentice shares with its base."""
   parts = ["text_encoder", "tokenizer", "vae", "scheduler"]
-  # Only where there are any: a name is not to change for all the others.
-  seconds = ("text_encoder_2", "tokenizer_2")
-  parts += [part for part in seconds if (base / part).is_dir()]
+  # Only where there are any, so that other models keep their fingerprints.
+  parts += [part for part in _SECONDS if (base / part).is_dir()]
   return content_key(
     *(
       fingerprint(base / part) if (base / part).is_dir() else ""
       for part in parts
     )
   )
+
+
+def check_copied(base: Path) -> list[Path]:
+  """The files of a base that are copied into its apprentices.
+
+  They are model_index.json and those of the frozen parts, and no others: a
+  folder may hold anything beside a model. Links are followed only if they stay
+  in it, or in the hub's cache of it.
+
+  Raises:
+    ValueError: one is a link that points outside of the base.
+  """
+  files = []
+  for name in (FILE, *_COPIED):
+    # The walk does not enter a folder that is a link.
+    for path in [base / name, *sorted((base / name).rglob("*"))]:
+      # Copies may be published: no file from elsewhere may slip in.
+      if path.is_symlink() and leads_out(path, home=base):
+        raise ValueError(
+          f"{path} is a link that leads out of {base}: put what it leads to "
+          "there if it belongs to the model, or remove it."
+        )
+      if path.is_file():
+        files.append(path)
+  return files
 
 
 def save_apprentice(
@@ -175,17 +212,24 @@ def save_apprentice(
   Args:
     apprentice: with its arrays.
     folder: replaced if it exists.
-    dtype: of the arrays in the file; float16 halves what is shipped.
-    with_base: copy the frozen parts, so that the folder stands alone.
+    dtype: of the arrays in the file; float16 halves its size.
+    with_base: copy the frozen parts, so that the folder is self-contained.
+
+  Raises:
+    ValueError: see `check_copied`; or the disk is full.
   """
   base = apprentice.backbone.folder
+  copied = check_copied(base) if with_base else []
   with replacing_folder(folder, last=RECORD) as part:
-    if with_base:
-      for entry in base.iterdir():
-        if entry.is_dir() and entry.name != "unet":
-          shutil.copytree(entry, part / entry.name)
-        elif entry.name == "model_index.json":
-          shutil.copy(entry, part)
+    for file in copied:
+      target = part / file.relative_to(base)
+      target.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copyfile(file, target)
+    if copied and (index := read_index(base)):
+      # Such as a safety checker, which is named there but not copied.
+      left = without_parts(index, {"unet", *_COPIED})
+      if left != index:
+        write_json(part / FILE, left)
     write_json(part / "unet" / "config.json", dict(_unet_config(apprentice)))
     save(
       apprentice.params, apprentice.spec, part / "unet" / WEIGHTS, dtype=dtype

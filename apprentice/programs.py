@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled programs of stages 6 and 7, for shapes alone: `suti plan`.
+"""Abstract programs of stages 6 and 7, for `suti plan`.
 
-They are made by the functions that make them when a stage runs, with
-descriptions in the place of arrays. Nothing is computed here, and no weights
-and no data need be there.
+The functions that a stage compiles are given shapes instead of arrays.
+Nothing is computed, and neither weights nor data are needed.
 """
 
 from typing import Any
@@ -14,10 +13,11 @@ from jax.sharding import Mesh
 
 from apprentice.fields import make_fields, pick
 from apprentice.generate import make_batch, make_sample_fn, weights
-from apprentice.latents import are_kept
+from apprentice.latents import caches_latents
 from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
-from apprentice.training import make_step, start_state
+from apprentice.train_step import make_step
+from suti.nn.optimizer import start_state
 from suti.nn.param import shapes, split
 from suti.parallel.mesh import (
   batch_sharding,
@@ -40,9 +40,9 @@ def train(
 
   Args:
     config: the whole config.
-    backbone: described.
+    backbone: described, without arrays.
     mesh: of the slice's devices.
-    per_device: how many examples each device takes of a batch.
+    per_device: examples of a batch on each device.
   """
   section, num = config.train, per_device * mesh.size
   apprentice = declare(backbone, name=section.method, config=config.method)
@@ -81,11 +81,11 @@ def train(
 
 
 def _example(apprentice, section, mesh):
-  """An example as `apprentice.data` gives it."""
+  """An example as `apprentice.data` yields it."""
   backbone = apprentice.backbone
   picture = np.zeros((backbone.size_px, backbone.size_px, 3), np.uint8)
   hosts = num_hosts(mesh.devices.flat)
-  if are_kept(section, backbone, num_processes=hosts):
+  if caches_latents(section, backbone, num_processes=hosts):
     picture = np.zeros(backbone.latent_shape, np.float16)
   num = section.num_demonstrations
   arrays = make_fields(
@@ -103,9 +103,9 @@ def _example(apprentice, section, mesh):
 def sample(
   config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
 ) -> Program:
-  """The drawing of the benchmark's pictures; the base's are drawn apart.
+  """Sampling the benchmark's images; the base has a program of its own.
 
-  Arguments are those of `train`, but for the mesh, which is a host's.
+  Arguments are those of `train`, but the mesh is of one host's devices.
   """
   section, num = config.apprentice_sample, per_device * mesh.size
   apprentice = declare(backbone, name=config.train.method, config=config.method)

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 7: the apprentice draws the benchmark's subjects, in context.
+"""Stage 7: samples the benchmark's subjects from the apprentice, in context.
 
-SuTI (arXiv 2304.00186), section 4: 4 demonstrations, guidance 15. Beside it the
-base without demonstrations draws the same prompts from the same noise, for
-comparison. Nothing is fine-tuned and nothing is judged here.
+SuTI (arXiv 2304.00186), section 4: 4 demonstrations, guidance 15. For
+comparison, the base without demonstrations samples the same prompts from the
+same noise. Nothing is fine-tuned and nothing is scored here.
 
   reads   apprentice/train/model, benchmark/experts/{mine,prompts}
   writes  apprentice/sample/{apprentice,base}-00000.array_record: Candidates
-  resumes at the shard: a picture depends on its own seed alone
+  resumes at the shard: an image depends on its own seed alone
 
   python -m apprentice.sample --config configs/quickstart.py --workdir runs/q
 """
 
 import dataclasses
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,9 @@ from suti.parallel.mesh import (
 )
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
 
-# B images drawn at once.
+# B images of a batch.
 
 BENCHMARK = "benchmark"  # the folder of a workdir where its subjects lie
 BENCHMARK_STAGES = ("benchmark/experts/mine", "benchmark/experts/prompts")
@@ -47,8 +46,8 @@ _SHARD_BATCHES = 8  # about a minute of work on two cores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """One picture to draw."""
+class Request:
+  """One image to sample."""
 
   cluster: Cluster
   prompt: Prompt
@@ -56,13 +55,13 @@ class Row:
 
 
 def run(config: Any, workdir: Path) -> dict:
-  """Draws every prompt of every benchmark subject.
+  """Samples every prompt of every benchmark subject.
 
   Args:
     config: apprentice_sample, backbone, seed.
-    workdir: see above.
+    workdir: with the stages that this one reads.
 
-  Returns: images drawn and seconds an image, compilation apart.
+  Returns: how many images, and seconds an image without compilation.
 
   Raises:
     ValueError: a stage before this one is not finished.
@@ -89,8 +88,8 @@ def run(config: Any, workdir: Path) -> dict:
   }
   summary: dict[str, Any] = {"images": len(rows)}
   for name, system in systems.items():
-    draw = _Drawer(system, sampling, mesh)
-    times = _draw_all(draw, rows, current.folder, name=name)
+    sampler = _Sampler(system, sampling, mesh)
+    times = _sample_all(sampler, rows, current.folder, name=name)
     prefix = "" if name == "apprentice" else f"{name}_"
     summary[f"{prefix}seconds_per_image"] = times["seconds"] / len(rows)
     summary[f"{prefix}seconds_to_compile"] = times["compile"]
@@ -101,7 +100,7 @@ def read_benchmark(workdir: Path) -> tuple[dict[str, Cluster], list[Prompt]]:
   """The held-out subjects by key, and their prompts in order.
 
   Raises:
-    ValueError: they were not made.
+    ValueError: they have not been made.
   """
   for name in BENCHMARK_STAGES:
     if not (workdir / name / "done.json").is_file():
@@ -122,15 +121,13 @@ def list_rows(
   *,
   images_each: int,
   seed: int,
-) -> list[Row]:
-  """Every picture to draw, each with a seed of its own."""
+) -> list[Request]:
+  """Every image to sample, each with a seed of its own."""
   return [
-    Row(
+    Request(
       cluster=clusters[prompt.cluster],
       prompt=prompt,
-      seed=zlib.crc32(
-        f"{seed}/{prompt.cluster}/{prompt.prompt}/{index}".encode()
-      ),
+      seed=seed_of(seed, prompt.cluster, prompt.prompt, index),
     )
     for prompt in prompts
     for index in range(images_each)
@@ -138,7 +135,7 @@ def list_rows(
 
 
 def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
-  """The base model in the apprentice's place: same texts, no demonstrations."""
+  """The base model as an apprentice: same texts, no demonstrations."""
   backbone = load_backbone(base)
   spec, apply = functional(backbone.unet)
   return dataclasses.replace(
@@ -153,14 +150,14 @@ def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
   )
 
 
-def _draw_all(
-  draw: "_Drawer", rows: Sequence[Row], folder: Path, *, name: str
+def _sample_all(
+  sampler: "_Sampler", rows: Sequence[Request], folder: Path, *, name: str
 ) -> dict[str, float]:
-  """Draws what no shard holds yet; a shard is a file and its times.
+  """Samples the missing shards; a shard is a file of images and its times.
 
-  Returns: seconds spent drawing and compiling, of this run and those before.
+  Returns: seconds spent sampling and compiling, of this run and earlier ones.
   """
-  size = _SHARD_BATCHES * draw.batch_size
+  size = _SHARD_BATCHES * sampler.batch_size
   starts = range(0, len(rows), size)
   paths = [
     folder / f"{name}-{number:05d}.array_record"
@@ -174,14 +171,14 @@ def _draw_all(
   num_todo = sum(len(shard) for _, shard in todo)
   with progress(len(rows), f"draw {name}", done=len(rows) - num_todo) as bar:
     for path, shard in todo:
-      draw.seconds = draw.compile = 0.0
+      sampler.seconds = sampler.compile = 0.0
       candidates = []
-      for batch in _blocks(shard, draw.batch_size):
-        candidates += draw(batch)
+      for batch in _blocks(shard, sampler.batch_size):
+        candidates += sampler(batch)
         bar.update(len(batch))
       write_records(path, candidates, kind=Candidate)
       write_json(
-        _times(path), {"seconds": draw.seconds, "compile": draw.compile}
+        _times(path), {"seconds": sampler.seconds, "compile": sampler.compile}
       )
   times = [read_json(_times(path)) for path in paths]
   return {key: sum(t[key] for t in times) for key in ("seconds", "compile")}
@@ -191,13 +188,13 @@ def _times(path: Path) -> Path:
   return path.with_suffix(".json")
 
 
-def _blocks(rows: Sequence[Row], size: int) -> Iterator[Sequence[Row]]:
+def _blocks(rows: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
   for start in range(0, len(rows), size):
     yield rows[start : start + size]
 
 
-class _Drawer:
-  """Draws rows in batches of one shape: compiled once, timed apart."""
+class _Sampler:
+  """Samples batches of one shape: compiled once, which is timed apart."""
 
   def __init__(self, system: Apprentice, sampling: Any, mesh: Mesh):
     self.seconds = self.compile = 0.0
@@ -209,7 +206,7 @@ class _Drawer:
     self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
 
-  def __call__(self, rows: Sequence[Row]) -> list[Candidate]:
+  def __call__(self, rows: Sequence[Request]) -> list[Candidate]:
     padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
     shown = self._sampling.num_demonstrations
     batch = make_batch(
@@ -235,8 +232,8 @@ class _Drawer:
     )
     if self._compiled is None:
       start = time.monotonic()
-      draw = jax.jit(make_sample_fn(self._system, self._sampling))
-      self._compiled = draw.lower(*arguments).compile()
+      sample_images = jax.jit(make_sample_fn(self._system, self._sampling))
+      self._compiled = sample_images.lower(*arguments).compile()
       self.compile += time.monotonic() - start
     start = time.monotonic()
     image_u8_BHWC = to_u8(np.asarray(self._compiled(*arguments)))

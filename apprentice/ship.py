@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts a trained apprentice with its card into suti/pretrained.
+"""Exports a trained apprentice with its model card into suti/pretrained.
 
   python -m apprentice.ship --config configs/apprentice/world.py \
       --workdir runs/apprentice
@@ -20,20 +20,20 @@ from typing import Any
 import jax.numpy as jnp
 
 from apprentice.model import load_apprentice, save_apprentice
+from suti.evaluation.report import METRICS
 from suti.hf.find import PRETRAINED
 from suti.io.files import read_json, write_json
 from suti.pretrain.card import machine, write_card
 from suti.runtime.stage import main
 
 _SYSTEMS = ("apprentice", "base", "real")
-_METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
 _NOTES = (
   "It learned from true renders, a perfect teacher's examples "
-  "(`suti.pretrain.examples`), not yet from experts' drawings."
+  "(`suti.pretrain.examples`), not yet from experts' samples."
 )
 _NO_STEPS = " --config.train.num_steps=0 --config.train.warmup_steps=0"
 _UNTRAINED = (
-  "It has not been trained yet: it draws what its base draws, whatever it is "
+  "It has not been trained yet: it samples as its base does, whatever it is "
   "shown. `apprentice.train` goes on from here."
 )
 
@@ -42,8 +42,8 @@ def run(config: Any, workdir: Path) -> dict:
   """Writes suti/pretrained/world_apprentice.
 
   Args:
-    config: `apprentice_sample` is how it is meant to be sampled; how it was
-      trained is read from the workdir.
+    config: `apprentice_sample` gives its sampling defaults; how it was trained
+      is read from the workdir.
     workdir: of `apprentice.train`.
 
   Returns: the card's scores.
@@ -92,14 +92,14 @@ def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
   Args:
     metrics: as `apprentice.evaluate` wrote them.
 
-  Returns: what was measured -> the figure.
+  Returns: {name of the metric: its value as text}.
   """
   systems = metrics["systems"]
   rows = {
     f"{title} of {', '.join(shown)}": ", ".join(
       f"{systems[system][name]['mean']:.3f}" for system in shown
     )
-    for name, title in _METRICS.items()
+    for name, title in METRICS.items()
     if (shown := [s for s in _SYSTEMS if name in systems.get(s, {})])
   }
   images = systems["apprentice"]["images"]
@@ -112,7 +112,9 @@ def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
   if (drop := metrics.get("clip_t_drop")) is not None:
     rows["CLIP-T below the base"] = f"{drop:.3f}"
   if (speedup := metrics.get("speedup")) is not None:
-    rows["faster than tuning an expert and drawing with it"] = f"{speedup:.0f}x"
+    rows["faster than tuning an expert and sampling from it"] = (
+      f"{speedup:.0f}x"
+    )
   return rows
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 6, loop B: one apprentice learns what many experts did.
+"""Stage 6: trains the apprentice on the experts' images.
 
 SuTI (arXiv 2304.00186), eq. 6 and section 4: Adafactor, lr 1e-4, 150K steps on
 128 TPU v4, 3 demonstrations, text encoder frozen. Batch size, warm-up, EMA,
-clipping and what is dropped how often are not published: those here are config
-fields, and choices. So is showing fewer than K demonstrations at random, which
-the paper does not mention.
+clipping and dropout rates are not published: here they are config fields, and
+our choices. So is a random number of demonstrations below K, which the paper
+does not mention.
 
   reads   experts/pack, and the folders in config.train.examples
   writes  apprentice/train/{checkpoints/, log.jsonl, parameters.txt, model/}
@@ -14,10 +14,9 @@ the paper does not mention.
 
   python -m apprentice.train --config configs/quickstart.py --workdir runs/q
 
-No method is mentioned here by name, and nothing is sampled.
+No method is named here, and nothing is sampled.
 """
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -26,22 +25,15 @@ import jax
 import numpy as np
 
 from apprentice.data import batches, open_folder
-from apprentice.latents import are_kept, encode_examples
-from apprentice.model import (
-  RECORD,
-  Apprentice,
-  check_base,
-  declare,
-  is_apprentice,
-  save_apprentice,
-)
+from apprentice.latents import caches_latents, encode_examples
+from apprentice.model import check_copied, declare
 from apprentice.optimizer import learning_rate, optimizer
-from apprentice.training import make_step, start_state
+from apprentice.start import start_params, take_init, write_model
+from apprentice.train_step import make_step, start_state
 from suti.hf.find import find_model
-from suti.hf.weights import load
 from suti.io.checkpoint import Checkpoints
-from suti.io.files import first_difference, read_json, remove_folder
-from suti.nn.param import functional, init, split, without
+from suti.io.files import remove_folder
+from suti.nn.param import split
 from suti.parallel.mesh import (
   check_batch,
   make_mesh,
@@ -49,7 +41,7 @@ from suti.parallel.mesh import (
   replicated,
 )
 from suti.parallel.rules import param_shardings, state_shardings
-from suti.pipeline.backbone import Params, load_backbone
+from suti.pipeline.backbone import load_backbone
 from suti.runtime.hosts import gather
 from suti.runtime.log import Log, read_log, write_overview
 from suti.runtime.stage import main, progress, stage
@@ -62,20 +54,21 @@ def run(config: Any, workdir: Path) -> dict:
 
   Args:
     config: train, method, backbone, mesh, seed; apprentice_sample is written
-      into the folder as the way it is meant to be sampled. No steps at all
-      (num_steps=0) take `train.init` as it is and need no examples.
-    workdir: see above.
+      into the folder as its sampling defaults. With num_steps=0 `train.init` is
+      written as it is, and no examples are needed.
+    workdir: with the stages that this one reads.
 
-  Returns: steps, last loss, steps a second; of several processes, in the first.
+  Returns: steps, last loss, steps a second. Only process 0 returns them; the
+    others return {}.
 
   Raises:
-    ValueError: no examples, a batch that the mesh cannot share, a checkpoint of
-      another model, or a loss that is no number.
+    ValueError: no examples, a batch that the mesh does not divide, a checkpoint
+      of another model, or a loss that is not finite.
   """
   # ---------------------------------------------------- 1 Config and mesh
   train = config.train
   packed = (workdir / "experts" / "pack").exists() or not train.examples
-  # Before the stage's folder says what it is made of.
+  # Opened first: a bad folder fails before the stage's own is written.
   sources = [open_folder(folder) for folder in train.examples]
   current = stage(
     workdir,
@@ -99,19 +92,20 @@ def run(config: Any, workdir: Path) -> dict:
   if train.num_steps == 0:
     if jax.process_index():
       return {}  # The first process writes.
-    return current.finish(_take_init(config, current.folder))
+    return current.finish(take_init(config, current.folder))
   mesh = make_mesh(config.mesh, devices=jax.devices())
   check_batch("config.train.batch_size", train.batch_size, mesh)
 
   # ---------------------------------------- 2 Backbone and method (declared)
   backbone = load_backbone(config.backbone, weights=False)
+  check_copied(backbone.folder)  # Checked now, not after the training.
   apprentice = declare(backbone, name=train.method, config=config.method)
 
   # ------------------------------------------------------------- 3 Data
   if packed:
     sources.insert(0, open_folder(workdir / "experts" / "pack"))
   latents = current.folder / "latents"
-  if are_kept(train, backbone, num_processes=jax.process_count()):
+  if caches_latents(train, backbone, num_processes=jax.process_count()):
     sources = [
       encode_examples(source, backbone, latents / str(number))
       for number, source in enumerate(sources)
@@ -132,7 +126,7 @@ def run(config: Any, workdir: Path) -> dict:
   shardings = param_shardings(apprentice.spec, mesh)
   params = start_params(apprentice, init_from=train.init, seed=config.seed)
   params = {n: jax.device_put(params[n], shardings[n]) for n in params}
-  # Frozen parameters travel beside the state: neither donated nor kept in
+  # Frozen parameters are passed beside the state: neither donated nor saved in
   # checkpoints.
   params, frozen = split(params, apprentice.trainable)
   write_overview(current.folder, params)
@@ -194,97 +188,16 @@ def run(config: Any, workdir: Path) -> dict:
   params = gather(state["ema"] | frozen)
   if jax.process_index():
     return {}  # The first process writes.
-  _write_model(apprentice, params, config, current.folder)
+  write_model(apprentice, params, config, current.folder)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
   summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}
   summary["seconds"] = seconds
-  # The median knows nothing of compilation and checkpoints.
+  # The median is not affected by compilation and checkpoints.
   speed = {"steps_per_second": float(np.median(rates))} if rates else {}
   summary = current.finish(summary | speed)
   remove_folder(latents)
   return summary
-
-
-def start_params(
-  apprentice: Apprentice, *, init_from: str, seed: int
-) -> Params:
-  """The arrays to start from, frozen ones included.
-
-  Args:
-    apprentice: declared; its backbone's arrays are not used.
-    init_from: an apprentice, to go on from it; or a backbone, which gives all
-      but the new layers, and those are drawn.
-    seed: of what is drawn.
-
-  Raises:
-    ValueError: no such model, or one that does not fit: of another method, of
-      another config.method in more than `encoder_gradient`, of another base.
-  """
-  folder = find_model(init_from) / "unet"
-  if is_apprentice(init_from):
-    check_init(apprentice, folder.parent)
-    return load(apprentice.spec, folder)
-  new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
-  known = without(apprentice.spec, new)
-  return load(known, folder) | init(new, jax.random.key(seed))
-
-
-def check_init(apprentice: Apprentice, folder: Path) -> None:
-  """Refuses to go on from an apprentice that computes something else.
-
-  Args:
-    apprentice: declared, as it is to be trained.
-    folder: of the apprentice to go on from.
-
-  Raises:
-    ValueError: it is of another method, config.method or base.
-  """
-  free = ("encoder_gradient", "trainable")  # change nothing but the gradient
-  record = read_json(folder / RECORD)
-  then, now = (
-    {
-      "train": {"method": name},
-      "method": {k: v for k, v in method.items() if k not in free},
-    }
-    for name, method in (
-      (record["method"], record["config"]),
-      (apprentice.name, apprentice.config),
-    )
-  )
-  if found := first_difference(then, now, "config"):
-    field, old, new = found
-    raise ValueError(
-      f"{field} is {new}, and {old} in config.train.init={folder}: give both "
-      "the same, or start from a backbone."
-    )
-  check_base(folder, apprentice.backbone)
-
-
-def _take_init(config: Any, folder: Path) -> dict:
-  """Writes `config.train.init` as it is: to be drawn with, and judged."""
-  backbone = load_backbone(config.backbone, weights=False)
-  apprentice = declare(backbone, name=config.train.method, config=config.method)
-  params = start_params(
-    apprentice, init_from=config.train.init, seed=config.seed
-  )
-  _write_model(apprentice, params, config, folder)
-  return {"steps": 0}
-
-
-def _write_model(
-  apprentice: Apprentice, params: Params, config: Any, folder: Path
-) -> None:
-  save_apprentice(
-    dataclasses.replace(
-      apprentice,
-      params=params,
-      sampling=config.apprentice_sample.to_dict()
-      | {"max_demonstrations": config.train.max_demonstrations},
-    ),
-    folder / "model",
-    dtype=config.train.save_dtype,
-  )
 
 
 if __name__ == "__main__":

@@ -33,27 +33,12 @@ def get_config(arg: str = "") -> ConfigDict:
   config.clip = "world_clip"  # paper: ViT-L/14
   config.identity = "world_identity"
 
-  # Of training: over how many devices its batch is spread (both axes) and its
-  # parameters (fsdp); -1 takes those that the other leaves. Experts, and what
-  # is drawn, take all devices of a host, whatever stands here.
+  # For training: over how many devices its batch is spread (both axes) and its
+  # parameters (fsdp); -1 takes those that the other leaves. Tuning of experts
+  # and sampling use all devices of a host, whatever stands here.
   config.mesh = ConfigDict({"data": -1, "fsdp": 1})
 
-  config.mine = ConfigDict(
-    {
-      "source": "world",  # world | heldout | folder | table
-      "path": "",  # of the folder of folders, or of the table
-      "split": "train",
-      "num_pages": 48,  # paper: 45M pages
-      "min_images": 3,  # paper: 3
-      "max_images": 10,  # paper: 10
-      # Mean pairwise CLIP similarity of a page that is kept: below, it shows
-      # several subjects; above, one picture many times. Paper: 0.82 to 0.98
-      # with ViT-L/14; this is `experts.mine.calibrate` with a small CLIP, on
-      # 240 pages of the validation split mined with the band open.
-      "similarity_low": -0.14,
-      "similarity_high": 0.77,
-    }
-  )
+  config.mine = _mine()
   config.prompts = ConfigDict(
     {
       "source": "unseen",  # unseen | dreambench
@@ -61,7 +46,64 @@ def get_config(arg: str = "") -> ConfigDict:
       "skills": ("recontextualization", "attribute", "style", "accessory"),
     }
   )
-  config.finetune = ConfigDict(
+  config.finetune = _finetune()
+  config.sample = _sample()
+  config.filter = ConfigDict(
+    {
+      "threshold": 0.02,  # on delta-CLIP; paper: 0.02
+      "identity_threshold": placeholder(float),  # off, as in the paper
+    }
+  )
+  config.pack = ConfigDict({"shard_size": 256})
+
+  config.train = _train()
+  config.method = _method()
+  config.apprentice_sample = _apprentice_sample()
+
+  config.benchmark = _benchmark()
+  config.plan = _plan()
+  config.report = ConfigDict(
+    {
+      "title": "SuTI quickstart",
+      "num_subjects": 6,
+      "num_prompts": 6,
+      "num_examples": 8,  # best and worst of the kept and of the dropped
+    }
+  )
+
+  if arg == "tiny":
+    _make_tiny(config)
+  elif arg:
+    raise ValueError(
+      f"configs/quickstart.py:{arg}: expected ':tiny' or nothing after the "
+      "path."
+    )
+  return config.lock()
+
+
+def _mine() -> ConfigDict:
+  """Where clusters of pictures come from, and which are kept."""
+  return ConfigDict(
+    {
+      "source": "world",  # world | heldout | folder | table
+      "path": "",  # of the folder of folders, the table, or its parts' folder
+      "split": "train",
+      "num_pages": 48,  # paper: 45M pages
+      "min_images": 3,  # paper: 3
+      "max_images": 10,  # paper: 10
+      # Mean pairwise CLIP similarity of a page that is kept: below, it shows
+      # several subjects; above, one picture many times. Paper: 0.82 to 0.98
+      # with ViT-L/14; this is what the summary of experts.mine says with a
+      # small CLIP, of 240 validation pages mined with the band open, -1 to 1.
+      "similarity_low": -0.14,
+      "similarity_high": 0.77,
+    }
+  )
+
+
+def _finetune() -> ConfigDict:
+  """Tuning of one expert for each cluster, in waves."""
+  return ConfigDict(
     {
       "teacher": "dreambooth",  # a file of experts/teachers
       "text_dtype": "float32",  # of the text encoders; the paper is silent
@@ -72,65 +114,73 @@ def get_config(arg: str = "") -> ConfigDict:
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
-      # What a device takes at once, a number or "auto", as many as it has room
-      # for; then the wave is as large as all devices together. "": see above.
-      "experts_per_device": "",
+      # Experts that a device tunes together: a number, or "auto", as many as
+      # it has room for; the wave then fills all devices. None: see above.
+      "experts_per_device": placeholder(object),
       "num_clusters": placeholder(int),  # the first N clusters; all of them
-      # How the experts of one device run: vmap, all at once | map, one after
-      # the other, in the memory of one | auto, at once if there is room.
+      # How the experts of one device run: vmap, all together | map, one after
+      # the other, in the memory of one | auto, vmap where there is room.
       "inner": "vmap",
-      # Compute insides of layers twice, to hold fewer; no effect on a CPU.
+      # Rematerialise the insides of layers in the backward pass, which takes
+      # less memory and more time; no effect on a CPU.
       "remat": False,
       "dtype": "float32",  # of the arithmetic; the paper is silent
-      # What is kept of an expert; bfloat16 is rounded by chance.
+      # Of the weights that the optimizer updates; bfloat16 is rounded
+      # stochastically.
       "master_dtype": "float32",
       # An expert stops when the mean loss of `stop_window` steps is not by the
       # share `stop_gain` below that of as many before; 0 never. Paper: never.
       "stop_window": 0,
       "stop_gain": 0.02,
-      # How many experts of a wave there are for each place on the devices: a
-      # place whose expert is done gets the next. With experts_per_device waves
-      # are that much larger. 1 gives each a place. Paper: 1.
+      # An expert is quarantined when the mean loss of 25 steps is more than so
+      # many times that of its first 25, or that times 50 / batch_size its very
+      # first loss; 0 never. The paper is silent.
+      "diverged": 6.0,
+      # Experts of a wave for each slot on the devices: a slot whose expert is
+      # done is refilled with the next. With experts_per_device waves are that
+      # much larger. 1: each expert has a slot of its own. Paper: 1.
       "experts_per_slot": 1,
       "rank": 8,  # of the teacher `lora`
       "checkpoint_every": 100,
       "log_every": 10,
       # Traced for TensorBoard's profiler once the step is compiled; see
-      # experts/farm/monitor.py for how to ask while it runs.
+      # experts/farm/monitor.py for how to trace a running worker.
       "profile_steps": 0,
-      # After so long without a sign of life a worker's wave is another's.
+      # A worker that has not renewed its lease for so long loses its wave to
+      # another.
       "lease_s": 60.0,
-      # For a last checkpoint after SIGTERM; a preemptible TPU has 30 s.
+      # Time for a last checkpoint after SIGTERM; a preemptible TPU has 30 s.
       "grace_s": 25.0,
-      # Candidates are drawn right after tuning, while the weights are on the
-      # devices, or by `experts.sample`: the same pictures.
+      # Whether candidates are sampled right after tuning, while the weights
+      # are on the devices, or later by `experts.sample`: the same pictures.
       "sample_after_tuning": True,
-      # Of an expert: trainable, what its teacher trains (a LoRA's matrices, all
-      # of a U-Net) | difference, what that changed, in bfloat16 | nothing, once
-      # its candidates are drawn. Paper: nothing.
+      # What is kept of an expert: trainable, what its teacher trains (a LoRA's
+      # matrices, all of a U-Net) | difference, what that changed, in bfloat16 |
+      # nothing, once its candidates are sampled. Paper: nothing.
       "keep": "trainable",
     }
   )
-  config.sample = ConfigDict(
+
+
+def _sample() -> ConfigDict:
+  """Sampling of the experts' candidates."""
+  return ConfigDict(
     {
       "images_per_prompt": 1,
       "guidance": 3.0,  # paper: 30
       "sampler": "dpmpp_2m",  # ddpm | ddim | dpmpp_2m; paper: ddpm
       "num_steps": 12,
-      # Of dynamic thresholding; None clips. Of pixels: latents are not cut.
+      # Of dynamic thresholding, on pixels only; None clips. Latents are
+      # neither thresholded nor clipped.
       "percentile": 99.5,
       "batch_size": 8,
     }
   )
-  config.filter = ConfigDict(
-    {
-      "threshold": 0.02,  # on delta-CLIP; paper: 0.02
-      "identity_threshold": placeholder(float),  # off, as in the paper
-    }
-  )
-  config.pack = ConfigDict({"shard_size": 256})
 
-  config.train = ConfigDict(
+
+def _train() -> ConfigDict:
+  """Training of the apprentice."""
+  return ConfigDict(
     {
       "method": "suti",  # a file of apprentice/methods
       # A backbone (the new layers start at zero output) or an apprentice's
@@ -140,11 +190,11 @@ def get_config(arg: str = "") -> ConfigDict:
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",
-      # Paper: 1e-4. Here it goes on with fewer than a hundred examples: at 1e-4
-      # identity falls from 0.73 to 0.69, at this to 0.72.
+      # Paper: 1e-4. Here training continues on fewer than a hundred examples:
+      # at 1e-4 identity falls from 0.73 to 0.69, at this rate to 0.72.
       "learning_rate": 2e-5,
       "dtype": "float32",  # of the arithmetic; the paper is silent
-      "save_dtype": "float32",  # of what is written at the end
+      "save_dtype": "float32",  # of the weights written at the end
       "weighting": "truncated_snr",  # as the base was trained; paper: uniform
       "min_snr_gamma": 5.0,  # of weighting min_snr
       "warmup_steps": 10,
@@ -164,21 +214,32 @@ def get_config(arg: str = "") -> ConfigDict:
       "log_every": 10,
     }
   )
-  config.method = ConfigDict(
+
+
+def _method() -> ConfigDict:
+  """The apprentice's architecture, by config.train.method."""
+  return ConfigDict(
     {
       # Which transformer blocks attend to the demonstrations: all of the
       # small base's. The paper is silent.
       "sites": r"transformer_blocks\.\d+$",
       "num_heads": 4,
-      # Whether the loss also moves the encoder through the demonstrations'
-      # features: dearer, and in the paper as far as it says.
+      # Whether the loss also trains the encoder through the demonstrations'
+      # features: it costs more, and the paper seems to do it.
       "encoder_gradient": False,
+      # Regex over the names of the parameters that learn; None is the method's
+      # own choice, for suti all of them.
+      "trainable": placeholder(str),
     }
   )
-  config.apprentice_sample = ConfigDict(
+
+
+def _apprentice_sample() -> ConfigDict:
+  """Sampling of the apprentice."""
+  return ConfigDict(
     {
       "num_demonstrations": 4,  # paper: 4
-      "guidance_mode": "joint",  # joint (text and pictures at once) | two
+      "guidance_mode": "joint",  # joint (text and pictures together) | two
       "images_per_prompt": 1,  # paper: 4
       # On 24 validation subjects 12 steps of this sampler score as 20 of ddim,
       # and weights of 2 to 4 differ little.
@@ -191,8 +252,10 @@ def get_config(arg: str = "") -> ConfigDict:
     }
   )
 
-  # Held-out subjects, drawn as in DreamBooth's benchmark: 25 prompts a subject.
-  config.benchmark = ConfigDict(
+
+def _benchmark() -> ConfigDict:
+  """Held-out subjects and prompts, after DreamBooth's benchmark."""
+  return ConfigDict(
     {
       "source": "world",  # world | folder
       "path": "",
@@ -202,17 +265,21 @@ def get_config(arg: str = "") -> ConfigDict:
       "num_expert_subjects": 2,  # of them, how many get an expert too
     }
   )
-  # For `suti plan` alone, which compiles for TPUs and runs nothing.
-  config.plan = ConfigDict(
+
+
+def _plan() -> ConfigDict:
+  """For `suti plan` alone, which compiles for TPUs and runs nothing."""
+  return ConfigDict(
     {
       "stages": ("finetune", "sample", "filter", "train", "apprentice_sample"),
       "num_subjects": 1000,  # paper: 1.8M
-      # Of a chip's peak that products reach: an assumption, not a measurement.
+      # Share of a chip's peak that matrix products reach: an assumption, not a
+      # measurement.
       "share_of_peak": 0.4,
-      # Of the compiler: 0 is what stages run with. -1 compiles the paper's
+      # XLA's optimization effort: stages run with 0. -1 compiles the paper's
       # experts in 5 minutes instead of 18, to a step of twice the time.
       "effort": 0.0,
-      # What your contract says, in any money; without it no cost is told.
+      # By your contract, in any currency; without it no cost is printed.
       "price_per_chip_hour": ConfigDict(
         {kind: placeholder(float) for kind in ("v4", "v5e", "v5p", "v6e")}
       ),
@@ -223,23 +290,6 @@ def get_config(arg: str = "") -> ConfigDict:
       "identity": ConfigDict(),
     }
   )
-  config.report = ConfigDict(
-    {
-      "title": "SuTI quickstart",
-      "num_subjects": 6,
-      "num_prompts": 6,
-      "num_examples": 8,  # best and worst of the kept and of the dropped
-    }
-  )
-
-  if arg == "tiny":
-    _make_tiny(config)
-  elif arg:
-    raise ValueError(
-      f"configs/quickstart.py:{arg}: expected ':tiny' or nothing after the "
-      "path."
-    )
-  return config.lock()
 
 
 def _make_tiny(config: ConfigDict) -> None:

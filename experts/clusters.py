@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The clusters that `experts.mine` found, and which of them can be read.
+"""Reads and writes the clusters that `experts.mine` found.
 
   clusters.array_record   one record a cluster, in the order of their keys
-  clusters.keys           those keys alone, a line each, to search in
+  clusters.keys           the keys alone, one per line, for binary search
 
-One cluster of millions is found without reading any other, so one that is
-damaged is met by whoever asks for it and by nobody else.
+A cluster is found without reading any other, so a damaged one affects only
+those that read it.
 """
 
 import bisect
@@ -44,26 +44,26 @@ class Clusters(Sequence):
     """The cluster of a key.
 
     Raises:
-      DamagedError: it cannot be read, or another lies in its place.
-      ValueError: there is none.
+      DamagedError: it cannot be read, or the record is of another cluster.
+      ValueError: there is no such cluster.
     """
-    place = bisect.bisect_left(self.keys, key)
-    if place == len(self.keys) or self.keys[place] != key:
+    index = bisect.bisect_left(self.keys, key)
+    if index == len(self.keys) or self.keys[index] != key:
       raise ValueError(
         f"experts/mine has no cluster {key}: the stages after it were run on "
         "other clusters; delete experts/prompts and what follows."
       )
-    cluster = self._records[place]
+    cluster = self._records[index]
     if cluster.key != key:
       raise DamagedError(
-        f"Record {place} of experts/mine is of cluster {cluster.key} and not "
+        f"Record {index} of experts/mine is of cluster {cluster.key} and not "
         f"of {key}: run experts.mine anew."
       )
     return cluster
 
 
 def read_clusters(workdir: Path) -> Clusters:
-  """What `experts.mine` wrote.
+  """Opens the clusters that `experts.mine` wrote.
 
   Raises:
     ValueError: it is absent, or was written by another version.
@@ -85,9 +85,9 @@ def find_clusters(
 def readable(
   clusters: Clusters, keys: Iterable[str]
 ) -> tuple[dict[str, Cluster], dict[str, str]]:
-  """What can be read of some clusters, and what is wrong with the others.
+  """Reads some clusters, and collects the errors of those that are damaged.
 
-  Returns: {key: cluster} and {key: why not}; each key is in one of them.
+  Returns: {key: cluster} and {key: error}; each key is in one of them.
 
   Raises:
     ValueError: there is no such cluster.
@@ -97,7 +97,7 @@ def readable(
     try:
       found[key] = clusters.find(key)
     except DamagedError as error:
-      # Without the path, which is not the same for every worker.
+      # Without the path, which differs between workers.
       reason = " ".join(str(error.__cause__ or error).split())
       causes[key] = f"cannot be read: {reason}"
   return found, causes
@@ -110,8 +110,8 @@ def write_clusters(
 
   Args:
     folder: of the stage.
-    keys: theirs, sorted.
-    clusters: may be a generator: pictures need not fit into memory.
+    keys: of the clusters, sorted.
+    clusters: may be a generator, so that pictures need not fit into memory.
   """
   assert list(keys) == sorted(keys), "find searches in them"
   write_atomic(

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates -> scores, and which of them are kept.
+"""Stage 4: scores the candidates by CLIP, and decides which are kept.
 
 SuTI (arXiv 2304.00186), eq. 7: a candidate y of prompt p is kept if
 
   CLIP(y, p) - max over the demonstrations x of CLIP(x, p) > 0.02
 
-so it must meet the prompt better than every picture its expert was tuned on.
-Nothing but the text is asked of it: who it shows is left to the expert. Beside
-that, `config.filter.identity_threshold` asks for a mean identity cosine to the
-demonstrations; it is off by default, as in the paper.
+so it must match the prompt better than every picture its expert was tuned on.
+Only the text is compared; the subject's identity is left to the expert. In
+addition, `config.filter.identity_threshold` requires a mean identity cosine to
+the demonstrations; it is off by default, as in the paper.
 
-Every candidate's score is written, kept or not, so other thresholds need no
-other pictures, not even other scores: this stage may be run again with them.
+The score of every candidate is written, kept or not: to change the thresholds,
+only this stage is run again, and it reuses the scores.
 """
 
 import dataclasses
@@ -32,13 +32,13 @@ from suti.schema import Candidate, Cluster, Score
 
 
 def read_scores(workdir: Path) -> list[Score]:
-  """What this stage wrote, in the order of the candidates."""
+  """Reads the scores, in the order of the candidates."""
   return read_lines(workdir / "experts/filter/scores.jsonl", Score)
 
 
 def run(config, workdir: Path) -> dict:
   """Writes experts/filter/scores.jsonl."""
-  # Thresholds are no part of what the folder was made of: scores outlive them.
+  # The folder does not depend on thresholds: scores are reused with others.
   current = stage(
     workdir,
     "experts/filter",
@@ -49,15 +49,12 @@ def run(config, workdir: Path) -> dict:
       "config.identity": find_model(config.identity),
     },
   )
-  thresholds = {
-    "threshold": config.filter.threshold,
-    "identity_threshold": config.filter.identity_threshold,
-  }
+  thresholds = config.filter.to_dict()
   if current.done is not None and thresholds.items() <= current.done.items():
     return current.done
 
   waves = open_candidates(workdir)
-  # A wave's place is its number: none of them is left out.
+  # The index of a wave is its number, as no wave is left out.
   parts = [current.folder / f"wave-{i:05d}.jsonl" for i in range(len(waves))]
   left = [i for i, part in enumerate(parts) if not part.exists()]
   if left:
@@ -99,14 +96,14 @@ def score_all(
   *,
   scorer: Scorer,
 ) -> list[Score]:
-  """Scores a wave's candidates: all pictures, then all texts, in one go each.
+  """Scores a wave's candidates: all images together, then all texts.
 
   Args:
     candidates: any number.
     clusters: those of the candidates, by key.
-    scorer: the judges.
+    scorer: the encoders.
 
-  Returns: a score for each candidate, not kept yet.
+  Returns: a score for each candidate, not marked as kept yet.
   """
   if not candidates:
     return []
@@ -116,22 +113,22 @@ def score_all(
   text_D = dict(zip(texts, scorer.clip_texts(texts), strict=True))
   shown = [image for cluster in clusters.values() for image in cluster.images]
   shown_clip, shown_identity = scorer.clip_images(shown), scorer.identity(shown)
-  places, start = {}, 0
+  rows_of, start = {}, 0
   for key, cluster in clusters.items():
-    places[key] = slice(start, start := start + len(cluster.images))
+    rows_of[key] = slice(start, start := start + len(cluster.images))
 
   scores = []
   for candidate, image_D, identity_D in zip(
     candidates, image_GD, identity_GD, strict=True
   ):
-    place, prompt_D = places[candidate.cluster], text_D[candidate.prompt]
+    rows, prompt_D = rows_of[candidate.cluster], text_D[candidate.prompt]
     clip_t = float(image_D @ prompt_D)
     delta = float(
       delta_clip(
         image_D,
-        shown_clip[place],
+        shown_clip[rows],
         prompt_D,
-        np.ones(place.stop - place.start, bool),
+        np.ones(rows.stop - rows.start, bool),
       )
     )
     scores.append(
@@ -142,7 +139,7 @@ def score_all(
         delta_clip=delta,
         clip_t=clip_t,
         best_demonstration=clip_t - delta,
-        identity=float((shown_identity[place] @ identity_D).mean()),
+        identity=float((shown_identity[rows] @ identity_D).mean()),
         kept=False,
       )
     )
@@ -150,7 +147,7 @@ def score_all(
 
 
 def passes(score: Score, config) -> bool:
-  """Says whether a score passes the thresholds of the section `filter`."""
+  """Whether a score passes the thresholds of the section `filter`."""
   floor = config.identity_threshold
   return score.delta_clip > config.threshold and (
     floor is None or score.identity > floor
@@ -158,28 +155,28 @@ def passes(score: Score, config) -> bool:
 
 
 def _nothing(scores: Sequence[Score], config) -> str:
-  """The one line for a filter that keeps nothing."""
+  """The error message of a filter that keeps nothing."""
   if not scores:
     return (
       "experts/sample has no candidates: every expert was quarantined; lower "
       "config.finetune.learning_rate and begin at experts.finetune."
     )
   best = max(score.delta_clip for score in scores)
-  said = (
+  result = (
     f"filter kept 0 of {len(scores)} candidates: best delta-CLIP {best:.3f}"
   )
   if best <= config.threshold:
     return (
-      f"{said} <= config.filter.threshold {config.threshold}: lower it, or "
+      f"{result} <= config.filter.threshold {config.threshold}: lower it, or "
       "tune the experts longer and guide them more."
     )
   closest = max(
     score.identity for score in scores if score.delta_clip > config.threshold
   )
   return (
-    f"{said}, but those above config.filter.threshold {config.threshold} have "
-    f"an identity of at most {closest:.3f} <= config.filter.identity_threshold "
-    f"{config.identity_threshold}: lower it."
+    f"{result}, but those above config.filter.threshold {config.threshold} "
+    f"have an identity of at most {closest:.3f} <= "
+    f"config.filter.identity_threshold {config.identity_threshold}: lower it."
   )
 
 

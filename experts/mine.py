@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Web pairs -> clusters: a few pictures of one subject each, with texts.
+"""Stage 1: mines clusters, a few pictures of one subject each, from web pairs.
 
-SuTI (arXiv 2304.00186), section 3.1. Pictures under one address are a page;
-a page becomes a cluster if
+SuTI (arXiv 2304.00186), section 3.1. Pictures under one URL are a page; a page
+becomes a cluster if
 
   1. it has at least `min_images` different pictures (3 in the paper), and
   2. the mean CLIP similarity of all pairs of them lies in a band (0.82 to 0.98
-     with CLIP ViT-L/14): below are different subjects, above one picture again,
-  3. their texts name at most one of the classes known by name (our addition).
+     with CLIP ViT-L/14): below are different subjects, above near-duplicates,
+  3. their texts name at most one of the known classes (our addition).
 
 At most `max_images` (10) are kept, the first ones; the paper does not say how
-larger pages are cut. Folders that a person made are taken as they are: rule 2
-would only ask CLIP whether the person was right.
+larger pages are cut. Folders of pictures that a user collected are not filtered
+by rules 2 and 3.
 
-Pages are worked off in parts, the unit of resume. Whether a source is still
-what it was is seen from the names and sizes of its pictures, and from some of
-them (`suti.io.files.fingerprint`); of a table, from the table alone. Nothing
-here trains. The world's truth is carried along without being looked at;
-`measure` alone does.
+Pages are processed in parts, the unit of resume. Changes of a source are
+detected by a fingerprint of the names and sizes of its pictures, and the
+content of some (`suti.io.files.fingerprint`); of a table, of the table alone.
+Nothing here trains. SubjectWorld's ground truth is passed on; only `measure`
+reads it.
 """
 
 import collections
@@ -29,16 +29,21 @@ import numpy as np
 
 from experts.clusters import write_clusters
 from experts.mining.captions import Match, classes_named, refine
-from experts.mining.sources import Page, open_pages
+from experts.mining.decisions import decisions
+from experts.mining.nouns import KNOWN
+from experts.mining.sources import OPENED, Page, open_pages, source_path
+from experts.mining.tables import folder_of
+from suti.evaluation.dreambench import CLASSES
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
   mean_over_distinct_pairs,
 )
-from suti.hf.find import find_model
+from suti.hf.find import PRETRAINED, find_model
 from suti.images import square_crop_resize
 from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
+from suti.runtime.progress import say
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, content_key
 
@@ -59,7 +64,9 @@ def run(config, workdir: Path) -> dict:
       "mine": config.mine,
     },
     folders={"config.clip": find_model(config.clip)}
-    | ({"config.mine.path": config.mine.path} if config.mine.path else {}),
+    | (
+      {"config.mine.path": source_path(config.mine)} if config.mine.path else {}
+    ),
   )
   if current.done is not None:
     _remove_parts(current.folder)
@@ -67,34 +74,19 @@ def run(config, workdir: Path) -> dict:
   if config.mine.source == "heldout":
     return current.finish(_write_heldout(config, current.folder))
 
-  parts = 0
-  while (current.folder / f"part-{parts:05d}.json").exists():
-    parts += 1
-  start = parts * _PAGES_PER_PART
-  pages, num_pages = open_pages(
-    config.mine, seed=config.seed, size_px=config.size_px, start=start
-  )
-  scorer = load_scorer(clip=config.clip, identity=config.identity)
-  match = text_matcher(scorer)
-  with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
-    while group := list(itertools.islice(pages, _PAGES_PER_PART)):
-      clusters, facts = mine_pages(
-        group, config.mine, size_px=config.size_px, scorer=scorer, match=match
-      )
-      part = current.folder / f"part-{parts:05d}"
-      write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
-      # Last: the part counts as done once this file is there.
-      write_json(part.with_suffix(".json"), facts)
-      parts += 1
-      bar.update(len(group))
-
+  parts = _mine_parts(config, current.folder)
   names = [current.folder / f"part-{i:05d}" for i in range(parts)]
   facts = [f for p in names for f in read_json(p.with_suffix(".json"))]
+  if config.mine.source != "world":  # its pages are synthetic
+    for line in decisions(facts, config.mine):
+      say(line)
   outcomes = collections.Counter(fact["outcome"] for fact in facts)
   if not outcomes["kept"]:
+    # The parts depend on this config and are of no use under another.
+    _remove_parts(current.folder)
     raise ValueError(_nothing(facts, config.mine))
   write_json(current.folder / "pages.json", facts)
-  # Pictures stay on the disk.
+  # Pictures stay on disk.
   files = [read_records(p.with_suffix(".array_record"), Cluster) for p in names]
   places = {c.key: (file, i) for file in files for i, c in enumerate(file)}
   keys = sorted(places)
@@ -108,19 +100,57 @@ def run(config, workdir: Path) -> dict:
     "pictures_unreadable": sum(fact["unreadable"] for fact in facts),
     "pictures_repeated": sum(fact["repeated"] for fact in facts),
   } | measure(facts, min_images=config.mine.min_images)
+  if config.mine.similarity_low <= -1 and config.mine.similarity_high >= 1:
+    summary |= calibrate(facts, min_images=config.mine.min_images)
   current.finish(summary)
   _remove_parts(current.folder)
   return summary
 
 
+def _mine_parts(config, folder: Path) -> int:
+  """Mines the pages that no earlier run has; returns the number of parts.
+
+  A part is done once its part-NNNNN.json is there.
+  """
+  parts = 0
+  while (folder / f"part-{parts:05d}.json").exists():
+    parts += 1
+  start = parts * _PAGES_PER_PART
+  pages, num_pages = open_pages(
+    config.mine, seed=config.seed, size_px=config.size_px, start=start
+  )
+  scorer = load_scorer(clip=config.clip, identity=config.identity)
+  match = text_matcher(scorer)
+  # The shipped CLIP has no words but those of the classes it was trained on.
+  shipped = find_model(config.clip).parent == PRETRAINED
+  nouns = CLASSES if shipped else sorted(KNOWN)
+  with progress(num_pages, "mine", done=min(start, num_pages)) as bar:
+    while group := list(itertools.islice(pages, _PAGES_PER_PART)):
+      clusters, facts = mine_pages(
+        group,
+        config.mine,
+        size_px=config.size_px,
+        scorer=scorer,
+        match=match,
+        nouns=nouns,
+      )
+      part = folder / f"part-{parts:05d}"
+      write_records(part.with_suffix(".array_record"), clusters, kind=Cluster)
+      # Last: the part counts as done once this file is there.
+      write_json(part.with_suffix(".json"), facts)
+      parts += 1
+      bar.update(len(group))
+  return parts
+
+
 def _remove_parts(folder: Path) -> None:
-  """Removes what clusters.array_record and pages.json hold as a whole."""
+  """Removes the parts, once clusters.array_record and pages.json have all."""
   for part in folder.glob("part-*"):
     part.unlink()
 
 
 def _write_heldout(config, folder: Path) -> dict:
-  """The benchmark's clusters, as SubjectWorld holds them out: nothing mined."""
+  """The benchmark's clusters, held out by SubjectWorld; they are not mined."""
   from suti.world.dataset import heldout
 
   clusters = sorted(
@@ -137,7 +167,13 @@ def _write_heldout(config, folder: Path) -> dict:
 
 
 def mine_pages(
-  pages: Sequence[Page], config, *, size_px: int, scorer: Scorer, match: Match
+  pages: Sequence[Page],
+  config,
+  *,
+  size_px: int,
+  scorer: Scorer,
+  match: Match,
+  nouns: Sequence[str] = CLASSES,
 ) -> tuple[list[Cluster], list[dict]]:
   """Decides which pages are clusters.
 
@@ -145,14 +181,11 @@ def mine_pages(
     pages: a part of the source.
     config: the section `mine`.
     size_px: side of the clusters' pictures.
-    scorer: its CLIP decides.
+    scorer: with the CLIP of rule 2.
     match: see `text_matcher`.
+    nouns: the nouns that CLIP chooses among, where no text names the subject.
 
-  Returns: the clusters, and for every page what became of it and why.
-
-  Raises:
-    ValueError: a picture that a person chose cannot be read; one of the web is
-      left out instead.
+  Returns: the clusters, and for every page the decision and its reason.
   """
   clusters, facts = [], []
   opened = [_pictures(page, config, size_px=size_px) for page in pages]
@@ -173,29 +206,34 @@ def mine_pages(
       fact["outcome"] = "different_subjects"
     elif not page.chosen and fact["similarity"] > config.similarity_high:
       fact["outcome"] = "same_picture"
-    elif len(classes_named([row.text for row in rows])) > 1:
+    elif not page.chosen and len(classes_named([r.text for r in rows])) > 1:
       fact["outcome"] = "different_classes"
     if fact["outcome"] != "kept":
       continue
     images, rows, originals = (
       x[: config.max_images] for x in (images, rows, originals)
     )
-    subject, caption, captions, live = refine(
+    texts = refine(
       [row.text for row in rows],
       vectors_KD[: config.max_images],
       match,
       subject=page.subject,
       name=page.name,
+      nouns=nouns,
+    )
+    fact["noun"], fact["why"] = texts.noun, texts.why
+    fact["unused"] = (
+      len(page.rows) - fact["unreadable"] - fact["repeated"] - len(images)
     )
     truth = tuple(row.truth for row in rows if row.truth is not None)
     clusters.append(
       Cluster(
         key=content_key(page.url, *images),
-        subject=subject,
-        caption=caption,
+        subject=texts.noun,
+        caption=texts.caption,
         images=tuple(images),
-        captions=captions,
-        live=live,
+        captions=texts.captions,
+        live=texts.live,
         source=page.url,
         truth=truth if len(truth) == len(rows) else None,
         originals=tuple(originals),
@@ -207,17 +245,15 @@ def mine_pages(
 def _pictures(
   page: Page, config, *, size_px: int
 ) -> tuple[list, list, list, dict]:
-  """Opens a page's pictures: square, one size, no picture twice."""
+  """Opens a page's pictures: square, of one size, without duplicates."""
   images, rows, originals, seen = [], [], [], set()
-  unreadable = 0
-  # A page of thousands (a shop's list) is cut before it is opened.
-  for row in page.rows[: 4 * config.max_images]:
+  unreadable, first_unreadable = 0, ""
+  for row in page.rows[: OPENED * config.max_images]:
     try:
       found_u8 = row.load()
       image_u8 = square_crop_resize(found_u8, size_px)
-    except ValueError:
-      if page.chosen:
-        raise
+    except ValueError as error:
+      first_unreadable = first_unreadable or f"{error}"
       unreadable += 1
       continue
     if (key := content_key(image_u8)) not in seen:
@@ -229,7 +265,8 @@ def _pictures(
     "url": page.url,
     "pictures": len(images),
     "unreadable": unreadable,
-    "repeated": min(len(page.rows), 4 * config.max_images)
+    "first_unreadable": first_unreadable,
+    "repeated": min(len(page.rows), OPENED * config.max_images)
     - unreadable
     - len(images),
     "truth": [row.truth for row in rows],
@@ -252,15 +289,15 @@ def text_matcher(scorer: Scorer) -> Match:
 
 
 def measure(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
-  """Purity and recall of mining by the world's truth; evaluation only.
+  """Purity and recall of mining by SubjectWorld's truth; evaluation only.
 
   Args:
     facts: `pages.json`.
     min_images: pictures a cluster needs.
 
-  Returns: `purity`, the share of the clusters' pictures that show the subject
-    most of their cluster shows, and `recall`, the share kept of the pages that
-    show one subject alone in enough different views. {} without a truth.
+  Returns: `purity`, the share of pictures that show the majority subject of
+    their cluster, and `recall`, the share kept of the pages that show only one
+    subject in enough different views. {} without ground truth.
   """
   right = total = good = found = 0
   for fact in facts:
@@ -279,13 +316,13 @@ def measure(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
 
 
 def calibrate(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
-  """The band that suits a CLIP, from pages whose truth is known.
+  """The best similarity band of a CLIP, from pages whose truth is known.
 
-  Mine a validation split with the band open (-1 to 1), then take what this
-  returns: each end is where the fewest pages fall on the wrong side.
+  It is in the summary of a validation split mined with an open band (-1 to 1):
+  each bound is where the fewest pages fall on the wrong side.
 
   Args:
-    facts: `pages.json` of that run.
+    facts: `pages.json` of that run; {} is returned without truth.
     min_images: pictures a cluster needs.
 
   Returns: `similarity_low`, between pages of one subject and of several, and
@@ -293,11 +330,15 @@ def calibrate(facts: Iterable[dict], *, min_images: int) -> dict[str, float]:
   """
   one, several, repeated = [], [], []
   for fact in facts:
+    if not fact["truth"] or None in fact["truth"]:
+      continue
     if "similarity" in fact and fact["outcome"] != "different_classes":
       mixed = len(set(fact["truth"])) > 1
       few = fact["views"] < min_images
       kind = several if mixed else repeated if few else one
       kind.append(fact["similarity"])
+  if not one:
+    return {}
   return {
     "similarity_low": _boundary(several, one),
     "similarity_high": _boundary(one, repeated),
@@ -316,20 +357,57 @@ def _boundary(below: Sequence[float], above: Sequence[float]) -> float:
 
 
 def _nothing(facts: Sequence[dict], config) -> str:
-  """The one line for a source of which no page became a cluster."""
+  """The error message of a source without any cluster."""
   similarities = [f["similarity"] for f in facts if "similarity" in f]
   if not similarities:
-    most = max(facts, key=lambda fact: fact["pictures"])
-    return (
-      f"Cluster {most['url']} has {most['pictures']} images, and no other has "
-      f"more; experts need {config.min_images} (config.mine.min_images)."
-    )
+    return _too_few(facts, config)
   return (
     f"mine kept 0 of {len(facts)} pages: mean CLIP similarities are "
     f"{min(similarities):.3f} to {max(similarities):.3f}, outside the band of "
     f"config.mine.similarity_low={config.similarity_low} to "
     f"config.mine.similarity_high={config.similarity_high}."
+    f" {_unreadable(facts)}".rstrip()
   )
+
+
+def _too_few(facts: Sequence[dict], config) -> str:
+  """The error message where every page has too few pictures for an expert."""
+  most = max(facts, key=lambda fact: fact["pictures"])
+  need = f"experts need {config.min_images} (config.mine.min_images)"
+  table = config.source == "table"
+  if line := _unreadable(facts):
+    where = table and folder_of(source_path(config)).resolve()
+    return (
+      f"No page of config.mine.path='{config.path}' has enough pictures,"
+      f" {need}: {line}"
+      + (f" Paths of a table begin in the folder {where}." if table else "")
+    )
+  if table and len(facts) > 1 and most["pictures"] == 1:
+    return (
+      f"No page of config.mine.path='{config.path}' has more than 1 picture,"
+      f" {need}: url is the page that a picture stands on, not the picture, and"
+      " the pictures of one url form a cluster. Give those of one subject the"
+      " same url."
+    )
+  again = (
+    f" (and {most['repeated']} that show the same as one of them)"
+    if most["repeated"]
+    else ""
+  )
+  return (
+    f"Cluster {most['url']} has {most['pictures']} images{again}, and no other "
+    f"has more; {need}."
+  )
+
+
+def _unreadable(facts: Sequence[dict]) -> str:
+  """How many pictures could not be read, and the first error; "" if none."""
+  count = sum(fact["unreadable"] for fact in facts)
+  if not count:
+    return ""
+  total = count + sum(fact["pictures"] + fact["repeated"] for fact in facts)
+  first = next(f["first_unreadable"] for f in facts if f["unreadable"])
+  return f"{count} of {total} pictures could not be read; the first: {first}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kept candidates -> shards that the apprentice learns from.
+"""Stage 5: packs the kept candidates into the apprentice's training set.
 
-SuTI (arXiv 2304.00186), section 3.4: an example is a kept picture, its prompt,
+SuTI (arXiv 2304.00186), section 3.4: an example is a kept image, its prompt,
 and the cluster's pictures with their texts as demonstrations. All of them are
-packed; how many the apprentice is shown at a time is its own business.
+packed; the apprentice chooses some for each batch.
 
 Examples are shuffled once, here, by a hash of the seed and their key: a reader
 that goes through the shards in order sees clusters mixed. The folder is a
@@ -34,9 +34,9 @@ def run(config, workdir: Path) -> dict:
   if current.done is not None:
     return current.done
   candidates = [
-    (file, place)
+    (file, index)
     for file in open_candidates(workdir)
-    for place in range(len(file))
+    for index in range(len(file))
   ]
   kept = [
     (score, *where)
@@ -51,8 +51,8 @@ def run(config, workdir: Path) -> dict:
     progress(examples, "pack", total=len(kept)),
     shard_size=config.pack.shard_size,
   )
-  # Out of the folder that appeared at once into the stage's own, which holds
-  # stage.json as well; done.json, written last, says that all have arrived.
+  # Moved from the folder that was written atomically into the stage's own, next
+  # to stage.json; done.json, written last, marks it as complete.
   for file in sorted(part.iterdir()):
     file.replace(current.folder / file.name)
   remove_folder(part)
@@ -68,8 +68,8 @@ def make_examples(
   """Joins candidates and demonstrations, one at a time.
 
   Args:
-    kept: score, file of candidates, place in it; in the order to pack.
-    clusters: the file of `experts.mine`.
+    kept: (score, file of candidates, index in it), in the order to pack.
+    clusters: from `experts.mine`.
 
   Yields: examples.
   """
@@ -78,8 +78,8 @@ def make_examples(
   def cluster_of(key: str) -> Cluster:
     return find_clusters(clusters, [key])[key]
 
-  for score, file, place in kept:
-    candidate = file[place]
+  for score, file, index in kept:
+    candidate = file[index]
     assert candidate.key == score.candidate, (candidate.key, score.candidate)
     cluster = cluster_of(candidate.cluster)
     yield Example(

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clusters -> prompts that no picture of them shows yet.
+"""Part of stage 1: chooses unseen prompts for each cluster.
 
-SuTI (arXiv 2304.00186), section 3.2 asks a large language model for one unseen
-prompt a cluster, over four skills: recontextualization, attribute editing,
-style, accessories. Its few-shot text is not public. Here prompts come from
-templates: DreamBench's by group (object or live) and the artists of the paper's
-figures. Every template that no demonstration shows has the same chance.
-With `config.prompts.source="dreambench"` a cluster gets the benchmark's own
-prompts instead, shown before or not.
+SuTI (arXiv 2304.00186), section 3.2 uses a large language model to write one
+unseen prompt a cluster, over four skills: recontextualization, attribute
+editing, style, accessories. Its few-shot text is not public. Here prompts are
+made from templates: DreamBench's by group (object or live) and the artists of
+the paper's figures. All templates that no demonstration shows have equal
+probability. With `config.prompts.source="dreambench"` a cluster gets all of the
+benchmark's prompts instead, unseen or not.
 
 What a demonstration shows is known from its caption alone; delta-CLIP
-(`experts.filter`) sees the picture itself and catches what is left.
+(`experts.filter`) compares the picture itself.
 """
 
 from collections.abc import Iterable
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from experts.clusters import read_clusters, readable
+from experts.mining.captions import with_article
 from suti.evaluation.dreambench import Template, templates_of
 from suti.io.records import read_lines, write_lines
 from suti.runtime.stage import main, progress, stage
@@ -44,17 +45,17 @@ _FILLER = (
 
 
 def words_of(text: str) -> list[str]:
-  """The words of a text that say what it shows, in lower case."""
+  """The content words of a text, in lower case."""
   letters = "".join(c if c.isalnum() else " " for c in text.lower())
   return [word for word in letters.split() if f" {word} " not in _FILLER]
 
 
 def shows(caption: str, template: Template) -> bool:
-  """Says whether a caption already tells of all that a template asks for.
+  """Whether a caption already has all content words of a template.
 
   Forms of a word count as the word ("snowy", "snow"), from four letters on.
   """
-  said = words_of(caption)
+  words = words_of(caption)
 
   def is_known(word: str) -> bool:
     return any(
@@ -63,10 +64,15 @@ def shows(caption: str, template: Template) -> bool:
         min(len(word), len(other)) > 3
         and (word.startswith(other) or other.startswith(word))
       )
-      for other in said
+      for other in words
     )
 
   return all(is_known(word) for word in words_of(template.text))
+
+
+def fill(template: Template, noun: str) -> str:
+  """The prompt of a template: "a {} in the snow" -> "an owl in the snow"."""
+  return template.text.replace("a {}", with_article(noun)).format(noun)
 
 
 def unseen(cluster: Cluster, templates: Iterable[Template]) -> list[Template]:
@@ -88,10 +94,10 @@ def propose(
   Args:
     cluster: whose subject the prompts are about.
     num: how many at most.
-    skills: which skills may be asked for.
+    skills: the skills of the prompts.
     source: "unseen", or "dreambench" for the benchmark's prompts of the group:
       all 25, or `num` of them spread evenly over the published order.
-    seed: another draw; with "unseen" alone.
+    seed: of the random choice; with "unseen" only.
 
   Returns: at most `num` prompts, fewer if fewer templates are left.
   """
@@ -103,18 +109,16 @@ def propose(
   else:
     allowed = [t for t in [*templates, *STYLES] if t.skill in set(skills)]
     rows = unseen(cluster, allowed)
-    draw = np.random.default_rng([seed, int(cluster.key, 16)])
-    chosen = [rows[i] for i in draw.permutation(len(rows))[:num]]
+    rng = np.random.default_rng([seed, int(cluster.key, 16)])
+    chosen = [rows[i] for i in rng.permutation(len(rows))[:num]]
   return [
-    Prompt(
-      cluster=cluster.key, prompt=t.text.format(cluster.subject), skill=t.skill
-    )
+    Prompt(cluster=cluster.key, prompt=fill(t, cluster.subject), skill=t.skill)
     for t in chosen
   ]
 
 
 def read_prompts(workdir: Path) -> list[Prompt]:
-  """What this stage wrote."""
+  """Reads the prompts that this stage wrote."""
   return read_lines(workdir / "experts/prompts/prompts.jsonl", Prompt)
 
 

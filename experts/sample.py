@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experts x unseen prompts -> candidates.
+"""Stage 3: samples candidates from the experts, for their unseen prompts.
 
-SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
-unseen prompt, DDPM with guidance 30, one picture each. Here experts of a wave
-draw together (`experts.farm.sampling`), mapped as in `experts.finetune` if
-there is the room.
+SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert samples its cluster's
+unseen prompt, DDPM with guidance 30, one image each. Here the experts of a wave
+sample together (`experts.farm.sampling`), mapped as in `experts.finetune` if
+memory allows.
 
-Where `experts.finetune` drew a wave at once, nothing is left to do for it. With
+Waves that `experts.finetune` sampled after tuning are skipped. With
 `config.finetune.keep="nothing"` a wave's weights are deleted once its
-candidates are on disk: the paper keeps samples only. An expert that draws a
-picture with a value that is not finite is quarantined: none of its pictures
-count. Nothing else is judged here. As in `experts.finetune`, many processes may
-share a workdir.
+candidates are on disk: the paper keeps samples only. An expert with an image
+that is not finite is quarantined, and none of its images are kept. Nothing else
+is filtered here. As in `experts.finetune`, many processes may share a workdir.
 """
 
 import dataclasses
@@ -19,22 +18,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from experts.farm import capacity, sampling
-from experts.farm.wave_files import in_groups, load_wave, median_time
+from experts.farm import capacity
+from experts.farm.expert_model import open_expert_model
+from experts.farm.sampling import make_sample_wave
+from experts.farm.wave_files import (
+  in_groups,
+  load_wave,
+  median_time,
+  read_experts,
+)
 from experts.farm.waves import count_slots
 from experts.farm.work_queue import finished, work
-from experts.teacher import declare, find, open_backbone
 from suti.io.files import read_json
 from suti.io.records import read_records
-from suti.parallel.mesh import batch_sharding, described, flat_mesh, replicated
+from suti.parallel.mesh import batch_sharding
 from suti.runtime.stage import Stage, main, stage
 from suti.schema import Candidate
 
 
 def open_candidates(workdir: Path) -> list[Sequence[Candidate]]:
-  """What this stage wrote: a lazily opened file for each wave, in order.
+  """Opens the candidates: a lazily read file for each wave, in order.
 
   Raises:
     ValueError: one of them is gone, or cannot be read.
@@ -58,7 +61,7 @@ def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
   Args:
     config: the whole config.
     workdir: the workdir.
-    during: "experts/finetune", if that is what is running.
+    during: "experts/finetune", if that stage is running.
 
   Raises:
     ValueError: see `suti.runtime.stage.stage`.
@@ -84,7 +87,7 @@ def run(config, workdir: Path) -> dict:
   if current.done is not None:
     return current.done
   if left:
-    _sample_waves(config, workdir, names, folder=current.folder)
+    sample_waves(config, workdir, names, folder=current.folder)
 
   records = [read_json(current.folder / f"{name}.json") for name in names]
   lost = [
@@ -102,62 +105,74 @@ def run(config, workdir: Path) -> dict:
   return current.finish(summary)
 
 
-def _sample_waves(
+def sample_waves(
   config, workdir: Path, names: Sequence[str], *, folder: Path
 ) -> None:
-  """Draws what nobody has drawn, with weights from the disk."""
-  mesh = flat_mesh()
-  teacher = find(config.finetune.teacher)
-  backbone = open_backbone(config)
-  apply, trainable, frozen = declare(teacher, backbone, config)
-  frozen = jax.device_put(frozen, replicated(mesh))
-  trainable = jax.device_get(trainable)
-  shapes = dataclasses.replace(backbone, params=described(backbone.params))
-  backbone = dataclasses.replace(backbone, params={})
-  weights = workdir / "experts/finetune"
+  """Samples the candidates that are missing, with weights from the disk.
+
+  Args:
+    config: the whole config.
+    workdir: the workdir.
+    names: of all waves that were tuned.
+    folder: of this stage.
+  """
+  # ---------------------------------------- 2 Backbone and teacher (declared)
+  model = open_expert_model(config)
+
+  # ------------------------------------------------------------- 3 Data
+  tune, weights = config.finetune, workdir / "experts/finetune"
   experts = {
-    name: read_json(weights / f"{name}.json")["experts"] for name in names
+    name: [dataclasses.asdict(x) for x in read_experts(weights, name)]
+    for name in names
   }
-  # As many at a time as were tuned at a time; every wave is filled up, so that
-  # one program draws them all.
-  _, slots = count_slots(
+
+  # ------------------------------------------------ 4 Waves and their slots
+  # As many together as were tuned together; every wave is padded, so that one
+  # program samples them all.
+  _, num_slots = count_slots(
     max(map(len, experts.values())),
-    experts_per_wave=capacity.wave_size(config.finetune, weights),
-    num_devices=mesh.size,
-    experts_per_slot=config.finetune.experts_per_slot,
+    experts_per_wave=capacity.wave_size(tune, weights),
+    num_devices=model.mesh.size,
+    experts_per_slot=tune.experts_per_slot,
   )
   inner = capacity.settle_sampling(
-    config.finetune,
-    mesh,
-    bytes_at=capacity.make_bytes_at(config, shapes, mesh, tuned=True),
-    shared=(frozen, backbone.codec.params),
-    num=slots // mesh.size,
+    tune,
+    model.mesh,
+    bytes_at=capacity.make_bytes_at(
+      config, model.shapes, model.mesh, tuned=True
+    ),
+    shared=model.shared,
+    num=num_slots // model.mesh.size,
     folder=weights,
   )
-  draw = sampling.make_sample_wave(
-    teacher,
-    apply,
-    backbone,
-    frozen,
-    config,
-    inner=inner,
-    mesh=mesh,
-    workdir=workdir,
-  )
+
+  # --------------------------------------------------------------- 5 Step
+  sample_wave = make_sample_wave(model, config, inner=inner, workdir=workdir)
+
+  # ----------------------------------------------- 6, 7 Loop: of each wave
+  sharding = batch_sharding(model.mesh)
   with work(
     folder,
     {name: len(experts[name]) for name in names},
     label="sample",
-    lease_s=config.finetune.lease_s,
-    grace_s=config.finetune.grace_s,
-  ) as farm:
-    for lease in farm:
+    lease_s=tune.lease_s,
+    grace_s=tune.grace_s,
+  ) as queue:
+    for lease in queue:
       name = lease.name
-      params = load_wave(weights / f"{name}.safetensors", trainable)
-      groups = in_groups(params, size=slots, sharding=batch_sharding(mesh))
-      draw(groups, name, experts[name], folder)
-      if config.finetune.keep == "nothing":
-        (weights / f"{name}.safetensors").unlink(missing_ok=True)
+      file = weights / f"{name}.safetensors"
+      try:
+        params = load_wave(file, model.trainable)
+      except ValueError:
+        # The worker that lost the lease has sampled it after all, and then
+        # deleted the weights.
+        if name in finished(folder):
+          continue
+        raise
+      groups = in_groups(params, size=num_slots, sharding=sharding)
+      sample_wave(groups, name, experts[name], folder)
+      if tune.keep == "nothing":
+        file.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Teacher record: one way to make pictures that no one has.
+"""The `Teacher` record: the interface of a method that makes pseudo-targets.
 
 A file of `experts/teachers` defines `TEACHER`. `experts.finetune` and
-`experts.sample` never name one; they ask for it by the config's text. What two
-teachers may share stands below the record: opening a net, and loss and sampling
-as SuTI (arXiv 2304.00186, section 3.3) has them.
+`experts.sample` never name one; they find it by the name in the config. Below
+the record are functions that teachers may share: opening a net, and loss and
+sampling of SuTI (arXiv 2304.00186, section 3.3).
 """
 
 import dataclasses
-import difflib
 import functools
-import importlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experts import teachers
+from suti.config.names import find_record
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
@@ -35,24 +34,24 @@ Apply = Callable[..., Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teacher:
-  """A published way to make pseudo-targets.
+  """A published method that makes pseudo-targets.
 
-  All functions are of one expert; who calls them maps them over a wave.
+  All functions are of one expert; the caller maps them over a wave.
 
   Attributes:
-    paper: link; becomes a row of the README.
-    declare: (backbone, config) -> net. Surgery on a declaration, no arrays;
-      config is the section `finetune`.
+    paper: link; becomes a row of docs/stages.md.
+    declare: (backbone, config) -> net, declared without arrays; config is the
+      section `finetune`.
     trainable: regex over parameter names; the rest is shared by all experts,
       frozen and never written.
     loss: (apply, backbone, params, batch, key, config) -> scalar loss. batch
-      holds `x_BHWC` of pictures of one cluster and `conditioning`, what the net
-      is told of them (`suti.pipeline.conditioning`); config is the section
-      `finetune`. None if the teacher needs no tuning.
+      has `x_BHWC`, pictures of one cluster, and their `conditioning`
+      (`suti.pipeline.conditioning`); config is the section `finetune`. None if
+      the teacher is not tuned.
     sample: (apply, backbone, params, request, keys_B, config) -> clean
-      x_BHWC. request holds `conditioning` of the prompts and `null`, one row,
-      of no text; a row depends on its own key and text alone; config is the
-      section `sample`.
+      x_BHWC. request has the `conditioning` of the prompts and `null`, that of
+      the null text, one row; a row must depend on its own key and text alone;
+      config is the section `sample`.
   """
 
   paper: str
@@ -66,25 +65,18 @@ def find(name: str) -> Teacher:
   """The teacher of a file of `experts/teachers`.
 
   Raises:
-    ValueError: there is no such file; names those there are.
+    ValueError: there is no such file; lists those there are, and the nearest.
   """
-  folder = Path(__file__).parent / "teachers"
-  names = sorted(p.stem for p in folder.glob("[!_]*.py"))
-  if name not in names:
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
-    raise ValueError(
-      f"No teacher '{name}' (config.finetune.teacher). experts/teachers has "
-      f"{', '.join(names)}.{hint}"
-    )
-  return importlib.import_module(f"experts.teachers.{name}").TEACHER
+  return find_record(
+    name, package=teachers, record="TEACHER", field="config.finetune.teacher"
+  )
 
 
 def open_backbone(config) -> Backbone:
   """Opens the config's backbone.
 
-  Texts are encoded before a wave is tuned, or drawn, and not while: the device
-  is then the experts' own.
+  Texts are encoded before a wave is tuned or sampled, so that the text encoders
+  do not take device memory from the experts.
 
   Raises:
     ValueError: it makes pictures of another size.
@@ -97,7 +89,7 @@ def open_backbone(config) -> Backbone:
 
 
 def check_size(backbone: Backbone, config) -> None:
-  """Sees that a backbone makes pictures of the config's size.
+  """Checks that a backbone makes pictures of the config's size.
 
   Raises:
     ValueError: it does not.
@@ -115,9 +107,9 @@ def declare(
 ) -> tuple[Apply, dict[str, Array], dict[str, Array]]:
   """The net of a teacher: (apply, trainable parameters, frozen ones).
 
-  Parameters that the backbone does not have are drawn from their names and the
-  config's seed, the same for every expert. Frozen ones have the dtype that the
-  net computes in, `config.finetune.dtype`, for drawing as for tuning.
+  Parameters that the backbone does not have are initialised from their names
+  and the config's seed, the same for every expert. Frozen ones have the dtype
+  that the net computes in, `config.finetune.dtype`, in sampling and tuning.
   """
   net = teacher.declare(backbone, config.finetune)
   if config.finetune.remat:
@@ -148,7 +140,7 @@ def tuning_loss(
     ),
     batch["x_BHWC"],
     key,
-    weighting=config.get("weighting", "uniform"),
+    weighting=config.weighting,
     stratified=True,
   ).mean()
 
@@ -165,15 +157,15 @@ def guided_sample(
 
   The paper: DDPM, weight 30 (section 3.3). Without Imagen's dynamic threshold
   a weight like this saturates; its steps and percentile are not public. DDPM's
-  noise is that of the posterior, of IF too: the loss does not teach the
-  variance that it says, which its tuned layers may have moved.
+  variance is that of the posterior, for IF too: the loss does not train the
+  variance that IF predicts, and tuned layers may have changed it.
   """
   null = jax.tree.map(
     lambda row, x: jnp.broadcast_to(row, x.shape),
     request["null"],
     request["conditioning"],
   )
-  sampler = getattr(samplers, config.sampler)
+  sampler = samplers.SAMPLERS[config.sampler]
   return sampler(
     guided(
       functools.partial(apply_denoiser, apply, params),

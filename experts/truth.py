@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the filter keep the right candidates? By SubjectWorld's own truth.
+"""Evaluates the filter against SubjectWorld's ground truth.
 
-The filter asks a CLIP; this asks a judge that owes it nothing
-(`suti.world.judge`): which of the group's 25 templates does a candidate look
-like? Where that is the template of its prompt, the candidate is a match. A
-filter is worth its name if what it kept matches more often than what it
-dropped. Evaluation only: no stage reads what is written here.
+The filter scores by CLIP; here an independent judge (`suti.world.judge`)
+classifies which of the group's 25 templates a candidate shows. If that is the
+template of its prompt, the candidate is a match. A good filter keeps candidates
+that match more often than those it drops. Evaluation only: no stage reads its
+output.
 
   reads   experts/{mine,sample,filter}
   writes  experts/filter/truth.json
@@ -34,7 +34,7 @@ def run(config, workdir: Path) -> dict:
   """Measures the filter of a workdir.
 
   Args:
-    config: any; the workdir holds what is needed.
+    config: not used; the workdir has everything.
     workdir: with a finished experts/filter.
 
   Returns: `match_kept` and `match_dropped`, shares of the candidates whose
@@ -56,8 +56,8 @@ def run(config, workdir: Path) -> dict:
       match[kept[candidate.key]].append(right)
   if not match[True] and not match[False]:
     raise ValueError(
-      f"{workdir} has no candidate of SubjectWorld's templates: its truth says "
-      "nothing of these; mine with config.mine.source=world."
+      f"{workdir} has no candidate of SubjectWorld's templates: its truth does "
+      "not cover these; mine with config.mine.source=world."
     )
   summary: dict[str, float] = {}
   for name, side in (("kept", True), ("dropped", False)):
@@ -75,28 +75,29 @@ def matches(
   *,
   live: bool,
 ) -> list[tuple[Candidate, bool]]:
-  """Whether candidates look like the template they were asked for.
+  """Whether candidates show the template of their prompt.
 
   Args:
     candidates: of one group.
-    clusters: theirs, by key.
+    clusters: of the candidates, by key.
     live: the group.
 
-  Returns: those whose prompt is one of the group's templates, with the answer.
+  Returns: those whose prompt is one of the group's templates, and whether each
+    matches.
   """
   templates = [template.text for template in templates_of(live=live)]
-  asked = []
+  templated = []
   for candidate in candidates:
     subject = clusters[candidate.cluster].subject
     texts = [text.format(subject) for text in templates]
     if candidate.prompt in texts:
-      asked.append((candidate, texts.index(candidate.prompt)))
-  if not asked:
+      templated.append((candidate, texts.index(candidate.prompt)))
+  if not templated:
     return []
-  chosen_G = fit_judge(live=live).choose([c.image for c, _ in asked])
+  chosen_G = fit_judge(live=live).choose([c.image for c, _ in templated])
   return [
     (candidate, bool(chosen == template))
-    for (candidate, template), chosen in zip(asked, chosen_G, strict=True)
+    for (candidate, template), chosen in zip(templated, chosen_G, strict=True)
   ]
 
 

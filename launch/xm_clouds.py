@@ -14,29 +14,29 @@ from typing import Any
 
 from xm_specs import Unit, fail, kubernetes_job, parse_tpu, vertex_pool
 
-# A job of Vertex AI ends after 7 days where nothing is said; waves of a large
-# farm take longer, and what is left when it ends is done by the next one.
+# Vertex AI ends a job after 7 days unless it is given a limit; waves of a large
+# farm take longer. What is left when a job ends is done by the next one.
 LIMIT_S = 30 * 24 * 3600
-# How often, and how long after the last time, a server is asked that does not
-# answer: an experiment takes days.
+# How often, and after how many seconds, a request is repeated that a server
+# does not answer: an experiment takes days.
 TRIES, AGAIN_S = 120, 5.0
 
 
 async def patiently(
-  ask: Callable[[], Awaitable[Any]], errors: tuple[type[Exception], ...]
+  request: Callable[[], Awaitable[Any]], errors: tuple[type[Exception], ...]
 ) -> Any:
-  """Asks again where a server does not answer; raises the last error."""
+  """Repeats a request that a server does not answer; raises the last error."""
   for _ in range(TRIES):
     with contextlib.suppress(*errors):
-      return await ask()
+      return await request()
     await asyncio.sleep(AGAIN_S)
-  return await ask()
+  return await request()
 
 
-def said(error: Exception) -> str:
-  """What an error of a client says, in one line."""
+def message_of(error: Exception) -> str:
+  """The message of a client's error, in one line."""
   text = str(error)
-  # That of Kubernetes has the server's answer, beside its headers.
+  # That of Kubernetes holds the server's answer and its headers.
   with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
     text = json.loads(error.body)["message"]  # type: ignore[attr-defined]
   line = " ".join(text.split())
@@ -44,9 +44,9 @@ def said(error: Exception) -> str:
 
 
 class Cloud:
-  """Sends work units elsewhere; what they are made of is told in `show`.
+  """Sends work units to a cloud; `show` prints what would be sent.
 
-  Attributes of those below:
+  Attributes of the subclasses:
     errors: what their clients raise where a server refuses or does not answer,
       or nobody has logged in.
   """
@@ -121,7 +121,7 @@ class Vertex(Cloud):
     return f"{self.options.name}_{unit.name}"
 
   def register(self, units: Mapping[str, Unit]) -> None:
-    """Makes a client of ours XManager's; it asks for the project's name."""
+    """Replaces XManager's client by ours; needs the project's name."""
     from google.cloud import aiplatform, aiplatform_v1
     from xmanager.cloud import auth, vertex
 
@@ -129,7 +129,7 @@ class Vertex(Cloud):
     try:
       bucket = auth.get_bucket()
     except ValueError as error:
-      fail(said(error))
+      fail(message_of(error))
 
     class Client(vertex.Client):
       def launch(self, name: str, jobs: Sequence[Any]) -> str:

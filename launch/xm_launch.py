@@ -11,13 +11,13 @@ The workdir may lie in a bucket instead (gs://BUCKET/FOLDER): then no disk is
 mounted, and the jobs' service account reads and writes there.
 
 A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
-slice: slices share the workdir and claim its waves, and never talk to each
+slice: slices share the workdir and lease its waves, and never talk to each
 other. A stage begins when the one before it has ended. Start the same command
 again after anything: what is finished is not run again.
 
 The local executor needs no container; where this machine has one accelerator,
 one slice is all that can use it. XManager's own specs for TPUs end where
-its clients do: Vertex knows v2 and v3, and its Kubernetes jobs ask for no TPU
+its clients do: Vertex knows v2 and v3, and its Kubernetes jobs request no TPU
 at all. The specs here are made for today's types and sent by XManager;
 `--dry-run` prints them. Nothing of ours is imported.
 """
@@ -32,7 +32,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xm_clouds import Kubernetes, Vertex, said
+from xm_clouds import Kubernetes, Vertex, message_of
 from xm_specs import SHARED, Unit, fail, parse_tpu
 
 # What runs in which order, and whether each slice runs one.
@@ -53,7 +53,7 @@ STAGES = (
 
 
 def plan(options: argparse.Namespace, overrides: Sequence[str]) -> list[list]:
-  """The work units: those of a row run at once, rows one after the other."""
+  """The work units: those of a row run together, rows one after the other."""
   flags = ("--config", options.config, "--workdir", options.workdir)
   rows = []
   for module, every_slice in STAGES:
@@ -262,7 +262,7 @@ def main(argv: Sequence[str]) -> None:
   except (xm.ExperimentUnitError, *launcher.errors) as error:
     if os.environ.get("SUTI_TRACEBACK"):
       raise
-    line, again = said(error).rstrip("."), "start the same command again"
+    line, again = message_of(error).rstrip("."), "start the same command again"
     if not isinstance(error, xm.ExperimentUnitFailedError):
       fail(f"--executor={options.executor}: {line}. Mend it, then {again}.")
     print(

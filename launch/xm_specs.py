@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TPU slices as Vertex AI and Kubernetes are asked for them; see xm_launch.py.
+"""Requests for TPU slices on Vertex AI and Kubernetes; see xm_launch.py.
 
 Types are those of Cloud TPU: "v4-128" has 128 cores, two a chip; "v5e-16" has
 16 chips. What is built here is data: nothing is sent.
@@ -61,7 +61,7 @@ class Generation:
     cores: of a chip, where a type's number counts cores; else 1.
     topologies: of its slices, by their chips.
     gke: value of the node label gke-tpu-accelerator; None where a node cannot
-      be asked for in this way.
+      be requested in this way.
     vertex: machine type for training on Vertex AI, {} for the chips of a host;
       None if there is none.
   """
@@ -211,37 +211,19 @@ def vertex_pool(
   )
 
 
-def kubernetes_job(
+def _pod(
   name: str,
   tpu: Tpu,
   image: str,
   args: Sequence[str],
   *,
+  labels: Mapping[str, str],
   nfs: str | None,
   spot: bool,
-) -> tuple[Any, Any]:
-  """A job with a pod for each host of a slice, and the names of the pods.
-
-  Args:
-    name: of the job.
-    tpu: the slice.
-    image, args: what runs.
-    nfs: "SERVER:/PATH" of the disk with the workdir, if it is on one.
-    spot: whether the nodes may be taken away.
-
-  Returns: a headless service, by which GKE tells each pod of the others
-    (TPU_WORKER_HOSTNAMES, TPU_WORKER_ID), and the job.
-  """
+) -> Any:
+  """One host of a slice; arguments as `kubernetes_job`, `labels` beside."""
   from kubernetes import client
 
-  selector = {"suti-job": name}
-  meta = client.V1ObjectMeta(name=name, labels={"app": "suti"})
-  service = client.V1Service(
-    api_version="v1",
-    kind="Service",
-    metadata=meta,
-    spec=client.V1ServiceSpec(cluster_ip="None", selector=selector),
-  )
   chips = {"google.com/tpu": str(tpu.chips_each)}
   nodes = {
     "cloud.google.com/gke-tpu-accelerator": tpu.generation.gke,
@@ -264,8 +246,8 @@ def kubernetes_job(
     resources=client.V1ResourceRequirements(requests=chips, limits=chips),
     volume_mounts=mounts,
   )
-  pod = client.V1PodTemplateSpec(
-    metadata=client.V1ObjectMeta(labels={"app": "suti", **selector}),
+  return client.V1PodTemplateSpec(
+    metadata=client.V1ObjectMeta(labels={"app": "suti", **labels}),
     spec=client.V1PodSpec(
       subdomain=name,
       restart_policy="Never",
@@ -274,6 +256,40 @@ def kubernetes_job(
       volumes=volumes,
     ),
   )
+
+
+def kubernetes_job(
+  name: str,
+  tpu: Tpu,
+  image: str,
+  args: Sequence[str],
+  *,
+  nfs: str | None,
+  spot: bool,
+) -> tuple[Any, Any]:
+  """A job with a pod for each host of a slice, and the service that names them.
+
+  Args:
+    name: of the job.
+    tpu: the slice.
+    image, args: what runs.
+    nfs: "SERVER:/PATH" of the disk with the workdir, if it is on one.
+    spot: whether the nodes may be taken away.
+
+  Returns: a headless service, by which GKE names to each pod the others
+    (TPU_WORKER_HOSTNAMES, TPU_WORKER_ID), and the job.
+  """
+  from kubernetes import client
+
+  selector = {"suti-job": name}
+  meta = client.V1ObjectMeta(name=name, labels={"app": "suti"})
+  service = client.V1Service(
+    api_version="v1",
+    kind="Service",
+    metadata=meta,
+    spec=client.V1ServiceSpec(cluster_ip="None", selector=selector),
+  )
+  pod = _pod(name, tpu, image, args, labels=selector, nfs=nfs, spot=spot)
   mistake = client.V1PodFailurePolicyRule(
     action="FailJob",
     on_exit_codes=client.V1PodFailurePolicyOnExitCodesRequirement(

@@ -1,188 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as people have them, in; pictures to look at, out.
+"""Images as NumPy arrays: cropping, resizing, value ranges, contact sheets.
 
-`load_image` takes what cameras, phones and web pages produce and gives uint8
-RGB, or one line saying what is wrong with it. Cropping, resizing and value
-ranges are here too, and the contact sheet. No JAX: a picture is a NumPy array.
+`suti.io.image_files` reads them from files. JAX is not needed.
 
 Shape legend: `H` `W` `C` picture, `S` side of a square one.
 """
 
-import io
 import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from suti.io import files
 from suti.io.record_bytes import encode_png
-
-MIN_SIDE_PX = 64
-MAX_SIDE_PX = 8000
-
-# Formats of photographs. Pillow would open others too, some by starting other
-# programs: a file from a stranger must not choose.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_REMEDY = "give a JPEG, PNG or WebP file"
-
-
-# --- In ----------------------------------------------------------------------
-
-
-def load_image(
-  source: str | os.PathLike | bytes,
-  *,
-  max_pixels: int = MAX_SIDE_PX * MAX_SIDE_PX,
-) -> np.ndarray:
-  """Reads a picture of any usual kind.
-
-  It is turned as its camera was held, brought to sRGB where it says what its
-  colours are, laid on white where it is transparent, and reduced to 8 bits.
-  Of several frames the first is taken.
-
-  Args:
-    source: a path, or the file's bytes.
-    max_pixels: refuse larger pictures; known before they are unpacked.
-
-  Returns:
-    uint8 RGB (H, W, 3), sides from 64 to 8000 px.
-
-  Raises:
-    ValueError: absent, empty, no picture, damaged, too small, too large.
-  """
-  name, content = _read(source)
-  try:
-    with warnings.catch_warnings():
-      # Pillow warns of large pictures and of odd tags; sizes are checked below
-      # and a picture that opens is good enough.
-      warnings.simplefilter("ignore")
-      with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        _check_size(name, image.size, max_pixels)
-        return _to_rgb(image)
-  except (_UnfitError, MemoryError) as error:
-    raise ValueError(f"{error}") from error
-  except Image.DecompressionBombError as error:
-    raise ValueError(
-      f"{name} declares more pixels than {max_pixels}: {_REMEDY} of at most"
-      f" {MAX_SIDE_PX} px a side."
-    ) from error
-  except Exception as error:
-    # Each format's reader fails in its own way on a damaged file: OSError,
-    # SyntaxError, struct.error, zlib.error, ...
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, Image.UnidentifiedImageError):
-      reason = "not a format that is known"
-    raise ValueError(
-      f"{name} cannot be read as a picture ({reason}): {_REMEDY} that opens in"
-      " an image viewer."
-    ) from error
-
-
-class _UnfitError(Exception):
-  """A whole picture that is not for us; its text is for the user."""
-
-
-def _read(source: str | os.PathLike | bytes) -> tuple[str, bytes]:
-  """Gets a source's name for messages, and its bytes."""
-  if isinstance(source, bytes):
-    name, content = "The picture", source
-  else:
-    path = Path(source)
-    name = str(path)
-    if not path.is_file():
-      what = "is a folder" if path.is_dir() else "does not exist"
-      raise ValueError(f"{name} {what}: {_REMEDY}.")
-    try:
-      content = path.read_bytes()
-    except OSError as error:
-      raise ValueError(
-        f"{name} cannot be read ({error.strerror}): {_REMEDY}."
-      ) from error
-  if not content:
-    raise ValueError(f"{name} is empty (0 bytes): {_REMEDY}.")
-  return name, content
-
-
-def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:
-  """Judges the size that the header states, before anything is unpacked."""
-  width, height = size
-  if min(size) < MIN_SIDE_PX:
-    raise _UnfitError(
-      f"{name} is {width}x{height} px: give a picture of at least"
-      f" {MIN_SIDE_PX} px a side."
-    )
-  if max(size) > MAX_SIDE_PX or width * height > max_pixels:
-    raise _UnfitError(
-      f"{name} is {width}x{height} px: give a picture of at most"
-      f" {MAX_SIDE_PX} px a side and {max_pixels} pixels."
-    )
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-  """Unpacks an opened picture of any mode into uint8 RGB."""
-  # The profile is read before other steps drop it.
-  profile = image.info.get("icc_profile")
-  image = _upright(image)
-  if image.mode.startswith("I") or image.mode == "F":
-    image = _to_8_bits(image)
-  if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or (
-    "transparency" in image.info
-  ):
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    image = Image.alpha_composite(white, image).convert("RGB")
-  if profile and image.mode in ("RGB", "CMYK"):
-    image = _to_srgb(image, profile)
-  return np.array(image.convert("RGB"))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-  """Turns a picture as its camera was held."""
-  turn = Image.Transpose
-  try:
-    orientation = image.getexif().get(0x0112)
-  except Exception:  # Damaged tags, in as many ways as there are cameras.
-    return image
-  how = {
-    2: turn.FLIP_LEFT_RIGHT,
-    3: turn.ROTATE_180,
-    4: turn.FLIP_TOP_BOTTOM,
-    5: turn.TRANSPOSE,
-    6: turn.ROTATE_270,
-    7: turn.TRANSVERSE,
-    8: turn.ROTATE_90,
-  }.get(orientation or 1)
-  return image if how is None else image.transpose(how)
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-  """16 bits of grey, or floats, to 8; Pillow would cut them off at 255."""
-  values = np.asarray(image).astype(np.float64)
-  if image.mode == "F":
-    values *= 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-  elif image.mode != "I" or values.max(initial=0.0) > 255:
-    values /= 257.0
-  return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-  """Applies an embedded colour profile (phones: Display P3; print: CMYK)."""
-  try:
-    converted = ImageCms.profileToProfile(
-      image,
-      ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-      ImageCms.createProfile("sRGB"),
-      outputMode="RGB",
-    )
-  except (ImageCms.PyCMSError, OSError, ValueError):
-    # Damaged profiles are common and cost a little colour, not the picture.
-    return image
-  return image if converted is None else converted
-
 
 # --- Shapes and ranges -------------------------------------------------------
 
@@ -203,7 +35,7 @@ def square_crop_resize(image_u8: np.ndarray, size_px: int) -> np.ndarray:
   square_u8 = image_u8[top : top + side, left : left + side]
   if side == size_px:
     return square_u8.copy()
-  # Cut before scaling: `resize` with a box would let in what lies beside it.
+  # Cropped before scaling: `resize` with a box would blend in pixels around it.
   scaled = Image.fromarray(square_u8).resize(
     (size_px, size_px), Image.Resampling.LANCZOS
   )
@@ -216,7 +48,7 @@ def to_pm1(image_u8: Any) -> Any:
 
 
 def to_u8(image_pm1: Any) -> Any:
-  """Maps float [-1, 1] to uint8, clipping what is outside; as `to_pm1`."""
+  """Maps float [-1, 1] to uint8, with clipping; the inverse of `to_pm1`."""
   scaled = image_pm1.astype(np.float32) * 127.5 + 127.5
   return scaled.round().clip(0.0, 255.0).astype(np.uint8)
 
@@ -249,8 +81,8 @@ def contact_sheet(
   Args:
     rows: pictures of each row, uint8 RGB of any size; rows may differ in
       length.
-    labels: for each row either one text, which stands above it, or a text for
-      each of its pictures, which stands below it; "" leaves one out.
+    labels: for each row either one text, printed above it, or a text for each
+      of its pictures, printed below it; "" leaves one out.
     size_px: side of a cell, into which each picture is fitted; the largest
       picture's side if None.
     gap_px: space around cells.

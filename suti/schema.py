@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records that pass between stages, through files and never by import.
+"""The records that stages exchange, through files and never by import.
 
-A stage reads the records of the stage before it and writes its own; what is not
-in one of these records does not cross (SuTI, arXiv 2304.00186, section 3). How
-a record becomes bytes is `suti.io.records`; this file knows no format and needs
-the standard library and numpy alone.
+A stage reads the records of the stage before it and writes its own; these
+records are the only interface between stages (SuTI, arXiv 2304.00186, section
+3). They are serialised by `suti.io.records`; this file needs only the standard
+library and numpy.
 
 Shape legend: `H` `W` height and width of a picture, which may differ from one
 picture of a record to the next.
@@ -12,25 +12,29 @@ picture of a record to the next.
 
 import dataclasses
 import hashlib
+import re
+import reprlib
+import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-# Raised by one whenever a field changes: readers refuse files of another
-# version instead of guessing.
+# Incremented whenever a field changes: readers refuse files of another version.
 SCHEMA_VERSION = 2
 
-# What an unseen prompt may ask of a subject (SuTI, section 3.2).
+# The skills of unseen prompts (SuTI, section 3.2).
 SKILLS = ("recontextualization", "attribute", "style", "accessory")
 
 
 def content_key(*parts: str | int | bytes | np.ndarray) -> str:
-  """Names a record after what is in it: 12 hex digits.
+  """A content hash as the key of a record: 12 hex digits.
 
   Args:
     *parts: texts, whole numbers, bytes or arrays; their order matters.
 
   Returns:
-    The same name for the same content, in every process and on every machine.
+    The same key for the same content, in every process and on every machine.
   """
   digest = hashlib.blake2s(digest_size=6)
   for part in parts:
@@ -46,8 +50,45 @@ def content_key(*parts: str | int | bytes | np.ndarray) -> str:
   return digest.hexdigest()
 
 
+def seed_of(*parts: str | int) -> int:
+  """The seed of an image to sample, a hash of what identifies it.
+
+  If the sampler's key does not depend on the config's seed, parts begin with
+  that seed.
+
+  Args:
+    *parts: what distinguishes it from others, in order.
+  """
+  return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+# The form of a `content_key`, and the fields of records that hold one.
+_KEY = re.compile(r"[0-9a-f]{12}")
+_KEYS = ("key", "cluster", "candidate")
+
+
+def check_keys(fields: Mapping[str, Any]) -> None:
+  """Refuses a record with a malformed key, as files are named after keys.
+
+  All readers of record files call it, so that no later code needs to check
+  whether a key as a file name would leave its folder.
+
+  Args:
+    fields: of one record, by name.
+
+  Raises:
+    ValueError: a field that should hold a key holds something else.
+  """
+  for field in _KEYS:
+    value = fields.get(field, "0" * 12)
+    if not (isinstance(value, str) and _KEY.fullmatch(value)):
+      raise ValueError(
+        f"its {field} is {reprlib.repr(value)} and not 12 hex digits"
+      )
+
+
 def _assert_image(image_u8: np.ndarray) -> None:
-  """Fails unless the array is a picture as every stage passes them on."""
+  """Fails unless the array is a picture: uint8 RGB."""
   assert isinstance(image_u8, np.ndarray), type(image_u8)
   assert image_u8.dtype == np.uint8, image_u8.dtype
   assert image_u8.ndim == 3 and image_u8.shape[2] == 3, image_u8.shape
@@ -55,20 +96,20 @@ def _assert_image(image_u8: np.ndarray) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Cluster:
-  """A few pictures of one subject, found under one address of the web.
+  """A few pictures of one subject, found under one URL or in one folder.
 
   Attributes:
     key: short content hash.
     subject: class noun, "dog".
-    caption: refined short text of the subject, "a brown dog".
+    caption: short text of the subject, "a brown dog".
     images: pictures, each uint8 RGB (H, W, 3).
     captions: one text for each picture.
     live: whether the subject is a living thing (decides its prompts).
-    source: the page's address, or the folder it was read from.
-    truth: one "world:SPLIT:SEED" for each picture where it is known, else None;
-      for evaluation alone, no stage may look at it to decide anything.
-    originals: height and width of each picture in px as it was found, before
-      its middle was cut out and scaled; None if it is whole.
+    source: the page's URL, or the folder it was read from.
+    truth: one "world:SPLIT:SEED" for each picture if known, else None; for
+      evaluation only, no stage may use it.
+    originals: original height and width of each picture in px, before it was
+      center-cropped and scaled; None if it is whole.
   """
 
   key: str
@@ -82,7 +123,7 @@ class Cluster:
   originals: tuple[tuple[int, int], ...] | None = None
 
   def __post_init__(self) -> None:
-    """Checks pictures and what is said of each."""
+    """Checks the pictures, and that there is a caption for each."""
     for image_u8 in self.images:
       _assert_image(image_u8)
     for each in (self.captions, self.truth, self.originals):
@@ -91,11 +132,11 @@ class Cluster:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt:
-  """A text that no picture of the cluster shows.
+  """An unseen prompt: no picture of the cluster shows it.
 
   Attributes:
     cluster: key of the cluster.
-    prompt: the whole text, "a brown dog wearing a red hat".
+    prompt: the whole text, "a dog wearing a red hat".
     skill: one of `SKILLS`.
   """
 
@@ -110,7 +151,7 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Expert:
-  """What is known of one expert after its fine-tuning.
+  """The outcome of one expert's fine-tuning.
 
   Attributes:
     cluster: key of the cluster it was tuned on.
@@ -135,15 +176,15 @@ class Expert:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-  """A picture that an expert or an apprentice drew for a prompt.
+  """An image that an expert or an apprentice generated for a prompt.
 
   Attributes:
     key: short content hash.
     cluster: key of the cluster whose subject it should show.
-    prompt: the text it should meet.
+    prompt: the text it was sampled with.
     skill: one of `SKILLS`.
     image: uint8 RGB (H, W, 3).
-    seed: what its noise was drawn from.
+    seed: of its noise.
     guidance: weight of classifier-free guidance it was sampled with.
   """
 
@@ -163,7 +204,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
-  """What the filter measured of a candidate, whether it kept it or not.
+  """The filter's scores of a candidate, kept or not.
 
   Attributes:
     candidate: key of the candidate.
@@ -188,7 +229,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
-  """One example the apprentice learns from.
+  """One training example of the apprentice.
 
   Attributes:
     key: key of the candidate it was made from.

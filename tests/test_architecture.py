@@ -6,6 +6,7 @@ but for one test that imports them all in a process without an accelerator.
 """
 
 import ast
+import importlib.metadata
 import json
 import pathlib
 import re
@@ -47,7 +48,7 @@ NUMPY = frozenset({"numpy"})
 JAX = frozenset({"jax", "numpy"})
 RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.schema": ((), NUMPY),
-  "suti.nn": ((), JAX | {"flax"}),
+  "suti.nn": ((), JAX | {"flax", "optax"}),
   "suti.parallel": ((), JAX),
   "suti.io": (
     ("suti.schema",),
@@ -63,6 +64,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "requests",
       "grain",
       "orbax",
+      "pillow_heif",
       "tensorflow_datasets",
     },
   ),
@@ -74,7 +76,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   "suti.models": (("suti.nn", "suti.config.values"), JAX | {"flax"}),
   "suti.diffusion": (("suti.config.values",), JAX),
   "suti.runtime": (("suti.config", "suti.io"), JAX | {"absl", "clu"}),
-  "suti.plan": (("suti.io.files", "suti.parallel"), JAX),
+  "suti.plan": (("suti.config.names", "suti.io.files", "suti.parallel"), JAX),
   "suti.hf": (
     ("suti.config.values", "suti.io", "suti.models", "suti.nn", "suti.runtime"),
     JAX
@@ -89,6 +91,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   ),
   "suti.pipeline": (
     (
+      "suti.config.samplers",
       "suti.config.values",
       "suti.diffusion",
       "suti.hf",
@@ -96,6 +99,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.io",
       "suti.models",
       "suti.nn",
+      "suti.runtime",
     ),
     JAX,
   ),
@@ -129,7 +133,9 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
 # What a command imports before it knows that it is well formed: it starts
 # without JAX, so that a mistake is answered at once.
 LIGHT = (
+  "suti.config.names",
   "suti.config.options",
+  "suti.config.samplers",
   "suti.config.flags",
   "suti.config.values",
   "suti.io.files",
@@ -250,6 +256,74 @@ def test_methods_and_teachers_know_neither_each_other_nor_a_loop(file):
       assert within(name, "suti") or name == own, f"{file} imports {name}"
 
 
+# Public, and called by nobody of ours: by whom, or by what that is to come.
+CALLED_BY_OTHERS = {
+  "_info": "tensorflow_datasets",
+  "_split_generators": "tensorflow_datasets",
+  "decode_batch_example_np": "tensorflow_datasets",
+  "serialize_example": "tensorflow_datasets",
+  "write_text": "Orbax, as a method of epath's paths",
+  "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
+  "correspond": "teachers whose pictures of a subject see each other",
+  "view_of": "the same",
+}
+
+
+def test_every_function_is_called():
+  """Outside of tests: code that only its own test runs is not needed.
+
+  Found by name, so that of two functions of one name one may be missed. What
+  the README tells people to call is called.
+  """
+  called = set(re.findall(r"\w+", (ROOT / "README.md").read_text("utf-8")))
+  defined = {}
+  for file in FILES:
+    if file.startswith("tests/"):
+      continue
+    for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8"))):
+      if isinstance(node, ast.Name):
+        called.add(node.id)
+      elif isinstance(node, ast.Attribute):
+        called.add(node.attr)
+      elif isinstance(node, ast.Constant):  # method="encode_image"
+        called.add(str(node.value))
+      elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+        defined.setdefault(node.name, file)
+  uncalled = {
+    name: file
+    for name, file in defined.items()
+    if file in SHIPPED and name not in called and not name.startswith("__")
+  }
+  assert {n: f for n, f in uncalled.items() if n not in CALLED_BY_OTHERS} == {}
+  assert set(CALLED_BY_OTHERS) <= set(uncalled), "called, or gone"
+
+
+def test_every_requirement_is_imported_or_says_who_needs_it():
+  source = (ROOT / "setup.py").read_text(encoding="utf-8")
+  lines = source.partition("install_requires=[")[2].partition("]")[0]
+  used = {name.split(".")[0] for f in SHIPPED for name, _ in imports(f)}
+  # Imported by name, so as not to be needed where there are no records.
+  used |= {
+    name
+    for f in SHIPPED
+    for name in re.findall(
+      r'import_module\("(\w+)', (ROOT / f).read_text(encoding="utf-8")
+    )
+  }
+  modules = {
+    name.lower().replace("_", "-"): module
+    for module, names in importlib.metadata.packages_distributions().items()
+    for name in names
+    if module in used
+  }
+  comment = ""
+  for line in map(str.strip, lines.splitlines()):
+    if found := re.match(r'"([\w-]+)', line):
+      name = found[1].lower().replace("_", "-")
+      assert name in modules or comment, f"nobody imports {name}"
+    comment = line if line.startswith("#") else ""
+
+
 def test_tensorflow_is_nowhere():
   for file in FILES:
     source = (ROOT / file).read_text(encoding="utf-8")
@@ -336,23 +410,16 @@ def records(folder: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("folder", ["apprentice/methods", "experts/teachers"])
-def test_the_readme_lists_each_method_and_teacher_with_its_paper(folder):
-  readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_docs_list_each_method_and_teacher_with_its_paper(folder):
+  page = (ROOT / "docs" / "stages.md").read_text(encoding="utf-8")
   rows = dict(
     re.findall(
-      rf"^\| \[`(\w+)`\]\({folder}/\w+\.py\) \|.*\((http\S+)\)", readme, re.M
+      rf"^\| \[`(\w+)`\]\(\.\./{folder}/\w+\.py\) \|.*\((http\S+)\)",
+      page,
+      re.M,
     )
   )
   assert rows == records(folder)
-
-
-def test_the_readme_names_files_that_exist():
-  for name in ("README.md", "CONTRIBUTING.md"):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
-      assert (ROOT / link).exists(), f"{name} links to {link}"
-    for config in re.findall(r"configs/[\w/]+\.py", text):
-      assert (ROOT / config).is_file(), f"{name} names {config}"
 
 
 def test_commands_start_fast():

@@ -5,11 +5,11 @@
 """
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
 from apprentice.model import declare, save_apprentice
@@ -28,7 +28,8 @@ from tests.commands import error_of, start
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_backbone):
   """An untrained tiny apprentice."""
-  config = ConfigDict({"sites": r"transformer_blocks\.0$", "num_heads": 2})
+  config = quickstart.get_config().method.unlock()
+  config.update(sites=r"transformer_blocks\.0$", num_heads=2)
   backbone = load_backbone(tiny_backbone)
   apprentice = declare(backbone, name="suti", config=config)
   sampling = {
@@ -37,6 +38,8 @@ def model(tmp_path_factory, tiny_backbone):
     "guidance": 2.0,
     "percentile": 99.5,
     "num_demonstrations": 4,
+    "max_demonstrations": 10,
+    "guidance_mode": "joint",
   }
   params = init(apprentice.spec, jax.random.key(0)) | backbone.params
   apprentice = dataclasses.replace(apprentice, params=params, sampling=sampling)
@@ -264,6 +267,60 @@ def test_generate_writes_a_sheet_and_each_picture(
     f"Wrote {out} and {out.with_name('dog-0.png')} to dog-1.png."
   )
   assert "SubjectWorld" not in captured.err, "this model is not of the world"
+  assert captured.err.strip() == (
+    f"--subject={photos}: 1 file is not read: 1 .txt (notes.txt).\n"
+    "The pictures are captioned 'a dog', after the prompt; --caption says it "
+    "otherwise."
+  )
+
+
+def test_generate_says_what_it_does_not_read(
+  capsys, tmp_path, model, photos, monkeypatch
+):
+  monkeypatch.setattr("suti.io.image_files._opens_heif", lambda: False)
+  mixed = tmp_path / "mixed"
+  shutil.copytree(photos, mixed)
+  (mixed / "IMG_1.HEIC").write_bytes(b"x")
+  (mixed / "bad.png").write_bytes((photos / "a.png").read_bytes()[:100])
+  (mixed / "notes.txt").touch()
+  out = tmp_path / "x.png"
+  assert generate(model, mixed, out, "--num", "1", "--steps", "1") == 0
+  lines = capsys.readouterr().err.splitlines()
+  assert lines[0] == (
+    f"--subject={mixed}: 2 files are not read: 1 .heic (IMG_1.HEIC; pip install"
+    " pillow-heif, or convert to JPEG), 1 .txt (notes.txt)."
+  )
+  assert lines[1] == (
+    "--subject: 1 of 4 pictures cannot be read and are left out:"
+  )
+  assert lines[2].startswith(f"  {mixed / 'bad.png'} cannot be read as a pict")
+  # Three pictures are left, as in the folder without the others.
+  assert generate(model, photos, tmp_path / "y.png", "--num", "1", "--steps",
+                  "1") == 0  # fmt: skip
+  np.testing.assert_array_equal(
+    read(tmp_path / "x-0.png"), read(tmp_path / "y-0.png")
+  )
+
+
+def test_the_caption_is_said_and_can_be_chosen(capsys, tmp_path):
+  def choose(prompt, caption=None):
+    return subject.choose_caption(prompt, caption)
+
+  phrase, line = choose("a kettle on a beach")
+  assert phrase == "a kettle" and "captioned 'a kettle', after the" in line
+  assert choose("a kettle on a beach", "a pot") == (
+    "a pot",
+    "The pictures are captioned 'a pot' (--caption).",
+  )
+  phrase, line = choose("something else")
+  assert phrase == "" and line.startswith("The pictures have no caption, as")
+  assert error_of(
+    capsys, "generate", "--prompt", "a dog", "--caption", "a dog", "--model",
+    "x", "--out", str(tmp_path / "x.png"),
+  ) == (
+    "Error: --caption goes with pictures of a subject: give --subject, or leave"
+    " out --caption."
+  )  # fmt: skip
 
 
 def test_generate_depends_on_the_seed_and_on_nothing_else(
@@ -279,8 +336,8 @@ def test_generate_depends_on_the_seed_and_on_nothing_else(
 
 def test_generate_takes_files_in_the_place_of_a_folder(photos):
   files = [str(photos / "c.webp"), str(photos / "a.png")]
-  assert [str(path) for path in subject.find_pictures(files)] == files
-  assert [p.name for p in subject.find_pictures([str(photos)])] == [
+  assert [str(path) for path in subject.find_pictures(files)[0]] == files
+  assert [p.name for p in subject.find_pictures([str(photos)])[0]] == [
     "a.png",
     "b.jpg",
     "c.webp",
@@ -300,9 +357,8 @@ def test_generate_says_so_where_a_model_knows_the_world_alone(
   for name in ("world_base", first, second):
     assert subject.knows_world_alone(str(name)), name
   assert not subject.knows_world_alone(str(tmp_path / "other"))
-  readme = (PRETRAINED.parent.parent / "README.md").read_text()
-  assert "## Real photographs" in readme, "the note points there"
-  assert "'Real photographs'" in subject.NOTE
+  page = PRETRAINED.parent.parent / "docs" / "photographs.md"
+  assert page.is_file() and "docs/photographs.md" in subject.NOTE
 
 
 def test_mistakes_in_generate(capsys, tmp_path, model, photos):
@@ -331,7 +387,7 @@ def test_mistakes_in_generate(capsys, tmp_path, model, photos):
   broken.write_bytes((photos / "b.jpg").read_bytes()[:300])
   assert str(broken) in mistake(subject=str(broken))
   assert mistake(prompt="  ") == (
-    "Error: The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+    "Error: The prompt is empty: say what to show, e.g. 'a dog in the snow'."
   )
   assert mistake(out="dog.gif") == (
     "Error: --out=dog.gif: expected the name of a PNG file; call it dog.png."

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apprentice import generate, method, model, train
+from apprentice import generate, method, methods, model, train
 from apprentice.fields import make_fields, pick, to_latents
+from suti.config.names import names_in
 from suti.diffusion.objective import denoising_loss
 from suti.nn.param import functional, init, split, without
 from suti.pipeline.backbone import load_backbone
@@ -26,7 +27,7 @@ from tests.apprentice import inputs
 B, K = 8, 3
 
 
-@pytest.fixture(scope="module", params=method.names())
+@pytest.fixture(scope="module", params=names_in(methods))
 def name(request):
   return request.param
 

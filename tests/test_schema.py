@@ -2,6 +2,7 @@
 """Records: what they refuse, and the names they are given."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from suti import schema
+from suti.evaluation.dreambench import templates_of
 
 IMAGE = np.zeros((4, 5, 3), np.uint8)
 
@@ -58,6 +60,12 @@ def candidate(**fields):
     "guidance": 1.0,
   }
   return schema.Candidate(**(values | fields))
+
+
+def test_the_example_of_a_prompt_is_one_that_a_stage_writes():
+  (example,) = re.findall(r'the whole text, "(.*)"', schema.Prompt.__doc__)
+  templates = [t for live in (True, False) for t in templates_of(live=live)]
+  assert example in {t.text.format("dog") for t in templates}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 A new teacher is picked up here by its file alone. Each is declared on tiny
 random backbones, tuned for a few steps on one cluster, written, read back and
-sampled, all without the stages around it. SDXL is told sizes and has two text
+sampled, all without the stages around it. SDXL takes sizes and has two text
 encoders; IF says a variance beside its prediction.
 """
 

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SuTI: demonstrations through the U-Net's own encoder, attended to.
+"""SuTI: cross-attention to demonstrations encoded by the U-Net's own encoder.
 
 arXiv 2304.00186, section 3.3 and Figure 3; the encoder shared between target
 and context is Re-Imagen's (arXiv 2209.14491). Each demonstration, a picture and
 its caption, passes clean (t = 0) through the down path and the middle of the
-same U-Net. New attention layers let every position of the target look at every
-position of every demonstration.
+same U-Net. In new attention layers every position of the target attends to
+every position of every demonstration.
 
-The paper says neither where the new layers stand, nor how they start, nor what
-is frozen. Our choices: after the self-attention of the transformer blocks that
-`config.method.sites` matches, each reading the demonstrations' features of its
-own resolution; a zero-initialised output, so that training starts at the base
-model; the whole U-Net trains. Demonstrations are a set: no position tells one
-from another, and a mask says which exist.
+The paper does not say where the new layers are, how they are initialised, or
+what is frozen. Our choices: after the self-attention of the transformer blocks
+that `config.method.sites` matches, each attending to the demonstrations'
+features of its own resolution; a zero-initialised output, so that training
+starts at the base model; the whole U-Net is trained. Demonstrations are a set:
+they have no order, and a mask marks those that exist.
 
-This file neither samples nor trains. Dropping demonstrations is the loop's.
+This file neither samples nor trains; the training step drops demonstrations.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apprentice.method import Field, Method
+from apprentice.method import Method
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
@@ -33,15 +33,13 @@ from suti.pipeline.conditioning import Conditioning, apply_denoiser
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.
 
-SITES = r"(transformer_blocks|attentions)\.\d+$"  # all of them; IF's have none
-
 
 class DemonstrationAttention(Module):
   """Cross-attention from a target's tokens to those of all demonstrations.
 
   `project` turns features into keys and values, which do not depend on the
-  noise: sampling calls it once an image. Without biases behind the attention,
-  no demonstration means exactly zero, trained or not.
+  noise: sampling calls it once an image. As there are no biases after the
+  attention, the output without demonstrations is exactly zero, trained or not.
   """
 
   def __init__(
@@ -57,11 +55,11 @@ class DemonstrationAttention(Module):
 
     Args:
       width: of the target's tokens.
-      site: path of the transformer block it stands in.
+      site: path of its transformer block.
       sources: {name of an encoder feature: its width}.
       num_heads: a divisor of `width`.
-      encoder_gradient: whether what is learnt here also moves the encoder that
-        made the features.
+      encoder_gradient: whether gradients flow into the encoder that made the
+        features.
     """
     if width % num_heads:
       raise ValueError(
@@ -111,7 +109,7 @@ class DemonstrationAttention(Module):
     return jnp.concatenate(keys, 1), jnp.concatenate(values, 1)
 
   def __call__(self, x_BSD: jax.Array, context: Mapping[str, Any]) -> jax.Array:
-    """What the demonstrations add to the target's tokens, (B, S, D)."""
+    """The residual of the target's tokens, (B, S, D)."""
     k_BLND, v_BLND = context["sites"][self.site]
     mask_BK = context["mask"]
     num_sources, num = len(self.source_names), mask_BK.shape[1]
@@ -128,13 +126,19 @@ def declare(backbone: Any, config: Any) -> Module:
   Args:
     backbone: has `unet` and `unet_config`.
     config: `config.method`: sites, num_heads, encoder_gradient (False trains
-      with about half the arithmetic; the paper does not say).
+      with about half the arithmetic; the paper does not specify it).
 
-  Returns: a declared module; the backbone's own stays as it is.
+  Returns: a declared module; the backbone's own is unchanged.
 
   Raises:
-    ValueError: `sites` matches no block, or heads do not divide a width.
+    ValueError: a field is missing, `sites` matches no block, or heads do not
+      divide a width.
   """
+  for name in ("sites", "num_heads", "encoder_gradient"):
+    if name not in config:
+      raise ValueError(
+        f"config.method.{name} is missing: copy it from configs/quickstart.py."
+      )
   widths = tuple(backbone.unet_config["block_out_channels"])
 
   def make(path: str, block: Any) -> DemonstrationAttention:
@@ -142,16 +146,15 @@ def declare(backbone: Any, config: Any) -> Module:
       block.dim,
       site=path,
       sources=_sources(path, widths),
-      num_heads=config.get("num_heads", 8),
-      encoder_gradient=config.get("encoder_gradient", True),
+      num_heads=config.num_heads,
+      encoder_gradient=config.encoder_gradient,
     )
 
-  pattern = config.get("sites", SITES)
-  return adapter(backbone.unet, pattern, make)
+  return adapter(backbone.unet, config.sites, make)
 
 
 def _sources(path: str, widths: tuple[int, ...]) -> dict[str, int]:
-  """The encoder's features that have the resolution of a block."""
+  """The encoder features at the resolution of a block."""
   block, index = path.split(".")[:2]
   last = len(widths) - 1
   if block == "mid_block":
@@ -164,16 +167,16 @@ def _sources(path: str, widths: tuple[int, ...]) -> dict[str, int]:
   return sources
 
 
-def fields(config: Any) -> dict[str, Field]:
-  """A target with its text, K demonstrations with theirs."""
+def fields(config: Any) -> tuple[str, ...]:
+  """The fields: a target and its text, K demonstrations and theirs."""
   del config
-  return {
-    "image": Field(dims="HWC"),
-    "text": Field(dims="LD"),
-    "demonstrations": Field(dims="KHWC"),
-    "demonstration_mask": Field(dims="K", dtype=bool),
-    "demonstration_text": Field(dims="KLD"),
-  }
+  return (
+    "image",
+    "text",
+    "demonstrations",
+    "demonstration_mask",
+    "demonstration_text",
+  )
 
 
 def encode(

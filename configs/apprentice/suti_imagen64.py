@@ -49,8 +49,9 @@ def get_config(arg: str = "") -> ConfigDict:
     checkpoint_every=2_000,  # choice
     log_every=100,  # choice
   )
-  # 400M new parameters "in extra attention layers"; where they sit is not said.
-  # Beside every attention of configs/backbones/imagen64.py they are 263M.
+  # 400M new parameters "in extra attention layers"; the paper does not say
+  # where. Beside every attention of configs/backbones/imagen64.py they are
+  # 263M.
   config.method.update(
     sites=r"(transformer_blocks|attentions)\.\d+$",  # choice
     num_heads=8,  # choice

@@ -3,12 +3,12 @@
 
 Differs from configs/quickstart.py in: starts from the base instead of an
 apprentice; learns from `suti.pretrain.examples` (a perfect teacher's examples)
-until experts have drawn enough; steps, batch and rate.
+until experts have generated enough; steps, batch and rate.
 
 Command to run:
   python -m apprentice.train \
       --config configs/apprentice/world.py --workdir runs/apprentice
-Hardware: 2 CPU cores. Before it: suti.pretrain.examples, see README.
+Hardware: 2 CPU cores. Before it: suti.pretrain.examples, see docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A net of the shape of Imagen's 64 px model: 2.1B parameters, T5-XXL's texts.
 
-Imagen (arXiv 2205.11487) is not public. What is told of it, and how others have
-built it: a U-Net on pixels, 512 channels times 1, 2, 3, 4, three residual
-blocks a level, self-attention at 32, 16 and 8 px whose keys and values take in
-the text tokens, a pooled text added to the time, and a frozen T5-XXL. DeepFloyd
-IF is such a net and published, so this is a config of IF's classes. `choice`
-marks what is not told. It has 2,125,500,419 parameters; the paper (SuTI, arXiv
-2304.00186) gives 2.1B.
+Imagen (arXiv 2205.11487) is not public. What its paper describes, and how
+others have built it: a U-Net on pixels, 512 channels times 1, 2, 3, 4, three
+residual blocks a level, self-attention at 32, 16 and 8 px whose keys and values
+take in the text tokens, a pooled text added to the time, and a frozen T5-XXL.
+DeepFloyd IF is such a net and published, so this is a config of IF's classes.
+`choice` marks what the paper leaves open. It has 2,125,500,419 parameters; the
+paper (SuTI, arXiv 2304.00186) gives 2.1B.
 """
 
 from typing import Any
@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
     "_class_name": "DDPMScheduler",
     "beta_schedule": "squaredcos_cap_v2",
     "num_train_timesteps": 1000,  # choice: Imagen's time is continuous
-    # As the paper writes its losses (eqs. 3 and 6): the net says x_0.
+    # As the paper writes its losses (eqs. 3 and 6): the net predicts x_0.
     "prediction_type": "sample",
   }
   return ConfigDict(

@@ -6,7 +6,7 @@
   suti plan --config configs/experts/lora_sd15.py --topology v5e:2x4
 
 Hardware: TPU v5e or newer, as many experts on a chip as it has room for. Time:
-configs/PLANS.md.
+docs/plans.md.
 
 Differs from configs/quickstart.py in the base, a folder that you give; in low
 rank, at the values of the published DreamBooth recipe for it (rank 4, Adam,

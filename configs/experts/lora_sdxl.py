@@ -6,11 +6,11 @@
   suti plan --config configs/experts/lora_sdxl.py --topology v6e:2x4
 
 Hardware: TPU v6e or v5p. Time: 100,000 experts in 35,000 hours of v6e chips at
-most, as planned (configs/PLANS.md); nothing was measured.
+most, as planned (docs/plans.md); nothing was measured.
 
 Differs from configs/experts/lora_sd15.py in the base, of 1024 px, in four
-pictures a step, which the recipe for SDXL adds up, in computing the insides of
-layers twice, to hold fewer at once, and in how it draws.
+pictures a step, over which the recipe for SDXL accumulates gradients, in
+rematerialising the insides of layers to save memory, and in how it samples.
 """
 
 from ml_collections import ConfigDict

@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weighting="uniform",
     # One a core, as in the paper, on however many a host has: a chip of TPU v4
     # is what the paper calls a core of 32 GB.
-    experts_per_device="1",
+    experts_per_device=1,
     inner="map",  # choice: one expert a core leaves nothing to vmap
     remat=False,  # by suti plan, half of such a chip's memory is enough
     dtype="bfloat16",  # choice

@@ -16,7 +16,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.size_px = 64
-  # The net starts on 4x4 pixel patches: convolutions at 64 px are the dearest.
+  # The net starts on 4x4 pixel patches: convolutions at 64 px cost most.
   config.patch_size = 4
   config.pool = pool.get_config()
   # Weights of the loss beside that of the pixels.

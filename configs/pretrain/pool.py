@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures all pretrainings share: drawn once, 1.2 GB on disk."""
+"""The pictures all pretrainings share: rendered once, 1.2 GB on disk."""
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Which pictures of SubjectWorld's training subjects to draw."""
+  """Which pictures of SubjectWorld's training subjects to render."""
   config = ml_collections.ConfigDict()
   config.split = "train"
   # Many subjects, not many pictures each: identity is learned from subjects.

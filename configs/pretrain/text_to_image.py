@@ -18,13 +18,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.size_px = 64
   config.dtype = "float32"
   config.pool = pool.get_config()
-  # Share of examples whose caption says how the subject looks; the rest is "a
-  # dog in the snow", as DreamBench asks.
+  # Share of examples whose caption describes the subject; the rest is "a dog
+  # in the snow", as DreamBench's prompts are.
   config.detailed = 0.4
   config.text_dropout = 0.1
   config.weighting = "truncated_snr"
   # A base to go on from, with the same autoencoder: a shipped model's name or a
-  # folder; "" starts from noise.
+  # folder; "" starts from random weights.
   config.init = ""
   config.guidance = 3.0
 

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many experts a device takes at once, and how it runs them.
+"""Chooses the number of experts per wave and "vmap" or "map", by memory.
 
-SuTI (arXiv 2304.00186), algorithm 1 puts one expert on a core. Small nets, and
-experts of low rank, leave a core mostly idle then: here as many are tuned at
-once as its memory has room for, which the compiled programs of a wave say
-before one is run (`suti.plan.memory`): its step and, where its candidates
-are drawn at once, their drawing.
+SuTI (arXiv 2304.00186), algorithm 1 puts one expert on a core. With small nets,
+and experts of low rank, a core is then mostly idle. Here as many are tuned in
+parallel as fit into its memory, by the memory analysis of the compiled programs
+of a wave (`suti.plan.memory`): its step and, with
+`config.finetune.sample_after_tuning`, sampling.
 
-What is chosen depends on the machine, but the division into waves must not
-change under a run: what is left to the machine is written down where it is
-first chosen. Whoever comes later goes by it, on other machines and in
-`experts.sample` too, but for one thing: experts that do not fit there at once
-run one after the other.
+The choice depends on the machine, but the division into waves must not change
+during a run: the first choice is recorded in the stage's folder, and workers
+that start later use it, on other machines and in `experts.sample` too, with one
+exception: experts that do not fit there in parallel run one after the other.
 """
 
 import sys
@@ -29,7 +28,7 @@ from suti.plan.memory import SHARE, array_bytes, fit_size, free_bytes
 from suti.plan.preflight import Program, total_bytes
 
 _RECORD = "packing.json"
-# Where not one expert fits.
+# If not even one expert fits.
 REMEDY = (
   "set config.finetune.remat=True or dtype and master_dtype to 'bfloat16', or "
   "lower config.finetune.batch_size or config.sample.batch_size"
@@ -52,15 +51,15 @@ def settle(
 
   Args:
     tune: `config.finetune`.
-    mesh: its devices take equally many experts, some of them padding.
-    bytes_at: what a wave needs; asked where the config has "auto".
+    mesh: each device takes the same number of experts, some of them padding.
+    bytes_at: memory of a wave; called where the config has "auto".
     shared: parameters of all experts, and the autoencoder's, on the devices
       already.
-    num_clusters: there are no more experts than that.
-    folder: of the stage, where what was first chosen is kept.
+    num_clusters: the largest number of experts.
+    folder: of the stage, where the first choice is recorded.
 
   Returns: a copy with a number in `experts_per_wave`, and "vmap" or "map" in
-    `inner`, as when the run began; "map" if "vmap" does not fit any more.
+    `inner`, as when the run began; "map" if "vmap" does not fit here.
 
   Raises:
     ValueError: not one expert fits.
@@ -85,7 +84,7 @@ def settle(
     )
   chosen = {"experts_per_wave": size, "inner": inner}
   if left and began is None and not create_json(record, chosen):
-    # Another worker was faster: its size holds.
+    # Another worker was faster: its choice is used.
     return settle(
       tune,
       mesh,
@@ -100,7 +99,7 @@ def settle(
 
 
 def room_of(mesh: Mesh, shared: Any) -> int:
-  """Bytes that a program may take of a device, where a size is chosen by it."""
+  """Bytes of a device's memory that a program may use, with a margin."""
   return int(SHARE * free_bytes(mesh.local_devices[0], counted=shared))
 
 
@@ -113,14 +112,14 @@ def choose(
   num_clusters: int,
   began: Mapping[str, Any] | None = None,
 ) -> tuple[int, str]:
-  """How many experts a wave has, and how those of a device run.
+  """The number of experts per wave, and how those of a device run.
 
   Args:
     tune, mesh, bytes_at, num_clusters: of `settle`.
-    room: bytes that a device has for it.
-    began: what was chosen when the run began; None if it begins.
+    room: bytes that are free on a device.
+    began: the choice when the run began; None for a new run.
 
-  Returns: experts of a wave, 0 if not one fits, and "vmap" or "map".
+  Returns: experts per wave, 0 if not even one fits, and "vmap" or "map".
   """
   if began is not None:
     size = began["experts_per_wave"]
@@ -153,7 +152,7 @@ def _wave_size(tune, mesh, bytes_at, room, num_clusters) -> int:
 
 
 def wave_size(tune, folder: Path) -> int:
-  """Clusters of a wave of a run that has begun.
+  """The number of clusters per wave of a run that has begun.
 
   Args:
     tune: `config.finetune`.
@@ -167,12 +166,12 @@ def wave_size(tune, folder: Path) -> int:
 def settle_sampling(
   tune, mesh: Mesh, *, bytes_at: BytesAt, shared: Any, num: int, folder: Path
 ) -> str:
-  """Decides how experts are drawn with that are on the disk: "vmap" or "map".
+  """Decides how to sample from experts on disk: with "vmap" or "map".
 
   Args:
     tune, mesh, shared: of `settle`.
-    bytes_at: what their drawing needs; asked where the config has "auto".
-    num: experts of a device.
+    bytes_at: memory of sampling; called where the config has "auto".
+    num: experts per device.
     folder: of the stage that tuned them.
   """
   began = tune.inner
@@ -187,12 +186,12 @@ def settle_sampling(
 def choose_sampling(
   tune, inner: str, *, bytes_at: BytesAt, room: int, num: int
 ) -> str:
-  """How experts are drawn with that are on the disk.
+  """How to sample from experts on disk.
 
   Args:
     tune, bytes_at, num: of `settle_sampling`.
     inner: how they were tuned, "vmap" or "map".
-    room: bytes that a device has for it.
+    room: bytes that are free on a device.
   """
   left = "auto" in (tune.inner, tune.experts_per_device)
   if (
@@ -207,18 +206,26 @@ def choose_sampling(
 def _tell_change(began: str, inner: str) -> None:
   if inner != began:
     print(
-      "This machine has not the room to run the experts of a device at once, as"
-      " the run began: one after the other they are the same but for rounding.",
+      "This machine has too little memory to run the experts of a device in"
+      " parallel, as the run began: they run one after the other, with the same"
+      " results up to rounding.",
       file=sys.stderr,
       flush=True,
     )
 
 
 def with_fields(tune, **fields: Any) -> Any:
-  """A copy of `config.finetune` with other values."""
+  """A copy of `config.finetune` with some values replaced."""
   tune = tune.copy_and_resolve_references().unlock()
   tune.update(fields)
   return tune.lock()
+
+
+def with_finetune(config, tune) -> Any:
+  """A copy of a config with `config.finetune` replaced."""
+  config = config.copy_and_resolve_references().unlock()
+  config.finetune = tune
+  return config.lock()
 
 
 def make_bytes_at(
@@ -229,26 +236,24 @@ def make_bytes_at(
   tuned: bool = False,
   inspect: Callable[[Program], int] = total_bytes,
 ) -> BytesAt:
-  """Makes the function that compiles what a wave needs, to see what that holds.
+  """Makes the function that compiles a wave's programs to measure their memory.
 
   Args:
     config: the whole config.
     backbone: described; arrays will do as well.
     mesh: of a host's devices.
-    tuned: they are on the disk, and only to be drawn with.
+    tuned: the experts are on disk: measure sampling only.
     inspect: program -> bytes on a device.
 
-  Returns: (`config.finetune`, experts of a device) -> the bytes of the largest
-    of the programs that run while a wave is on the devices, with what they find
-    there.
+  Returns: (`config.finetune`, experts per device) -> the bytes of the largest
+    of the programs that run while a wave is on the devices, with the arrays
+    that are there already.
   """
-  # The autoencoder stays where it encodes and decodes, and is no argument of
-  # a step.
+  # The autoencoder stays on the devices, and is not an argument of the step.
   beside = array_bytes(backbone.codec.params)
 
   def bytes_at(tune, num: int) -> int:
-    changed = config.copy_and_resolve_references().unlock()
-    changed.finetune = tune
+    changed = with_finetune(config, tune)
 
     def bytes_of(make) -> int:
       return inspect(make(changed, backbone, mesh, per_device=num))

@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people see of the farm while it runs: a table, logs, a profile.
+"""Monitoring of the farm while it runs: progress table, logs and profiles.
 
 Every worker of `experts.finetune` has a folder of its own in the stage's,
 
-  workers/NAME/log.jsonl     a line at each look: what it is at, and how fast
+  workers/NAME/log.jsonl     a line at each sync: wave, step, loss and speed
   workers/NAME/tensorboard   the same for TensorBoard, and its profiles
 
-and shows what all of them do, read from these files: on a terminal as a table
-below the bar, elsewhere as one line in ten seconds. `suti status WORKDIR` shows
-it from anywhere. A profile of N steps is asked for by
-`config.finetune.profile_steps`, which traces the first ones that are not
-compiled, or while the farm runs:
+and displays the state of all workers, read from these files: on a terminal as a
+table below the bar, elsewhere as one line every ten seconds. `suti status
+WORKDIR` shows it from anywhere. `config.finetune.profile_steps` profiles the
+first N steps after compilation; to profile N steps while the farm runs:
 
   echo 20 > WORKDIR/experts/finetune/profile
 
-The worker that sees the file first takes it. Nothing here decides anything:
+The first worker that sees the file takes the request. Monitoring only observes:
 without it the farm makes the same experts.
 """
 
-import json
 import math
 import statistics
 import time
@@ -35,15 +33,16 @@ from experts.farm.work_queue import Work, finished
 from suti.io.files import read_end
 from suti.io.mirror import Mirror
 from suti.io.paths import in_bucket
-from suti.runtime.log import Log
+from suti.runtime.log import Log, parse_line
+from suti.runtime.progress import say
 
-_REFRESH_S = 5.0  # what other workers do is read again after
-_PROFILED_STEPS = 20  # where a request does not say
+_REFRESH_S = 5.0  # seconds between reads of the other workers' logs
+_PROFILED_STEPS = 20  # if a request gives no number
 _GIB = 2**30
 
 
 class Monitor:
-  """One worker's view of the farm, and its part in everybody's."""
+  """One worker's log, and its view of all workers."""
 
   def __init__(
     self, folder: Path, farm: Work, *, waves: Sequence[Wave], config
@@ -65,6 +64,7 @@ class Monitor:
     self._recent: deque[float] = deque(maxlen=20)
     self._wave: Wave | None = None
     self._step = self._steps = 0  # of the wave; taken by this worker
+    self._unread: set[str] = set()  # workers whose logs end in broken lines
     self._read()
 
   def __enter__(self) -> "Monitor":
@@ -77,7 +77,7 @@ class Monitor:
     self._log.close()
 
   def begin(self, wave: Wave, step: int) -> None:
-    """A wave begins, or goes on, at a step that an earlier worker reached."""
+    """Records that a wave starts, or resumes at an earlier worker's step."""
     self._wave, self._step = wave, step
     self._line |= {"wave": wave.index, "wave_step": step}
     self._read()
@@ -87,12 +87,12 @@ class Monitor:
   def record(
     self, step: int, *, loss: float, seconds: float | None = None
   ) -> None:
-    """The devices were waited for.
+    """Logs a line after a sync with the devices.
 
     Args:
       step: steps that the wave has taken.
       loss: mean over its experts; left out where it is not finite.
-      seconds: of a step, divided by the experts; None if it was compiled.
+      seconds: of a step, divided by the experts; None if it was compiling.
     """
     assert self._wave is not None, "record before begin"
     self._steps += step - self._step
@@ -115,17 +115,17 @@ class Monitor:
     self._bar.update(count, note=f"{self._wave.name} loss {loss:.4f}")
 
   def end(self) -> None:
-    """The wave is on the disk."""
+    """Records that the wave has been written."""
     self._wave, self._step = None, 0
     self._read()
 
   def _read_now_and_then(self) -> None:
-    """Reads if it was long ago: the more workers, the longer it takes."""
+    """Reads the logs if the last time was long ago: many workers take long."""
     if time.monotonic() >= self._read_again_s:
       self._read()
 
   def _read(self) -> None:
-    """Reads what the other workers do."""
+    """Reads the logs of the other workers."""
     began = time.monotonic()
     done = finished(self._folder)
     self._counts |= {
@@ -137,25 +137,28 @@ class Monitor:
       for wave, worker in self._farm.holders().items()
       if wave not in done
     }
-    self._lines = read_lines(self._folder)
+    self._lines, unread = read_lines(self._folder)
+    for worker in sorted(unread - self._unread):
+      say(unread_log(self._folder, worker))
+    self._unread |= unread
     now = time.monotonic()
     self._read_again_s = now + max(_REFRESH_S, 20 * (now - began))
 
   def _count(self) -> int:
-    """Steps of all waves that are taken, whoever takes them: each once."""
+    """Steps of all waves by all workers, each counted once."""
     steps = {
       wave: step_of(self._lines.get(worker, {}), wave)
       for wave, worker in self._held.items()
     }
     if self._wave is not None:
-      # Another may have taken it over; it does not matter who is ahead.
+      # Another may have taken it over; it does not matter which is ahead.
       name = self._wave.name
       steps[name] = max(self._step, steps.get(name, 0))
     steps |= {wave: self._num_steps for wave in self._counts}
     return sum(steps.values())
 
   def _rows(self) -> list[str]:
-    """What stands below the bar."""
+    """The lines below the bar."""
     self._read_now_and_then()
     own = self._farm.worker
     lines = self._lines | {own: self._line}
@@ -167,7 +170,7 @@ class Monitor:
 
 
 class Profile:
-  """Traces steps when it is asked to, for TensorBoard's profiler."""
+  """Traces steps on request, for TensorBoard's profiler."""
 
   def __init__(self, folder: Path, worker: str, *, num_steps: int) -> None:
     self._request = folder / "profile"
@@ -177,24 +180,24 @@ class Profile:
     self._ask_again_s = 0.0
 
   def record(self, step: int, *, ready: bool) -> str:
-    """Starts a trace, or ends it once it has its steps.
+    """Starts a trace, or ends it after its last step.
 
     Args:
       step: steps that this worker has taken.
       ready: the program is compiled.
 
-    Returns: what to tell people, or "".
+    Returns: a message for the user, or "".
     """
     if self._end >= 0:
       return self.stop() if step >= self._end else ""
-    if ready and (num := self._wanted or self._asked()):
+    if ready and (num := self._wanted or self._take_request()):
       self._mirror.here.mkdir(parents=True, exist_ok=True)
       jax.profiler.start_trace(self._mirror.here)
       self._wanted, self._end = 0, step + num
     return ""
 
   def stop(self) -> str:
-    """Ends a trace if there is one; returns what to tell people, or ""."""
+    """Ends a trace if there is one; returns a message for the user, or ""."""
     if self._end < 0:
       return ""
     self._end = -1
@@ -202,9 +205,9 @@ class Profile:
     self._mirror.send()
     return f"profile: tensorboard --logdir {self._folder}"
 
-  def _asked(self) -> int:
-    """The steps of a request that this worker was the first to take; or 0."""
-    if in_bucket(self._request):  # each look there is paid for
+  def _take_request(self) -> int:
+    """Takes a request, if no other worker has: its number of steps, or 0."""
+    if in_bucket(self._request):  # each request there is billed
       if time.monotonic() < self._ask_again_s:
         return 0
       self._ask_again_s = time.monotonic() + _REFRESH_S
@@ -221,24 +224,44 @@ class Profile:
 # --- Reading -----------------------------------------------------------------
 
 
-def read_lines(folder: Path) -> dict[str, dict[str, float]]:
-  """{worker: the last line of its log}, of all there ever were."""
-  found = {}
+def read_lines(folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
+  """The logs of all workers, past and present.
+
+  Returns: {worker: the last whole line of its log}, and the workers whose last
+    lines are broken, which do not keep the others from being shown.
+  """
+  found, unread = {}, set()
   for path in sorted(folder.glob("workers/*/log.jsonl")):
-    *_, whole = [b"", *read_end(path, 4096).split(b"\n")[:-1]]
-    if whole:
-      found[path.parent.name] = json.loads(whole)
-  return found
+    worker = path.parent.name
+    try:
+      whole = read_end(path, 4096).split(b"\n")[:-1]
+    except OSError:
+      unread.add(worker)
+      continue
+    lines = [parse_line(content) for content in whole]
+    if whole and lines[-1] is None:
+      unread.add(worker)
+    if known := [line for line in lines if line is not None]:
+      found[worker] = known[-1]
+  return found, unread
+
+
+def unread_log(folder: Path, worker: str) -> str:
+  """The warning about a log whose last lines are broken."""
+  return (
+    f"{folder / 'workers' / worker / 'log.jsonl'} ends in a broken line: this"
+    " worker is shown as of the line before it, or not at all."
+  )
 
 
 def step_of(line: Mapping[str, float], wave: str) -> int:
-  """At which step of a wave a worker was, by the last line of its log."""
+  """The step of a wave that a worker was at, by the last line of its log."""
   is_same = f"wave-{int(line.get('wave', -1)):05d}" == wave
-  return int(line["wave_step"]) if is_same else 0
+  return int(line.get("wave_step", 0)) if is_same else 0
 
 
 def device_memory() -> dict[str, float]:
-  """Memory of the fullest device of this process; nothing where none says."""
+  """Memory of the fullest device of this process; {} if none reports it."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   used = max(stats, key=lambda s: s.get("bytes_in_use", 0))
   if "bytes_in_use" not in used:
@@ -262,9 +285,9 @@ def total(
   """The farm in one line.
 
   Args:
-    lines: the last one of each worker that there ever was.
+    lines: the last one of each worker, past and present.
     at_work: workers that hold a wave; the others have no speed.
-    counts: of each wave that is done, experts that are fine and quarantined.
+    counts: ok and quarantined experts of each finished wave.
     num_waves: all waves.
   """
   working = [lines[worker] for worker in set(at_work) if worker in lines]
@@ -291,7 +314,7 @@ def table(
   num_steps: int,
   own: str = "",
 ) -> list[str]:
-  """A row for each wave that is being worked on."""
+  """A row for each wave in progress."""
   rows = []
   for wave, worker in sorted(held.items()):
     line: Mapping[str, Any] = lines.get(worker, {})
@@ -300,9 +323,9 @@ def table(
     rate = line.get("experts_an_hour")
     speed = f"{rate:.4g}/h" if rate else ""
     memory = _memory(line) if "memory_gib" in line else ""
-    who = "this worker" if worker == own else worker
+    name = "this worker" if worker == own else worker
     rows.append(
-      f"  {wave}  {at:>9}  {loss:11}  {speed:>8}  {memory:>14}  {who}"
+      f"  {wave}  {at:>9}  {loss:11}  {speed:>8}  {memory:>14}  {name}"
     )
   return rows
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled programs of stages 2 to 4, for shapes alone.
+"""Abstract programs of stages 2 to 4, to plan memory and cost.
 
-They are made by the functions that make them when a stage runs, with
-descriptions in the place of arrays. Nothing is computed here, and no weights
-and no data need be there: `experts.farm.capacity` asks whether they fit, `suti
-plan` what they cost.
+The functions that a stage compiles are given shapes instead of arrays.
+Nothing is computed, and neither weights nor data are needed:
+`experts.farm.capacity` checks whether they fit, `suti plan` what they cost.
 """
 
 import dataclasses
@@ -26,7 +25,7 @@ from suti.pipeline.backbone import Backbone
 from suti.plan.preflight import Program
 from suti.schema import Prompt
 
-# E experts, B pictures of one expert drawn at once, H W C picture.
+# E experts, B images of one expert in a batch, H W C image.
 
 
 def finetune(
@@ -35,7 +34,7 @@ def finetune(
   """A step of a wave of experts.
 
   Args:
-    config: the whole config; how experts run is settled, not "auto".
+    config: the whole config, with nothing left "auto".
     backbone: described; arrays will do as well.
     mesh: of a host's devices.
     per_device: how many experts each device tunes.
@@ -76,7 +75,7 @@ def finetune(
 def sample(
   config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
 ) -> Program:
-  """The drawing of an expert's candidates, `config.sample.batch_size` at once.
+  """Sampling of an expert's candidates, `config.sample.batch_size` in a batch.
 
   Arguments are those of `finetune`.
   """
@@ -89,7 +88,7 @@ def sample(
     rows, backbone, slots=range(batch_size), num_experts=1
   )
   request = jax.tree.map(lambda x: x[0], request)
-  drawn = config.prompts.num_per_cluster * config.sample.images_per_prompt
+  num_images = config.prompts.num_per_cluster * config.sample.images_per_prompt
   each, whole = batch_sharding(mesh), replicated(mesh)
   return Program(
     function=sampling.make_sample(
@@ -105,14 +104,14 @@ def sample(
     num_parameters=_count(trainable) + _count(frozen),
     batch_size=num * batch_size,
     subjects=num,
-    calls=-(-drawn // batch_size),
+    calls=-(-num_images // batch_size),
   )
 
 
 def keep(
   config: Any, backbone: Backbone, mesh: Mesh, *, per_device: int
 ) -> Program:
-  """What `config.finetune.keep="difference"` makes of a wave, once.
+  """The conversion of `config.finetune.keep="difference"`, once a wave.
 
   Arguments are those of `finetune`.
   """
@@ -130,12 +129,12 @@ def keep(
 
 
 def judge(config: Any, folder: Path, mesh: Mesh) -> Program:
-  """A judge's embedding of pictures, as `experts.filter` asks for it.
+  """The image embedding of a scorer, as `experts.filter` calls it.
 
   Args:
     config: the whole config.
-    folder: of a CLIP, a DINO or a DINOv2; its config.json will do.
-    mesh: of one device: the stage uses one.
+    folder: of a CLIP, a DINO or a DINOv2; its config.json is enough.
+    mesh: of one device, as the stage uses only one.
   """
   model = open_model(folder, expected=("CLIPModel", *IDENTITY), weights=False)
   side = model.config.get("vision_config", model.config)["image_size"]
@@ -157,7 +156,7 @@ def judge(config: Any, folder: Path, mesh: Mesh) -> Program:
 def _declare(
   teacher: Teacher, backbone: Backbone, config: Any
 ) -> tuple[Any, Any, Any]:
-  """The teacher's net, of which nothing is drawn and nothing converted."""
+  """The teacher's net, as shapes: nothing is initialised or converted."""
   made: dict[str, Any] = {}
 
   def parts(params: Any) -> Any:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the candidates of a wave are drawn, and the compiled program that does.
+"""Samples the candidates of a wave: the loop and its compiled program.
 
-SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert draws its cluster's
-unseen prompt. Here experts of a wave draw together, their weights arguments of
-one program, mapped as in `experts.farm.train_step`. A picture follows from
-cluster, prompt and its number alone, whatever is drawn beside it.
+SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert samples its cluster's
+unseen prompt. Here the experts of a wave sample together, their weights
+arguments of one program, mapped as in `experts.farm.train_step`. An image
+depends on cluster, prompt and its number alone, not on the rest of its batch.
 
-Whose weights these are, and where they come from, is not known here:
-`experts.finetune` draws with those on the devices, `experts.sample` with those
-on the disk.
+The weights come from the caller: `experts.finetune` samples with those on the
+devices, `experts.sample` with those on disk.
 """
 
 import collections
@@ -22,6 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experts.farm.expert_model import ExpertModel
 from experts.farm.wave_files import write_times
 from experts.farm.waves import map_devices, map_experts
 from experts.prompts import read_prompts
@@ -35,20 +35,19 @@ from suti.pipeline.backbone import Backbone
 from suti.pipeline.codec import decode_in_parts
 from suti.schema import Candidate, Prompt, content_key
 
-# E experts, B rows of one expert drawn at once, N rows of a device, H W C
-# image.
+# E experts, B rows of one expert in a batch, N rows of a device, H W C image.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-  """A picture to draw: a prompt, and what its noise is drawn from."""
+  """An image to sample: its prompt and the seed of its noise."""
 
   prompt: Prompt
   seed: int
 
 
 def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
-  """{cluster: its pictures to draw}, `num` for each prompt."""
+  """{cluster: its images to sample}, `num` for each prompt."""
   rows = collections.defaultdict(list)
   for prompt in prompts:
     for number in range(num):
@@ -58,99 +57,120 @@ def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
 
 
 def make_sample_wave(
-  teacher: Teacher,
-  apply,
-  backbone: Backbone,
-  frozen,
-  config,
-  *,
-  inner: str,
-  mesh: Mesh,
-  workdir: Path,
+  model: ExpertModel, config, *, inner: str, workdir: Path
 ) -> Callable[..., None]:
-  """Makes the function that draws and writes the candidates of a wave.
+  """Makes the function that samples and writes the candidates of a wave.
 
   It is (groups, name, experts, folder) -> None: parameters with E in front on
   the devices, one group after another, the name of the wave, its experts as
-  fields of `Expert` (without what fills the last group up), and the folder of
+  fields of `Expert` (without the padding of the last group), and the folder of
   `experts.sample`. `inner` is that of `map_experts`.
   """
+  backbone, mesh = model.backbone, model.mesh
   vae_params = jax.device_put(backbone.codec.params, replicated(mesh))
-  draw = make_sample(teacher, apply, backbone, config, mesh, inner=inner)
+  sample = make_sample(
+    model.teacher, model.apply, backbone, config, mesh, inner=inner
+  )
   null = backbone.null_text()
   rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
   compiled = False
 
-  def sample_group(params, asked, seconds) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (expert of the group, some of its pictures) of those asked for."""
+  def sample_group(
+    params, requested, seconds
+  ) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (expert of the group, some of its images), batch by batch."""
     nonlocal compiled
     (num_experts,) = {len(x) for x in params.values()}
-    for start in range(0, max(map(len, asked)), config.sample.batch_size):
+    for start in range(0, max(map(len, requested)), config.sample.batch_size):
       began = time.monotonic()
       request = make_request(
-        asked,
+        requested,
         backbone,
         slots=range(start, start + config.sample.batch_size),
         num_experts=num_experts,
       )
-      images = np.asarray(draw(frozen, null, vae_params, params, request))
-      drawn = [
+      images = np.asarray(
+        sample(model.frozen, null, vae_params, params, request)
+      )
+      sampled = [
         images[i][: max(0, len(wanted) - start)]
-        for i, wanted in enumerate(asked)
+        for i, wanted in enumerate(requested)
       ]
       if compiled:
-        num = sum(map(len, drawn))
+        num = sum(map(len, sampled))
         seconds.append((time.monotonic() - began) / num)
       compiled = True
-      yield from enumerate(drawn)
+      yield from enumerate(sampled)
 
   def sample_wave(groups, name: str, experts, folder: Path) -> None:
-    asked = [rows[expert["cluster"]] for expert in experts]
-    pictures: list[list[np.ndarray]] = [[] for _ in asked]
+    requested = [rows[expert["cluster"]] for expert in experts]
+    pictures: list[list[np.ndarray]] = [[] for _ in requested]
     spoiled: set[int] = set()
-    seconds: list[float] = []  # of each call that did not compile, a picture
-    # All at once: they are remembered, and the encoders leave the device.
-    backbone.encode_text([r.prompt.prompt for each in asked for r in each])
+    seconds: list[float] = []  # of each call that did not compile, per image
+    # In one call: they are cached, and the encoders leave the device.
+    backbone.encode_text([r.prompt.prompt for each in requested for r in each])
     first = 0
     for params in groups:
       (num,) = {len(x) for x in params.values()}
-      for i, drawn in sample_group(params, asked[first : first + num], seconds):
-        if np.isfinite(drawn).all():
-          pictures[first + i].extend(to_u8(drawn))
+      for i, sampled in sample_group(
+        params, requested[first : first + num], seconds
+      ):
+        if np.isfinite(sampled).all():
+          pictures[first + i].extend(to_u8(sampled))
         else:
           spoiled.add(first + i)
       first += num
-      del params  # before the next group comes
-    good = [i for i, expert in enumerate(experts) if expert["status"] == "ok"]
+      del params  # before the next group is loaded
     write_times(folder, name, seconds)
-    num_candidates = write_records(
-      folder / f"{name}.array_record",
-      (
-        candidate_of(row, image_u8, guidance=config.sample.guidance)
-        for i in good
-        if i not in spoiled
-        for row, image_u8 in zip(asked[i], pictures[i], strict=True)
-      ),
-      kind=Candidate,
-    )
-    quarantined = [
-      {"cluster": experts[i]["cluster"], "cause": "a picture is not finite"}
-      for i in good
-      if i in spoiled
-    ]
-    # Last: with it the wave is drawn.
-    write_json(
-      folder / f"{name}.json",
-      {"candidates": num_candidates, "quarantined": quarantined},
+    _write_candidates(
+      folder / name,
+      [
+        (expert, rows, None if i in spoiled else pictures[i])
+        for i, (expert, rows) in enumerate(zip(experts, requested, strict=True))
+        if expert["status"] == "ok"
+      ],
+      guidance=config.sample.guidance,
     )
 
   return sample_wave
 
 
+def _write_candidates(
+  stem: Path, sampled: Sequence[tuple[dict, Sequence[Row], Any]], *, guidance
+) -> None:
+  """Writes the candidates of a wave, then the record that it was sampled.
+
+  Args:
+    stem: of the wave's files.
+    sampled: for each expert with status ok, its rows and its images; None
+      instead of images quarantines it.
+    guidance: the weight they were sampled with.
+  """
+  num = write_records(
+    stem.with_name(f"{stem.name}.array_record"),
+    (
+      candidate_of(row, image_u8, guidance=guidance)
+      for _, rows, pictures in sampled
+      if pictures is not None
+      for row, image_u8 in zip(rows, pictures, strict=True)
+    ),
+    kind=Candidate,
+  )
+  quarantined = [
+    {"cluster": expert["cluster"], "cause": "a picture is not finite"}
+    for expert, _, pictures in sampled
+    if pictures is None
+  ]
+  write_json(
+    stem.with_name(f"{stem.name}.json"),
+    {"candidates": num, "quarantined": quarantined},
+  )
+
+
 def candidate_of(
   row: Row, image_u8: np.ndarray, *, guidance: float
 ) -> Candidate:
-  """The record of a drawn picture."""
+  """The record of a generated image."""
   prompt = row.prompt
   return Candidate(
     key=content_key(prompt.cluster, prompt.prompt, row.seed),
@@ -190,20 +210,20 @@ def make_sample(
     images_NHWC = decode_in_parts(backbone.codec, vae_params, x_NHWC)
     return images_NHWC.reshape(*x_EBHWC.shape[:2], *images_NHWC.shape[1:])
 
-  draw_all = map_experts(sample_expert, mesh, inner=inner)
-  # Once for all experts of a device: what an autoencoder holds of a picture is
-  # many times the picture, and no expert changes it.
+  sample_all = map_experts(sample_expert, mesh, inner=inner)
+  # Decoded together for all experts of a device: they share the autoencoder,
+  # whose activations are many times the size of an image.
   decode_all = map_devices(decode, mesh)
 
   def sample_wave(frozen, null, vae_params, params, request):
-    x_EBHWC = draw_all((frozen, null), params, request)
+    x_EBHWC = sample_all((frozen, null), params, request)
     return decode_all(vae_params, x_EBHWC)
 
   return jax.jit(sample_wave)
 
 
 def make_request(
-  asked: Sequence[Sequence[Row]],
+  requested: Sequence[Sequence[Row]],
   backbone: Backbone,
   *,
   slots: range,
@@ -212,15 +232,15 @@ def make_request(
   """Some rows of each expert as arrays.
 
   Args:
-    asked: all rows of each real expert, one or more.
+    requested: all rows of each expert, one or more, without padding.
     backbone: encodes texts.
-    places: B of them; past an expert's last row, that row is drawn again.
-    num_experts: E; the last real expert is repeated.
+    slots: B row numbers; past an expert's last row, that row is repeated.
+    num_experts: E; the last expert is repeated as padding.
 
   Returns: `seeds_B` and `conditioning` (see `suti.pipeline.conditioning`), with
   E in front.
   """
-  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in asked]
+  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in requested]
   block += block[-1:] * (num_experts - len(block))
   conditioning = backbone.encode_text(
     [row.prompt.prompt for rows in block for row in rows]

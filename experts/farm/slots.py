@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experts of a wave that follow each other in the places on the devices.
+"""Slot refill: waiting experts of a wave take the slots of finished ones.
 
-Experts that stop by their own loss (`config.finetune.stop_window`) take unequal
-numbers of steps, and a place whose expert is done would stand empty until the
-last one is. With `config.finetune.experts_per_slot` above 1 a wave has that
-many times
-more experts than places: who is done leaves its place to the next, and for the
-end of the wave a file among its checkpoints:
+With early stopping (`config.finetune.stop_window`) experts take unequal numbers
+of steps, and the slot of a finished expert would be idle until the last one has
+finished. With `config.finetune.experts_per_slot` above 1 a wave has that many
+times more experts than slots: the slot of a finished expert is refilled with
+the next one, and the finished expert is kept until the end of the wave in a
+file among its checkpoints:
 
   checkpoints/wave-00007/finished/00012.safetensors   the wave's expert 12
 
-The wave stays what is claimed, gone on with and written as one. Which place an
-expert had, and when, changes nothing of it: its randomness follows from its
-cluster's key and its own step. So a worker that goes on from a checkpoint may
-write a file again; it is the same.
+The wave is still leased, resumed and written as a whole. An expert does not
+depend on its slot or on when it ran: its randomness depends on its cluster's
+key and its own step. So a worker that resumes from a checkpoint may write a
+file again, with the same content.
 
-How experts are tuned is `experts.farm.train_step`'s business.
+How experts are tuned is in `experts.farm.train_step`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,14 @@ from experts.farm.waves import Wave
 from suti.io.files import replacing
 from suti.io.paths import local
 
-# E experts of a wave, P places, T steps at most.
+# E experts of a wave, S slots, T steps at most.
 
 Arrays = dict[str, np.ndarray]
-_RESULTS = ("step_E", "failed_E", "loss_ET")
+_RESULTS = ("step_E", "failed_E", "diverged_E", "loss_ET")
 
 
 class Slots:
-  """Whose turn it is in a wave."""
+  """Assigns the experts of a wave to its slots."""
 
   def __init__(
     self,
@@ -46,58 +46,59 @@ class Slots:
     folder: Path,
     *,
     restart: Callable[..., dict[str, Any]],
-    base: Arrays,
+    base: Mapping[str, np.ndarray],
     absent: Collection[int] = (),
   ) -> None:
-    """Takes over a wave; writes nothing before an expert leaves its place.
+    """Takes over a wave; writes nothing before an expert leaves its slot.
 
     Args:
-      wave: its experts and places.
+      wave: its experts and slots.
       folder: of its checkpoints.
       restart: of `experts.farm.train_step.make_restart`.
-      base: what every expert starts with.
-      absent: experts, by number, whose clusters cannot be read: they get no
-        turn.
+      base: initial parameters of every expert.
+      absent: experts, by number, whose clusters cannot be read: they never get
+        a slot.
     """
     self._wave, self._folder = wave, folder / "finished"
     self._restart, self._base, self._absent = restart, base, set(absent)
-    # One look: on a file system of many machines each takes a while.
+    # Listed once: on a network file system each listing takes a while.
     self._kept = {int(file.stem) for file in self._folder.glob("*.safetensors")}
 
   def refill(
-    self, state: dict[str, Any], done_P: np.ndarray
+    self, state: dict[str, Any], done_S: np.ndarray
   ) -> dict[str, Any] | None:
-    """Gives places whose experts are done to those that wait.
+    """Refills the slots of finished experts with waiting ones.
 
     Args:
-      state: of `experts.farm.train_step`; donated if any place is given.
-      done_P: which experts are done.
+      state: of `experts.farm.train_step`; donated if any slot is refilled.
+      done_S: which experts are done.
 
-    Returns: the state with the new experts at their start; None if none waits,
-      or no place is free.
+    Returns: the state with the new experts at their start; None if none is
+      waiting, or no slot is free.
     """
-    number_P = np.array(state["number_E"])
-    free = np.flatnonzero(done_P[: self._wave.num_active])
-    new = dict(zip(free.tolist(), self._waiting(number_P), strict=False))
+    number_S = np.array(state["number_E"])
+    free = np.flatnonzero(done_S[: self._wave.num_active])
+    new = dict(zip(free.tolist(), self._waiting(number_S), strict=False))
     if not new:
       return None
     self._keep(state, new.keys())
-    fresh_P = np.isin(np.arange(len(number_P)), list(new))
-    number_P[list(new)] = list(new.values())
-    return self._restart(state, number_P, fresh_P)
+    fresh_S = np.isin(np.arange(len(number_S)), list(new))
+    number_S[list(new)] = list(new.values())
+    return self._restart(state, number_S, fresh_S)
 
-  def are_over(self, state: dict[str, Any], done_P: np.ndarray) -> bool:
-    """Whether nobody is at work, and nobody waits.
+  def are_over(self, state: dict[str, Any], done_S: np.ndarray) -> bool:
+    """Whether all experts are done, and none is waiting.
 
     Arguments are those of `refill`.
     """
-    done = done_P[: self._wave.num_active].all()
+    done = done_S[: self._wave.num_active].all()
     return bool(done) and not self._waiting(np.asarray(state["number_E"]))
 
   def results(self, state: dict[str, Any]) -> Arrays:
-    """What became of all experts, of whom none is at work any more.
+    """The results of all experts, once all are done.
 
-    Returns: `step_E`, `failed_E` and `loss_ET`, in the wave's order.
+    Returns: `step_E`, `failed_E`, `diverged_E` and `loss_ET`, in the wave's
+      order.
     """
     if self._in_place():
       return {name: np.asarray(state[name]) for name in _RESULTS}
@@ -110,15 +111,16 @@ class Slots:
   def groups(
     self, state: dict[str, Any], sharding: Sharding
   ) -> Iterator[dict[str, jax.Array]]:
-    """The parameters of all experts, as many at a time as there are places.
+    """The parameters of all experts, in groups as large as the slots.
 
     Args:
-      state: as for `results`, which was asked before; its room is given up.
+      state: as for `results`, which must be called first; its memory is
+        released.
       sharding: of what is yielded.
 
     Yields: parameters in the wave's order, on the devices, the last group
-      filled up with its last expert. What is yielded is not held here: it goes
-      when the caller lets it go.
+      padded with its last expert. No reference is kept here: their memory is
+      released when the caller drops them.
     """
     held = [state.pop("params")]
     names = list(held[0])
@@ -139,9 +141,9 @@ class Slots:
         sharding,
       )
 
-  def _waiting(self, number_P: np.ndarray) -> list[int]:
-    """Experts that had no turn, and before them those whose file is lost."""
-    held = set(number_P[: self._wave.num_active].tolist())
+  def _waiting(self, number_S: np.ndarray) -> list[int]:
+    """Experts that have not run, after those whose file is lost."""
+    held = set(number_S[: self._wave.num_active].tolist())
     reached = max(held) + 1
     lost = sorted(set(range(reached)) - held - self._kept)
     waiting = [*lost, *range(reached, len(self._wave.keys))]
@@ -149,20 +151,21 @@ class Slots:
 
   def _keep(self, state: dict[str, Any], slots: Iterable[int]) -> None:
     """Writes the experts of some slots."""
-    number_P = np.asarray(state["number_E"])
+    number_S = np.asarray(state["number_E"])
     for slot in slots:
       self._write(
-        int(number_P[slot]),
+        int(number_S[slot]),
         {name: _row(state[name], slot) for name in _RESULTS}
         | {f"params.{n}": _row(x, slot) for n, x in state["params"].items()},
       )
 
   def _untouched(self, state: dict[str, Any]) -> Arrays:
-    """The row of an expert that had no turn."""
+    """The row of an expert that never ran."""
     num_steps = state["loss_ET"].shape[1]
     return {
       "step_E": np.zeros((), np.int32),
       "failed_E": np.zeros((), np.int32),
+      "diverged_E": np.zeros((), bool),
       "loss_ET": np.zeros((num_steps,), np.float32),
     } | {
       f"params.{name}": self._base[name].astype(x.dtype)
@@ -181,7 +184,7 @@ class Slots:
     return self._folder / f"{number:05d}.safetensors"
 
   def _in_place(self) -> bool:
-    """Whether every expert has a place of its own, in the wave's order."""
+    """Whether every expert has a slot of its own, in the wave's order."""
     return len(self._wave.keys) <= self._wave.num_active
 
 

@@ -1,24 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state and the compiled step of a wave of experts.
+"""The training state and the compiled step of a wave of experts.
 
 SuTI (arXiv 2304.00186), section 3.3: 500 steps of Adafactor at 1e-5 an expert.
 Batch size, augmentation (none here) and text dropout (none) are not public.
 
 Experts are independent by construction: the step is a `shard_map` over every
 axis of the mesh, inside which experts are mapped (`config.finetune.inner`), so
-that no device ever speaks to another. An expert's randomness follows from its
-cluster's key and its own step, so in a wave, alone or on another mesh it is the
-same expert. One whose loss or gradient is not finite is quarantined: it stops
-where it was. One whose loss no longer falls may stop early.
+that devices never communicate. An expert's randomness depends on its cluster's
+key and its own step, so it is the same expert in a wave, alone or on another
+mesh. An expert is quarantined, and keeps its last state, if its loss or
+gradient is not finite, or its loss rises far above its initial value. One whose
+loss no longer falls may stop early.
 
-The net's arithmetic has `config.finetune.dtype`, what is trained and kept has
-`config.finetune.master_dtype`; the optimizer's is float32 whatever they are.
+The net computes in `config.finetune.dtype`, trained parameters are kept in
+`config.finetune.master_dtype`, and the optimizer computes in float32.
 
-Which clusters a wave has, and what becomes of it, is not known here.
+Reading clusters and writing waves is done elsewhere.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,7 +30,8 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from experts.farm.waves import map_experts
+from experts.farm.expert_model import ExpertModel
+from experts.farm.waves import DIVERGENCE_WINDOW, map_experts
 from experts.teacher import Teacher
 from suti.nn.param import cast
 from suti.nn.rounding import stochastic_round
@@ -38,14 +41,51 @@ from suti.pipeline.backbone import Backbone
 # E experts, K pictures of a cluster, B batch of one expert, H W C picture or
 # latent, T steps of the loop.
 
-Params = dict[str, jax.Array]
+Params = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Programs:
+  """The programs of a wave; see the functions of the same names.
+
+  Attributes:
+    start: of `make_start`.
+    restart: of `make_restart`.
+    describe_start: `describe_start`, with all but the number of experts bound.
+    step: of `make_step`.
+  """
+
+  start: Callable[[int], dict[str, Any]]
+  restart: Callable[..., dict[str, Any]]
+  describe_start: Callable[[int], dict[str, Any]]
+  step: Callable[..., dict[str, Any]]
+
+
+def make_programs(model: ExpertModel, tune) -> Programs:
+  """Makes the programs that tune the waves of a run.
+
+  Args:
+    model: opened.
+    tune: `config.finetune`, with `inner` no longer "auto".
+  """
+  tx = make_optimizer(tune)
+  base, mesh = model.trainable, model.mesh
+  kind = {"num_steps": tune.num_steps, "dtype": tune.master_dtype}
+  return Programs(
+    start=make_start(base, tx, mesh, **kind),
+    restart=make_restart(base, tx, mesh, **kind),
+    describe_start=lambda num_experts: describe_start(
+      base, tx, mesh, num_experts=num_experts, **kind
+    ),
+    step=make_step(model.teacher, model.apply, model.backbone, tx, mesh, tune),
+  )
 
 
 def make_optimizer(config) -> optax.GradientTransformation:
   """Adafactor (the paper's) or Adam, at a constant rate.
 
-  Adafactor's steps are not scaled by the parameter: at the paper's 1e-5 and 500
-  steps such steps would come to nothing.
+  Adafactor's updates are not scaled by the parameter: at the paper's 1e-5 and
+  500 steps scaled updates would be negligible.
   """
   if config.optimizer == "adafactor":
     return optax.adafactor(
@@ -59,11 +99,12 @@ def make_start(
 ) -> Callable[[int], dict[str, Any]]:
   """Makes the function that starts a wave: E copies of the base, fresh state.
 
-  Beside `params` and `opt` a state has `step`, what the loop has done, and of
+  Beside `params` and `opt` a state has `step`, the steps of the loop, and for
   each expert `number_E`, its number in the wave, `step_E`, the steps it has
   taken, `done_E`, whether it takes no more, `failed_E`, the step at which it
-  failed or -1, and `loss_ET`, the whole curve, on the device, so that it is in
-  every checkpoint. Experts are numbered from 0, in the order of their places.
+  failed or -1, `diverged_E`, whether it failed by divergence, and `loss_ET`,
+  the whole curve, on the device, so that it is in every checkpoint. Experts are
+  numbered from 0, in the order of their slots.
 
   Args:
     trainable: of one expert.
@@ -90,10 +131,11 @@ def make_start(
 def make_restart(
   trainable: Params, tx, mesh: Mesh, *, num_steps: int, dtype: Any = jnp.float32
 ) -> Callable[..., dict[str, Any]]:
-  """Makes the function that starts other experts in some places of a wave.
+  """Makes the function that starts new experts in some slots of a wave.
 
   It is (state, number_E, fresh_E) -> state: the state is donated, `number_E`
-  numbers the experts from then on, and where `fresh_E` is true one starts.
+  are the experts in the slots from then on, and where `fresh_E` is true the
+  slot is reset to the start.
 
   Arguments are those of `make_start`.
   """
@@ -133,6 +175,7 @@ def _fresh(
     "step_E": jnp.zeros((num,), jnp.int32),
     "done_E": jnp.zeros((num,), bool),
     "failed_E": jnp.full((num,), -1, jnp.int32),
+    "diverged_E": jnp.zeros((num,), bool),
     "loss_ET": jnp.zeros((num, num_steps), jnp.float32),
   }
 
@@ -146,7 +189,7 @@ def describe_start(
   num_steps: int,
   dtype: Any = jnp.float32,
 ) -> dict[str, Any]:
-  """The shapes of what `make_start` makes, each where that puts it.
+  """The shapes of what `make_start` returns, with their shardings.
 
   Arguments are those of `make_start`, arrays or their shapes, and E.
   """
@@ -161,7 +204,7 @@ def describe_start(
 
 
 def fail(state: dict[str, Any], failed_E: np.ndarray) -> dict[str, Any]:
-  """Makes some experts stay where they are, as if their loss were not finite.
+  """Marks some experts as failed, as if their loss were not finite.
 
   Args:
     state: of a wave.
@@ -181,8 +224,8 @@ def make_step(
   teacher: Teacher, apply, backbone: Backbone, tx, mesh: Mesh, config
 ) -> Callable[..., dict[str, Any]]:
   """Makes the compiled step of a wave: (state, frozen, data) -> state."""
-  fit = teacher.loss
-  assert fit is not None, "a teacher without fit has nothing to tune"
+  loss_fn = teacher.loss
+  assert loss_fn is not None, "a teacher without a loss has nothing to tune"
 
   def step_expert(frozen, expert, data):
     step = expert["step_E"]
@@ -198,7 +241,7 @@ def make_step(
 
     def loss_of(params):
       params = frozen | cast(params, config.dtype)
-      return fit(apply, backbone, params, batch, loss_key, config)
+      return loss_fn(apply, backbone, params, batch, loss_key, config)
 
     loss, grads = jax.value_and_grad(loss_of)(expert["params"])
     grads = cast(grads, jnp.float32)
@@ -217,13 +260,18 @@ def make_step(
     loss_T = jnp.where(alive, curve_T.at[step].set(loss), curve_T)
     failed = jnp.where(alive & ~finite, step, expert["failed_E"])
     step = step + (alive & finite).astype(jnp.int32)
+    enough = _is_enough(loss_T, step, config)
+    is_wild = _has_diverged(loss_T, step, config, ends=enough)
+    is_wild &= alive & finite
+    failed = jnp.where(is_wild, step, failed)
     return {
       "params": params,
       "opt": opt,
       "number_E": expert["number_E"],
       "step_E": step,
-      "done_E": (failed >= 0) | _is_enough(loss_T, step, config),
+      "done_E": (failed >= 0) | enough,
       "failed_E": failed,
+      "diverged_E": expert["diverged_E"] | is_wild,
       "loss_ET": loss_T,
     }
 
@@ -243,9 +291,9 @@ def sync_metrics(
 
   Args:
     state: of a wave.
-    num: places that experts take, the first ones.
+    num: slots that experts take, the first ones.
 
-  Returns: the mean of their last finite losses, and which of them are done.
+  Returns: the mean of their last losses, if finite, and which are done.
   """
   step_E, loss_ET, done_E = (
     x[:num]
@@ -259,7 +307,7 @@ def sync_metrics(
 
 
 def _narrow(params: Any, config, key: jax.Array) -> Params:
-  """float32 -> what is kept, rounded by chance where that is narrower."""
+  """float32 -> the kept dtype, rounded stochastically if that is narrower."""
   if config.master_dtype == "float32":
     return params
   keys = jax.random.split(key, len(params))
@@ -272,9 +320,9 @@ def _narrow(params: Any, config, key: jax.Array) -> Params:
 def _is_enough(loss_T: jax.Array, step: jax.Array, config) -> jax.Array:
   """Whether an expert takes no step after `step` of them.
 
-  It has taken all, or its last `stop_window` losses are together not lower by
-  the share `stop_gain` than as many before them; this is looked at once in a
-  window, or noise would stop every expert.
+  It has taken all, or the sum of its last `stop_window` losses is not lower by
+  the share `stop_gain` than that of as many before them. This is checked once
+  per window, or noise would stop every expert.
   """
   enough = step >= config.num_steps
   if window := config.stop_window:
@@ -285,3 +333,28 @@ def _is_enough(loss_T: jax.Array, step: jax.Array, config) -> jax.Array:
     due = (step >= 2 * window) & (step % window == 0)
     enough |= due & (now > (1 - config.stop_gain) * before)
   return enough
+
+
+def _has_diverged(
+  loss_T: jax.Array, step: jax.Array, config, *, ends: jax.Array
+) -> jax.Array:
+  """Whether the loss of an expert is far above its initial value.
+
+  The mean of its last `DIVERGENCE_WINDOW` losses is more than `diverged` times
+  that of as many first ones. At too high a learning rate the first ones may be
+  large themselves: so it is also compared with a multiple of the very first
+  loss, which is the base's own. A single loss is noisy, and more so the smaller
+  the batch: the multiple is 50 over the batch size. This is checked once per
+  window, and when the expert `ends`.
+  """
+  if not config.diverged:
+    return jnp.bool(False)
+  window = DIVERGENCE_WINDOW
+  at_T = jnp.arange(len(loss_T))
+  first = jnp.where(at_T < window, loss_T, 0).sum()
+  last = jnp.where((at_T >= step - window) & (at_T < step), loss_T, 0).sum()
+  # In sums of `window` losses, as these are.
+  slack = window * max(1.0, 2 * window / config.batch_size)
+  began = jnp.minimum(first, slack * loss_T[0])
+  due = (step >= window) & ((step % window == 0) | ends)
+  return due & (last > config.diverged * began)

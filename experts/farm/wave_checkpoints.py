@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a wave that passes from worker to worker.
+"""Checkpoints of a wave, which another worker may resume.
 
   checkpoints/wave-00007/WORKER/40/   the state after 40 steps
 
-Each worker writes into a folder of its own, so that one that was thought dead
-and is not cannot spoil what its successor goes on from. All of them compute the
-same, so whoever takes a wave over goes on from the newest state of anybody, on
-as many devices as it has. When the wave is done its checkpoints go.
+Each worker writes into a folder of its own, so that a worker that lost its
+lease but is still alive cannot damage its successor's checkpoints. All workers
+compute the same, so the one that takes a wave over resumes from the newest
+state of any worker, on as many devices as it has. When the wave is done, its
+checkpoints are deleted.
 """
 
 import contextlib
@@ -32,12 +33,12 @@ class WaveCheckpoints:
       worker: names this worker's part.
     """
     self.folder, self._worker = folder / wave.name, worker
-    # Places that are filled up differ with the devices, clusters do not.
+    # The padding depends on the devices, the clusters do not.
     self._model = {"clusters": wave.keys}
     self._own = Checkpoints(self.folder / worker, model=self._model)
 
   def restore(self, state: Any) -> Any:
-    """The newest state that anybody saved; None if nobody did.
+    """The newest state that any worker saved; None if there is none.
 
     Args:
       state: as the wave would start, arrays or their descriptions; may be
@@ -54,7 +55,7 @@ class WaveCheckpoints:
     return None
 
   def save(self, step: int, state: Any) -> None:
-    """Saves a state, and lets those of workers go that were not as far.
+    """Saves a state, and deletes older ones of all workers.
 
     Raises:
       ValueError: the disk is full.
@@ -63,9 +64,9 @@ class WaveCheckpoints:
       self._own.save(step, state)
       newest = dict(reversed([(w, step) for step, w in self._saved()]))
       for worker, reached in newest.items():
-        # Whoever is ahead has taken the wave over while this worker was away.
+        # A worker that is ahead took the wave over while this one was asleep.
         if worker != self._worker and reached <= step:
-          self._own.wait()  # until what replaces them is on the disk
+          self._own.wait()  # until the state that replaces them is on disk
           remove_folder(self.folder / worker)
 
   def __enter__(self) -> "WaveCheckpoints":
@@ -76,7 +77,7 @@ class WaveCheckpoints:
       self._own.close()
 
   def remove(self) -> None:
-    """Removes all checkpoints of the wave, of whomever."""
+    """Removes all checkpoints of the wave, of all workers."""
     with self._forgiven(f"The last step of {self.folder.name} is not saved"):
       self._own.wait()
     remove_folder(self.folder)
@@ -91,7 +92,7 @@ class WaveCheckpoints:
 
   @contextlib.contextmanager
   def _forgiven(self, what: str) -> Iterator[None]:
-    """Says what went wrong and goes on: a checkpoint only spares work.
+    """Reports an error and continues: a checkpoint only saves work.
 
     One may be damaged, or removed by a worker that has taken the wave over.
     """

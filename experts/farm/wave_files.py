@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a wave leaves on the disk: weights, losses, and what became of experts.
+"""The output files of a wave: weights, loss curves and `Expert` records.
 
   wave-NNNNN.safetensors   trainable parameters under their published names,
                            stacked as (E, ...), in our layout (kernels HWIO), or
                            their difference to the base
   wave-NNNNN.json          `Expert` records and loss curves; written last, with
                            it the wave is done
-  counts/wave-NNNNN.json   how many experts are fine, how many quarantined
+  counts/wave-NNNNN.json   how many experts are ok, how many quarantined
 
-Padding is not written. How experts are tuned is `experts.finetune`'s business.
+Padding is not written. Experts are tuned by `experts.finetune`.
 """
 
 import dataclasses
@@ -23,12 +23,15 @@ from jax.sharding import Sharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from experts.farm.waves import Wave
-from suti.io.files import read_json, replacing, write_json
+from experts.farm.waves import DIVERGENCE_WINDOW, Wave
+from suti.io.files import read_json, read_object, replacing, write_json
 from suti.io.paths import local
+from suti.io.record_bytes import from_json
 from suti.schema import Expert
 
 # E experts of a wave, T steps.
+
+_AGAIN = "delete it, and run experts.finetune again."
 
 
 def describe(
@@ -38,12 +41,12 @@ def describe(
   teacher: str,
   damaged: Mapping[str, str],
 ) -> dict[str, Any]:
-  """What the record of a wave says of its experts.
+  """Makes the record of a wave.
 
   Args:
     wave: its clusters.
-    results: `step_E`, `failed_E` and `loss_ET` of its experts, as a state of
-      `experts.farm.train_step` has them after the last step.
+    results: `step_E`, `failed_E`, `diverged_E` and `loss_ET` of its experts, as
+      a state of `experts.farm.train_step` has them after the last step.
     teacher: its name.
     damaged: {cluster: why it could not be read}.
 
@@ -52,13 +55,17 @@ def describe(
   num = len(wave.keys)
   failed_E = np.asarray(results["failed_E"])[:num]
   step_E = np.asarray(results["step_E"])[:num]
+  diverged_E = np.asarray(results["diverged_E"])[:num]
   loss_ET = np.asarray(results["loss_ET"])[:num]
   experts, curves = [], []
-  for key, failed, step, loss_T in zip(
-    wave.keys, failed_E, step_E, loss_ET, strict=True
+  for key, failed, diverged, step, loss_T in zip(
+    wave.keys, failed_E, diverged_E, step_E, loss_ET, strict=True
   ):
     steps = int(step if failed < 0 else failed)
-    cause = damaged.get(key, f"loss or gradient not finite at step {steps}")
+    cause = f"loss or gradient not finite at step {steps}"
+    if diverged:
+      cause = _divergence(loss_T[:steps])
+    cause = damaged.get(key, cause)
     curve = [round(float(x), 6) for x in loss_T[:steps]]
     curves.append(curve)
     expert = Expert(
@@ -71,6 +78,15 @@ def describe(
     )
     experts.append(dataclasses.asdict(expert))
   return {"experts": experts, "losses": curves}
+
+
+def _divergence(loss_T: np.ndarray) -> str:
+  """The cause of quarantine of an expert whose loss diverged."""
+  last = np.mean(loss_T[-DIVERGENCE_WINDOW:], dtype=np.float64)
+  return (
+    f"loss {last:.3g} at step {len(loss_T)}, far above {loss_T[0]:.3g} at its"
+    " first"
+  )
 
 
 def write_wave(
@@ -87,9 +103,9 @@ def write_wave(
     folder: of the stage.
     wave: its name, and how many experts it has.
     record: of `describe`.
-    params: with E in front, in parts, the last with more rows than experts;
-      none if they are not kept.
-    is_difference: they are of `difference`.
+    params: with E in front, in groups, the last padded; none if they are not
+      kept.
+    is_difference: they are differences to the base, of `difference`.
   """
   if params:
     num = len(wave.keys)
@@ -108,7 +124,7 @@ def write_wave(
 def difference(
   params: Mapping[str, jax.Array], base: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """What tuning changed, in bfloat16: half of the bytes.
+  """The change by tuning, in bfloat16: half of the bytes.
 
   Its error is 1/256 of the change at most, where bfloat16 of the parameters
   themselves would lose changes below 1/512 of their size.
@@ -121,7 +137,7 @@ def difference(
 
 
 def changed(base: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
-  """`difference`, undone: on the host if both are there."""
+  """The inverse of `difference`: on the host if both are there."""
   wide = jnp.float32
   return {
     name: (base[name].astype(wide) + x.astype(wide)).astype(base[name].dtype)
@@ -136,16 +152,17 @@ def as_kept(
   is_difference: bool,
   kept: list[dict[str, np.ndarray]] | None,
 ) -> Iterator[Mapping[str, jax.Array]]:
-  """Experts as what is kept of them makes them; that goes to the host.
+  """Parameters as they are when read back from disk; copies them to the host.
 
   Args:
     groups: parameters with E in front, on the devices.
-    base: what every expert started with.
-    is_difference: `difference` is kept.
-    kept: what is kept of each group is added to it; None keeps nothing.
+    base: initial parameters of every expert.
+    is_difference: whether `difference` is kept.
+    kept: a list to which each group's arrays to keep are appended; None keeps
+      nothing.
 
-  Yields: parameters, to draw with. Nothing of them is held here, so that no two
-    groups need be on the devices at once.
+  Yields: parameters, to sample with. No reference is kept here, so that no two
+    groups need be on the devices at the same time.
   """
   for params in groups:
     held = [params]
@@ -162,7 +179,7 @@ def as_kept(
 
 
 def write_times(folder: Path, name: str, seconds: Sequence[float]) -> None:
-  """Keeps how long the calls of a wave took, beside what must be reproducible.
+  """Writes how long the calls of a wave took, apart from reproducible files.
 
   Args:
     folder: of the stage.
@@ -173,9 +190,9 @@ def write_times(folder: Path, name: str, seconds: Sequence[float]) -> None:
 
 
 def median_time(folder: Path) -> float | None:
-  """Median of all calls of all waves: a machine may sleep, or do other things.
+  """Median over all calls of all waves, robust to a machine that was suspended.
 
-  Returns: seconds; None where no call was timed.
+  Returns: seconds; None if no call was timed.
   """
   files = sorted((folder / "times").glob("wave-*.json"))
   seconds = [value for file in files for value in read_json(file)]
@@ -183,10 +200,10 @@ def median_time(folder: Path) -> float | None:
 
 
 def count_experts(folder: Path, name: str) -> tuple[int, int]:
-  """Experts of a finished wave that are fine, and quarantined ones.
+  """How many experts of a finished wave are ok, and how many quarantined.
 
-  It reads a small file: records hold losses too, megabytes a wave, which those
-  who only watch should not have to read.
+  It reads a small file: records hold loss curves too, megabytes a wave, which
+  monitoring should not have to read.
   """
   if (file := _counts(folder, name)).exists():
     fine, lost = read_json(file)
@@ -204,10 +221,25 @@ def _counts(folder: Path, name: str) -> Path:
 
 
 def read_experts(folder: Path, name: str) -> list[Expert]:
-  """The experts of a finished wave, in the order of its weights."""
-  return [
-    Expert(**row) for row in read_json(folder / f"{name}.json")["experts"]
-  ]
+  """The experts of a finished wave, in the order of its weights.
+
+  Raises:
+    ValueError: its record is malformed.
+  """
+  file = folder / f"{name}.json"
+  record = read_object(file)
+  rows = record.get("experts")
+  if not isinstance(rows, list):
+    raise ValueError(f"{file} lists no experts: {_AGAIN}")
+  experts = []
+  for number, row in enumerate(rows):
+    try:
+      experts.append(from_json(row, Expert))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+      raise ValueError(
+        f"Expert {number} of {file} is none: {error}; {_AGAIN}"
+      ) from error
+  return experts
 
 
 def load_wave(
@@ -216,7 +248,7 @@ def load_wave(
   """Reads a wave's weights.
 
   Raises:
-    ValueError: they are gone, or are those of another net.
+    ValueError: they are gone, or of another net.
   """
   try:
     copy = local(file)
@@ -249,7 +281,7 @@ def in_groups(
 ) -> Iterator[dict[str, jax.Array]]:
   """Puts experts on the devices, `size` of them at a time, in their order.
 
-  The last group is filled up with the last expert.
+  The last group is padded with the last expert.
   """
   (num,) = {len(x) for x in params.values()}
   for first in range(0, num, size):
@@ -258,18 +290,19 @@ def in_groups(
 
 
 def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:
-  """The stage's numbers.
+  """The summary of the stage.
 
   Raises:
-    ValueError: no expert is left.
+    ValueError: all experts were quarantined.
   """
   experts = [e for wave in waves for e in read_experts(folder, wave.name)]
   fine = [e for e in experts if e.status == "ok"]
   lost = [f"{e.cluster} ({e.cause})" for e in experts if e not in fine]
   if not fine:
     raise ValueError(
-      f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: mend that "
-      "(for losses that are not finite lower config.finetune.learning_rate), "
+      f"All {len(experts)} experts were quarantined, e.g. {lost[0]}: fix that "
+      "(for losses that rise, or are not finite, lower "
+      "config.finetune.learning_rate), "
       f"and delete {folder} to run it anew."
     )
   return {

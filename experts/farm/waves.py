@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which clusters share a compiled step.
+"""Divides clusters into waves, and maps functions over the experts of a wave.
 
 SuTI (arXiv 2304.00186), algorithm 1 takes K = 400 clusters from a queue at a
 time, one expert for each core. Here such a group is a wave: all of its experts
-are trained by one program, and a wave is what a killed run does again at most.
-Waves follow the order of the clusters' keys, which are hashes of their content:
-whatever order mining finds them in, a cluster lands in the same wave.
+are trained by one program, and a killed run loses at most a wave. Waves are in
+the order of the clusters' keys, which are hashes of their content: a cluster is
+in the same wave whatever order mining finds them in.
 
-Every wave has as many places on the devices, so that one program serves them
-all: those that it has no expert for are filled up. `map_experts` runs a
-function of one expert on all places so that no device ever speaks to another.
-What the function does is not known here.
+All waves have the same number of slots on the devices, so that one program
+serves them all: slots without an expert are padding. `map_experts` runs any
+function of one expert on all slots, without communication between devices.
 """
 
 import dataclasses
@@ -29,9 +28,14 @@ from suti.schema import Cluster
 
 # E experts of a wave, K pictures of a cluster, H W C latent.
 
-# Room for the largest cluster of the paper: clusters of other limits, such as a
-# benchmark's, then share a compiled program.
+# The largest cluster of the paper: all configs pad to it, such as a benchmark's
+# with another limit, and so share a compiled program.
 PICTURES = 10
+# Steps whose losses are averaged to compare an expert's last ones with its
+# first: each is of a few pictures at random noise. Of losses as unequal as
+# those of one picture a step, exp(-5u) of uniform u, of 500 steps, 1 run in
+# 20,000 has a window at six times its first; of windows of 10 steps 1 in 50.
+DIVERGENCE_WINDOW = 25
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,11 +43,11 @@ class Wave:
   """Experts trained together.
 
   Attributes:
-    index: its place, from 0.
+    index: its number, from 0.
     keys: its clusters.
-    num_active: places that experts take, the first ones; where they are fewer
-      than experts, these take turns (`experts.farm.slots`).
-    num_slots: with those that are filled up.
+    num_active: slots with experts, the first ones; if there are fewer than
+      experts, slots are refilled (`experts.farm.slots`).
+    num_slots: all slots, with padding.
   """
 
   index: int
@@ -75,8 +79,8 @@ def make_waves(
     limit: how many clusters at most, the first in the order of their keys; None
       or 0 takes them all.
 
-  Returns: the waves, all of as many slots. Which clusters share one depends on
-    nothing but their keys and `experts_per_wave`.
+  Returns: the waves, all with the same number of slots. Which clusters share a
+    wave depends only on their keys and `experts_per_wave`.
   """
   ordered = sorted(set(keys))[: limit or None]
   active, slots = count_slots(
@@ -103,16 +107,16 @@ def count_slots(
   num_devices: int,
   experts_per_slot: int,
 ) -> tuple[int, int]:
-  """Slots of a wave: experts that are trained together.
+  """Counts the slots of a wave: experts that are trained together.
 
   Args:
     num_experts: of all waves.
     experts_per_wave: clusters of a wave; the last has fewer.
-    num_devices: each of them gets as many slots.
-    experts_per_slot: how many experts of a wave there are for each slot.
+    num_devices: each of them gets the same number of slots.
+    experts_per_slot: experts of a wave per slot.
 
-  Returns: slots that experts take, whatever the devices, and all slots, those
-    that only pad the wave included.
+  Returns: the number of slots with experts, which does not depend on the
+    devices, and of all slots, padding included.
   """
   active = min(-(-experts_per_wave // experts_per_slot), num_experts)
   return active, -(-active // num_devices) * num_devices
@@ -125,19 +129,19 @@ def wave_data(
   num_pictures: int,
   seed: int,
 ) -> dict[str, Any]:
-  """What the experts of a wave learn from; texts are encoded once, here.
+  """The training data of a wave; texts are encoded once, here.
 
   Args:
     clusters: one for each expert.
     backbone: encodes texts and pictures.
-    num_pictures: K; clusters with fewer are filled up with rows never drawn.
-    seed: of the config; an expert's key is of it and its cluster's key.
+    num_pictures: K; smaller clusters are padded with rows that are never used.
+    seed: of the config; an expert's random key is made of it and its cluster's.
 
-  Returns: `x_KHWC`, `conditioning` (what the net is told of each,
-  `suti.pipeline.conditioning`),
-    `num` (pictures there are) and `key` of each expert, with E in front.
+  Returns: `x_KHWC`, `conditioning` (of each, see
+    `suti.pipeline.conditioning`), `num` (of pictures without padding) and `key`
+    of each expert, with E in front.
   """
-  images: list[np.ndarray] = []  # X of the whole wave, nothing filled up
+  images: list[np.ndarray] = []  # X pictures of the whole wave, without padding
   captions: list[str] = []
   sizes: list[np.ndarray] = []
   rows_EK, num_E, keys = [], [], []
@@ -164,11 +168,11 @@ def wave_data(
 
 
 def _check_size(cluster: Cluster, backbone: Backbone) -> None:
-  """Refuses pictures of another size: convolutions would not."""
+  """Refuses pictures of another size, which convolutions would accept."""
   size_px = cluster.images[0].shape[0]
   if size_px != backbone.size_px:
     raise ValueError(
-      f"experts/mine holds pictures of {size_px} px, and config.backbone draws"
+      f"experts/mine holds pictures of {size_px} px, and config.backbone makes"
       f" {backbone.size_px} px: delete experts/mine and run experts.mine anew"
       f" with config.size_px={backbone.size_px}."
     )
@@ -201,7 +205,7 @@ def describe_wave(
 
 
 def _sizes(cluster: Cluster) -> np.ndarray:
-  """Sizes of a cluster's pictures, as SDXL is told of them, (K, 6)."""
+  """Time ids of a cluster's pictures, for SDXL, (K, 6)."""
   height_px, width_px, _ = cluster.images[0].shape
   if cluster.originals is None:
     num = len(cluster.images)
@@ -210,7 +214,7 @@ def _sizes(cluster: Cluster) -> np.ndarray:
 
 
 def expert_key(seed: int, cluster: str) -> jax.Array:
-  """The random key of an expert: of what it learns from, not of its place."""
+  """The random key of an expert, of its cluster's key and not of its slot."""
   return jax.random.fold_in(
     jax.random.key(seed), np.uint32(int(cluster, 16) % 2**32)
   )
@@ -224,9 +228,9 @@ def map_experts(
   Args:
     function: (shared, *of one expert) -> tree of arrays.
     mesh: all of its axes divide the experts.
-    inner: how the experts of one device run: "vmap", all at once, or "map", one
-      after the other, in the memory of one. One alone is not mapped by "vmap":
-      its own kernels then make plain convolutions.
+    inner: how the experts of one device run: "vmap", in parallel, or "map", one
+      after the other, in the memory of one. A single expert is not mapped by
+      "vmap", so that its convolutions are plain ones.
 
   Returns: (shared, *trees with leading E) -> tree with leading E.
   """
@@ -248,7 +252,7 @@ def map_experts(
 
 
 def map_devices(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
-  """Runs a function on each device's part of a wave, without communication.
+  """Runs a function on each device's rows of a wave, without communication.
 
   Args:
     function: (shared, rows of a device) -> tree of arrays with as many rows.
@@ -257,7 +261,7 @@ def map_devices(function: Callable, mesh: Mesh) -> Callable[[Any, Any], Any]:
   Returns: (shared, tree with leading E) -> tree with leading E.
   """
   each = P(mesh.axis_names)
-  # check_vma: every output belongs to an expert; there is nothing to check.
+  # check_vma: no output is replicated; there is nothing to check.
   return jax.shard_map(
     function, mesh=mesh, in_specs=(P(), each), out_specs=each, check_vma=False
   )

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which worker does which piece of a stage's work.
+"""A work queue of a stage's pieces, shared by workers through files.
 
 Any number of processes, on any number of machines, work through one list of
-names in one folder; they never talk to each other. Each leases a piece
+names in one folder, without any other communication. Each leases a piece
 (`suti.runtime.leases`), and the next one when it is done.
 
-Leases spare work and decide nothing. That each piece is done exactly once rests
-on what a worker writes being a function of the piece alone, and appearing whole
-with one record, last. So a clock that is wrong by more than `lease_s` makes
-others do its work again, to the same result.
+Leases save work; correctness does not depend on them. A worker's output is a
+function of the piece alone, and its record, written last, appears whole. So if
+a clock is wrong by more than `lease_s`, pieces are done twice, with the same
+result.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from suti.runtime.progress import Progress, progress
 
 
 class Work:
-  """The pieces of a stage, as one of its workers meets them; see `work`.
+  """The work queue of a stage, as seen by one of its workers; see `work`.
 
   Iterating yields one lease after another until all pieces are done.
 
   Attributes:
-    bar: counts what all workers do.
-    stop: is set when this worker must end.
+    bar: counts the progress of all workers.
+    stop: an event that is set when this worker must end.
   """
 
   def __init__(
@@ -56,16 +56,16 @@ class Work:
     self._notify("")
 
   def may_write(self, lease: Lease) -> bool:
-    """Says whether a piece that was worked off is still this worker's."""
+    """Whether this worker still holds the lease of a piece it has done."""
     return self._leases.still_mine(lease)
 
   def holders(self) -> dict[str, str]:
-    """{piece: worker} of what is being worked on now, by whomever."""
+    """{piece: worker} of all pieces in progress."""
     return self._leases.holders()
 
   @property
   def worker(self) -> str:
-    """A name that no other worker has, or had."""
+    """The name of this worker, which no other has or had."""
     return self._leases.worker
 
   def _count(self) -> int:
@@ -86,13 +86,12 @@ def work(
   lease_s: float,
   grace_s: float,
 ) -> Iterator[Work]:
-  """Shares the pieces of a stage with all processes that do the same.
+  """Opens the work queue of a stage, shared with all processes that call this.
 
   Args:
     folder: of the stage; a piece is done when NAME.json is there.
-    pieces: their names, in the order in which they are wanted, and how much
-      there is to do for each.
-    label: what is done, for the bar.
+    pieces: their names, in order, and the amount of work of each.
+    label: of the progress bar.
     lease_s: see `Leases`.
     grace_s: see `suti.runtime.preemption.deferred`.
   """
@@ -107,5 +106,5 @@ def work(
 
 
 def finished(folder: Path) -> set[str]:
-  """The names of the pieces that are done, by whichever worker."""
+  """The names of the pieces that are done, by any worker."""
   return {path.stem for path in folder.glob("wave-*.json")}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where pictures with texts come from, and what their texts say."""
+"""Sources of pictures with texts, and the captions made from the texts."""

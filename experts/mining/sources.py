@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where pictures come from: pages of (text, picture) rows under one address.
+"""Sources of pictures with texts, as pages: all rows of one URL or folder.
 
   world    SubjectWorld's web view, noise of the web included
-  folder   a folder of subject folders, as DreamBench is
-  table    Parquet or CSV with the columns url, path, text
+  folder   a folder of subject folders, as DreamBench is (`folders`)
+  table    rows of url, path, text, a page for each url (`tables`)
 
-A page is lazy: a picture is opened when it is asked for, so that a list of all
-pages is cheap and a page that was done before costs nothing. What is a good
-page is `experts.mine`'s business.
+Pages are lazy: pictures are opened on access, so that a list of all pages is
+cheap and pages of an earlier run cost nothing. `experts.mine` filters them.
 """
 
-import csv
 import dataclasses
+import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from suti.images import load_image
+from experts.mining.folders import CLASSES_FILE, find_subjects, read_classes
+from experts.mining.tables import folder_of, read_table
+from suti.io.image_files import load_image
 from suti.runtime.progress import say
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_COLUMNS = ("url", "path", "text")
+# Pictures of a page that are opened for each that a cluster may keep: longer
+# pages, such as a shop's list of thousands, are cut.
+OPENED = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,8 @@ class Row:
   Attributes:
     text: alt-text, "" if there is none.
     load: opens the picture, uint8 RGB (H, W, 3).
-    truth: "world:SPLIT:SEED" where it is known; for evaluation alone.
-    view: the same for near-duplicates, where it is known; for evaluation alone.
+    truth: "world:SPLIT:SEED" if known; for evaluation only.
+    view: equal for near-duplicates, if known; for evaluation only.
   """
 
   text: str
@@ -44,14 +47,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
-  """What was found under one address.
+  """All pictures under one URL, or in one folder.
 
   Attributes:
-    url: the address, or the folder.
-    rows: its pictures, in their order there.
-    subject: class noun if the source tells it, "" if it must be found.
-    name: what a person called the subject, "" if nobody did.
-    chosen: a person chose these pictures as pictures of one subject.
+    url: the URL, or the folder.
+    rows: its pictures, in order.
+    subject: class noun if the source gives it, else "".
+    name: of the folder, which may name the subject; "" in other sources.
+    chosen: whether a user collected these as pictures of one subject.
   """
 
   url: str
@@ -68,17 +71,17 @@ def open_pages(
 
   Args:
     config: the section `mine`.
-    seed, size_px: which web SubjectWorld draws, and how large; other sources
-      are as they are.
-    start: pages to leave out at the beginning.
+    seed, size_px: of the pages that SubjectWorld renders; not used by other
+      sources.
+    start: number of pages to skip.
 
-  Returns: the pages from `start` on, and how many there are in all.
+  Returns: the pages from `start` on, and the number of all pages.
 
   Raises:
-    ValueError: no such source, nothing there, or no pictures in it.
+    ValueError: no such source, no such path, or no pictures in it.
   """
   if config.source == "world":
-    # Imported here: a run on photographs needs no renderer.
+    # Imported here: a run on photographs does not need the renderer.
     from suti.world.dataset import web_rows
 
     rows = web_rows(
@@ -94,24 +97,35 @@ def open_pages(
       f"config.mine.source={config.source!r} is unknown: use 'world', 'folder' "
       "or 'table'."
     )
-  path = Path(config.path).expanduser()
+  path = source_path(config)
   if not config.path or not path.exists():
     raise ValueError(
       f"config.mine.path='{config.path}' does not exist: give a "
       f"{config.source} of pictures."
     )
-  pages = _folders(path) if config.source == "folder" else _table(path)
-  if len(pages) > config.num_pages:
+  most = OPENED * config.max_images
+  find = _folders if config.source == "folder" else _table
+  pages, rows = find(path, num_pages=config.num_pages, most=most)
+  if rows:
     say(
-      f"config.mine.num_pages={config.num_pages} leaves out the last"
-      f" {len(pages) - config.num_pages} of the {len(pages)} pages of {path}."
+      f"config.mine.max_images={config.max_images} leaves out {rows} pictures"
+      f" of {path}: of a page the first {most} are opened."
     )
-  pages = pages[: config.num_pages]
   return iter(pages[start:]), len(pages)
 
 
+def source_path(config) -> Path:
+  """The folder or the table that a config names; `~` is the user's home.
+
+  Args:
+    config: the section `mine`.
+  """
+  # Path.expanduser fails for a user that does not exist.
+  return Path(os.path.expanduser(config.path))
+
+
 def _pages_of(rows: Iterable) -> Iterator[Page]:
-  """Groups rows that follow each other under one url."""
+  """Groups consecutive rows of one url."""
   url, group = None, []
   for row in rows:
     if row.url != url and group:
@@ -130,137 +144,106 @@ def _pages_of(rows: Iterable) -> Iterator[Page]:
     yield Page(url=str(url), rows=tuple(group))
 
 
-def _folders(path: Path) -> list[Page]:
-  """One page for each folder of pictures in `path`, or `path` itself."""
+def _folders(
+  path: Path, *, num_pages: int, most: int
+) -> tuple[list[Page], int]:
+  """One page for each folder of pictures in `path`, or `path` itself.
+
+  Args:
+    path: the folder.
+    num_pages: the most pages to take.
+    most: the most pictures to take of each.
+
+  Returns: the pages, and the number of pictures left out of them.
+  """
   if not path.is_dir():
     raise ValueError(
       f"config.mine.path='{path}' is a file: give a folder of subject folders, "
       "or set config.mine.source='table'."
     )
-  classes = _classes(path / "prompts_and_classes.txt")
-  pages = []
-  for folder in [path, *sorted(p for p in path.iterdir() if p.is_dir())]:
-    files = sorted(
-      file
-      for file in folder.iterdir()
-      if file.suffix.lower() in PICTURES and not file.name.startswith(".")
+  table = path / CLASSES_FILE
+  classes = read_classes(table)
+  subjects = find_subjects(path)
+  if len(subjects) > num_pages:
+    say(
+      f"config.mine.num_pages={num_pages} leaves out the last"
+      f" {len(subjects) - num_pages} of the {len(subjects)} pages of {path}."
     )
-    if files:
-      # Disks hold names that are no text; JSON does not.
-      name = os.fsencode(folder.name).decode(errors="replace")
-      pages.append(
-        Page(
-          url=name,
-          rows=tuple(Row(text="", load=_opener(file)) for file in files),
-          subject=classes.get(name, ""),
-          name=_readable(name),
-          chosen=True,
-        )
+  pages, more = [], 0
+  for subject in subjects[:num_pages]:
+    # Names on disk may not be valid text; JSON needs it to be.
+    name = os.fsencode(subject.folder.name).decode(errors="replace")
+    both = list(zip(subject.texts, subject.files, strict=True))
+    more += max(0, len(both) - most)
+    pages.append(
+      Page(
+        url=name,
+        rows=tuple(
+          Row(text=text, load=functools.partial(load_image, file))
+          for text, file in both[:most]
+        ),
+        subject=classes.get(name, ""),
+        name=name,
+        chosen=True,
       )
-  if not pages:
-    raise ValueError(
-      f"config.mine.path='{path}' has no pictures: give a folder whose folders "
-      f"each hold pictures ({' '.join(PICTURES)}) of one subject."
     )
-  return pages
+  _say_unused(table, classes, {s.folder.name for s in subjects})
+  return pages, more
 
 
-def _opener(file: Path) -> Callable[[], np.ndarray]:
-  return lambda: load_image(file)
+def _say_unused(table: Path, classes: dict[str, str], names: set) -> None:
+  """Reports the rows of a table of classes that have no folder."""
+  if unused := sorted(set(classes) - names):
+    first = ", ".join(unused[:5]) + (", ..." if unused[5:] else "")
+    say(
+      f"{table}: {len(unused)} of {len(classes)} names have no folder of"
+      f" pictures: {first}."
+    )
 
 
-def _readable(name: str) -> str:
-  """'grey_sloth_plushie' -> 'grey sloth plushie', 'dog2' -> 'dog'."""
-  words = name.replace("_", " ").replace("-", " ").lower().split()
-  return " ".join(w.rstrip("0123456789") or w for w in words)
+def _table(path: Path, *, num_pages: int, most: int) -> tuple[list[Page], int]:
+  """One page for each url of a table, in order of appearance.
 
-
-def _classes(file: Path) -> dict[str, str]:
-  """Reads DreamBench's table `subject_name,class`; {} if there is none."""
-  if not file.is_file():
-    return {}
-  lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-  rows: dict[str, str] = {}
-  inside = False
-  for line in (line.strip() for line in lines):
-    if line == "subject_name,class":
-      inside = True
-    elif inside and line.count(",") == 1:
-      name, noun = line.split(",")
-      rows[name.strip()] = noun.strip()
-    elif inside:
-      break
-  return rows
-
-
-def _table(path: Path) -> list[Page]:
-  """One page for each url of a Parquet or CSV table, in order of appearance.
-
-  The texts of the whole table are held in memory, its pictures are not: split
-  a table of more than some tens of millions of rows, each url in one part.
+  Arguments and results are those of `_folders`. Rows that are not taken are
+  counted, but not held in memory.
   """
-  reader = _parquet if path.suffix.lower() == ".parquet" else _csv
+  folder = folder_of(path)
   groups: dict[str, list[Row]] = {}
-  for number, (url, picture, text) in enumerate(reader(path), start=1):
-    if not url.strip():
-      raise ValueError(
-        f"Row {number} of config.mine.path='{path}' has no url: pictures of one"
-        " url are taken for one page; give each row its own, or leave it out."
-      )
-    file = path.parent / picture
-    groups.setdefault(url, []).append(Row(text=text, load=_opener(file)))
+  others = more = 0
+  for url, picture, text in read_table(path):
+    if (rows := groups.get(url)) is None:
+      if len(groups) == num_pages:
+        others += 1
+        continue
+      rows = groups[url] = []
+    if len(rows) == most:
+      more += 1
+      continue
+    load = functools.partial(_load_below, folder, picture)
+    rows.append(Row(text=text, load=load))
   if not groups:
     raise ValueError(f"config.mine.path='{path}' has no rows.")
-  return [Page(url=url, rows=tuple(rows)) for url, rows in groups.items()]
-
-
-def _csv(path: Path) -> Iterator[tuple[str, str, str]]:
-  try:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-      reader = csv.DictReader(file)
-      _check_columns(path, reader.fieldnames or ())
-      for row in reader:
-        yield row["url"] or "", row["path"] or "", row["text"] or ""
-  except (UnicodeDecodeError, csv.Error, IsADirectoryError) as error:
-    raise ValueError(
-      f"config.mine.path='{path}' is not a CSV table in UTF-8 ({error})."
-    ) from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, str, str]]:
-  try:
-    import pyarrow
-    import pyarrow.parquet
-  except ImportError as error:
-    raise ValueError(
-      f"Reading config.mine.path='{path}' needs pyarrow: pip install pyarrow, "
-      "or give the table as CSV."
-    ) from error
-  try:
-    table = pyarrow.parquet.ParquetFile(path)
-    _check_columns(path, table.schema_arrow.names)
-    for column in _COLUMNS:
-      kind = table.schema_arrow.field(column).type
-      if pyarrow.types.is_dictionary(kind):  # what pandas calls categories
-        kind = kind.value_type
-      if kind not in (pyarrow.string(), pyarrow.large_string(), pyarrow.null()):
-        raise ValueError(
-          f"config.mine.path='{path}' has {kind} in column {column}: a table"
-          " needs text there."
-        )
-    for batch in table.iter_batches(columns=list(_COLUMNS)):
-      for row in batch.to_pylist():
-        yield row["url"] or "", row["path"] or "", row["text"] or ""
-  except (pyarrow.ArrowException, OSError) as error:
-    raise ValueError(
-      f"config.mine.path='{path}' is not a readable Parquet table ({error})."
-    ) from error
-
-
-def _check_columns(path: Path, names: Iterable[str]) -> None:
-  missing = [column for column in _COLUMNS if column not in set(names)]
-  if missing:
-    raise ValueError(
-      f"config.mine.path='{path}' has no column {', '.join(missing)}: a table "
-      f"needs {', '.join(_COLUMNS)}; it has {', '.join(names) or 'none'}."
+  if others:
+    say(
+      f"config.mine.num_pages={num_pages} leaves out {others} rows of {path},"
+      f" whose urls come after the first {num_pages}."
     )
+  pages = [Page(url=url, rows=tuple(rows)) for url, rows in groups.items()]
+  return pages, more
+
+
+def _load_below(folder: Path, picture: str) -> np.ndarray:
+  """Opens a picture that a table names.
+
+  Raises:
+    ValueError: it is on the web, or `load_image` cannot read it.
+  """
+  if address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", picture):
+    raise ValueError(
+      f"{picture} is an address ({address[0]}): pictures are read from this"
+      " machine's disk and not fetched, give the path of a copy."
+    )
+  file = folder / os.path.expanduser(picture)
+  if "\\" in picture and not file.exists():  # written on Windows
+    file = folder / picture.replace("\\", "/")
+  return load_image(file)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file per way to make pictures that no one has; each defines `TEACHER`."""
+"""One file per method that makes pseudo-targets; each defines `TEACHER`."""

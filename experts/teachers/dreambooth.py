@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full fine-tuning on one subject, as SuTI's experts (arXiv 2304.00186, 3.3).
+"""Full fine-tuning on one subject: SuTI's experts (arXiv 2304.00186, 3.3).
 
 DreamBooth (arXiv 2208.12242) with the paper's three differences: Adafactor in
 the place of Adam (`config.finetune.optimizer`), no rare token beside the noun,
-and no prior-preservation set. The whole U-Net moves; the text encoder does not.
+and no prior-preservation set. The whole U-Net is trained; the text encoder is
+frozen.
 """
 
 from experts.teacher import Teacher, guided_sample, tuning_loss

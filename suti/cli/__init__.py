@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `suti` command: short ways in for people.
+"""The `suti` command: short entry points for users.
 
 One file a command. It reads arguments and calls a stage: nothing is computed
 here. Each import stands where it is needed, so that help and mistakes cost no
@@ -15,10 +15,10 @@ Subject-driven text-to-image generation by apprenticeship learning, in JAX.
 commands:
   run        the whole loop: mine, finetune, sample, filter, pack, train,
              sample, evaluate, and a report
-  generate   draw a subject, given as pictures, in a new scene, given as text;
+  generate   pictures of a subject, given as pictures, in a scene given as text;
              or a text alone, with a published text-to-image model
-  plan       what a config takes on a TPU slice, before one is paid for
-  status     what the workers of a farm are at
+  plan       memory, time and cost of a config on a TPU slice, without one
+  status     progress of the workers of a farm
   convert    check a published model and write it anew; take an expert out of a
              run as a LoRA that other tools open
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"usage: suti COMMAND ...\n\n{DESCRIPTION}", end="")
     sys.exit(0)
   if command not in COMMANDS:
-    from suti.config.options import suggest
+    from suti.config.names import suggest
 
     hint = suggest(command, COMMANDS) or f" There are {', '.join(COMMANDS)}."
     print(f"Error: no command '{command}'.{hint}", file=sys.stderr)

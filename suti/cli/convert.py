@@ -18,8 +18,12 @@ _EXAMPLES = """\
 examples:
   suti convert stable-diffusion-v1-5/stable-diffusion-v1-5 models/sd15
   suti convert models/mine models/for_diffusers --to diffusers --dtype float16
-  suti convert runs/lora/experts/finetune experts --expert 0a1b2c3d4e5f
+  suti convert runs/lora experts --to kohya
+  suti convert runs/lora experts --expert rex dog 0a1b2c3d4e5f
 """
+# Of experts; a whole model is written in the first. `suti.hf.lora_export` has
+# them too, and would load JAX before a mistake is named.
+_LAYOUTS = ("diffusers", "peft", "kohya")
 MAX_GB = 5.0  # of a file, as publishers have it
 _THOUSANDS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -32,26 +36,28 @@ def convert(argv: Sequence[str]) -> None:
       arguments do not go together.
   """
   args = _parser().parse_args(list(argv))
-  if args.to not in (None, "diffusers", "peft"):
-    raise ValueError(f"--to={args.to}: use diffusers or peft.")
+  if args.to not in (None, *_LAYOUTS):
+    raise ValueError(
+      f"--to={args.to}: use {', '.join(_LAYOUTS[:-1])} or {_LAYOUTS[-1]}."
+    )
   source, out = path_of(args.source), Path(args.out)
   with contextlib.suppress(FileNotFoundError):
     source = local(source)
-  if source.is_dir() and any(source.glob("wave-*.json")):
-    _export_experts(source, out, args)
+  experts = source / "experts" / "finetune"
+  folder = experts if experts.is_dir() else source
+  if folder.is_dir() and any(folder.glob("wave-*.json")):
+    _export_experts(folder, out, args)
   else:
     _convert_model(out, args)
 
 
 def _convert_model(out: Path, args) -> None:
   for flag, given in (
-    ("--to=peft", args.to == "peft"),
+    (f"--to={args.to}", args.to in ("peft", "kohya")),
     ("--expert", args.expert),
   ):
     if given:
-      raise ValueError(
-        f"{flag} is for experts: give WORKDIR/experts/finetune of a run."
-      )
+      raise ValueError(f"{flag} is for experts: give the workdir of a run.")
   max_gb = MAX_GB if args.max_gb is None else args.max_gb
   if not 0 < max_gb < float("inf"):
     raise ValueError(f"--max-gb={max_gb}: give a number above 0.")
@@ -59,8 +65,8 @@ def _convert_model(out: Path, args) -> None:
   experts = path_of(args.source) / "experts" / "finetune"
   if experts.is_dir():
     raise ValueError(
-      f"{args.source} is the workdir of a run: give {experts} to take out its "
-      "experts."
+      f"{args.source} is the workdir of a run that has no finished experts: "
+      "run experts.finetune first."
     )
   from suti.hf.hub import find_or_fetch
 
@@ -114,7 +120,7 @@ def _export_experts(folder: Path, out: Path, args) -> None:
     folder,
     out,
     layout=args.to or "diffusers",
-    clusters=args.expert or None,
+    experts=args.expert or None,
   )
   many = f" to {files[-1].name}: {len(files)} experts" if files[1:] else ": one"
   print(f"Wrote {files[0]}{many} as LoRA.")
@@ -144,7 +150,7 @@ def _parser() -> Parser:
     "source",
     metavar="PATH_OR_REPO",
     help="a folder in the layout of diffusers or transformers, ORG/NAME or "
-    "ORG/NAME@REVISION on the Hugging Face hub, or WORKDIR/experts/finetune",
+    "ORG/NAME@REVISION on the Hugging Face hub, or the workdir of a run",
   )
   add("out", metavar="OUT", help="a new folder")
   add(
@@ -152,7 +158,8 @@ def _parser() -> Parser:
     metavar="LAYOUT",
     help="diffusers: a model becomes a folder for DiffusionPipeline, or is "
     "refused; experts become files for load_lora_weights, as without --to. "
-    "peft: experts become folders for PeftModel",
+    "peft: experts become folders for PeftModel. kohya: experts become files "
+    "for ComfyUI, A1111 and Forge",
   )
   add(
     "--dtype",
@@ -169,8 +176,8 @@ def _parser() -> Parser:
     "--expert",
     nargs="+",
     action="extend",
-    metavar="CLUSTER",
-    help="which experts to take out, by the names of their clusters "
+    metavar="SUBJECT",
+    help="which experts to take out: names of their folders, nouns, or keys "
     "(default: all)",
   )
   return parser

@@ -8,9 +8,10 @@ without             by a published text-to-image model (`text_only.py`)
 from collections.abc import Sequence
 
 from suti.cli.parser import Parser
+from suti.config.samplers import PUBLISHED
 
 _DESCRIPTION = """\
-Draws a subject, given as pictures, in a new scene; without --subject draws a
+Shows a subject, given as pictures, in a new scene; without --subject samples a
 text alone, with a published text-to-image model.
 """
 _EXAMPLES = """\
@@ -22,7 +23,8 @@ examples:
     --prompt "a dog on a beach" --num 4 --out dogs.png
 """
 
-# What only one of the two ways understands.
+# Flags of only one of the two ways.
+_SUBJECT_ONLY = ("caption",)
 _TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
 
 
@@ -47,8 +49,14 @@ def generate(argv: Sequence[str]) -> None:
   if not args.model:
     raise ValueError(
       "--subject or --model is missing: give pictures of a subject, or a "
-      "text-to-image model to draw the text alone."
+      "text-to-image model to sample the text alone."
     )
+  for name in _SUBJECT_ONLY:
+    if getattr(args, name) is not None:
+      raise ValueError(
+        f"--{name} goes with pictures of a subject: give --subject, or leave "
+        f"out --{name}."
+      )
   from suti.cli.text_only import generate_text
 
   generate_text(args)
@@ -65,7 +73,7 @@ def _parser() -> Parser:
     "--prompt",
     required=True,
     metavar="TEXT",
-    help='what to draw; name the subject: "a dog wearing a red hat"',
+    help='what to show; name the subject: "a dog wearing a red hat"',
   )
   add(
     "--out",
@@ -80,7 +88,13 @@ def _parser() -> Parser:
     action="extend",
     metavar="DIR_OR_FILE",
     help="pictures of one subject, 1 to 10: a folder of them, or files "
-    "(JPEG, PNG, WebP, ...)",
+    "(JPEG, PNG, WebP, AVIF, ...; HEIC with pillow-heif)",
+  )
+  add(
+    "--caption",
+    metavar="TEXT",
+    help='what the pictures of --subject show: "a kettle" (default: what the '
+    "prompt is about)",
   )
   add(
     "--model",
@@ -101,7 +115,9 @@ def _parser() -> Parser:
     type=int,
     default=0,
     metavar="N",
-    help="of the first picture; each next one has the next (default: 0)",
+    help="of the first picture; each next one has the next (default: 0). The "
+    "picture of a seed is the same beside any --num, to rounding: a value may "
+    "differ by 1 of 255",
   )
   add(
     "--steps",
@@ -116,8 +132,14 @@ def _parser() -> Parser:
     help="weight of guidance, how strongly text and pictures are followed; 1 "
     "is none, and of a text alone less is, too (default: the model's)",
   )
+  _add_text_only(parser)
+  return parser
+
+
+def _add_text_only(parser: Parser) -> None:
+  """The flags of `text_only.py`."""
   add = parser.add_argument_group("of a text alone").add_argument
-  add("--negative", metavar="TEXT", help="what not to draw")
+  add("--negative", metavar="TEXT", help="what not to show")
   add(
     "--size",
     metavar="WxH",
@@ -126,16 +148,16 @@ def _parser() -> Parser:
   add(
     "--sampler",
     metavar="NAME",
-    help="ddim, ddpm, dpmpp_2m, euler, euler_ancestral, pndm or unipc "
-    "(default: the model's)",
+    help=f"one of {', '.join(PUBLISHED)} (default: the model's)",
   )
   add(
     "--lora",
     nargs="+",
     action="extend",
-    metavar="FILE",
-    help="experts to draw with: LoRA files of this project, of PEFT, of "
-    "diffusers or of kohya; FILE:0.8 for a part of one's strength",
+    metavar="FILE_OR_REPO",
+    help="experts to sample with: LoRA files of this project, of PEFT, of "
+    "diffusers or of kohya, or on the Hugging Face hub ORG/NAME[@REVISION] or "
+    "ORG/NAME/FILE.safetensors; FILE:0.8 for a part of one's strength",
   )
   add(
     "--enlarge",
@@ -150,4 +172,3 @@ def _parser() -> Parser:
     metavar="TYPE",
     help="float32 or bfloat16 (default: bfloat16, on a CPU float32)",
   )
-  return parser

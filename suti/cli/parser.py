@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_numbers(args: argparse.Namespace) -> None:
-  """Refuses numbers, and a prompt, that no model draws by.
+  """Refuses numbers, and a prompt, that no model can sample with.
 
   Args:
     args: of `suti generate`; what is None, the model knows.
@@ -37,7 +37,7 @@ def check_numbers(args: argparse.Namespace) -> None:
   """
   if not args.prompt.strip():
     raise ValueError(
-      "The prompt is empty: say what to draw, e.g. 'a dog in the snow'."
+      "The prompt is empty: say what to show, e.g. 'a dog in the snow'."
     )
   for name, low, high in (
     ("num", 1, MAX_NUM),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`suti plan`: what a config takes on a TPU slice, before one is paid for."""
+"""`suti plan`: planning a TPU run, without a TPU."""
 
 import os
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from suti.cli.parser import Parser, check_file
 
 _DESCRIPTION = """\
 Compiles every stage of a config that computes for a slice of TPUs that is not
-there, and says of each whether it fits, what it computes, moves and sends, and
-how long it may take. An estimate: nothing is run. Needs libtpu, no TPU.
+there, and prints for each whether it fits, what it computes, moves and sends,
+and how long it may take. An estimate: nothing is run. Needs libtpu, no TPU.
 
 A slice is named by chip and shape: v4:4x4x8, v5e:4x8, v5p:2x2x2, v6e:1x1.
 """
@@ -24,7 +24,7 @@ examples:
 
 
 def plan(argv: Sequence[str]) -> None:
-  """Compiles, prints a table, and writes it as JSON if asked to.
+  """Compiles, prints a table, and writes it as JSON with `--json`.
 
   Raises:
     ValueError: no such slice or config, libtpu is missing, or a config that
@@ -99,7 +99,7 @@ def _plan_stages(
           program,
           topology,
           effort=config.plan.effort,
-          # Two stages ask of the same programs.
+          # Two stages have programs in common.
           cache=_cache() or Path(place) / "plans",
         ),
       )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages that `suti plan` compiles, each as it would run on a slice.
 
-Experts are tuned and drawn by every host for itself, on its own devices; judges
-take one device and the apprentice's pictures those of the first host; training
-alone takes the whole slice. What a config leaves to the machine is decided as
-the stages decide it, by the chip's memory.
+Every host tunes experts and samples them by itself, on its own devices; judges
+take one device, sampling of the apprentice the devices of the first host;
+training alone takes the whole slice. What a config leaves to the machine is
+decided as the stages decide it, by the chip's memory.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from suti.plan import preflight
 from suti.plan.chips import Topology
 from suti.plan.memory import SHARE, fit_size
 
-MOST = 4096  # things a device; no stage is quicker a thing with more
+MOST = 4096  # of a batch on a device; larger ones make no stage faster
 _SEARCH = "--search finds what does"
 
 
@@ -76,7 +76,7 @@ class Planned:
 
   Attributes:
     program, report: of it.
-    size: how many of the stage's things a device takes at once; None if that is
+    size: how many experts or examples a device takes together; None if that is
       no field of the config.
     room: bytes that it may take of a device.
     remedy: what to do if it takes more.
@@ -99,11 +99,11 @@ def make_jobs(here: Setting) -> list[Job]:
     ValueError: the devices cannot share a batch evenly, or `config.mesh` does
       not fit the slice.
   """
-  # Asked of both stages that a wave goes through.
+  # Shared by both stages that a wave goes through.
   wave = functools.cache(lambda: _choose_wave(here))
   jobs: dict[str, Callable[[], list[Job]]] = {
     "finetune": lambda: [("experts.finetune", lambda: _tune(here, *wave()))],
-    "sample": lambda: [("experts.sample", lambda: _draw(here, *wave()))],
+    "sample": lambda: [("experts.sample", lambda: _sample(here, *wave()))],
     "filter": lambda: [
       (f"experts.filter {field}", functools.partial(_judge, here, field))
       for field in here.judges
@@ -128,8 +128,8 @@ def make_jobs(here: Setting) -> list[Job]:
           "apprentice_sample.batch_size",
           apprentice.programs.sample,
           here.host,
-          remedy="each chip has the whole net to draw with, so take chips with "
-          "more memory",
+          remedy="each chip has the whole net to sample with, so take chips "
+          "with more memory",
         ),
       )
     ],
@@ -140,12 +140,13 @@ def make_jobs(here: Setting) -> list[Job]:
 def _choose_wave(here: Setting) -> tuple[Any, str, int, int]:
   """What `experts.finetune` would choose.
 
-  Returns: `config.finetune` as it is planned, how experts run, places of a
-    device, and experts of a wave (the other places are padding).
+  Returns: `config.finetune` as it is planned, how experts run, slots of a
+    device, and experts of a wave (the other slots are padding).
   """
   tune = here.config.finetune.copy_and_resolve_references().unlock()
   if here.search:
-    tune.experts_per_device = "auto"
+    with tune.ignore_type():  # A number may stand there.
+      tune.experts_per_device = "auto"
   size, inner = capacity.choose(
     tune,
     here.host,
@@ -197,7 +198,9 @@ def _tune(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
   )
 
 
-def _draw(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
+def _sample(
+  here: Setting, tune: Any, inner: str, num: int, real: int
+) -> Planned:
   """As many together as are tuned together, and in the same way if it fits."""
   if not tune.sample_after_tuning:
     inner = capacity.choose_sampling(
@@ -213,7 +216,7 @@ def _draw(here: Setting, tune: Any, inner: str, num: int, real: int) -> Planned:
     report=report,
     size=num,
     room=here.room,
-    remedy="lower config.sample.batch_size, or tune fewer experts at once, "
+    remedy="lower config.sample.batch_size, or tune fewer experts together, "
     "config.finetune.experts_per_device",
   )
 

@@ -16,7 +16,8 @@ usage: suti run --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
 Runs the eight stages in a row and writes DIR/report/index.html. What is
 finished in DIR is not done again; a run that was killed goes on where it was.
 
-  --config FILE[:ARG]      a file with get_config(ARG): configs/quickstart.py
+  --config FILE[:ARG]      a file with get_config(ARG): configs/quickstart.py;
+                           it is run: read one that is not yours first
   --workdir DIR            where all stages read and write, or
                            gs://BUCKET/FOLDER
   --config.FIELD=VALUE     another value for one field of the config
@@ -54,7 +55,7 @@ def run(argv: Sequence[str]) -> None:
     print(USAGE, end="")
     return
   from suti.config import flags, options
-  from suti.io import files
+  from suti.io import parts
   from suti.runtime import hosts, locks, xla_flags
 
   config, workdir = flags.parse(argv)
@@ -67,7 +68,7 @@ def run(argv: Sequence[str]) -> None:
     hosts.stand_alone()
   started = time.monotonic()
   with locks.lock(workdir):
-    files.clean_parts(workdir)
+    parts.clean_parts(workdir)
     _look_ahead(config)
     _check_devices(config, workdir)
     # Without a step of training nothing is to be learned from experts.
@@ -117,7 +118,7 @@ def benchmark_config(config: Any) -> Any:
 
 
 def _look_ahead(config: Any) -> None:
-  """Opens nothing, but sees that all that is named is there.
+  """Opens nothing, but checks that all that is named is there.
 
   Raises:
     ValueError: a model, examples, a teacher or a method that a later stage
@@ -138,7 +139,7 @@ def _look_ahead(config: Any) -> None:
 
 
 def _check_devices(config: Any, workdir: Path) -> None:
-  """Sees that the stages that are left to do can share their batches out.
+  """Checks that the devices can share the batches of the stages that are left.
 
   Raises:
     ValueError: a batch, or the mesh, does not fit the devices.
@@ -150,13 +151,13 @@ def _check_devices(config: Any, workdir: Path) -> None:
   def is_left(name: str) -> bool:
     return not (workdir / name / "done.json").is_file()
 
-  train, drawing = config.train, config.apprentice_sample
+  train, sampling = config.train, config.apprentice_sample
   if train.num_steps and is_left("apprentice/train"):
     mesh = make_mesh(config.mesh, devices=jax.devices())
     check_batch("config.train.batch_size", train.batch_size, mesh)
   if is_left("apprentice/sample"):
     field = "config.apprentice_sample.batch_size"
-    check_batch(field, drawing.batch_size, flat_mesh())
+    check_batch(field, sampling.batch_size, flat_mesh())
 
 
 def _start(title: str, name: str, config: Any, workdir: Path) -> None:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`suti status`: what the workers of a farm are at, from anywhere."""
+"""`suti status`: progress of the workers of a farm, from any machine."""
 
+import sys
 from collections.abc import Sequence
 
 from suti.cli.parser import Parser
 from suti.config.flags import workdir_of
 
 _DESCRIPTION = """\
-Shows what the workers of experts.finetune in a workdir are at: waves that are
-done, experts an hour, quarantined ones, time of a step, memory, and who works
-on which wave. It reads their files and asks nobody.
+Shows the progress of the workers of experts.finetune in a workdir: waves that
+are done, experts an hour, quarantined ones, time of a step, memory, and which
+worker has which wave. It only reads their files.
 """
 _EXAMPLES = """\
 examples:
@@ -46,10 +47,12 @@ def status(argv: Sequence[str]) -> None:
   done = finished(folder)
   held = Leases(folder / "leases", lease_s=1.0).holders()
   held = {wave: worker for wave, worker in held.items() if wave not in done}
-  lines = monitor.read_lines(folder)
+  lines, unread = monitor.read_lines(folder)
+  for worker in sorted(unread):
+    print(monitor.unread_log(folder, worker), file=sys.stderr)
   counts = [count_experts(folder, wave) for wave in done]
-  num = max([len(counts), *(int(line["waves"]) for line in lines.values())])
+  num = max([len(counts), *(int(x.get("waves", 0)) for x in lines.values())])
   print(monitor.total(lines, held.values(), counts=counts, num_waves=num))
-  num_steps = tune["num_steps"] * tune.get("experts_per_slot", 1)
+  num_steps = tune["num_steps"] * tune["experts_per_slot"]
   for row in monitor.table(lines, held, num_steps=num_steps):
     print(row)

@@ -2,20 +2,21 @@
 """`suti generate --subject`: pictures of a subject and a text -> new ones."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from suti.cli.parser import check_numbers, check_out
 
 NOTE = (
   "Note: {model} has learned from SubjectWorld's rendered pictures alone. Of "
   "photographs it makes no good picture; for those, train on a base that knows "
-  "photographs: README.md, 'Real photographs'."
+  "photographs: docs/photographs.md."
 )
 
 APPRENTICE = "world_apprentice"  # that is shipped
 NUM = 4  # pictures
+_MAX_CAUSES = 10  # of pictures that cannot be read, each a line
 CELL_PX = 192  # side of a picture on the contact sheet
 
 
@@ -27,23 +28,38 @@ def generate_subject(args: argparse.Namespace) -> None:
   """
   out = check_out(args.out)
   check_numbers(args)
-  files = find_pictures(args.subject)
+  files, notes = find_pictures(args.subject)
   from suti import images
   from suti.runtime import xla_flags
+  from suti.runtime.progress import say
 
-  pictures = [images.load_image(file) for file in files]
+  pictures, more_notes = load_pictures(files)
+  caption, why = choose_caption(args.prompt, args.caption)
   xla_flags.prepare()
-  from apprentice.generate import generate
+  from apprentice.generate import check, generate
   from apprentice.model import load_apprentice
 
   model = args.model or APPRENTICE
+  apprentice = load_apprentice(model)
+  num = NUM if args.num is None else args.num
+  check(
+    apprentice,
+    args.prompt,
+    num_images=len(pictures),
+    num=num,
+    steps=args.steps,
+  )
+  notes += [*more_notes, why]
   if knows_world_alone(model):
-    print(NOTE.format(model=model), file=sys.stderr)
+    notes.append(NOTE.format(model=model))
+  for note in notes:  # Before the work, which may take minutes.
+    say(note)
   drawn = generate(
-    load_apprentice(model),
+    apprentice,
     pictures,
     args.prompt,
-    num=NUM if args.num is None else args.num,
+    captions=[caption] * len(pictures),
+    num=num,
     seed=args.seed,
     steps=args.steps,
     guidance=args.guidance,
@@ -59,20 +75,22 @@ def generate_subject(args: argparse.Namespace) -> None:
   print(f"Wrote {out} and {others}.")
 
 
-def find_pictures(subject: Sequence[str]) -> list[Path]:
+def find_pictures(subject: Sequence[str]) -> tuple[list[Path], list[str]]:
   """The files that `--subject` names.
 
   Args:
     subject: files, or folders of them, in any mixture.
 
-  Returns: the files; those of a folder by name.
+  Returns: the files, those of a folder by name; and lines on what else lies in
+    the folders and is not read.
 
   Raises:
     ValueError: nothing is there, or no picture is.
   """
-  from experts.mining.sources import PICTURES
+  from suti.io.image_files import describe_skipped, list_pictures, suffixes
 
   files: list[Path] = []
+  notes: list[str] = []
   for name in subject:
     path = Path(name).expanduser()
     if not path.exists():
@@ -83,18 +101,75 @@ def find_pictures(subject: Sequence[str]) -> list[Path]:
     if not path.is_dir():
       files.append(path)
       continue
-    found = sorted(
-      file
-      for file in path.iterdir()
-      if file.suffix.lower() in PICTURES and not file.name.startswith(".")
-    )
+    found, others = list_pictures(path)
+    line = describe_skipped(others, root=path)
     if not found:
       raise ValueError(
         f"--subject={name}: no pictures in this folder (looked for "
-        f"{' '.join(sorted(PICTURES))}); give pictures of one subject."
+        f"{' '.join(suffixes())}); give pictures of one subject."
+        f"{line and f' {line}'}"
       )
+    if line:
+      notes.append(f"--subject={name}: {line}")
     files += found
-  return files
+  return files, notes
+
+
+def load_pictures(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
+  """Opens pictures; one that cannot be read is left out.
+
+  Returns: the pictures, and lines on those that are left out.
+
+  Raises:
+    ValueError: none can be read.
+  """
+  from suti.io.image_files import load_image
+
+  pictures, causes = [], []
+  for file in files:
+    try:
+      pictures.append(load_image(file))
+    except ValueError as error:
+      causes.append(str(error))
+  if not causes:
+    return pictures, []
+  if not pictures:
+    others = f" (and {len(causes) - 1} more)" if causes[1:] else ""
+    raise ValueError(f"{causes[0]}{others}")
+  notes = [
+    f"--subject: {len(causes)} of {len(files)} pictures cannot be read and are "
+    "left out:",
+    *(f"  {cause}" for cause in causes[:_MAX_CAUSES]),
+  ]
+  if rest := causes[_MAX_CAUSES:]:
+    notes.append(f"  ... and {len(rest)} more.")
+  return pictures, notes
+
+
+def choose_caption(prompt: str, caption: str | None) -> tuple[str, str]:
+  """What the pictures are captioned with.
+
+  An apprentice has learned from captioned demonstrations; "" is its null text.
+
+  Args:
+    prompt: what is to be sampled.
+    caption: what the user says, None for the prompt's own subject.
+
+  Returns: the caption, and a line on it.
+  """
+  from experts.mining.captions import noun_phrase
+
+  if caption is not None:
+    return caption, f"The pictures are captioned '{caption}' (--caption)."
+  if phrase := noun_phrase(prompt):
+    return phrase, (
+      f"The pictures are captioned '{phrase}', after the prompt; --caption "
+      "says it otherwise."
+    )
+  return "", (
+    "The pictures have no caption, as the prompt names no subject: --caption "
+    "'a kettle' gives them one."
+  )
 
 
 def knows_world_alone(model: str) -> bool:

@@ -16,8 +16,8 @@ from suti.cli.parser import check_numbers, check_out
 NUM = 1  # pictures
 MAX_PX = 8192  # of a side; what is larger is a mistake, and takes all memory
 CELL_PX = 256  # side of a picture on the contact sheet
-# Of a model that enlarges: it is told what the first one's encoder said, which
-# in IF has 4.8 billion parameters.
+# Of a super-resolution model: it is conditioned on the first one's text states,
+# whose encoder in IF has 4.8 billion parameters.
 _UNREAD = ("text_encoder", "tokenizer")
 
 
@@ -39,14 +39,14 @@ def generate_text(args: argparse.Namespace) -> None:
   for folder in folders:
     if (folder / "apprentice.json").is_file():
       raise ValueError(
-        f"--model={folder} is an apprentice, which draws the subject of some "
+        f"--model={folder} is an apprentice, which shows the subject of some "
         "pictures: give them as --subject, or give a text-to-image model."
       )
   xla_flags.prepare()
-  _write(out, _draw(args, folders, loras, size=size), args.prompt)
+  _write(out, _sample(args, folders, loras, size=size), args.prompt)
 
 
-def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
+def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
   """The pictures, uint8."""
   import numpy as np
 
@@ -67,13 +67,13 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
     negative=args.negative,
     zero_null=text_to_image.null_is_zeros(first),
   )
-  net = text_to_image.open_stage(first, dtype=dtype, change=change)
+  net = text_to_image.open_cascade_stage(first, dtype=dtype, change=change)
   options: dict[str, Any] = {"steps": args.steps, "sampler": args.sampler}
   num = args.num or NUM
 
-  def draw(net, verb: str, small, **more) -> list[Any]:
+  def sample(net, verb: str, small, **more) -> list[Any]:
     # One by one: memory does not grow with their number, and a picture is the
-    # same whatever is drawn beside it.
+    # same whatever is sampled beside it.
     pictures = []
     for i, small_pm1 in enumerate(small):
       which = f" {i + 1} of {num}" if num > 1 else ""
@@ -90,19 +90,19 @@ def _draw(args, folders: Sequence[Path], loras, *, size) -> Any:
       pictures.append(np.asarray(picture_pm1))
     return pictures
 
-  pictures = draw(
-    net, "drawing", [None] * num, size=size, guidance=args.guidance
+  pictures = sample(
+    net, "sampling", [None] * num, size=size, guidance=args.guidance
   )
   for folder in others:
     before_px, net = net.size_px, None  # weights go before the next ones come
-    net = text_to_image.open_stage(folder, dtype=dtype)
+    net = text_to_image.open_cascade_stage(folder, dtype=dtype)
     # As many times larger as its own pictures are, in any proportions.
     size = size and tuple(side * net.size_px // before_px for side in size)
-    pictures = draw(net, "enlarging", pictures, size=size)
+    pictures = sample(net, "enlarging", pictures, size=size)
   pictures_BHWC = np.concatenate(pictures)
   if not np.isfinite(pictures_BHWC).all():
     raise ValueError(
-      f"{folders[-1]} drew values that are NaN or infinite in "
+      f"{folders[-1]} returned values that are NaN or infinite in "
       f"{np.dtype(dtype).name}: try --dtype float32, or another sampler."
     )
   return to_u8(pictures_BHWC)
@@ -196,19 +196,27 @@ def read_size(text: str) -> tuple[int, int]:
 def read_lora(text: str) -> tuple[Path, float]:
   """Reads "FILE" or "FILE:0.8" as the file and how strongly it counts.
 
+  A file may be on the hub: `ORG/NAME`, `ORG/NAME@REVISION`, `ORG/NAME/FILE`.
+
   Raises:
     ValueError: there is no such file, or the strength is no number.
   """
-  if Path(text).exists():
-    return Path(text), 1.0
-  name, _, number = text.rpartition(":")
-  try:
-    scale = float(number)
-  except ValueError:
-    scale = math.nan
-  if not name or not Path(name).exists() or not math.isfinite(scale):
-    raise ValueError(
-      f"--lora={text}: there is no such file; give a .safetensors file, or "
-      "FILE:0.8 for a part of its strength."
-    )
-  return Path(name), scale
+  name, scale = text, 1.0
+  if not Path(text).exists() and ":" in text:
+    name, _, number = text.rpartition(":")
+    try:
+      scale = float(number)
+    except ValueError:
+      scale = math.nan
+  if name and math.isfinite(scale):
+    if Path(name).exists():
+      return Path(name), scale
+    from suti.hf.hub_lora import fetch_lora, read_name
+
+    if there := read_name(name):
+      return fetch_lora(there), scale
+  raise ValueError(
+    f"--lora={text}: there is no such file; give a .safetensors file, or "
+    "ORG/NAME or ORG/NAME/FILE.safetensors of the Hugging Face hub, and after "
+    "it :0.8 for a part of its strength."
+  )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configs: what may stand in one, and how a command line changes it."""
+"""Configs: the checks of their fields, and overrides by flags."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--config FILE --workdir DIR --config.FIELD=VALUE`, which all stages take.
+"""Parses `--config FILE --workdir DIR --config.FIELD=VALUE`, for all stages.
 
-Configs are Python files that return a ConfigDict; whatever is wrong with them
-or with the command line is one line. What values make sense is the business of
-`suti.config.options`.
+Configs are Python files that return a ConfigDict; every mistake in them or on
+the command line is a one-line error. A config is code that is executed when it
+is read: do not run one from a source that you do not trust. Values are checked
+by `suti.config.options`.
 """
 
 import re
@@ -26,7 +27,7 @@ def parse(argv: Sequence[str]) -> tuple[Any, Path]:
     The config, a locked ConfigDict, and the workdir, which need not exist.
 
   Raises:
-    ValueError: whatever is wrong with them, in one line.
+    ValueError: any mistake in them, in one line.
   """
   config, rest, workdir = _parse(argv)
   if rest:
@@ -48,7 +49,7 @@ def workdir_of(name: str) -> Path:
   """The path of a workdir, which need not exist; its bucket must.
 
   Raises:
-    ValueError: it is no place to work in, or its bucket cannot be read.
+    ValueError: it is not a folder, or its bucket cannot be read.
   """
   workdir = path_of(name)
   if in_bucket(workdir):
@@ -71,14 +72,14 @@ def parse_config(argv: Sequence[str], *, command: str) -> Any:
   """Reads `--config FILE --config.a.b=c` of a command without a workdir.
 
   Args:
-    argv: its arguments, but for those that are its own.
+    argv: its arguments, without those specific to the command.
     command: its name, for messages.
 
   Returns:
     The config, locked.
 
   Raises:
-    ValueError: whatever is wrong with them, in one line.
+    ValueError: any mistake in them, in one line.
   """
   config, rest, workdir = _parse(argv)
   if rest or workdir:
@@ -92,10 +93,10 @@ def parse_config(argv: Sequence[str], *, command: str) -> Any:
 
 
 def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
-  """Reads the flags with flags of their own, so that a process may do it twice.
+  """Reads the flags with new FlagValues, so that a process may do it twice.
 
   Returns:
-    The config or None, arguments that are no flag, the workdir or None.
+    The config or None, positional arguments, the workdir or None.
   """
   from absl import flags
   from ml_collections import config_flags
@@ -136,7 +137,7 @@ def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
 
 
 def _bad_flag(path: str, text: str) -> str:
-  """Says in our words what absl says of a flag."""
+  """Translates an error of absl about a flag."""
   if "parsing config file" in text:
     return f"--config={path} failed: {text.splitlines()[-1]}"
   flag, _, reason = text.removeprefix("flag ").partition(": ")
@@ -148,9 +149,14 @@ def _bad_flag(path: str, text: str) -> str:
 
 
 def _let_configs_import_each_other(path: str) -> None:
-  """Makes `from configs import quickstart` work from any folder."""
+  """Makes `from configs import quickstart` work from any folder.
+
+  Last in sys.path, not first: another file beside the folder of configs, such
+  as a `jax.py`, must not shadow an installed package.
+  """
   folders = Path(path.partition(":")[0]).resolve().parents
-  sys.path[:0] = [str(f.parent) for f in folders if f.name == "configs"]
+  beside = [str(f.parent) for f in folders if f.name == "configs"]
+  sys.path += [folder for folder in beside if folder not in sys.path]
 
 
 def _config_path(argv: Sequence[str]) -> str:
@@ -165,7 +171,7 @@ def _config_path(argv: Sequence[str]) -> str:
 def _unknown_field(
   argv: Sequence[str], path: str, error: AttributeError | KeyError
 ) -> str:
-  """Says which override names a field that the config does not have."""
+  """The error message of an override of a field that the config lacks."""
   text = str(error.args[0]) if error.args else ""
   hint = re.search(r"Did you mean .*", text)
   name = re.search(r"\w+", text)

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`check(config)`: a mistake in a config is one line, before anything starts.
+"""Validates a config before anything starts: `check(config)`.
 
-Each message names the field, its value, what was expected and the remedy. What
-can only be known later (that a folder's weights fit, how many devices there
-are, what a method asks of its own section) is checked where it is read.
+Each message is one line that names the field, its value, the expectation and
+the remedy. What is only known later (whether a folder's weights fit, how many
+devices there are, the fields of a method's own section) is checked where it is
+used.
 
-This file knows names and bounds. It reads no file but to see that it is there,
-and imports neither jax nor ml_collections: any mapping of mappings will do.
+This file has names and bounds. It only checks that files exist, and imports
+neither jax nor ml_collections: any mapping of mappings is accepted.
 """
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -18,9 +18,10 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from suti.config.names import suggest
+from suti.config.samplers import OWN
 from suti.schema import SKILLS
 
-SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
 OPTIMIZERS = ("adafactor", "adam")
 PLANNED = ("finetune", "sample", "filter", "train", "apprentice_sample")
 MAX_PROMPTS = 25  # prompts a subject in DreamBench
@@ -28,16 +29,17 @@ MAX_PROMPTS = 25  # prompts a subject in DreamBench
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-  """What one field may hold.
+  """The type and bounds of one field.
 
   Attributes:
-    kind: int, float (an int will do), str, bool, tuple (of str), or dict, a
-      section whose fields are not looked at here.
+    kind: int, float (an int is accepted), str, bool, tuple (of str), or dict, a
+      section whose fields are not checked here.
     low, high: bounds, inclusive.
     above: a bound that the value must exceed.
     below: a bound that the value must stay under.
     choices: of a text, or of each text in a tuple; empty allows any.
-    optional: None is allowed, and so is leaving the field out.
+    word: a text that is allowed instead of a number, such as "auto".
+    optional: None is allowed.
     empty: whether a text or tuple may be empty.
     remedy: what to do, where "set it" is not enough.
   """
@@ -48,6 +50,7 @@ class Rule:
   above: float | None = None
   below: float | None = None
   choices: tuple[str, ...] = ()
+  word: str | None = None
   optional: bool = False
   empty: bool = False
   remedy: str = ""
@@ -84,7 +87,7 @@ _MODEL = _text(
 _SAMPLING = {
   "images_per_prompt": _count(),
   "guidance": _number(low=0.0, remedy="1 is no guidance, more is stronger"),
-  "sampler": _choice(*SAMPLERS),
+  "sampler": _choice(*OWN),
   "num_steps": _count(high=1000),
   "percentile": _number(
     above=1.0,
@@ -96,8 +99,8 @@ _SAMPLING = {
 }
 _AXIS = Rule(kind=int, low=-1, remedy="-1 takes the devices that are left")
 
-# Sections of a config and their fields. `method` is open: what it holds beside
-# these is the method's own affair.
+# Sections of a config and their fields. `method` is open: its other fields are
+# defined by the method.
 FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "mesh": {"data": _AXIS, "fsdp": _AXIS},
   "mine": {
@@ -122,18 +125,23 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),
     "optimizer": _choice(*OPTIMIZERS),
-    "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
+    "weighting": _choice("uniform", "min_snr", "truncated_snr"),
     "experts_per_wave": _count(),
     "experts_per_slot": _count(),
     "num_clusters": _count(optional=True),
-    "experts_per_device": _text(empty=True),
+    "experts_per_device": _count(
+      word="auto",
+      optional=True,
+      remedy="None goes by config.finetune.experts_per_wave",
+    ),
     "inner": _choice("vmap", "map", "auto"),
     "remat": _flag(),
     "dtype": _choice("float32", "bfloat16"),
     "master_dtype": _choice("float32", "bfloat16"),
     "stop_window": _count(low=0, remedy="0 never stops an expert early"),
     "stop_gain": _number(low=0.0, below=1.0),
-    "rank": _count(optional=True),
+    "diverged": _number(low=0.0, remedy="6 times where it began; 0 is never"),
+    "rank": _count(),
     "checkpoint_every": _count(),
     "log_every": _count(),
     "profile_steps": _count(low=0),
@@ -163,15 +171,15 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
       remedy="the share of the steps, at the end, in which the rate falls to 0",
     ),
     "dtype": _choice("float32", "bfloat16"),
-    "optimizer": _choice(*OPTIMIZERS, optional=True),
+    "optimizer": _choice(*OPTIMIZERS),
     "num_demonstrations": _count(),
-    "min_demonstrations": _count(low=0, optional=True),
+    "min_demonstrations": _count(low=0),
     "max_demonstrations": _count(),
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
-    "cache_latents": _flag(optional=True),
+    "cache_latents": _flag(),
     "demonstration_targets": _number(low=0.0, high=1.0),
-    "weighting": _choice("uniform", "min_snr", "truncated_snr", optional=True),
+    "weighting": _choice("uniform", "min_snr", "truncated_snr"),
     "min_snr_gamma": _number(above=0.0),
     "ema": _number(low=0.0, below=1.0),
     "grad_clip": _number(above=0.0),
@@ -179,11 +187,11 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "log_every": _count(),
     "save_dtype": _choice("float32", "float16", "bfloat16"),
   },
-  "method": {},
+  "method": {"trainable": _text(optional=True)},
   "apprentice_sample": {
     **_SAMPLING,
     "num_demonstrations": _count(low=0),
-    "guidance_mode": _choice("joint", "two", optional=True),
+    "guidance_mode": _choice("joint", "two"),
     "text_guidance": _number(low=0.0, optional=True),
   },
   "benchmark": {
@@ -221,11 +229,11 @@ _TOP: Mapping[str, Rule] = {
 
 
 def check(config: Mapping[str, Any], *, data: bool = True) -> None:
-  """Looks for every mistake that can be seen before anything starts.
+  """Checks for every mistake that can be found before anything starts.
 
   Args:
     config: the whole config, all sections.
-    data: whether what it reads must be there; a plan reads nothing.
+    data: whether its input files must exist; `suti plan` reads none.
 
   Raises:
     ValueError: the first mistake found, in one line.
@@ -245,12 +253,9 @@ def check(config: Mapping[str, Any], *, data: bool = True) -> None:
         f"{path}={fields!r}: expected a section with fields, as in "
         "configs/quickstart.py."
       )
-    if section == "method":
-      continue
-    optional = {name for name, rule in rules.items() if rule.optional}
-    _check_names(fields, rules, path=path, optional=optional)
-    for name, value in fields.items():
-      _check_field(f"{path}.{name}", value, rules[name])
+    _check_names(fields, rules, path=path, is_open=section == "method")
+    for name, rule in rules.items():
+      _check_field(f"{path}.{name}", fields[name], rule)
   _check_order(config)
   _check_tuning(config["finetune"])
   _check_training(config["train"])
@@ -261,38 +266,32 @@ def check(config: Mapping[str, Any], *, data: bool = True) -> None:
   _check_patterns(config)
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-  """' Did you mean …?' for a name close to a known one, else ''."""
-  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-  return f" Did you mean '{close[0]}'?" if close else ""
-
-
 def _check_names(
   fields: Mapping[str, Any],
   known: Iterable[str],
   *,
   path: str,
-  optional: Iterable[str] = (),
+  is_open: bool = False,
 ) -> None:
-  """Every name is known, every needed one is there."""
+  """Checks that all fields are present and, unless open, that all are known."""
   known = tuple(known)
   for name in fields:
-    if name not in known:
+    if name not in known and not is_open:
       listed = f" {path} has {', '.join(known)}."
       raise ValueError(
         f"{path}.{name}={fields[name]!r}: there is no such field."
         f"{suggest(str(name), known) or listed}"
       )
   for name in known:
-    if name not in fields and name not in optional:
+    if name not in fields:
       raise ValueError(
         f"{path}.{name} is missing: copy it from configs/quickstart.py."
       )
 
 
 def _check_field(path: str, value: Any, rule: Rule) -> None:
-  """One value against its rule."""
-  if value is None and rule.optional:
+  """Checks one value against its rule."""
+  if (value is None and rule.optional) or (rule.word and value == rule.word):
     return
   if not _is_kind(value, rule.kind) or not _in_bounds(value, rule):
     remedy = rule.remedy or f"set it with --{path}=…"
@@ -358,6 +357,8 @@ def _expectation(rule: Rule) -> str:
     bounds.append(f"of at most {rule.high:g}")
   if rule.below is not None:
     bounds.append(f"below {rule.below:g}")
+  if rule.word:
+    bounds[-1] += f", or '{rule.word}'"
   return " ".join([words, " and ".join(bounds)]).strip()
 
 
@@ -377,7 +378,7 @@ _ORDERED = (
 def _check_order(config: Mapping[str, Any]) -> None:
   def value(path: str) -> Any:
     section, name = path.split(".")
-    return config[section].get(name)
+    return config[section][name]
 
   for small, large in _ORDERED:
     low, high = value(small), value(large)
@@ -389,11 +390,11 @@ def _check_order(config: Mapping[str, Any]) -> None:
 
 
 def _check_tuning(tune: Mapping[str, Any]) -> None:
-  each = tune["experts_per_device"]
-  if each not in ("", "auto") and not (each.isdecimal() and int(each)):
+  if 0 < tune["diverged"] <= 1:
     raise ValueError(
-      f"config.finetune.experts_per_device={each!r}: expected 'auto', a number "
-      "of at least 1, or nothing, to go by config.finetune.experts_per_wave."
+      f"config.finetune.diverged={tune['diverged']!r}: expected a number above "
+      "1, how many times its first loss an expert's last may be, or 0, which "
+      "quarantines none by its loss; 6 is a good value."
     )
   window, num_steps = tune["stop_window"], tune["num_steps"]
   if 2 * window > num_steps:
@@ -411,7 +412,7 @@ def _check_training(train: Mapping[str, Any]) -> None:
       f"multiple of config.train.log_every={train['log_every']}: a run that "
       "goes on from a checkpoint would log other means; use a multiple."
     )
-  decay = train.get("decay") or 0.0
+  decay = train["decay"] or 0.0
   steps, warmup = train["num_steps"], train["warmup_steps"]
   if warmup + int(decay * steps) > steps:
     raise ValueError(
@@ -433,9 +434,12 @@ def _check_sources(config: Mapping[str, Any]) -> None:
           stacklevel=3,
         )
       continue
-    what = {"folder": "a folder of subject folders", "table": "a table's file"}
-    exists = os.path.isdir if source == "folder" else os.path.isfile
-    if not path or not exists(path):
+    what = {
+      "folder": "a folder of subject folders",
+      "table": "a table's file or the folder of its parts",
+    }
+    exists = os.path.isdir if source == "folder" else os.path.exists
+    if not path or not exists(os.path.expanduser(path)):
       raise ValueError(
         f"{field}={path!r}: expected {what[source]}, as config.{section}.source"
         f"={source!r} says, and there is none; give its path or set "
@@ -444,7 +448,7 @@ def _check_sources(config: Mapping[str, Any]) -> None:
 
 
 def _check_mesh(config: Mapping[str, Any]) -> None:
-  """A batch of training divides by its devices, where they are counted."""
+  """Checks that the number of devices, where given, divides a batch."""
   mesh = config["mesh"]
   for axis, size in mesh.items():
     if size == 0:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of published configs: of the kind that their reader expects.
+"""Type checks of values in published configs.
 
-A reader lists a default for each key, and a value is of its default's kind.
-Configs come from strangers; a text where a number should be would otherwise be
-an error deep inside of a model, or none at all. What values of the right kind
-mean, and which of them are supported, is the reader's business.
+A reader lists a default for each key, and a value must have its default's type.
+Configs come from untrusted sources; a text instead of a number would otherwise
+be an error deep inside of a model, or none at all. Which values of the right
+type are supported is checked by the reader.
 """
 
 import math
@@ -20,7 +20,7 @@ def check_kinds(
   what: str,
   per_level: Collection[str] = (),
 ) -> None:
-  """Sees that values are of the kinds of their defaults.
+  """Checks that values have the types of their defaults.
 
   A whole number must be above 0, or not below it where its default is 0; a
   fraction finite and not below 0, unless its default is; a list must have an
@@ -28,10 +28,10 @@ def check_kinds(
   default is an empty list, it is one of whole numbers, and may be empty.
 
   Args:
-    config: as published; keys without a default are not looked at.
-    defaults: of its keys. None stands for any kind.
-    what: whose config it is, for the message.
-    per_level: keys that may hold a list of such values, one for a level.
+    config: as published; keys without a default are not checked.
+    defaults: of its keys. None stands for any type.
+    what: name of the config, for the message.
+    per_level: keys that may hold a list of such values, one per level.
 
   Raises:
     ValueError: names the first value of another kind, and counts the others.
@@ -58,17 +58,17 @@ def check_kinds(
 
 
 def shorten(value: Any) -> str:
-  """A value as text, not longer than a line can bear."""
+  """A value as text, shortened to fit a line."""
   return reprlib.repr(value)
 
 
-# Of sizes and counts: what a 32-bit number holds. Layers are declared one by
-# one: with so many, somebody would wait for hours.
+# Of sizes and counts: the largest 32-bit number. Of layers fewer, as they are
+# declared one by one, which would take hours.
 _MOST, _MOST_LAYERS = 2**31 - 1, 1000
 
 
 def _kind(default: Any, most: int) -> tuple[str, Callable[[Any], bool]]:
-  """What a default's kind is called, and whether a value is of it."""
+  """The type of a default in words, and whether a value has it."""
   if isinstance(default, bool):
     return "true or false", lambda x: isinstance(x, bool)
   if isinstance(default, int):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Diffusion as pure functions of arrays; no net is known here."""
+"""Diffusion as pure functions of arrays, independent of any network."""

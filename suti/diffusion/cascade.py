@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cascades: what a super-resolution stage is shown of the stage before.
+"""Cascades: how a super-resolution stage is conditioned on the stage before.
 
-The small picture, upscaled, with noise of a level that the net is told
-(conditioning augmentation; Ho et al., arXiv 2106.15282, section 3), so that it
-does not trust artefacts. How the net takes it, beside x_t in its channels, is
-the caller's.
+On the small picture, upscaled and with noise, and on the level of that noise
+(conditioning augmentation; Ho et al., arXiv 2106.15282, section 3), so that the
+net does not trust artefacts. How the net takes it, beside x_t in its channels,
+is up to the caller.
 
 Shape legend: `B` batch, `H` `W` `C` picture; `I` upscaled height or width.
 """
@@ -40,7 +40,7 @@ def upscale(image_BHWC: Array, *, height_px: int, width_px: int) -> Array:
 
 
 def _between(size: int, new_size: int) -> Array:
-  """What each new pixel takes of each old one, float32 (I, H)."""
+  """Weight of each old pixel in each new one, float32 (I, H)."""
   at_I1 = np.linspace(0, size - 1, new_size)[:, None]
   weight_IH = np.maximum(1 - np.abs(at_I1 - np.arange(size)), 0)
   return jnp.asarray(weight_IH, jnp.float32)
@@ -55,10 +55,11 @@ def augment(
     schedule: of the file `image_noising_scheduler`, not of the sampler.
     image_BHWC: as from `upscale`, in [-1, 1], float32.
     noise_BHWC: standard normal; other than what sampling starts from.
-    level: a step of the schedule, which the net is told too; IF takes 250.
+    level: a step of the schedule, on which the net is conditioned too; IF takes
+      250.
 
   Returns:
-    What the net is shown, float32.
+    The net's conditioning picture, float32.
 
   Raises:
     ValueError: the schedule has no such step.

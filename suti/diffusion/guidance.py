@@ -47,7 +47,7 @@ def classifier_free_of_mean(
     scale: weight, as in `classifier_free`.
 
   Returns:
-    The guided prediction, beside the variance that was said with text.
+    The guided prediction, beside the variance predicted with text.
   """
   with_text_BHWC, variance_BHWC = jnp.split(conditional_BHWC, 2, axis=-1)
   without_BHWC, _ = jnp.split(unconditional_BHWC, 2, axis=-1)
@@ -88,7 +88,7 @@ def guided(
   *conditions: Any,
   combine: Callable[..., Array],
 ) -> Callable[[Array, Array], Array]:
-  """Makes a denoiser that asks the net once for all conditions.
+  """Makes a denoiser that applies the net once to all conditions.
 
   Example: text against null text, with weight 7.
 

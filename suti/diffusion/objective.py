@@ -94,9 +94,10 @@ def denoising_loss_at(
 ) -> Array:
   """The loss at given noise and steps; arguments as in `denoising_loss`.
 
-  Of a net that says a variance too, in as many channels again (DeepFloyd IF),
-  the prediction alone is judged, as its publisher fine-tunes it: the bound that
-  teaches a variance (Nichol and Dhariwal, arXiv 2102.09672) is left out.
+  Of a net that predicts a variance too, in as many channels again (DeepFloyd
+  IF), the prediction alone enters the loss, as its publisher fine-tunes it: the
+  bound that teaches a variance (Nichol and Dhariwal, arXiv 2102.09672) is left
+  out.
   """
   x_BHWC = schedules.add_noise(schedule, x0_BHWC, noise_BHWC, t_B)
   target_BHWC = schedules.target(schedule, x0_BHWC, noise_BHWC, t_B)

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sampler as data: what is asked of the net, and what is made of its answers.
+"""A sampler as data: where the net is evaluated, and how x_t is updated.
 
-Whatever a net predicts, its answer at x_t stands for a clean picture x_0 and a
-noise eps. Given these, a step of every published sampler is linear in what the
-sampler remembers: a few slots, of which the first is what the net sees next.
+Whatever a net predicts, its prediction at x_t stands for a clean picture x_0
+and a noise eps. Given these, a step of every published sampler is linear in
+what the sampler remembers: a few slots, of which the first is the net's next
+input.
 
   new slots = update [slots, x_0, eps, fresh noise]
 
 So a sampler is a table, worked out once in float64, and one loop
 (`suti.diffusion.samplers.sample`) runs them all. Pictures are held in the
-variance-preserving scale that nets are asked in (alpha^2 + sigma^2 = 1); the
+variance-preserving scale of the nets' inputs (alpha^2 + sigma^2 = 1); the
 samplers that are published for x / alpha (Euler) are rewritten in it.
 
 Shape legend: `N` net evaluations, `S` slots, `K` = S + 3 terms of a step.
@@ -64,16 +65,16 @@ class Plan:
   the same shape and kind does not compile again.
 
   Attributes:
-    index_N: which evaluation it is, which fresh noise is drawn by; int32.
-    t_N: the step each evaluation names to the net; int32, or float32 where the
-      sampler asks between two steps.
+    index_N: number of the evaluation, by which fresh noise is drawn; int32.
+    t_N: the time step of each evaluation; int32, or float32 where the sampler
+      evaluates the net between two steps.
     alpha_N: signal in what the net sees there, float32.
     sigma_N: noise in it, float32; alpha^2 + sigma^2 = 1.
     update_NSK: what each new slot is of [slots, x_0, eps, noise], float32.
     noise_scale: what standard normal noise is multiplied by at the start.
     log_variance_N2: logarithms of the least and the largest variance of fresh
-      noise, between which a net of learned variance says where; else None.
-    prediction: what the net says, as `Schedule.prediction`.
+      noise, between which a net of learned variance interpolates; else None.
+    prediction: what the net predicts, as `Schedule.prediction`.
     bounds: limits of x_0.
     random: whether any step adds noise.
   """
@@ -91,11 +92,11 @@ class Plan:
 
   @property
   def num_evaluations(self) -> int:
-    """How often the net is asked, which is more than `num_steps` for PNDM."""
+    """Net evaluations, which are more than `num_steps` for PNDM."""
     return self.t_N.shape[0]
 
   def pieces(self, max_pieces: int = 20) -> "list[Plan]":
-    """The plan in turns of one length, which share what is compiled.
+    """The plan in pieces of one length, which share a compiled program.
 
     Args:
       max_pieces: how many there may be; as many as divide the evaluations.
@@ -175,9 +176,14 @@ def make_plan(
 
   Returns:
     The plan.
+
+  Raises:
+    FloatingPointError: a number of it is not finite.
   """
   update_NSK = np.asarray(update, np.float32)
-  assert np.isfinite(update_NSK).all(), "a step of the plan is not finite"
+  for values in (update_NSK, steps.t_N, steps.alpha_N, steps.sigma_N):
+    if not np.isfinite(values).all():
+      raise FloatingPointError("a step of the plan is not finite")
   whole = np.all(steps.t_N == np.round(steps.t_N))
   return Plan(
     index_N=np.arange(len(steps.t_N), dtype=np.int32),

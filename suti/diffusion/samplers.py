@@ -15,7 +15,7 @@ Shape legend: `B` batch, `H` `W` `C` picture or latent, `N` net evaluations,
 `S` slots of a plan, `K` terms of its steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -44,24 +44,24 @@ def sample(
     denoise: (x_BHWC, t_B) -> what `plan.prediction` names. With twice the
       channels of x, the second half is what a plan of learned variance reads;
       other plans leave it.
-    plan: what to ask, and what to make of it. As an argument of a jitted
-      function, plans of one shape and kind share what is compiled.
+    plan: the sampler's steps. As an argument of a jitted function, plans of one
+      shape and kind share a compiled program.
     noise_BHWC: standard normal, float32; see `draw_noise`.
     key: one key for each row (B,), see `row_keys`; or a single key, from which
-      rows are told apart by their place in the batch. Deterministic plans do
+      each row's is derived by its index in the batch. Deterministic plans do
       not use it.
 
   Returns:
     Clean pictures or latents, float32.
 
   Raises:
-    ValueError: the net says no variance and the plan reads one.
+    ValueError: the net predicts no variance and the plan reads one.
   """
   return advance(denoise, plan, start(plan, noise_BHWC), key)[0]
 
 
 def start(plan: Plan, noise_BHWC: Array) -> Slots:
-  """What a plan's first evaluation finds.
+  """The slots before a plan's first evaluation.
 
   Args:
     plan: as in `sample`.
@@ -73,7 +73,7 @@ def start(plan: Plan, noise_BHWC: Array) -> Slots:
 
 
 def advance(denoise: Denoise, plan: Plan, slots: Slots, key: Array) -> Slots:
-  """Runs a piece of a plan, so that something can be said between pieces.
+  """Runs a piece of a plan, so that progress can be reported between pieces.
 
   Args:
     denoise: as in `sample`.
@@ -91,16 +91,16 @@ def advance(denoise: Denoise, plan: Plan, slots: Slots, key: Array) -> Slots:
     index, t, alpha, sigma, update_SK, log_variance_2 = inputs
     x_BHWC = slots[0]
     t_B = jnp.full((batch_size,), t)
-    said_BHWC = denoise(x_BHWC, t_B).astype(jnp.float32)
-    said_BHWC, place_BHWC = _split(plan, said_BHWC, shape[-1])
-    read = (plan.prediction, x_BHWC, said_BHWC, alpha, sigma)
+    prediction_BHWC = denoise(x_BHWC, t_B).astype(jnp.float32)
+    prediction_BHWC, fraction_BHWC = _split(plan, prediction_BHWC, shape[-1])
+    read = (plan.prediction, x_BHWC, prediction_BHWC, alpha, sigma)
     x0_BHWC = _bound(plan.bounds, read_x0(*read))
     terms = [*slots, x0_BHWC, read_eps(*read)]
     if plan.random:
       fresh_BHWC = _normal(keys_B, index, tuple(shape))
-      if place_BHWC is not None:
+      if fraction_BHWC is not None:
         low, high = log_variance_2
-        upper_BHWC = (place_BHWC + 1) / 2
+        upper_BHWC = (fraction_BHWC + 1) / 2
         log_BHWC = upper_BHWC * high + (1 - upper_BHWC) * low
         fresh_BHWC *= jnp.exp(0.5 * log_BHWC)
       terms.append(fresh_BHWC)
@@ -130,21 +130,21 @@ def _mix(update_K: Array, terms: list[Array]) -> Array:
 
 
 def _split(
-  plan: Plan, said_BHWC: Array, channels: int
+  plan: Plan, prediction_BHWC: Array, channels: int
 ) -> tuple[Array, Array | None]:
-  """What the net said of the picture, and of the variance if it is read."""
-  place_BHWC = None
-  if said_BHWC.shape[-1] == 2 * channels:
-    said_BHWC, place_BHWC = jnp.split(said_BHWC, 2, axis=-1)
+  """The net's prediction of the picture, and of the variance if it is read."""
+  fraction_BHWC = None
+  if prediction_BHWC.shape[-1] == 2 * channels:
+    prediction_BHWC, fraction_BHWC = jnp.split(prediction_BHWC, 2, axis=-1)
   if plan.log_variance_N2 is None:
-    return said_BHWC, None
-  if place_BHWC is None:
+    return prediction_BHWC, None
+  if fraction_BHWC is None:
     raise ValueError(
       "variance_type='learned_range' of the scheduler config reads a variance"
       f" from {2 * channels} channels, but the net returns"
-      f" {said_BHWC.shape[-1]}: set variance_type='fixed_small'."
+      f" {prediction_BHWC.shape[-1]}: set variance_type='fixed_small'."
     )
-  return said_BHWC, place_BHWC
+  return prediction_BHWC, fraction_BHWC
 
 
 def _bound(bounds: Bounds, x0_BHWC: Array) -> Array:
@@ -158,7 +158,7 @@ def _bound(bounds: Bounds, x0_BHWC: Array) -> Array:
 
 
 def row_keys(key: Array, seeds_B: Array | np.ndarray) -> Array:
-  """Derives one key for each row from what the row is, not where it stands.
+  """Derives one key for each row from its seed, not its index in the batch.
 
   Args:
     key: one key.
@@ -308,3 +308,11 @@ def dpmpp_2m(
     bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
   )
   return sample(denoise, plan, noise_BHWC, key)
+
+
+# By the names of `suti.config.samplers.OWN`.
+SAMPLERS: Mapping[str, Callable[..., Array]] = {
+  "ddpm": ddpm,
+  "ddim": ddim,
+  "dpmpp_2m": dpmpp_2m,
+}

@@ -4,7 +4,7 @@
 x_t = alpha_t x_0 + sigma_t eps with alpha_t^2 + sigma_t^2 = 1, over T integer
 steps (Ho et al., arXiv 2006.11239; v of Salimans and Ho, arXiv 2202.00512). A
 schedule is read from the `scheduler_config.json` of a published model, of which
-only what fixes the process is used: how to sample from it is said by the rest
+only what fixes the process is used: the rest defines the sampler
 (`suti.diffusion.scheduler_config`).
 
 Shape legend: `B` batch, `H` `W` `C` picture or latent, `T` diffusion steps.
@@ -48,7 +48,7 @@ class Schedule:
     alpha_T: what the clean picture is scaled by, float32.
     sigma_T: what the noise is scaled by, float32; kept beside `alpha_T` because
       1 - alpha^2 loses its digits in float32 where there is little noise.
-    prediction: what the net says: "epsilon", "v_prediction" or "sample".
+    prediction: what the net predicts: "epsilon", "v_prediction" or "sample".
   """
 
   alphas_cumprod_T: np.ndarray
@@ -162,7 +162,7 @@ def _at(values_T: np.ndarray, t_B: Array, x_BHWC: Array) -> Array:
 def add_noise(
   schedule: Schedule, x0_BHWC: Array, noise_BHWC: Array, t_B: Array
 ) -> Array:
-  """Draws x_t from its picture and its noise (arXiv 2006.11239, eq. 4).
+  """Mixes a picture and its noise to x_t (arXiv 2006.11239, eq. 4).
 
   Args:
     schedule: the process.
@@ -187,35 +187,35 @@ def _alpha_sigma(
 
 
 def read_x0(
-  kind: str, x_BHWC: Array, said_BHWC: Array, alpha: Array, sigma: Array
+  kind: str, x_BHWC: Array, prediction_BHWC: Array, alpha: Array, sigma: Array
 ) -> Array:
-  """Reads the clean picture out of what a net says.
+  """Reads the clean picture out of a net's prediction.
 
   Args:
-    kind: what the net says, see `PREDICTIONS`.
+    kind: what the net predicts, see `PREDICTIONS`.
     x_BHWC: noisy pictures, float32.
-    said_BHWC: what it said of them, float32.
+    prediction_BHWC: the net's prediction at them, float32.
     alpha, sigma: how much of x_BHWC is picture and how much is noise.
 
   Returns:
     The clean pictures that this stands for, float32.
   """
   if kind == "sample":
-    return said_BHWC
+    return prediction_BHWC
   if kind == "v_prediction":
-    return alpha * x_BHWC - sigma * said_BHWC
-  return (x_BHWC - sigma * said_BHWC) / alpha
+    return alpha * x_BHWC - sigma * prediction_BHWC
+  return (x_BHWC - sigma * prediction_BHWC) / alpha
 
 
 def read_eps(
-  kind: str, x_BHWC: Array, said_BHWC: Array, alpha: Array, sigma: Array
+  kind: str, x_BHWC: Array, prediction_BHWC: Array, alpha: Array, sigma: Array
 ) -> Array:
   """Reads the noise out of a prediction; arguments as in `read_x0`."""
   if kind == "epsilon":
-    return said_BHWC
+    return prediction_BHWC
   if kind == "v_prediction":
-    return sigma * x_BHWC + alpha * said_BHWC
-  return (x_BHWC - alpha * said_BHWC) / sigma
+    return sigma * x_BHWC + alpha * prediction_BHWC
+  return (x_BHWC - alpha * prediction_BHWC) / sigma
 
 
 def target(

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A published `scheduler_config.json` -> the plan of its sampler.
 
-The file says the process (`suti.diffusion.schedule`) and how to sample from it:
-`_class_name` says which sampler, its keys how. Defaults are the publisher's,
-which differ from class to class. To sample from the same process in another
-way, give another class: `config | {"_class_name": "EulerDiscreteScheduler"}`.
+The file defines the process (`suti.diffusion.schedule`) and how to sample from
+it: `_class_name` names the sampler, its keys are the sampler's settings.
+Defaults are the publisher's, which differ from class to class. To sample from
+the same process in another way, give another class:
+`config | {"_class_name": "EulerDiscreteScheduler"}`.
 Keys of other classes are then passed over, as the publisher does, unless they
-say something of the pictures; what would change the result and is not done here
-is refused by name.
+change the pictures; what would change the result and is not supported is
+refused by name.
 
 Shape legend: `N` net evaluations.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from suti.config.values import shorten
 from suti.diffusion.plan import Bounds, Plan, Steps
 from suti.diffusion.plans import dpm_solver, unipc
 from suti.diffusion.plans.ddim import plan_ddim, plan_euler_ancestral
@@ -29,6 +31,7 @@ from suti.diffusion.plans.steps import (
   CLEAN,
   check_num_steps,
   karras,
+  karras_ends,
   levels,
   ratio_strides,
   ratios,
@@ -56,8 +59,8 @@ def from_config(
     The plan.
 
   Raises:
-    ValueError: the class or a key is unknown, a value is not supported, or the
-      steps do not fit the schedule.
+    ValueError: the class or a key is unknown, a value is not supported, the
+      steps do not fit the schedule, or there is no number for one of them.
   """
   settings = read_settings(scheduler_config)
   name = scheduler_config["_class_name"]
@@ -68,7 +71,21 @@ def from_config(
     )
   schedule = make_schedule(scheduler_config)
   check_num_steps(schedule, num_steps)
-  return _PLANNERS[name](schedule, settings | {"eta": eta}, num_steps)
+  try:
+    with np.errstate(all="ignore"):  # what is not finite is found
+      return _PLANNERS[name](schedule, settings | {"eta": eta}, num_steps)
+  except FloatingPointError as error:
+    why = {
+      key: scheduler_config[key]
+      for key in ("rescale_betas_zero_snr", "beta_end", "trained_betas")
+      if scheduler_config.get(key)
+    }
+    raise ValueError(
+      f"num_steps={num_steps} of {name} leads to a step that is not finite, as "
+      "next to nothing of a picture is left at the noisiest steps ("
+      f"{', '.join(f'{k}={shorten(v)}' for k, v in why.items())} of the "
+      "scheduler config): correct them, or take another sampler."
+    ) from error
 
 
 def _times(schedule: Schedule, settings: Settings, num_steps: int, **options):
@@ -134,11 +151,13 @@ def _euler_steps(
   t_N = _times(schedule, settings, num_steps, whole=False)
   ratio_N = np.interp(t_N, np.arange(len(ratio_T)), ratio_T)
   if settings.get("use_karras_sigmas"):
-    ratio_N = karras(
-      settings["sigma_max"] or ratio_N[0],
-      settings["sigma_min"] or ratio_N[-1],
-      num_steps,
+    highest, lowest = karras_ends(
+      schedule,
+      highest=settings["sigma_max"],
+      lowest=settings["sigma_min"],
+      times=(t_N[0], t_N[-1]),
     )
+    ratio_N = karras(highest, lowest, num_steps)
     t_N = times_of(schedule, ratio_N)
   steps = ratio_strides(t_N, ratio_N, final=0.0)
   if settings.get("final_sigmas_type") == "sigma_min":
@@ -176,11 +195,12 @@ def _solver_steps(
   """Steps of the two multistep solvers, whose nets see whole times alone."""
   ratio_T = ratios(schedule)
   if settings["use_karras_sigmas"]:
-    ratio_N = karras(
-      settings.get("sigma_max") or ratio_T[-1],
-      settings.get("sigma_min") or ratio_T[0],
-      num_steps,
+    highest, lowest = karras_ends(
+      schedule,
+      highest=settings.get("sigma_max"),
+      lowest=settings.get("sigma_min"),
     )
+    ratio_N = karras(highest, lowest, num_steps)
     t_N = to_whole(times_of(schedule, ratio_N))
   else:
     t_N = _times(schedule, settings, num_steps, spare=True, **options)
@@ -200,8 +220,7 @@ def _dpm_solver(schedule: Schedule, settings: Settings, num_steps: int) -> Plan:
     )
   snr_T = -np.log(ratios(schedule))
   quiet = int(np.sum(snr_T < settings["lambda_min_clipped"]))
-  # The publisher cuts the times of a cosine schedule off instead. At a time
-  # that is whole but for rounding in float32, the two may differ by a step.
+  # The publisher cuts the times of a cosine schedule off instead.
   cosine = settings["beta_schedule"] in ("squaredcos_cap_v2", "cosine")
   steps = _solver_steps(
     schedule,

@@ -173,7 +173,7 @@ def picture_grid(
   columns: Sequence[str],
   rows: Iterable[tuple[str, Sequence[str | None]]],
 ) -> str:
-  """Pictures by prompt (columns) and by who drew them (rows).
+  """Pictures by prompt (columns) and by system (rows).
 
   Args:
     columns: their headings.
@@ -262,7 +262,7 @@ def ticks(low: float, high: float, *, num: int = 4) -> list[float]:
 
 
 class _Axes:
-  """Places data in a chart and draws its frame."""
+  """Maps data to a chart's coordinates and draws its frame."""
 
   def __init__(
     self, x: tuple[float, float], y: tuple[float, float], *, labels: str

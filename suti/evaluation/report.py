@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run made, on one static page: pictures, numbers, times, and doubts.
+"""The report of a run on one static page: pictures, numbers, times, caveats.
 
   reads   the files of all stages in a workdir, benchmark/ included
   writes  report/{index.html, metrics.json, images/}, anew each time
 
 What a stage did not leave (no experts on the benchmark, say) is left out of the
-page. Nothing is drawn, scored or judged here, and no number is computed that
+page. Nothing is sampled or scored here, and no number is computed that
 `apprentice.evaluate` or `experts.filter` did not write.
 """
 
@@ -156,7 +156,7 @@ def _candidates(
 
 
 def _clusters(workdir: Path, wanted: Iterable[str]) -> dict[str, Cluster]:
-  """Clusters by key, in the order they were asked for."""
+  """Clusters by key, in the order of `wanted`."""
   path = workdir / "experts" / "mine" / "clusters.array_record"
   wanted = list(dict.fromkeys(wanted))
   known = {c.key: c for c in read_records(path, Cluster) if c.key in wanted}
@@ -272,7 +272,7 @@ def _seconds(times: Mapping[str, float], name: str) -> str:
 
 
 def _subjects(config: Any, workdir: Path, album: Album) -> list[str]:
-  """A card for each held-out subject: what was given, what came of it."""
+  """A card for each held-out subject: demonstrations and generated images."""
   benchmark = workdir / "benchmark"
   prompts: dict[str, list[Prompt]] = {}
   path = benchmark / "experts" / "prompts" / "prompts.jsonl"
@@ -451,7 +451,7 @@ def _times(stages: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
-  """What the numbers do not say."""
+  """Caveats: what the numbers do not show."""
   num = len(metrics["per_subject"])
   notes = [
     f"Standard errors are over {num} subjects: the mean of so few may be off "
@@ -477,7 +477,7 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
   if config.benchmark.source == "world":
     notes.append(
       "All subjects are rendered. Nothing here says how well photographs would "
-      "go; the README says what to train for those."
+      "go; docs/photographs.md says what to train for those."
     )
   else:
     notes.append(

@@ -22,7 +22,7 @@ from suti.hf.tokenizer import load_tokenizer
 
 # B batch, K demonstrations, G generated and R real pictures, D embedding width.
 
-ROWS = 64  # pictures or texts at once: one compiled program for any number
+ROWS = 64  # pictures or texts a batch: one compiled program for any number
 # Either kind of DINO; all have the class token first.
 IDENTITY = ("ViTModel", "Dinov2Model", "Dinov2WithRegistersModel")
 
@@ -31,7 +31,7 @@ Embed = Callable[[Sequence], np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scorer:
-  """The encoders that judge.
+  """The encoders that score pictures.
 
   Attributes:
     clip_images: uint8 pictures of any size -> unit (B, D) float32.
@@ -87,7 +87,7 @@ def load_scorer(
 
   Args:
     clip: a shipped name, or the folder of a published CLIPModel, its tokenizer
-      and its preprocessor_config.json.
+      and its preprocessor_config.json or processor_config.json.
     identity: the same for a DINO or a DINOv2, of which the class token counts.
 
   Raises:
@@ -129,7 +129,7 @@ def image_encoder(judge: Model) -> Callable[..., jax.Array]:
 def _open(
   field: str, name_or_dir: str | Path, *, expected: Sequence[str]
 ) -> tuple[Model, PixelReader]:
-  """A judge, and how it is shown pictures."""
+  """A judge, and its image preprocessing."""
   folder = find_model(name_or_dir)
   try:
     return open_model(folder, expected=expected), load_pixel_reader(folder)

@@ -24,6 +24,7 @@ from suti.hf.model_index import (
   ASIDE,
   FILE,
   PIPELINES,
+  check_named_parts,
   complete_index,
   named_parts,
   read_index,
@@ -33,6 +34,7 @@ from suti.hf.weight_files import leads_out
 from suti.hf.weights import rewrite
 from suti.io.files import (
   check_new_folder,
+  read_object,
   replacing_folder,
   write_json,
 )
@@ -48,7 +50,7 @@ TEXTS, LEFT_OUT = "texts", "left out"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-  """What became of one part.
+  """The result for one part.
 
   Attributes:
     name: its folder; empty if the model is the whole folder.
@@ -130,12 +132,8 @@ def _kinds_of_parts(source: Path, index: Mapping[str, Any]) -> dict[str, str]:
   folders = sorted(p for p in source.iterdir() if p.is_dir())
   folders = [folder for folder in folders if not folder.name.startswith(".")]
   named = named_parts(index)
+  check_named_parts(source, index, set(named).difference(ASIDE))
   there = {folder.name for folder in folders}
-  if absent := [n for n in named if n not in there and n not in ASIDE]:
-    raise ValueError(
-      f"{source} has no folder {absent[0]!r}, which its {FILE} names as a "
-      "part: fetch the rest of the model."
-    )
   wanted = named or there.difference(ASIDE)
   return {
     folder.name: _kind_of_part(folder) if folder.name in wanted else LEFT_OUT
@@ -154,7 +152,7 @@ def _kind_of_part(folder: Path) -> str:
 
 
 def _new_index(source, index, kinds, *, complete) -> dict[str, Any]:
-  """What is said of the parts that are kept.
+  """The new model_index.json, with the parts that are kept.
 
   Raises:
     ValueError: it must be complete, and diffusers has no such pipeline.
@@ -173,6 +171,14 @@ def _new_index(source, index, kinds, *, complete) -> dict[str, Any]:
     raise ValueError(
       f"{source} {what}, for which diffusers has no pipeline: convert its "
       "unet/ alone, or leave --to out."
+    )
+  vae = read_object(source / "vae" / "config.json") if "vae" in models else {}
+  if complete and vae.get("shift_factor"):
+    raise ValueError(
+      f"{source / 'vae' / 'config.json'} has "
+      f"shift_factor={vae['shift_factor']!r}, which {full['_class_name']} of "
+      "diffusers does not read, so that its pictures would be wrong: convert "
+      "its unet/ alone, or leave --to out."
     )
   # An index of ours names no parts, and is left as it is.
   return full if complete or not index else dict(index)

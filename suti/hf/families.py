@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells what a published model is by the names and shapes of its tensors.
+"""Recognises a published model by the names and shapes of its tensors.
 
-Data first: a family is what must be among its names, and the sizes that tell
-its kin apart. The first family that fits is the answer, so the more particular
-stand before the more general. Nothing is loaded by this: it is for messages,
-and for telling a user what a folder holds.
+Families are data: which names must be among a model's, and which sizes
+distinguish its variants. The first family that fits is returned, so the more
+particular stand before the more general. Nothing is loaded: this serves
+messages on what a folder holds.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ Shapes = Mapping[str, Sequence[int]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-  """One dim of one tensor, and what it says.
+  """One dim of one tensor, and what its size means.
 
   Attributes:
     name: regular expression of the tensor's name.
@@ -31,7 +31,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-  """What tells a family.
+  """How a family is recognised.
 
   Attributes:
     name: in words.
@@ -108,7 +108,7 @@ FAMILIES = (
     has=(r"^(model\.diffusion_model|first_stage_model|cond_stage_model)\.",),
   ),
   Family(name="a ControlNet", has=(r"^controlnet_(cond_embedding|down_)",)),
-  # U-Nets, by what they are told.
+  # U-Nets, by their conditioning.
   Family(
     name="a U-Net of DeepFloyd IF",
     has=(r"^encoder_hid_proj\.", r"^add_embedding\.pool\."),

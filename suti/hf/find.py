@@ -61,7 +61,7 @@ def explain_without_config(path: Path) -> str:
   family = recognise(shapes) or f"{len(shapes)} tensors of an unknown model"
   remedy = "put the config.json that was published with it beside it"
   if family.startswith("a LoRA"):
-    remedy = "draw with it by `suti generate --model BASE --lora FILE`"
+    remedy = "sample with it by `suti generate --model BASE --lora FILE`"
   elif family.startswith("an IP-Adapter"):
     remedy = "it has no config, open it in Python by suti.pipeline.ip_adapter"
   elif family.startswith("an original checkpoint"):

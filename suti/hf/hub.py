@@ -7,8 +7,9 @@ hub's own cache keeps them, and serves them without a network. What a folder
 holds is `suti.pipeline.backbone`'s matter.
 """
 
+import contextlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from suti.hf.model_index import ASIDE, named_parts, read_index
@@ -27,6 +28,10 @@ _VARIANTS = (
   "*.*.safetensors.index.json",
   "*.safetensors.index.*.json",
 )
+
+
+class UnreachableError(ValueError):
+  """The hub did not answer; what was fetched before may still be here."""
 
 
 def find_or_fetch(
@@ -63,10 +68,10 @@ def fetch(name: str, *, without: Collection[str] = ()) -> Path:
     ValueError: see `find_or_fetch`; it is of several parts and none is a
       U-Net, or safetensors are missing from it.
   """
-  folder = _snapshot(name, ["config.json", "model_index.json"])
+  folder = snapshot(name, ["config.json", "model_index.json"])
   index = read_index(folder)
   named = [n for n in named_parts(index) if _PART.fullmatch(n)]
-  if named and "unet" not in named:  # said before gigabytes are on their way
+  if named and "unet" not in named:  # refused before gigabytes are fetched
     raise ValueError(
       f"'{name}' is a {index.get('_class_name')} of {', '.join(named)}: give a "
       "model that has a unet, as Stable Diffusion 1, 2 and XL and DeepFloyd IF "
@@ -81,11 +86,11 @@ def fetch(name: str, *, without: Collection[str] = ()) -> Path:
     *_CARDS,
     *(part + end for part in parts for end in (*_TEXTS, *_WEIGHTS)),
   ]
-  folder = _snapshot(name, patterns, without=[*_VARIANTS, *others])
+  folder = snapshot(name, patterns, without=[*_VARIANTS, *others])
   if lacking := _without_weights(folder, parts):
     # There may be variants alone, or other names.
     more = [f"{part}*.safetensors*" for part in lacking]
-    folder = _snapshot(name, more, without=others)
+    folder = snapshot(name, more, without=others)
   if lacking := _without_weights(folder, parts):
     raise ValueError(
       f"'{name}' has no .safetensors"
@@ -106,22 +111,40 @@ def _without_weights(folder: Path, parts: Sequence[str]) -> list[str]:
   ]
 
 
-def _snapshot(
+def snapshot(
   name: str, patterns: Sequence[str], *, without: Sequence[str] = ()
 ) -> Path:
   """Fetches the files of some patterns; the folder has those of before, too."""
   # Imported here: no other command needs it.
   import huggingface_hub
-  from huggingface_hub import errors
 
   repo, _, revision = name.partition("@")
-  try:
+  with explained(name):
     folder = huggingface_hub.snapshot_download(
       repo,
       revision=revision or None,
       allow_patterns=list(patterns),
       ignore_patterns=list(without),
     )
+  return Path(folder)
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+  """Says in one line why the hub did not answer, or refused.
+
+  Args:
+    name: `ORG/NAME`, or `ORG/NAME@REVISION`, that it is asked for.
+
+  Raises:
+    UnreachableError: there is no network, or its clients say what else.
+    ValueError: there is no such repository, or it is not for everybody.
+  """
+  from huggingface_hub import errors
+
+  repo, _, revision = name.partition("@")
+  try:
+    yield
   except errors.GatedRepoError:
     raise ValueError(
       f"'{name}' is open only to those who accept its terms: do so at "
@@ -144,8 +167,7 @@ def _snapshot(
       raise
     # Its texts go on with advice in later lines.
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise ValueError(
+    raise UnreachableError(
       f"'{name}' is no folder here, and cannot be fetched from the hub "
       f"({reason[:160]}): give a folder, or try again with a network."
     ) from error
-  return Path(folder)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as a published encoder was shown them: preprocessor_config.json.
+"""Image preprocessing of a published encoder.
+
+  preprocessor_config.json    how they are prepared
+  processor_config.json       the same, under "image_processor", beside the
+                              tokenizer's: as transformers 5 writes it
 
 How a picture is resized, cropped and rounded moves the scores of a benchmark,
 so what is returned here equals, bit for bit, what transformers' processors on
@@ -7,7 +11,7 @@ Pillow return: CLIPImageProcessor, ViTImageProcessor (DINO) and
 BitImageProcessor (DINOv2), which transformers 5 calls CLIPImageProcessorPil and
 so on. Published scores of the field were made with these. Others resize
 differently: the processors on torchvision tensors, which transformers 5 takes
-by default, round at other places; torchvision's transforms of Pillow pictures,
+by default, round elsewhere; torchvision's transforms of Pillow pictures,
 as in DINO's own code, differ in the last bit, and by one pixel in a crop that
 leaves an odd number of them.
 
@@ -23,12 +27,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from suti.io.files import read_json
+from suti.io.files import read_object
 
 # uint8 RGB pictures of any size -> normalised float32 (B, H, W, 3).
 PixelReader = Callable[[Sequence[np.ndarray]], np.ndarray]
 
-_FILE = "preprocessor_config.json"
+_FILE, _NESTED_FILE = "preprocessor_config.json", "processor_config.json"
+_NESTED = "image_processor"  # there
 _CLIP = {
   "do_resize": True,
   "size": {"shortest_edge": 224},
@@ -50,10 +55,14 @@ _VIT = _CLIP | {
 }
 # What a file of each kind need not say.
 _DEFAULTS = {"CLIP": _CLIP, "Bit": _CLIP, "ViT": _VIT}
+# What the publishers' processors can do and this does not: all other values
+# than these change pixels. Whatever else a file says, they do not read or it
+# is of how arrays are handed over; ours are RGB already.
+_UNSUPPORTED = {"do_pad": (False,), "use_square_size": (False,)}
 
 
 def load_pixel_reader(folder: Path) -> PixelReader:
-  """Reads how to prepare pictures from a folder's preprocessor_config.json.
+  """Reads how to prepare pictures from a folder's config, new or old.
 
   Args:
     folder: of a published encoder, or feature_extractor/ of a pipeline.
@@ -61,21 +70,43 @@ def load_pixel_reader(folder: Path) -> PixelReader:
   Raises:
     ValueError: there is no such file, or it is of a kind that is not known.
   """
-  file = Path(folder) / _FILE
-  if not file.is_file():
+  config, where = _find(Path(folder))
+  if config is None:
     raise ValueError(
-      f"{folder} has no {_FILE}: expected the one that was published beside "
-      "the encoder."
+      f"{folder} has no {_FILE}, nor a {_NESTED_FILE} with {_NESTED!r} in it: "
+      "expected the one that was published beside the encoder."
     )
-  return make_pixel_reader(read_json(file))
+  return make_pixel_reader(config, where=where)
 
 
-def make_pixel_reader(config: Mapping[str, Any]) -> PixelReader:
+def has_pixel_reader(folder: Path) -> bool:
+  """Whether a folder says how its encoder is shown pictures."""
+  return _find(Path(folder))[0] is not None
+
+
+def _find(folder: Path) -> tuple[Any, str]:
+  """The config, None if there is none, and where it stands.
+
+  As in transformers, the newer place counts where both are there.
+  """
+  if (folder / _NESTED_FILE).is_file():
+    nested = read_object(folder / _NESTED_FILE).get(_NESTED)
+    if isinstance(nested, Mapping):
+      return nested, f"{_NESTED} in {_NESTED_FILE}"
+  if (folder / _FILE).is_file():
+    return read_object(folder / _FILE), _FILE
+  return None, _FILE
+
+
+def make_pixel_reader(
+  config: Mapping[str, Any], *, where: str = _FILE
+) -> PixelReader:
   """Turns a published preprocessor config into a function.
 
   Args:
     config: as in preprocessor_config.json. Where old files do not name their
       kind, one with a crop is taken for CLIP's and one without for a ViT's.
+    where: it stands, for messages.
 
   Returns:
     A function of uint8 RGB pictures of any size; it raises a ValueError if what
@@ -84,12 +115,19 @@ def make_pixel_reader(config: Mapping[str, Any]) -> PixelReader:
   Raises:
     ValueError: the kind, a size or the filter is not known.
   """
-  kind = _kind(config)
+  kind = _kind(config, where)
   given = {key: value for key, value in config.items() if value is not None}
+  for key, values in _UNSUPPORTED.items():
+    if given.get(key, values[0]) not in values:
+      raise ValueError(
+        f"{key}={given[key]!r} of {where} is not supported: it must be "
+        f"{values[0]!r}."
+      )
   config = _DEFAULTS[kind] | given
-  size = _sides("size", config["size"], shortest=kind != "ViT")
-  crop = _sides("crop_size", config["crop_size"], shortest=False)
-  resample = _filter(config["resample"])
+  square = config.get("default_to_square", kind == "ViT")
+  size = _sides("size", config["size"], shortest=not square, where=where)
+  crop = _sides("crop_size", config["crop_size"], shortest=False, where=where)
+  resample = _filter(config["resample"], where)
   table_V3 = _values(config)
 
   def prepare(image_u8: np.ndarray) -> np.ndarray:
@@ -105,7 +143,7 @@ def make_pixel_reader(config: Mapping[str, Any]) -> PixelReader:
     rows = [prepare(image_u8) for image_u8 in pictures]
     if len(shapes := {f"{x.shape[0]}x{x.shape[1]}" for x in rows}) > 1:
       raise ValueError(
-        f"{_FILE} keeps the proportions of pictures and crops nothing, which "
+        f"{where} keeps the proportions of pictures and crops nothing, which "
         f"made sizes of {', '.join(sorted(shapes))}: give pictures of one size."
       )
     return table_V3[np.stack(rows), np.arange(3)]
@@ -113,7 +151,7 @@ def make_pixel_reader(config: Mapping[str, Any]) -> PixelReader:
   return read
 
 
-def _kind(config):
+def _kind(config, where):
   name = config.get("image_processor_type") or config.get(
     "feature_extractor_type"
   )
@@ -123,13 +161,13 @@ def _kind(config):
   match = re.match(rf"({kinds})(ImageProcessor|FeatureExtractor)", name)
   if match is None:
     raise ValueError(
-      f"image_processor_type={name!r} of {_FILE} is not one of "
+      f"image_processor_type={name!r} of {where} is not one of "
       f"{', '.join(f'{kind}ImageProcessor' for kind in _DEFAULTS)}."
     )
   return match[1]
 
 
-def _sides(field, size, *, shortest):
+def _sides(field, size, *, shortest, where):
   """A size in its long form; files write it in four ways."""
   if isinstance(size, int):
     names = ["shortest_edge"] if shortest else ["height", "width"]
@@ -139,18 +177,18 @@ def _sides(field, size, *, shortest):
   known = ({"height", "width"}, {"shortest_edge"})
   if not isinstance(size, Mapping) or set(size) not in known:
     raise ValueError(
-      f"{field}={size!r} of {_FILE} is not known: expected a number, height "
+      f"{field}={size!r} of {where} is not known: expected a number, height "
       "and width, or shortest_edge."
     )
   return size
 
 
-def _filter(resample):
+def _filter(resample, where):
   try:
     return Image.Resampling(resample)
   except ValueError as error:
     raise ValueError(
-      f"resample={resample!r} of {_FILE} is not one of Pillow's filters: "
+      f"resample={resample!r} of {where} is not one of Pillow's filters: "
       "expected 0 to 5."
     ) from error
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of low-rank updates (LoRA) <-> flat `{name: array}`.
+"""Files of low-rank updates (LoRA) -> flat `{name: array}`.
 
 Read are the layouts that people have, tensor by tensor, as files mix them:
 
@@ -10,12 +10,14 @@ Read are the layouts that people have, tensor by tensor, as files mix them:
               text_encoder.LAYER.lora_linear_layer.down.weight
   kohya       lora_unet_LAYER.lora_down.weight and .alpha, where LAYER has
               underscores for dots and, for SDXL, Stability AI's own numbers
+  ComfyUI     diffusion_model.LAYER.lora_A.weight
 
-Written are the first two. In memory an update is `LAYER.lora_A.weight` and
+with an adapter's name before .weight, and what compilers and wrappers put
+before LAYER. In memory an update is `LAYER.lora_A.weight` and
 `LAYER.lora_B.weight` in our layout, with alpha / rank multiplied into the
 second: alpha is the rank. How an update is applied is `suti.nn.surgery`'s
-business. Updates that are no plain product of two matrices (DoRA, LoHa, LoKr)
-are refused by name.
+business, how it is written `suti.hf.lora_export`'s. Updates that are no plain
+product of two matrices (DoRA, LoHa, LoKr) are refused by name.
 """
 
 import json
@@ -23,25 +25,28 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from suti.hf.families import recognise
-from suti.hf.lora_config import check_config, make_config, strength
-from suti.hf.lora_names import find_layer, layer_names, split_name
+from suti.hf.lora_config import alphas_of, check_config, strength
+from suti.hf.lora_names import Half, find_layers, layer_names, split_name
 from suti.hf.weight_files import FLOATS, WHY_NOT_PICKLES, opened
-from suti.io.files import (
-  read_object,
-  replacing_folder,
-  write_atomic,
-  write_json,
-)
+from suti.io.files import read_object
 
 Update = dict[str, jax.Array]
+
+
+class _Factors(NamedTuple):
+  """Of one layer, in our layout: (I, R) and (R, O), or (H, W, ...)."""
+
+  down_IR: np.ndarray
+  up_RO: np.ndarray
+  alpha: float | None
+
 
 _DIFFUSERS = "pytorch_lora_weights.safetensors"
 _PEFT, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -55,8 +60,24 @@ _OTHER_KINDS = {
   "lokr_": "LoKr",
   "lora_mid": "a Tucker decomposition",
   "lora_embedding": "LoRA of an embedding",
+  "lora_controlnet": "a Control-LoRA",
+  "bundle_emb": "embeddings of new words",
+  "oft_": "OFT",
+  "ia3_": "IA3",
+  "vera_": "VeRA",
+  "_norm": "changes of norms",
   ".diff": "differences of full rank",
   ".bias": "LoRA with biases",
+}
+# Names of other models that LoRAs are published for.
+_NO_UNETS = {
+  r"^(base_model\.model\.)?(transformer|diffusion_model|lora_unet|"
+  r"lora_transformer)[._](single_)?(transformer_blocks|double_blocks|"
+  r"single_blocks|joint_blocks|blocks|layers)[._]": (
+    "a diffusion transformer (Flux, Stable Diffusion 3 and others), which is "
+    "no U-Net"
+  ),
+  r"(^|\.)model\.layers\.\d+\.(self_attn|mlp)\.": "a language model",
 }
 _TEXT_WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL"}
 
@@ -81,90 +102,46 @@ def load_lora(
   file = _find(path)
   tensors, header = _read(file)
   configs = _read_configs(file, header)
-  names = _split_names(file, tensors)
   places = {part: layer_names(spec) for part, spec in specs.items()}
-  found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
-  misfits: dict[str, str] = {}
-  for name, (layer, half) in names.items():
-    if place := find_layer(layer, places):
-      found.setdefault(place, {})[half] = tensors[name]
-    else:
-      misfits[layer] = "is not one of its layers"
-  updates: dict[str, Update] = {}
-  for (part, layer), halves in found.items():
-    _check_halves(file, f"{part}.{layer}", halves)
-    if absent := {"A", "B"} - halves.keys():
-      raise ValueError(
-        f"{file} has half of a pair: there is no lora_{min(absent)} of "
-        f"{part}.{layer}. Fetch or make it again."
-      )
-    shape = specs[part][f"{layer}.weight"].shape
-    if (factors := _ours(halves["A"], halves["B"], shape)) is None:
-      widths = halves["A"].shape[1], len(halves["B"])
+  groups, misfits = _group(file, tensors, places)
+  total = len(groups) + len(misfits)
+  found: dict[str, dict[str, _Factors]] = {}
+  for candidates, names in groups.items():
+    halves = {half: tensors[name] for half, name in names.items()}
+    _check_halves(file, ".".join(candidates[0]), halves)
+    fits = [
+      (part, layer, factors)
+      for part, layer in candidates
+      if (factors := _ours(halves, specs[part][f"{layer}.weight"].shape))
+    ]
+    if not fits:
+      part, layer = candidates[0]
+      shape = specs[part][f"{layer}.weight"].shape
       misfits[f"{part}.{layer}"] = (
-        f"is {widths[0]} to {widths[1]} wide, and the model's is {shape[-2]} "
-        f"to {shape[-1]}"
+        f"is {halves['A'].shape[1]} to {len(halves['B'])} wide, and the "
+        f"model's is {shape[-2]} to {shape[-1]}"
       )
-      continue
-    down_IR, up_RO = factors
-    scale = strength(
-      configs.get(part, configs.get("", {})),
-      layer,
-      rank=down_IR.shape[-1],
-      alpha=halves["alpha"].item() if "alpha" in halves else None,
-    )
-    updates.setdefault(part, {})
-    updates[part][layer + _A] = jnp.asarray(down_IR)
-    updates[part][layer + _B] = jnp.asarray(up_RO * np.float32(scale))
+    elif len(fits) > 1:
+      parts = " and ".join(part for part, *_ in fits)
+      raise ValueError(
+        f"{file} does not say which model it changes: {names['A']!r} fits "
+        f"{parts} alike. Put '{fits[0][0]}.' before its names, with the tool "
+        "that made it."
+      )
+    else:
+      part, layer, factors = fits[0]
+      found.setdefault(part, {})[layer] = factors
   if misfits:
     (name, reason), *_ = misfits.items()
-    total = len({layer for layer, _ in names.values()})
     raise ValueError(
       f"{file} is a LoRA of another model: {len(misfits)} of its {total} "
       f"layers do not fit, e.g. {name!r} {reason}. {_guess(tensors, specs)}"
       "Give it the base that it was trained on."
     )
-  return updates
-
-
-def save_lora(
-  updates: Mapping[str, Mapping[str, jax.Array]],
-  path: str | os.PathLike,
-  *,
-  layout: str = "diffusers",
-) -> None:
-  """Writes an update of low rank for other tools, whole or not at all.
-
-  Args:
-    updates: `{part: {name: array}}` as `load_lora` returns. Alpha is the rank,
-      and what is written says so.
-    path: a .safetensors file, or a folder for the publisher's own file names.
-    layout: "diffusers", for `load_lora_weights`; "peft", for
-      `PeftModel.from_pretrained`: a folder with the update of a U-Net.
-  """
-  path = Path(path)
-  if layout not in ("diffusers", "peft"):
-    raise ValueError(f"layout={layout!r} of LoRA: use 'diffusers' or 'peft'.")
-  if layout == "peft":
-    # Names inside a text encoder differ between versions of transformers.
-    if set(updates) != {"unet"} or path.suffix == ".safetensors":
-      raise ValueError(
-        f"{path}: PEFT's layout is a folder for a U-Net alone, and this LoRA "
-        f"is of {' and '.join(updates)}: use the layout 'diffusers'."
-      )
-    update = updates["unet"]
-    config = {"peft_type": "LORA", "bias": "none"} | make_config(_ranks(update))
-    with replacing_folder(path) as folder:
-      _write(folder / _PEFT, _published(update, "base_model.model."), {})
-      write_json(folder / _PEFT_CONFIG, config)
-    return
-  tensors, config = {}, {}
-  for part, update in updates.items():
-    tensors |= _published(update, f"{part}.")
-    fields = make_config(_ranks(update))
-    config |= {f"{part}.{field}": value for field, value in fields.items()}
-  file = path if path.suffix == ".safetensors" else path / _DIFFUSERS
-  _write(file, tensors, {_HEADER: json.dumps(config, sort_keys=True)})
+  return {
+    part: _scaled(file, layers, configs.get(part, configs.get("", {})))
+    for part, layers in found.items()
+  }
 
 
 # --- Files -------------------------------------------------------------------
@@ -174,10 +151,19 @@ def _find(path) -> Path:
   path = Path(path)
   if path.is_dir():
     named = [path / _DIFFUSERS, path / _PEFT]
-    files = [f for f in named if f.is_file()] or [*path.glob("*.safetensors")]
+    files = (
+      [f for f in named if f.is_file()]
+      or [*path.glob("*.safetensors")]
+      # PEFT saves adapters that have names to folders of these names.
+      or [*path.glob(f"*/{_PEFT}")]
+    )
     if len(files) != 1:
+      names = sorted(str(f.relative_to(path)) for f in files)
+      listed = ", ".join(names[:5]) + (" and more" if names[5:] else "")
       raise ValueError(
-        f"{path} has {len(files)} .safetensors files: give the LoRA's own."
+        f"{path} has {len(files)} .safetensors files"
+        + (f" ({listed})" if names else "")
+        + ": give the LoRA's own."
       )
     return files[0]
   if not path.is_file():
@@ -214,7 +200,7 @@ def _read_configs(file, header) -> dict[str, dict[str, Any]]:
   elif _HEADER in header:
     try:
       fields = json.loads(header[_HEADER])
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
       raise ValueError(
         f"The header of {file} is not JSON ({error}): fetch or make it again."
       ) from error
@@ -231,17 +217,52 @@ def _read_configs(file, header) -> dict[str, dict[str, Any]]:
   return found
 
 
-def _write(file, tensors, header) -> None:
-  # PyTorch's readers ask for the format.
-  metadata = {"format": "pt"} | header
-  write_atomic(file, safetensors.numpy.save(tensors, metadata=metadata))
-
-
 # --- Names -------------------------------------------------------------------
 
 
-def _split_names(file, tensors) -> dict[str, tuple[str, str]]:
-  """`{tensor: (layer, half)}`.
+def _group(
+  file, tensors, places
+) -> tuple[dict[tuple[tuple[str, str], ...], dict[str, str]], dict[str, str]]:
+  """Which tensors belong together.
+
+  Returns:
+    `{layers that they can be for: {half: tensor}}`, and why others are for
+    none, by the file's names of their layers.
+
+  Raises:
+    ValueError: some tensors are of no plain LoRA, or of more than one.
+  """
+  names = _split_names(file, tensors)
+  adapters = sorted({half.adapter for half in names.values()} - {""})
+  if len(adapters) > 1:
+    raise ValueError(
+      f"{file} holds {len(adapters)} LoRAs, the adapters "
+      f"{', '.join(map(repr, adapters[:5]))}: save each to a file of its own."
+    )
+  groups: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+  misfits: dict[str, str] = {}
+  for name, (layer, half, _) in names.items():
+    if not (found := tuple(find_layers(layer, places))):
+      misfits[layer] = "is not one of its layers"
+      continue
+    group = groups.setdefault(found, {})
+    if half in group:
+      raise ValueError(
+        f"{file} holds two LoRAs of {'.'.join(found[0])}: {group[half]!r} and "
+        f"{name!r}. Save each to a file of its own."
+      )
+    group[half] = name
+  for found, group in groups.items():
+    if absent := {"A", "B"} - group.keys():
+      raise ValueError(
+        f"{file} has half of a pair: there is no lora_{min(absent)} of "
+        f"{'.'.join(found[0])}. Fetch or make it again."
+      )
+  return groups, misfits
+
+
+def _split_names(file, tensors) -> dict[str, Half]:
+  """`{tensor: what its name says}`.
 
   Raises:
     ValueError: some tensors are of no plain LoRA.
@@ -250,9 +271,16 @@ def _split_names(file, tensors) -> dict[str, tuple[str, str]]:
     raise ValueError(f"{file} has no tensors: fetch or make it again.")
   split = {name: found for name in tensors if (found := split_name(name))}
   if strange := [name for name in tensors if name not in split]:
-    kinds = [k for mark, k in _OTHER_KINDS.items() if mark in strange[0]]
-    example = repr(strange[0]) + (f" ({kinds[0]})" if kinds else "")
+    kinds = [
+      (name, kind)
+      for name in strange
+      for mark, kind in _OTHER_KINDS.items()
+      if mark in name
+    ]
+    name, kind = kinds[0] if kinds else (strange[0], "")
+    example = repr(name) + (f" ({kind})" if kind else "")
     family = recognise({n: x.shape for n, x in tensors.items()})
+    family = None if family == "a LoRA" else family  # whose names are unknown
     if not split and (family or not kinds):
       what = f"but {family}" if family else f"its names are like {example}"
       raise ValueError(
@@ -283,7 +311,10 @@ def _check_halves(file, layer, halves) -> None:
 
 
 def _guess(tensors, specs) -> str:
-  """Says which base it looks like, by the width of its text; "" if unknown."""
+  """Says which base it looks like, by names and widths; "" if unknown."""
+  for pattern, what in _NO_UNETS.items():
+    if any(map(re.compile(pattern).search, tensors)):
+      return f"Its names are those of {what}. "
   layer = r"attn2[._](processor\.)?to_[kv]"
   theirs = {
     x.shape[1]
@@ -307,14 +338,41 @@ def _guess(tensors, specs) -> str:
 # --- Layouts -----------------------------------------------------------------
 
 
-def _ours(down, up, shape) -> tuple[np.ndarray, np.ndarray] | None:
+def _scaled(file, layers: Mapping[str, _Factors], config) -> Update:
+  """The update of one part, with its strength multiplied in.
+
+  Raises:
+    ValueError: its values are then too large for float32.
+  """
+  alphas = alphas_of(config, list(layers), file)
+  update: Update = {}
+  for layer, factors in layers.items():
+    alpha = alphas.get(layer) if factors.alpha is None else factors.alpha
+    rank = factors.down_IR.shape[-1]
+    scale = strength(config, rank=rank, alpha=alpha)
+    with np.errstate(over="ignore"):
+      up_RO = factors.up_RO * np.float32(scale)
+    if not np.isfinite(up_RO).all():
+      raise ValueError(
+        f"{file} is damaged: {layer} is multiplied by {scale:g} (alpha "
+        f"{alpha:g}, rank {rank}), which makes infinite values. Fetch or make "
+        "it again."
+      )
+    update[layer + _A] = jnp.asarray(factors.down_IR)
+    update[layer + _B] = jnp.asarray(up_RO)
+  return update
+
+
+def _ours(halves: Mapping[str, np.ndarray], shape) -> _Factors | None:
   """Published factors -> ours, or None where they do not fit.
 
   Args:
-    down, up: (R, I) and (O, R), or kernels (R, I, H, W) and (O, R, 1, 1). A
-      plain product may be written as a 1x1 convolution, and the other way.
+    halves: "A" (R, I) and "B" (O, R), or kernels (R, I, H, W) and (O, R, 1, 1),
+      and "alpha" where there is one. A plain product may be written as a 1x1
+      convolution, and the other way.
     shape: of the layer's kernel, ours: (I, O) or (H, W, I, O).
   """
+  down, up = halves["A"], halves["B"]
   *window, d_in, d_out = shape
   ones = [1] * len(window)
   try:
@@ -323,22 +381,5 @@ def _ours(down, up, shape) -> tuple[np.ndarray, np.ndarray] | None:
   except ValueError:
     return None
   order = (*range(2, down.ndim), 1, 0)
-  return down.transpose(order), up.transpose(order)
-
-
-def _published(update, prefix) -> dict[str, np.ndarray]:
-  """Our factors -> published ones, with a prefix before their names."""
-  tensors = {}
-  for name, value in update.items():
-    x = np.asarray(value)
-    x = x.transpose(x.ndim - 1, x.ndim - 2, *range(x.ndim - 2))
-    tensors[prefix + name] = np.ascontiguousarray(x)
-  return tensors
-
-
-def _ranks(update) -> dict[str, int]:
-  return {
-    name.removesuffix(_A): int(x.shape[-1])
-    for name, x in update.items()
-    if name.endswith(_A)
-  }
+  alpha = halves["alpha"].item() if "alpha" in halves else None
+  return _Factors(down.transpose(order), up.transpose(order), alpha)

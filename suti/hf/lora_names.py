@@ -2,29 +2,47 @@
 """Which layer of a model a tensor of a LoRA file is for.
 
 Files name layers with dots or, as kohya's do, with underscores, by the names of
-diffusers or of Stability AI's own code. They are looked up among the layers of
-declared models, underscores for dots, so that no table of names is kept. What
-the tensors mean is `suti.hf.lora`'s business.
+diffusers or of Stability AI's own code; before them stands what the tool that
+saved them had around its model. They are looked up among the layers of declared
+models, underscores for dots, so that no table of names is kept. What the
+tensors mean is `suti.hf.lora`'s business.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 _TENSOR = re.compile(
   r"(?P<layer>.+?)[._](lora[._](?P<half>A|B|down|up)"
-  r"|lora_linear_layer\.(?P<older>down|up))(\.default)?\.weight"
+  r"|lora_linear_layer\.(?P<older>down|up))((\.(?P<adapter>[^.]+))?\.weight)?"
 )
 _HALVES = {"down": "A", "up": "B"}
-_PARTS = {
+# What stands before a layer's name, of whichever tool: the part, or None where
+# a name says none. Tools put one before the other, so all of them are removed.
+_STARTS = {
   "unet.": "unet",
-  "lora_unet_": "unet",
+  "diffusion_model.": "unet",
   "text_encoder.": "text_encoder",
+  "text_encoder_2.": "text_encoder_2",
+  "text_encoders.clip_l.transformer.": "text_encoder",
+  "text_encoders.clip_h.transformer.": "text_encoder",
+  "text_encoders.clip_g.transformer.": "text_encoder_2",
+  "base_model.": None,
+  "model.": None,
+  "module.": None,
+}
+# Of kohya's names, which have underscores for dots.
+_KOHYA = {
+  "lora_unet_": "unet",
   "lora_te_": "text_encoder",
   "lora_te1_": "text_encoder",
-  "text_encoder_2.": "text_encoder_2",
   "lora_te2_": "text_encoder_2",
+  "lycoris_": None,
 }
+# Modules that compilers and sharding put around others, at any depth.
+_WRAPPERS = re.compile(
+  r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 # Names of diffusers and of Stability AI's code: around the blocks, in a ResNet.
 _OUTSIDE = {
   "conv_in": "input_blocks.0.0",
@@ -48,44 +66,74 @@ _BLOCK = re.compile(
 Places = Mapping[str, Mapping[str, str]]
 
 
-def split_name(name: str) -> tuple[str, str] | None:
-  """Parts a tensor's name: `"x.lora_down.weight"` is `("x", "A")`.
+class Half(NamedTuple):
+  """What a tensor's name says.
+
+  Attributes:
+    layer: the file's name for the layer.
+    half: "A", "B" or "alpha".
+    adapter: which of the adapters of a model it is of, as PEFT names them in
+      memory; "" where nothing says so, as in most files.
+  """
+
+  layer: str
+  half: str
+  adapter: str = ""
+
+
+def split_name(name: str) -> Half | None:
+  """Parts a tensor's name: `"x.lora_down.weight"` is `("x", "A", "")`.
 
   Returns:
-    The file's name for the layer, and "A", "B" or "alpha"; None for a tensor
-    that no plain LoRA has.
+    Its parts; None for a tensor that no plain LoRA has.
   """
   if name.endswith(".alpha"):
-    layer, half = name.removesuffix(".alpha"), "alpha"
-  elif match := _TENSOR.fullmatch(name):
-    half = match["half"] or match["older"]
-    layer, half = match["layer"], _HALVES.get(half, half)
-  else:
+    return Half(
+      name.removesuffix(".alpha").replace(".processor.", "."), "alpha"
+    )
+  if (match := _TENSOR.fullmatch(name)) is None:
     return None
-  layer = layer.removeprefix("base_model.model.")
-  return layer.replace(".processor.", "."), half
+  half = match["half"] or match["older"]
+  return Half(
+    match["layer"].replace(".processor.", "."),
+    _HALVES.get(half, half),
+    match["adapter"] or "",
+  )
 
 
-def find_layer(name: str, places: Places) -> tuple[str, str] | None:
-  """Finds the layer that a file's name stands for.
+def find_layers(name: str, places: Places) -> list[tuple[str, str]]:
+  """Finds the layers that a file's name can stand for.
 
   Args:
     name: as `split_name` returns it.
     places: `{part: layer_names(spec)}`.
 
   Returns:
-    (part, attribute path), or None. A name without a part is looked up in all.
+    (part, attribute path), at most one of each part. A name without a part is
+    looked up in all of them: SDXL's two text encoders have layers of one name.
   """
-  parts: Iterable[str] = places
-  for prefix, part in _PARTS.items():
-    if name.startswith(prefix):
-      name, parts = name.removeprefix(prefix), [part]
-      break
+  part, name = _split_part(name)
   name = name.replace(".", "_")
-  for part in parts:
-    if name in places.get(part, {}):
-      return part, places[part][name]
-  return None
+  return [
+    (each, layers[name])
+    for each, layers in places.items()
+    if part in (None, each) and name in layers
+  ]
+
+
+def _split_part(name: str) -> tuple[str | None, str]:
+  """("unet", the rest of the name), or None where it says no part."""
+  for start, part in _KOHYA.items():
+    if name.startswith(start):
+      return part, name.removeprefix(start)
+  found = None
+  name = _WRAPPERS.sub("", name)
+  while start := next(filter(name.startswith, _STARTS), None):
+    part, name = _STARTS[start], name.removeprefix(start)
+    if part and found and part != found:
+      return found, start + name  # is of no layer
+    found = part or found
+  return found, name
 
 
 def layer_names(spec: Mapping[str, Any]) -> dict[str, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Which published tensor is which parameter, and what is said if they differ.
+r"""Which published tensor is which parameter, and the message if they differ.
 
 A family's file says in `RENAMES` how the names of older or other files become
 those of its modules, `{regular expression: replacement}`, each applied in turn:
@@ -54,7 +54,7 @@ def match(
 
 
 def rename(name: str, renames: Renames) -> list[str]:
-  """Says what a published tensor is called in a model.
+  """Returns a published tensor's names in a model.
 
   Args:
     name: in the file.
@@ -78,7 +78,7 @@ def misfit(
   sources: Mapping[str, Sequence[Stored]],
   stored: Mapping[str, Stored],
 ) -> str:
-  """Says all that keeps tensors from being a model's parameters.
+  """Describes all that keeps tensors from being a model's parameters.
 
   Args:
     spec: the model's parameters.

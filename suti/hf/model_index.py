@@ -2,9 +2,9 @@
 """model_index.json: which parts a published text-to-image model has.
 
   {
-    "_class_name": "StableDiffusionXLPipeline",     who draws with it
-    "force_zeros_for_empty_prompt": true,           how
-    "unet": ["diffusers", "UNet2DConditionModel"],  a folder, and who opens it
+    "_class_name": "StableDiffusionXLPipeline",     the pipeline
+    "force_zeros_for_empty_prompt": true,           its settings
+    "unet": ["diffusers", "UNet2DConditionModel"],  a folder, library and class
     "safety_checker": [null, null]                  a part that it does without
   }
 
@@ -12,7 +12,7 @@
 here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def named_parts(index: Mapping[str, Any]) -> list[str]:
-  """The parts that it names, without those that it says are not there."""
+  """The parts that it names, without those that it marks as absent."""
   return [
     name
     for name, value in index.items()
@@ -67,8 +67,31 @@ def named_parts(index: Mapping[str, Any]) -> list[str]:
   ]
 
 
+def check_named_parts(
+  folder: Path, index: Mapping[str, Any], parts: Collection[str]
+) -> None:
+  """Sees that a folder has the parts that its index names.
+
+  Args:
+    folder: of the model.
+    index: its content.
+    parts: those that are needed, if they are named.
+
+  Raises:
+    ValueError: one is not there.
+  """
+  # By their names alone: an index may not lead elsewhere.
+  there = {path.name for path in folder.iterdir() if path.is_dir()}
+  for part in named_parts(index):
+    if part in parts and part not in there:
+      raise ValueError(
+        f"{folder} has no folder '{part}', which its {FILE} names as a part: "
+        "fetch the rest of the model."
+      )
+
+
 def without_parts(index: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
-  """Says of all parts but those that are kept that they are not there."""
+  """Marks all parts as absent but those that are kept."""
   gone = set(named_parts(index)) - kept
   return {n: [None, None] if n in gone else value for n, value in index.items()}
 
@@ -76,7 +99,7 @@ def without_parts(index: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
 def complete_index(
   folder: Path, index: Mapping[str, Any], kinds: Mapping[str, str]
 ) -> dict[str, Any]:
-  """Names all parts of a folder and who draws with them, so that others can.
+  """Names all parts of a folder and the pipeline, so that diffusers opens it.
 
   Args:
     folder: which has them.

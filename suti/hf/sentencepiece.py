@@ -3,7 +3,9 @@
 
 T5 and DeepFloyd IF publish their vocabulary in no other file. It is a protocol
 buffer, ModelProto of sentencepiece; neither that library nor protobuf is needed
-to read the three things below. Nothing is tokenized here (`suti.hf.tokenizer`).
+to read the three things below: a processor of the library does not give the
+table of normalised characters away, and its description of the buffer needs
+protobuf beside it. Nothing is tokenized here (`suti.hf.tokenizer`).
 """
 
 import struct

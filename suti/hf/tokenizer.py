@@ -9,9 +9,9 @@ A tokenizer is a folder as published beside a text encoder, with one of
 
 and tokenizer_config.json, which says what texts are padded with. Nothing here
 touches a hub, and nothing here encodes: the text encoder is a model
-(`suti.models.clip`, `suti.models.t5`). What of a text is cut off, as it is
-longer than the encoder reads, is said on stderr; of a stage's many texts, of
-the first ones.
+(`suti.models.clip`, `suti.models.t5`). A text that is longer than the
+encoder reads is cut, with a warning on stderr for the first few texts of a
+process.
 
 Shape suffixes: B texts, L tokens (the encoder's max_position_embeddings, or 77
 for the T5 of DeepFloyd IF).
@@ -125,7 +125,7 @@ def _wrap(backend: Any, max_length: int, pad: str) -> Tokenizer:
 def _say_what_is_cut(
   texts: Sequence[str], rows: Sequence[Any], max_length: int
 ) -> None:
-  """Names what an encoder will not read, once a text.
+  """Warns of what an encoder will not read, once a text.
 
   Args:
     texts: any number.

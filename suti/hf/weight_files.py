@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files hold a published model, and what they say is in them.
+"""Which files hold a published model, and which tensors they list.
 
 A folder of the hub's holds a model once or several times over:
 
@@ -96,16 +96,13 @@ class Stored:
     ]
 
 
-def read_headers(
-  path: str | os.PathLike, *, variant: str | None = None
-) -> dict[str, Stored]:
+def read_headers(path: str | os.PathLike) -> dict[str, Stored]:
   """Finds all tensors of a published model.
 
   Args:
     path: a .safetensors file, an index, a folder, or a pattern with `*`, whose
-      files are taken together.
-    variant: of a folder that holds several, such as "fp16"; None takes the one
-      without such a name, or the only one.
+      files are taken together. Of a folder with several variants of a model
+      the one without a name is read, or the only one.
 
   Returns:
     `{published name: where it lies}`, in the files' order.
@@ -114,7 +111,7 @@ def read_headers(
     ValueError: there is no such model, or not all of it; a file is damaged; an
       index names a file that is not its own.
   """
-  files = _find(Path(path), variant)
+  files = _find(Path(path))
   if files[0].suffix == ".json":
     return _read_index(files[0])
   tensors: dict[str, Stored] = {}
@@ -129,10 +126,10 @@ def read_headers(
   return tensors
 
 
-def _find(path: Path, variant: str | None) -> list[Path]:
+def _find(path: Path) -> list[Path]:
   """The model's .safetensors files, or its index alone."""
   if path.is_dir():
-    return _choose(path, variant)
+    return _choose(path)
   files = [path] if path.is_file() else sorted(map(Path, glob.glob(str(path))))
   if not files:
     raise ValueError(f"{path} has no .safetensors file: give one, or a folder.")
@@ -170,8 +167,8 @@ def _model_of(file: Path) -> tuple[str, str] | None:
   return (file.name, "") if file.suffix == ".safetensors" else None
 
 
-def _choose(folder: Path, variant: str | None) -> list[Path]:
-  """The files of a folder's one model, or of the wanted variant of it."""
+def _choose(folder: Path) -> list[Path]:
+  """The files of a folder's one model, or of its plain variant."""
   models: dict[tuple[str, str], list[Path]] = {}
   for file in sorted(folder.iterdir()):
     if not file.name.startswith(".") and (model := _model_of(file)):
@@ -179,13 +176,11 @@ def _choose(folder: Path, variant: str | None) -> list[Path]:
   if not models:
     raise ValueError(_no_weights(folder))
   variants = sorted({kind for _, kind in models})
-  if variant is None:
-    variant = variants[0] if len(variants) == 1 else ""
+  variant = variants[0] if len(variants) == 1 else ""
   if variant not in variants:
     raise ValueError(
-      f"{folder} has no variant {variant or '(none)'!r} of its weights: there "
-      f"are {', '.join(kind or '(none)' for kind in variants)}; choose one by "
-      "variant=."
+      f"{folder} has its weights as {' and '.join(variants)}, and no plain "
+      "ones: give a folder that holds one of them."
     )
   names = [name for name, kind in models if kind == variant]
   names = [name for name in names if name in _USUAL] or names

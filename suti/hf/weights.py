@@ -6,7 +6,7 @@ read what we write. Tensors go one by one from the file's memory map to their
 devices, and from there to a file: the host holds a few of them at a time,
 whatever the size of the model.
 
-Which files make up a model stands in `published_files`, which tensor is which
+Which files make up a model stands in `weight_files`, which tensor is which
 parameter in `matching`, and how its layout changes in `layout`.
 """
 
@@ -48,19 +48,17 @@ def load(
   dtype: Any = jnp.float32,
   renames: Renames | None = None,
   shardings: Mapping[str, Sharding] | Sharding | None = None,
-  variant: str | None = None,
 ) -> dict[str, jax.Array]:
   """Reads a model's parameters.
 
   Args:
     spec: `{name: Param}`, as `functional` describes a declared module.
     path: a .safetensors file, an index, a folder of the hub's, or a pattern
-      with `*`; see `published_files`.
+      with `*`; see `weight_files`.
     dtype: of the result; None keeps each tensor's own.
     renames: from the names in the file to the model's; see `matching`.
     shardings: where each array goes, by name, or one for all; None is JAX's
       default device. Each device's piece is read from the file by itself.
-    variant: of a folder that holds several, such as "fp16".
 
   Returns:
     `{name: array}` with exactly the names of `spec`. Published shapes may have
@@ -71,7 +69,7 @@ def load(
       those of the model; or a value is NaN or infinite. All that is wrong is
       counted.
   """
-  sources, maps = _open(spec, path, renames=renames, variant=variant)
+  sources, maps = _open(spec, path, renames=renames)
 
   def sharding_of(name: str) -> Sharding | None:
     return shardings[name] if isinstance(shardings, Mapping) else shardings
@@ -201,14 +199,13 @@ def _open(
   path: str | os.PathLike,
   *,
   renames: Renames | None,
-  variant: str | None = None,
 ) -> tuple[dict[str, list[Stored]], dict[Path, mmap.mmap]]:
   """What each parameter is read from, and the maps of all files.
 
   Raises:
     ValueError: the files cannot be read, or do not hold the model.
   """
-  stored = read_headers(path, variant=variant)
+  stored = read_headers(path)
   sources = match(stored, renames or {})
   if problem := misfit(spec, sources, stored):
     raise ValueError(f"{path} does not hold this model: {problem}")
@@ -224,7 +221,7 @@ def _save(
   max_shard_bytes: int | None,
   notify: Callable[[str], None] = lambda name: None,
 ) -> None:
-  """Writes the parameters that have a dtype, as `read` hands them out.
+  """Writes the parameters that have a dtype, as `read` returns them.
 
   Args:
     read: name -> the values in the published layout and of this dtype, or an
@@ -406,7 +403,7 @@ def _on_host(value: jax.Array | np.ndarray) -> np.ndarray:
   """Fetches an array, without leaving a copy of it on the host."""
   if isinstance(value, np.ndarray):
     return value
-  # JAX keeps what it fetches with the array that it was asked for: with this
+  # JAX caches what it fetches in the array that it is fetched from: in this
   # one, which has the same memory and is soon forgotten.
   pieces = [shard.data for shard in value.addressable_shards]
   return np.asarray(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that touches a disk: weights, checkpoints, records, files."""
+"""Storage on disks and in buckets: files, checkpoints, records, images."""

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A path in a bucket of Cloud Storage, with pathlib's methods.
+"""Paths in Cloud Storage buckets, with pathlib's methods.
 
-A bucket has objects and no folders: a folder is there if an object's name
-begins with its own. Objects appear whole or not at all, and one can be made
-only where there is none; that is all that workers share a workdir by. Nothing
-is remembered of what others may change: each question is asked of the server.
+A bucket has objects and no folders: a folder exists if an object's name begins
+with its own. Objects are written atomically, and can be created only if they do
+not exist; workers that share a workdir rely on these two properties alone.
+Nothing that other processes may change is cached: each call is a request.
 
-`etils.epath` makes all of its gs:// paths of this class once this module is
-imported, so that Orbax goes the same way, without TensorFlow, whether that is
-installed or not. The requests are gcsfs's, with its retries and its search for
-credentials (those of gcloud, or of the machine).
+Once this module is imported, `etils.epath` uses this class for all gs:// paths,
+so that Orbax uses it too, without TensorFlow, whether that is installed or not.
+Requests are sent by gcsfs, with its retries and its search for credentials
+(those of gcloud, or of the machine).
+
+epath's own fsspec backend is not used: it prefers TensorFlow if installed,
+caches listings, leaves out names that end in "~", requires the folder an object
+is moved to, and does not translate errors, so that every method would be
+overridden here.
 """
 
 import asyncio
@@ -29,7 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from etils import epath
 from etils.epath import stat_utils
 
-if TYPE_CHECKING:  # Tools may take it for one of pathlib's.
+if TYPE_CHECKING:  # Type checkers may take it for one of pathlib's.
   _Base = Path
 else:
   _Base = epath.Path
@@ -41,7 +46,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 class Status(stat_utils.StatResult):
-  """What `stat` says, by epath's names and by those of the system."""
+  """The result of `stat`, with the names of both epath and os."""
 
   @property
   def st_size(self) -> int:
@@ -53,11 +58,11 @@ class Status(stat_utils.StatResult):
 class BucketPath(_Base):
   """A path in a bucket; see the module.
 
-  What is refused or cannot be reached is a ValueError of one line.
+  Requests that are refused or fail raise a ValueError of one line.
   """
 
   def __str__(self) -> str:
-    # pathlib takes the two strokes for one.
+    # pathlib collapses the two slashes.
     whole = self.parts[:1] == ("gs:",)
     return "gs://" + "/".join(self.parts[1:]) if whole else super().__str__()
 
@@ -85,28 +90,28 @@ class BucketPath(_Base):
     del strict
     return self
 
-  # --- Looking ---------------------------------------------------------------
+  # --- Metadata --------------------------------------------------------------
 
   def about(self) -> dict[str, Any] | None:
-    """What the server says of the object; None if there is none."""
+    """The object's metadata; None if there is none."""
     try:
       return self._call("GET", "b/{}/o/{}", self.bucket, self.key)
     except FileNotFoundError:
       return None
 
   def is_file(self) -> bool:
-    """Says whether there is an object of this name."""
+    """Whether there is an object of this name."""
     return bool(self.key) and self.about() is not None
 
   def is_dir(self) -> bool:
-    """Says whether names of objects go on from here."""
+    """Whether there are objects below this path."""
     try:
       return any(True for _ in self._pages(f"{self.key}/", limit=1))
     except FileNotFoundError:  # there is no such bucket
       return False
 
   def exists(self) -> bool:
-    """Says whether it is a file or a folder."""
+    """Whether it is a file or a folder."""
     return self.is_file() or self.is_dir()
 
   def stat(self) -> Status:
@@ -122,11 +127,11 @@ class BucketPath(_Base):
     )
 
   def iterdir(self) -> Iterator["BucketPath"]:
-    """What is in a folder; nothing if there is none."""
+    """The entries of a folder; none if it does not exist."""
     return self.glob("*")
 
   def glob(self, pattern: str) -> Iterator["BucketPath"]:
-    """What matches, part by part; `**` is for `rglob`."""
+    """The matching paths, part by part; for `**` use `rglob`."""
     assert "**" not in pattern, pattern
     part, _, rest = pattern.partition("/")
     magic = _MAGIC.search(part)
@@ -158,7 +163,7 @@ class BucketPath(_Base):
         yield path
 
   def below(self) -> list[tuple["BucketPath", dict[str, Any]]]:
-    """All objects below, in order, and what the server says of each."""
+    """All objects below, in order, with their metadata."""
     return [
       (self._at(item["name"]), item)
       for page in self._pages(f"{self.key}/")
@@ -169,7 +174,7 @@ class BucketPath(_Base):
   def _pages(
     self, prefix: str, *, delimiter: str | None = None, limit: int = 0
   ) -> Iterator[dict[str, Any]]:
-    """Pages of names that begin with a prefix; `limit` asks for so many."""
+    """Pages of names that begin with a prefix; at most `limit` per page."""
     token = None
     while True:
       page = self._call(
@@ -206,7 +211,7 @@ class BucketPath(_Base):
     return self._ask(lambda fs: fs.cat_file(str(self), start=start))
 
   def open(self, mode: str = "r", **kw: Any) -> Any:
-    """Opens it for reading: what is written is written whole."""
+    """Opens it for reading; use the `write_` methods for writing."""
     if mode not in ("r", "rb"):
       raise io.UnsupportedOperation(f"{self} cannot be opened with {mode!r}")
     file = self._ask(lambda fs: fs.open(str(self), "rb"))
@@ -241,7 +246,7 @@ class BucketPath(_Base):
     return self.write_bytes(data.encode())
 
   def create(self, data: bytes) -> bool:
-    """Makes the object where there is none; says whether this call did."""
+    """Creates the object if there is none; returns whether this call did."""
     mark = uuid.uuid4().hex
     try:
       self._ask(
@@ -250,7 +255,7 @@ class BucketPath(_Base):
         )
       )
     except FileExistsError:
-      # Perhaps by this call: an answer that was lost is asked for again.
+      # Perhaps by this call: if a response is lost, the request is repeated.
       about = self.about()
       return about is not None and mark == about["metadata"].get("made-by")
     return True
@@ -298,13 +303,13 @@ class BucketPath(_Base):
       for _ in pool.map(lambda path: path.unlink(missing_ok=True), inside):
         pass
 
-  # --- Asking ----------------------------------------------------------------
+  # --- Requests --------------------------------------------------------------
 
   def check(self) -> None:
-    """Sees that the bucket is there and can be read, before all else.
+    """Checks that the bucket exists and can be read, before all else.
 
     Raises:
-      ValueError: it cannot, and why.
+      ValueError: it cannot, with the reason.
     """
     if not self.key:
       raise ValueError(
@@ -320,13 +325,13 @@ class BucketPath(_Base):
       ) from error
 
   def _call(self, method: str, path: str, *names: str, **query: Any) -> Any:
-    """Asks the server for what it says in JSON."""
+    """Sends a request with a JSON response."""
     return self._ask(
       lambda fs: fs.call(method, path, *names, json_out=True, **query)
     )
 
   def _ask(self, ask: Callable[[Any], _Result]) -> _Result:
-    """Asks, and says in one line what is refused or cannot be reached."""
+    """Sends a request; an error is raised with a one-line message."""
     try:
       return ask(_file_system(os.getpid()))
     except (FileNotFoundError, FileExistsError):
@@ -339,7 +344,7 @@ class BucketPath(_Base):
 
 @functools.cache
 def _file_system(process: int) -> Any:
-  """What sends the requests of this process."""
+  """The client that sends the requests of this process."""
   del process  # Connections do not survive a fork.
   try:
     from gcsfs.core import GCSFileSystem
@@ -348,12 +353,12 @@ def _file_system(process: int) -> Any:
       "To work in a bucket gcsfs is needed: pip install 'suti-jax[gcs]' (from a"
       " checkout: pip install -e '.[gcs]')."
     ) from error
-  # It logs every error that it raises, with a traceback.
+  # gcsfs logs every error that it raises, with a traceback.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   return GCSFileSystem(
-    # Who stands in for the real one asks for no credentials.
+    # An emulator of the server needs no credentials.
     token="anon" if os.environ.get("STORAGE_EMULATOR_HOST") else None,
-    # Listings that are remembered would hide what other workers do.
+    # Cached listings would hide the files of other workers.
     use_listings_cache=False,
     skip_instance_cache=True,
   )
@@ -364,7 +369,7 @@ def _names(page: dict[str, Any]) -> list[str]:
 
 
 def _explain(error: Exception) -> str:
-  """What a user can do about an error of the server or of the way to it."""
+  """The remedy for an error of the server or of the network."""
   import aiohttp
   import requests
   from gcsfs.retry import HttpError

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of a training run, with Orbax.
 
-A checkpoint is the loop's state (a tree of arrays, sharded or not), the data
-iterator's position, and what model it is of: one of another model is refused by
-name and not by a failure deep inside a restore. Orbax writes beside and then
-renames, or in a bucket writes one file last, so that whole checkpoints are told
-from what a killed run left. Weights to publish are not checkpoints: see
-`suti.hf.weights`.
+A checkpoint has the loop's state (a tree of arrays, sharded or not), the data
+iterator's position, and the identity of the model: a checkpoint of another
+model is refused by name and not by a failure deep inside a restore. Orbax
+writes to a temporary folder and renames it, or in a bucket writes one file
+last, so that a complete checkpoint is distinguished from a partial one. Weights
+to publish are not checkpoints: see `suti.hf.weights`.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ _FIRST_DIM = re.compile(r"\(\d+")  # of a shape as `_leaves` writes it
 class Checkpoints:
   """The checkpoints in a folder.
 
-  A loop is started in one of three ways, and `restore` tells which:
+  A loop starts in one of three ways, which `restore` distinguishes:
 
-    1. The folder has no checkpoint: the state that the loop made, of drawn or
-       of published weights, is returned as it is.
+    1. The folder has no checkpoint: the loop's initial state is returned as it
+       is.
     2. The folder has checkpoints of the same model: the newest is returned,
-       placed as the loop's state is, and the run goes on from its step.
+       sharded like the loop's state, and the run resumes from its step.
     3. It has those of another model: ValueError, naming both.
 
   Attributes:
-    data: what `save` was given beside the restored state; None in case 1.
+    data: the `data` that was saved with the restored state; None in case 1.
   """
 
   def __init__(
@@ -52,13 +52,13 @@ class Checkpoints:
     max_to_keep: int = 2,
     read_only: bool = False,
   ) -> None:
-    """Opens the folder; it is made when something is saved.
+    """Opens the folder; it is created by the first save.
 
     Args:
       folder: the run's checkpoints.
-      model: what must stay equal for a run to go on: config fields by name.
+      model: config fields by name that must be equal for a run to resume.
       max_to_keep: older ones are deleted.
-      read_only: another process may be writing there: nothing is tidied.
+      read_only: another process may be writing there: nothing is cleaned up.
     """
     self.folder = path_of(folder).resolve()
     self.data: Any = None
@@ -77,7 +77,7 @@ class Checkpoints:
     except Exception as error:
       if not in_bucket(self.folder):
         raise
-      # Orbax has ways of its own to find credentials, and wants a project.
+      # Orbax finds credentials in its own way, and needs a project.
       reason = " ".join(str(error).split())[:200]
       raise ValueError(
         f"Orbax cannot work in {self.folder} ({reason}): log in with `gcloud"
@@ -123,8 +123,8 @@ class Checkpoints:
     """Returns the newest saved state, or the given one if there is none.
 
     Args:
-      state: as the loop would start with it: names, shapes, types and places
-        are taken from it.
+      state: the loop's initial state; gives names, shapes, dtypes and
+        shardings.
       step: which to read, instead of the newest.
       any_length: leading dims may differ from those that were saved: rows are
         cut off at the end, or zeros added.
@@ -163,7 +163,7 @@ class Checkpoints:
       raise
 
   def close(self) -> None:
-    """Waits as `wait` does, and ends Orbax's threads."""
+    """Waits like `wait`, and ends Orbax's threads."""
     try:
       self.wait()
     finally:
@@ -222,7 +222,7 @@ def saved_steps(folder: Path) -> list[int]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Silences Orbax's log, in which an error is a traceback before ours."""
+  """Silences Orbax's log, which prints a traceback before our message."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.FATAL)
   try:
@@ -252,24 +252,24 @@ def _leaves(state: Any) -> dict[str, str]:
 
 
 def _is_key(leaf: Any) -> bool:
-  """Says whether an array holds typed random keys, which Orbax cannot store."""
+  """Whether an array holds typed random keys, which Orbax cannot store."""
   return hasattr(leaf, "dtype") and jnp.issubdtype(
     leaf.dtype, jax.dtypes.prng_key
   )
 
 
 def _raw(leaf: Any) -> Any:
-  """Keys as their numbers; all else as it is."""
+  """Converts typed keys to their data; other arrays are unchanged."""
   return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def _shape(leaf: Any) -> Any:
-  """What Orbax needs to know to place a leaf."""
+  """The description of a leaf with which Orbax restores it."""
   return ocp.utils.to_shape_dtype_struct(_raw(leaf))
 
 
 def _like(restored: Any, leaf: Any) -> Any:
-  """Numbers as keys again, where there were keys."""
+  """Converts key data back to typed keys."""
   if not _is_key(leaf):
     return restored
   return jax.random.wrap_key_data(restored, impl=jax.random.key_impl(leaf))

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all.
+"""Atomic writes: files that appear whole or not at all.
 
-Whatever a run writes is written under a hidden name beside its place, flushed
-to the disk, and renamed: a process killed at any moment leaves the old file or
-the new one, never half of one. `create` and `create_json` do so only where
-there is none, so that of many processes one wins. The one file that grows in
-place is log.jsonl, which `suti.runtime.log` owns. Nothing here knows what is in
-a file.
+A run writes every file under a hidden name in the same folder, flushes it to
+the disk, and renames it: a process killed at any moment leaves the old file or
+the new one, never a partial one. `create` and `create_json` only create a file
+that does not exist, so that one of many processes succeeds. Only log.jsonl, of
+`suti.runtime.log`, is appended to.
 
-In a bucket an object appears whole by itself: what is written is written on
-this machine, and then put there.
+Objects in a bucket are written atomically by the server: files are written on
+this machine and then uploaded.
 """
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import os
@@ -24,21 +22,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from suti.io.folders import is_hidden, walk
+from suti.io.parts import NEW, OLD, clean_parts_of, part_of, put_back, remove
 from suti.io.paths import in_bucket, path_of, temporary
-from suti.io.processes import is_dead, this_process
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What systems say that have no hard links, or no locks.
+# Error numbers of file systems without hard links, or without locks.
 UNABLE = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-_SAMPLE = 2**20  # bytes of each end of a file that fingerprints look at
-_OPENED = 128  # files of a folder that they look into
+_SAMPLE = 2**20  # bytes of each end of a file that fingerprints read
+_OPENED = 128  # files of a folder that they read
 
 
 def is_disk_full(error: BaseException) -> bool:
-  """Says whether an error, or one that led to it, is a full disk.
+  """Whether an error, or one of its causes, is a full disk.
 
-  Libraries in C++ (Orbax, ArrayRecord) raise errors of their own, so their text
-  counts beside the number.
+  Libraries in C++ (Orbax, ArrayRecord) raise errors of their own, so the text
+  is checked as well as the number.
   """
   chain: BaseException | None = error
   while chain is not None:
@@ -52,7 +51,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def _disk_full(path: Path) -> ValueError:
-  """Makes the one line that a user sees when a disk is full."""
+  """The error with the message for a full disk."""
   return ValueError(
     f"The disk of {path.parent} is full: free some space there and run the"
     " same command again, it goes on from what was written."
@@ -60,7 +59,7 @@ def _disk_full(path: Path) -> ValueError:
 
 
 def unable(folder: Path, what: str) -> ValueError:
-  """Makes the one line about a file system that lacks what workers share by."""
+  """The error for a file system without hard links or locks."""
   return ValueError(
     f"The file system of {folder} has no {what}, as mounted buckets have not:"
     " give a --workdir on a local disk, on NFS, or gs://BUCKET/FOLDER."
@@ -68,7 +67,7 @@ def unable(folder: Path, what: str) -> ValueError:
 
 
 def _sync_folder(folder: Path) -> None:
-  """Makes a rename inside a folder survive a power cut."""
+  """Flushes a folder, so that a rename in it survives a power cut."""
   handle = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(handle)
@@ -76,14 +75,9 @@ def _sync_folder(folder: Path) -> None:
     os.close(handle)
 
 
-def _part_of(path: Path, *, kind: str = "") -> Path:
-  """The hidden name under which a file is written; says who writes."""
-  return path.parent / f".{path.name}{kind}.{this_process()}.part"
-
-
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-  """Lends a temporary path that becomes `path` if the body succeeds.
+  """Yields a temporary path that is renamed to `path` if the body succeeds.
 
   Args:
     path: the file to write; its folder is made if there is none.
@@ -100,7 +94,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
       yield folder / path.name
       path.upload(folder / path.name)
     return
-  part = _part_of(path)
+  part = part_of(path)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield part
@@ -120,7 +114,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _sent() -> Iterator[Path]:
-  """Lends a folder of this machine for what is put into a bucket."""
+  """Yields a local folder for files to upload to a bucket."""
   try:
     with temporary() as folder:
       yield folder
@@ -134,16 +128,18 @@ def _sent() -> Iterator[Path]:
 def replacing_folder(
   path: str | os.PathLike, *, last: str = ""
 ) -> Iterator[Path]:
-  """Lends a temporary folder that becomes `path` if the body succeeds.
+  """Yields a temporary folder that is renamed to `path` if the body succeeds.
 
   An older folder of that name is moved away first and then removed, as a folder
   cannot be renamed over another: for an instant there is none, never a mixture.
+  It is restored if the new one cannot take its name: immediately or, if this
+  process is killed in that instant, by `clean_parts`.
 
   Args:
     path: the folder to write.
-    last: the file in it by which readers know that it is there. A folder in a
-      bucket appears file by file, and this one is the last; an older one goes
-      first.
+    last: the file in it by which readers see that it is complete. A folder in a
+      bucket appears file by file, and this file is the last; the old one is
+      removed first.
 
   Yields:
     The temporary folder, empty, on this machine.
@@ -159,35 +155,39 @@ def replacing_folder(
       path.rmtree(missing_ok=True)
       send_folder(folder, path, last=last)
     return
-  part = _part_of(path)
-  old = _part_of(path, kind=".old")
+  part, old = part_of(path), part_of(path, kind=OLD)
   try:
-    shutil.rmtree(part, ignore_errors=True)
+    # A process of this number may have been killed here before.
+    put_back(path)
+    for left in (part, old):
+      remove(left)
     part.mkdir(parents=True)
     yield part
     for child in part.rglob("*"):
       if child.is_file():
         with child.open("rb") as file:
           os.fsync(file.fileno())
-    if path.exists():
+    if os.path.lexists(path):
       os.rename(path, old)
     os.rename(part, path)
     _sync_folder(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
   except BaseException as error:
-    shutil.rmtree(part, ignore_errors=True)
+    with contextlib.suppress(OSError):
+      put_back(path)
+    remove(part)
     if is_disk_full(error):
       raise _disk_full(path) from error
     raise
 
 
 def send_folder(folder: Path, path: Path, *, last: str = "") -> None:
-  """Puts the files of a folder of this machine into a bucket.
+  """Uploads the files of a local folder to a bucket.
 
   Args:
-    folder: theirs.
-    path: where; what else is there stays.
-    last: which of them comes last.
+    folder: the local folder.
+    path: in the bucket; other objects there are kept.
+    last: the file to upload last.
   """
   assert in_bucket(path), path
   names = [f.relative_to(folder) for f in folder.rglob("*") if f.is_file()]
@@ -196,7 +196,7 @@ def send_folder(folder: Path, path: Path, *, last: str = "") -> None:
 
 
 def remove_folder(path: str | os.PathLike) -> None:
-  """Removes a folder and all in it, if it is there."""
+  """Removes a folder and everything in it, if it exists."""
   path = path_of(path)
   if in_bucket(path):
     path.rmtree(missing_ok=True)
@@ -205,24 +205,26 @@ def remove_folder(path: str | os.PathLike) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-  """What a folder holds; nothing if there is none, or no longer."""
+  """The entries of a folder; none if it does not exist, or no longer."""
   with contextlib.suppress(OSError):
     return [path.name for path in folder.iterdir()]
   return []
 
 
 def check_new_folder(path: Path, *, outside: Path) -> None:
-  """Sees that a folder can be written where there is nothing yet.
+  """Checks that a new folder can be written.
 
-  What killed runs left half-written of it is removed.
+  Partial files of killed runs are removed, and a folder that they had moved
+  away is restored.
 
   Args:
     path: the folder to write.
     outside: a folder in which it may not lie.
 
   Raises:
-    ValueError: something is there, or it cannot be made there.
+    ValueError: it exists, or cannot be made there.
   """
+  clean_parts_of(path)
   if path.is_symlink() or (
     path.exists() and (not path.is_dir() or any(path.iterdir()))
   ):
@@ -237,39 +239,6 @@ def check_new_folder(path: Path, *, outside: Path) -> None:
       f"{path} cannot be made in {above}, which is no folder or not yours to "
       "write: give another place."
     )
-  for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-    if is_dead(_writer_of(part)):
-      shutil.rmtree(part, ignore_errors=True)
-
-
-def _writer_of(part: Path) -> str:
-  return part.name.removesuffix(".part").rpartition(".")[2]
-
-
-def clean_parts(folder: str | os.PathLike, *, shared: bool = False) -> None:
-  """Removes what killed runs left half-written under `folder`.
-
-  Args:
-    folder: where to look.
-    shared: others may be writing there now: only what processes of this machine
-      left that are dead is removed. False asks for the exclusive lock.
-  """
-  if in_bucket(path_of(folder)):
-    return  # Nothing half-written was ever put there.
-  # Not rglob, which fails where another process removes what it walks through.
-  for root, folders, names in os.walk(folder):
-    parts = [
-      Path(root, name)
-      for name in (*folders, *names)
-      if name.startswith(".") and name.endswith(".part")
-    ]
-    for part in parts:
-      if shared and not is_dead(_writer_of(part)):
-        continue
-      if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-      else:
-        part.unlink(missing_ok=True)
 
 
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:
@@ -291,18 +260,18 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
 
 
 def create(path: str | os.PathLike, content: bytes) -> bool:
-  """Writes a whole file where there is none yet.
+  """Creates a whole file if there is none yet.
 
-  Of many processes that try at once, on any machine, one succeeds. Needs hard
-  links, which are the one way to give a whole file a name only if it is free;
-  buckets can do it by themselves.
+  Of many processes that try simultaneously, on any machine, one succeeds. It
+  needs hard links, the only way to name a complete file only if the name is
+  free; buckets support it directly.
 
   Args:
     path: where; missing folders are made.
     content: all of its bytes.
 
   Returns:
-    Whether this call made it; False leaves the file that is there.
+    Whether this call created it; False leaves the existing file.
 
   Raises:
     ValueError: the disk is full.
@@ -310,7 +279,7 @@ def create(path: str | os.PathLike, content: bytes) -> bool:
   path = path_of(path)
   if in_bucket(path):
     return path.create(content)
-  part = _part_of(path, kind=".new")
+  part = part_of(path, kind=NEW)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with part.open("wb") as file:
@@ -339,14 +308,14 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes a value as indented JSON, whole or not at all.
 
   Raises:
-    ValueError: there is a NaN or an infinity in it, which other readers of JSON
-      do not know; or the disk is full.
+    ValueError: there is a NaN or an infinity in it, which is not valid JSON; or
+      the disk is full.
   """
   write_atomic(path, _json(path, value))
 
 
 def create_json(path: str | os.PathLike, value: Any) -> bool:
-  """`create` with what `write_json` would write."""
+  """`create` for a value, as JSON."""
   return create(path, _json(path, value))
 
 
@@ -371,7 +340,7 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
       content = path.read_bytes()
     except OSError as error:
-      # Replaced while it was open, on NFS: its successor is there.
+      # Replaced while it was open, on NFS: the new file can be read.
       if error.errno != errno.ESTALE:
         raise
       content = path.read_bytes()
@@ -410,23 +379,25 @@ def read_object(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def fingerprint(folder: str | os.PathLike) -> str:
-  """Names what a folder, or a file, holds: 16 hex digits.
+  """A fingerprint of the content of a folder, or a file: 16 hex digits.
 
-  Of each file its path and its size, and of 128 of them, spread evenly, a MiB
-  of the beginning and of the end. A model has fewer: trained weights are told
-  from others, at any size. Of a million pictures, one that is added, removed,
-  renamed or saved anew at another size is noticed, one of the same size is not:
-  reading them all would take minutes at each start. Cards (.md) and hidden
-  files do not count.
+  It depends on the path and size of each file, and for 128 of them, spread
+  evenly, on a MiB of the beginning and of the end. A model has fewer files, so
+  trained weights are distinguished at any size. Of a million pictures, one that
+  is added, removed, renamed or saved with another size is detected, one of the
+  same size is not: reading them all would take minutes at each start. Cards
+  (.md), hidden files and system folders (`suti.io.folders`) are ignored.
 
   Args:
     folder: a model's, or a dataset's, which may be a file.
   """
   folder = path_of(folder)
   found = []
-  for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
+  for path in _below(folder):
     inside = path.relative_to(folder)
-    hidden = any(part.startswith(".") for part in inside.parts)
+    hidden = inside.name.startswith(".") or any(
+      map(is_hidden, inside.parts[:-1])
+    )
     if not hidden and path.suffix != ".md" and path.is_file():
       found.append((path, inside.as_posix()))
   digest = hashlib.blake2s(digest_size=8)
@@ -440,6 +411,17 @@ def fingerprint(folder: str | os.PathLike) -> str:
         file.seek(max(size - _SAMPLE, 0))
         digest.update(file.read())
   return digest.hexdigest()
+
+
+def _below(folder: Path) -> list[Path]:
+  """A file itself, or all files below a folder, following links to folders."""
+  if folder.is_file():
+    return [folder]
+  if in_bucket(folder) or not folder.is_dir():
+    return sorted(folder.rglob("*"))
+  return sorted(
+    path / name for path, names, _ in walk(folder) for name in names
+  )
 
 
 def first_difference(

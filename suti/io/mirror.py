@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that grow, where there are only whole ones.
+"""Append-only logs on object storage.
 
-A log gets a line at a time, and a bucket has no appending: there it grows in a
-folder of this machine, and the whole of it is sent now and then. Who reads it
-in between sees it as it last was.
+A log grows by a line at a time, but objects in a bucket cannot be appended to:
+there it grows in a local folder, and the whole file is uploaded periodically.
+Readers see the last upload.
 """
 
 import os
@@ -15,11 +15,11 @@ from suti.io.paths import in_bucket, path_of, scratch
 
 
 class Mirror:
-  """A folder to write to, and the one that others see.
+  """A local folder to write to, and the folder that it is uploaded to.
 
   Attributes:
-    here: to write to, on this machine; the folder itself unless that is in a
-      bucket.
+    here: the folder to write to, on this machine; the folder itself unless that
+      is in a bucket.
   """
 
   def __init__(self, folder: str | os.PathLike) -> None:
@@ -32,10 +32,10 @@ class Mirror:
     self._sent_s = time.monotonic()
 
   def send(self, *, every_s: float = 0.0) -> None:
-    """Sends what has changed.
+    """Uploads the files that have changed.
 
     Args:
-      every_s: unless it was done so lately.
+      every_s: only if the last time is at least this long ago.
     """
     if not self._away or time.monotonic() < self._sent_s + every_s:
       return

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a file is: on this machine's disks, or in a bucket.
+"""Paths on this machine's disks and in buckets.
 
 `path_of` makes a path of any name. In a bucket (`gs://BUCKET/FOLDER`) it is an
-`etils.epath` with pathlib's methods (`suti.io.bucket`); else it is pathlib's
-own, and nothing else is imported. What only reads files of this machine is lent
-a copy by `local`.
+`etils.epath` with pathlib's methods (`suti.io.bucket`); else it is a pathlib
+path, and nothing else is imported. For libraries that only read local files,
+`local` makes a copy.
 """
 
 import atexit
@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
   from suti.io.bucket import BucketPath
 
 _SCHEME = "gs://"
-# Of the disk's free space, for copies of single objects: those that have not
-# been asked for lately are removed above it.
+# Share of the disk's free space for copies of single objects: above it, the
+# least recently used are removed.
 _SHARE = 0.5
 
 
 def path_of(name: str | os.PathLike) -> Path:
-  """A path of a name; a path stays what it is.
+  """Makes a path of a name; a path is returned unchanged.
 
   Args:
     name: a path of this machine, or gs://BUCKET/FOLDER.
@@ -45,16 +46,16 @@ def path_of(name: str | os.PathLike) -> Path:
 
 
 def in_bucket(path: object) -> TypeGuard["BucketPath"]:
-  """Says whether a path is one of `path_of` in a bucket."""
+  """Whether a path of `path_of` is in a bucket."""
   return not isinstance(path, Path) and str(path).startswith(_SCHEME)
 
 
 def local(path: str | os.PathLike) -> Path:
-  """A file or a folder of this machine that holds what a path holds.
+  """A local file or folder with the content of a path.
 
-  Of what is in a bucket that is a copy, made once in this process and once
-  more when the original has been replaced; it is not to be written to. It may
-  go when much else was copied, so who opens it later asks again.
+  For a path in a bucket it is a copy, made once per process and again when the
+  original has been replaced; do not write to it. It may be removed when much
+  else is copied, so call this again before opening it later.
 
   Args:
     path: of `path_of`; of this machine, it is returned.
@@ -79,13 +80,13 @@ class _Copies:
   def __init__(self, folder: Path) -> None:
     self._folder = folder
     self._room = int(shutil.disk_usage(folder).free * _SHARE)
-    self._sizes: dict[Path, int] = {}  # the least recently asked for first
-    self._lock = threading.Lock()  # readers are threads
+    self._sizes: dict[Path, int] = {}  # the least recently used first
+    self._lock = threading.Lock()  # readers may be threads
 
   def file(self, path: "BucketPath", generation: str) -> Path:
     """A copy of one object."""
-    # The name stays: some readers look at it. So does the folder, so that of
-    # an object that was replaced the old copy goes.
+    # The name is kept, as some readers use it. So is the folder, so that the
+    # old copy of a replaced object is removed.
     folder = self._folder / _digest(str(path))
     copy = folder / generation / path.name
     with self._lock:
@@ -103,7 +104,7 @@ class _Copies:
   def folder(
     self, path: "BucketPath", generations: dict["BucketPath", str]
   ) -> Path:
-    """A copy of all objects below a path; it stays."""
+    """A copy of all objects below a path; it is not removed."""
     state = _digest(repr(sorted((str(p), g) for p, g in generations.items())))
     folder = self._folder / _digest(str(path))
     copy = folder / state / path.name
@@ -133,12 +134,14 @@ def _copies_of(process: int) -> _Copies:
 
 @functools.cache
 def scratch(process: int) -> Path:
-  """A folder of this process, which goes with it.
+  """A temporary folder of this process, removed when it ends.
 
   Those of processes that were killed are removed here.
+
+  Raises:
+    ValueError: the parent folder of all of them is not private to this user.
   """
-  parent = Path(tempfile.gettempdir()) / f"suti-{os.getuid()}"
-  parent.mkdir(mode=0o700, exist_ok=True)
+  parent = _own(Path(tempfile.gettempdir()) / f"suti-{os.getuid()}")
   for old in parent.iterdir():
     if is_dead(old.name):
       shutil.rmtree(old, ignore_errors=True)
@@ -154,9 +157,35 @@ def scratch(process: int) -> Path:
   return folder
 
 
+def _own(folder: Path) -> Path:
+  """Makes a private folder of a predictable name.
+
+  Raises:
+    ValueError: it is a link, another user's, or open to others: its content
+      could be forged.
+  """
+  with contextlib.suppress(FileExistsError):
+    folder.mkdir(mode=0o700)
+  found = folder.lstat()
+  if stat.S_ISLNK(found.st_mode):
+    what = "is a link"
+  elif not stat.S_ISDIR(found.st_mode):
+    what = "is no folder"
+  elif found.st_uid != os.getuid():
+    what = "is another user's"
+  elif stat.S_IMODE(found.st_mode) & 0o077:
+    what = f"is open to others (mode {stat.S_IMODE(found.st_mode):o}, not 700)"
+  else:
+    return folder
+  raise ValueError(
+    f"{folder} {what}, and is not used for copies and temporary files: remove "
+    "it, or set TMPDIR to a folder of your own."
+  )
+
+
 @contextlib.contextmanager
 def temporary() -> Iterator[Path]:
-  """Lends a new folder of this machine, which goes when it was used."""
+  """Yields a new local folder, which is removed at the end."""
   folder = Path(tempfile.mkdtemp(dir=scratch(os.getpid())))
   try:
     yield folder

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of processes, among those of all machines that share files."""
+"""Process names that are unique among all machines that share files."""
 
 import os
 import re
 
 
 def this_process() -> str:
-  """Names this process among those of all machines that share a disk."""
+  """The name of this process, unique among machines that share a disk."""
   host = re.sub(r"[^A-Za-z0-9_-]", "_", os.uname().nodename)
   return f"{host}-{os.getpid()}"
 
 
 def is_dead(process: str) -> bool:
-  """Says whether a process of `this_process` is known to have ended.
+  """Whether a process of `this_process` is known to have ended.
 
-  That of another machine is not: nothing here can tell.
+  For one of another machine this is never known.
   """
   host, _, number = process.rpartition("-")
   here = this_process().rpartition("-")[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and records of `suti.schema` as bytes, and back.
+"""Serialises pictures and records of `suti.schema` to bytes, and back.
 
 A record is the length of a line of JSON, that line, and its pictures as PNG, to
 which the JSON refers by their numbers.
@@ -9,12 +9,15 @@ import dataclasses
 import io
 import json
 import math
+import reprlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
+
+from suti.schema import check_keys
 
 Record = TypeVar("Record")
 
@@ -22,7 +25,7 @@ Record = TypeVar("Record")
 def encode_png(image_u8: np.ndarray) -> bytes:
   """Packs a picture, uint8 (H, W, 3), as PNG, without loss."""
   buffer = io.BytesIO()
-  # A level of 6, Pillow's own, takes thrice as long for a twentieth less.
+  # Level 6, Pillow's default, takes three times as long for 5 % fewer bytes.
   Image.fromarray(image_u8).save(buffer, "PNG", compress_level=3)
   return buffer.getvalue()
 
@@ -66,7 +69,7 @@ def to_json(value: Any, blobs: list[bytes]) -> Any:
 
 
 def decode(content: bytes, kind: type[Record]) -> Record:
-  """`encode`, backwards."""
+  """The inverse of `encode`."""
   (length,) = struct.unpack_from("<I", content)
   head = json.loads(content[4 : 4 + length])
   blobs, start = [], 4 + length
@@ -77,9 +80,14 @@ def decode(content: bytes, kind: type[Record]) -> Record:
 
 
 def from_json(
-  values: dict[str, Any], kind: type[Record], blobs: Sequence[bytes] = ()
+  values: Mapping[str, Any], kind: type[Record], blobs: Sequence[bytes] = ()
 ) -> Record:
-  """Builds a record from its fields as JSON."""
+  """Builds a record from its fields as JSON.
+
+  Raises:
+    ValueError: they are not the fields of such a record; the caller adds the
+      name of the file.
+  """
 
   def value_of(value: Any) -> Any:
     if isinstance(value, dict):
@@ -88,9 +96,34 @@ def from_json(
       return tuple(value_of(item) for item in value)
     return value
 
+  names = {field.name for field in fields_of(kind)}
+  if not isinstance(values, Mapping) or values.keys() != names:
+    raise ValueError(f"it has other fields than {', '.join(sorted(names))}")
+  check_keys(values)
   fields = {}
   for field in fields_of(kind):
     value = value_of(values[field.name])
     is_nan = value is None and field.type in (float, "float")
     fields[field.name] = math.nan if is_nan else value
-  return kind(**fields)
+    _check_kind(field, fields[field.name])
+  try:
+    return kind(**fields)
+  except AssertionError as error:
+    # A record's own check of a value from a file.
+    raise ValueError(f"a value is out of its range ({error})") from error
+
+
+def _check_kind(field: dataclasses.Field, value: Any) -> None:
+  """Checks that a text is a text, and a number a number."""
+  expected: tuple[type, ...] | None = {
+    str: (str,),
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+  }.get(field.type)  # type: ignore[arg-type]
+  if expected is None:
+    return
+  is_bool = isinstance(value, bool) and bool not in expected
+  if is_bool or not isinstance(value, expected):
+    kind = expected[-1].__name__
+    raise ValueError(f"its {field.name} is {reprlib.repr(value)} and no {kind}")

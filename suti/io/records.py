@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of `suti.schema` to files and back, whole or not at all.
+"""Reads and writes files of `suti.schema` records, atomically.
 
-Three forms, all readable without this code and none with pickle in it:
+Three formats, all readable without this code and none with pickle:
 
 * `write_records`: one ArrayRecord file for clusters and candidates, with random
-  access. Its first entry says kind and schema; each other is one record, as a
+  access. Its first entry has kind and schema; each other is one record, as a
   line of JSON followed by its pictures as PNG.
 * `write_examples`: a folder that TensorFlow Datasets reads by itself
   (`tfds.builder_from_directory(folder).as_data_source("train")`) for what the
   apprentice learns from. TensorFlow is neither needed nor imported.
-* `write_lines`: lines of JSON for records without pictures, to look at.
+* `write_lines`: lines of JSON for records without pictures.
 
-Readers are sequences that hold few files open, however many there are of them,
-and travel to other processes as a path.
+Readers are sequences that keep few files open, however many readers there are,
+and are pickled to other processes as a path.
 """
 
 import functools
@@ -38,7 +38,7 @@ from suti.io.record_bytes import (
   from_json,
   to_json,
 )
-from suti.schema import SCHEMA_VERSION, Example
+from suti.schema import SCHEMA_VERSION, Example, check_keys
 
 # One record a chunk: reading one must not decompress its neighbours.
 _WRITE_OPTIONS = "group_size:1"
@@ -51,14 +51,14 @@ _INDEX = "dataset_info.json"
 
 
 class DamagedError(ValueError):
-  """A record that is there and cannot be read, as others of its file can."""
+  """A damaged record of a file whose other records may be readable."""
 
 
 # --- One ArrayRecord file ----------------------------------------------------
 
 
 def _array_record() -> Any:
-  """The compiled module, which tools that read Python cannot see into."""
+  """The compiled module, which type checkers cannot analyse."""
   return importlib.import_module("array_record.python.array_record_module")
 
 
@@ -117,7 +117,7 @@ class Records(Sequence, Generic[Record]):
     self._count = self._check()
 
   def _reader(self) -> Any:
-    # Of what is in a bucket the copy may have gone to make room for others.
+    # The copy of an object in a bucket may have been removed to free space.
     if in_bucket(self._path) and not self._file.exists():
       self._find()
     return _open_reader(self._file, self._version)
@@ -165,7 +165,7 @@ class Records(Sequence, Generic[Record]):
     try:
       return self._read(index)
     except DamagedError:
-      # On a shared disk a handle may have gone stale: believed the second time.
+      # On a shared disk a handle may be stale: an error counts the second time.
       _open_reader.cache_clear()
       return self._read(index)
 
@@ -193,9 +193,9 @@ class Records(Sequence, Generic[Record]):
 
 @functools.lru_cache(maxsize=_OPEN)
 def _open_reader(path: Path, version: tuple[int, int]) -> Any:
-  """Opens a file, or finds it open; of another version it is another file."""
+  """Opens a file, or reuses an open one of the same version."""
   del version
-  # ArrayRecord takes one that the system refuses to open for an empty one.
+  # ArrayRecord treats a file that cannot be opened as an empty one.
   with path.open("rb"):
     pass
   return _array_record().ArrayRecordReader(str(path), _READ_OPTIONS)
@@ -210,7 +210,7 @@ def _in_range(index: Any, count: int) -> int:
 
 
 def _check_schema(found: Any, path: Path) -> None:
-  """Refuses what another version of this code wrote."""
+  """Refuses files of another schema version."""
   if found != SCHEMA_VERSION:
     stage = ".".join(path.parts[-3:-1]) or "the stage"
     if path.name == _INDEX:
@@ -272,13 +272,13 @@ def read_lines(path: str | Path, kind: type[Record]) -> list[Record]:
         " stage that writes it again."
       ) from error
     _check_schema(found, path)
-    names = {field.name for field in fields_of(kind)}
-    if fields.keys() != names:
+    try:
+      records.append(from_json(fields, kind))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
       raise ValueError(
-        f"{path}, line {number}, is no {kind.__name__}: its fields are"
-        f" {', '.join(sorted(fields))}."
-      )
-    records.append(from_json(fields, kind))
+        f"{path}, line {number}, is no {kind.__name__}: {error}. Delete the "
+        "file and run the stage that writes it again."
+      ) from error
   return records
 
 
@@ -313,7 +313,7 @@ def write_examples(
   Args:
     folder: where; it appears when all examples are in it, and replaces an
       older one.
-    examples: any number above 0, in the order they shall have.
+    examples: one or more, in order.
     shard_size: examples a file.
 
   Returns:
@@ -324,6 +324,8 @@ def write_examples(
   """
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import dataset_info
+
+  from suti.io.tfds_bytes import FixedOrder
 
   count = 0
   with files.replacing_folder(folder, last=_INDEX) as part:
@@ -340,6 +342,7 @@ def write_examples(
     writer = tfds.core.SequentialWriter(
       info, max_examples_per_shard=shard_size, file_format="array_record"
     )
+    writer._serializer = FixedOrder(writer._serializer.example_specs)
     writer.initialize_splits([_SPLIT])
     batch = []
     for example in examples:
@@ -360,7 +363,7 @@ def write_examples(
 
 
 def _to_tfds(example: Example) -> dict[str, Any]:
-  """An example with its pictures as files in memory, which tfds takes as is."""
+  """An example with its pictures as PNG in memory, which tfds stores as is."""
   return {
     "key": example.key,
     "cluster": example.cluster,
@@ -416,16 +419,16 @@ class Examples(Sequence):
     import tensorflow_datasets as tfds
 
     class Encoded(tfds.decode.SkipDecoding):
-      """Leaves pictures in a sequence as PNG; tfds has this for single ones."""
+      """Leaves pictures in a sequence as PNG; tfds does so for single ones."""
 
       def decode_batch_example_np(self, encoded: Any) -> Any:
         return encoded
 
-    # Its annotations do not know `split`.
+    # Its annotations lack `split`.
     builder: Any = tfds.builder_from_directory(str(local(self._folder)))
     return builder.as_data_source(
       split=_SPLIT,
-      # Decoded here and not there, which would ask for OpenCV in a warning.
+      # Decoded here and not by tfds, which would warn that OpenCV is missing.
       decoders={"image": Encoded(), "demonstrations": {"image": Encoded()}},
     )
 
@@ -435,11 +438,19 @@ class Examples(Sequence):
   def __getitem__(self, index: Any) -> Any:
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
-    fields = self._source[_in_range(index, len(self))]
+    number = _in_range(index, len(self))
+    fields = self._source[number]
     demonstrations = fields["demonstrations"]
+    keys = {name: fields[name].decode() for name in ("key", "cluster")}
+    try:
+      check_keys(keys)
+    except ValueError as error:
+      raise ValueError(
+        f"Example {number} of {self._folder} is damaged: {error}. Delete the "
+        "folder and run experts.pack again."
+      ) from error
     return Example(
-      key=fields["key"].decode(),
-      cluster=fields["cluster"].decode(),
+      **keys,
       prompt=fields["prompt"].decode(),
       image=decode_png(fields["image"]),
       demonstrations=tuple(map(decode_png, demonstrations["image"])),

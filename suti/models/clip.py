@@ -83,8 +83,8 @@ def declare_clip(config: Mapping[str, Any]) -> "Clip":
   both = {**_DEFAULTS, **config}
   check_kinds(both, _DEFAULTS, what="CLIP")
   return Clip(
-    _tower(both["text_config"], _TEXT_DEFAULTS),
-    _tower(both["vision_config"], _VISION_DEFAULTS),
+    _tower(both, "text_config", _TEXT_DEFAULTS),
+    _tower(both, "vision_config", _VISION_DEFAULTS),
     both["projection_dim"],
     both["logit_scale_init_value"],
   )
@@ -105,7 +105,7 @@ def declare_clip_text(
     (B, L, D) after the final norm.
   """
   return ClipText(
-    complete(config, _TEXT_DEFAULTS, what="CLIP"),
+    _lone_tower(config, "text_config", _TEXT_DEFAULTS),
     _projected(config, projected),
   )
 
@@ -124,7 +124,7 @@ def declare_clip_vision(
     (B, 1 + S, D) of the last layer.
   """
   return ClipVision(
-    complete(config, _VISION_DEFAULTS, what="CLIP"),
+    _lone_tower(config, "vision_config", _VISION_DEFAULTS),
     _projected(config, projected),
   )
 
@@ -159,10 +159,6 @@ class Clip(Module):
     pooled_BD = self.vision_model.pool(self.vision_model(x_BHWC)[1])
     return _unit(self.visual_projection(pooled_BD))
 
-  def similarity_scale(self) -> jax.Array:
-    """What cosines are multiplied by to become logits: exp(logit_scale)."""
-    return jnp.exp(self.logit_scale[...].astype(jnp.float32))
-
 
 class ClipText(Module):
   """`text_model` and perhaps `text_projection`, as text_encoder/ has them."""
@@ -180,10 +176,6 @@ class ClipText(Module):
   def penultimate_states(self, ids_BL: jax.Array) -> jax.Array:
     """Token ids (B, L) -> states (B, L, D) before the last layer, no norm."""
     return self.text_model(ids_BL)[0]
-
-  def embed_text(self, ids_BL: jax.Array) -> jax.Array:
-    """Token ids (B, L) -> embedding (B, P), not of unit length."""
-    return self.penultimate_states_and_embedding(ids_BL)[1]
 
   def penultimate_states_and_embedding(
     self, ids_BL: jax.Array
@@ -383,9 +375,22 @@ def _unit(x_BD):
   return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
 
 
-def _tower(config, defaults):
-  if not isinstance(config, Mapping | None):
+def _tower(config, key, defaults):
+  """The config of one tower, out of that of both."""
+  # Its older name, which some files still have, counts more.
+  old = config.get(f"{key}_dict")
+  found = config.get(key) if old is None else old
+  if not isinstance(found, Mapping | None):
     raise ValueError(
-      f"{shorten(config)} is no config of a tower of CLIP: fetch it again."
+      f"{shorten(found)} is no config of a tower of CLIP: fetch it again."
     )
-  return complete(config or {}, defaults, what="CLIP")
+  return complete(found or {}, defaults, what="CLIP")
+
+
+def _lone_tower(config, key, defaults):
+  """The same of a file with one tower, whose config may be that of both."""
+  if config.get("model_type") == "clip" and isinstance(
+    config.get(key), Mapping
+  ):
+    config = config[key]
+  return complete(config, defaults, what="CLIP")

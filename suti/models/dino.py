@@ -2,7 +2,7 @@
 """The vision transformer of DINO: an encoder of images.
 
 Caron et al. 2021, "Emerging properties in self-supervised vision transformers".
-Names are those of the files of facebook/dino-vits16 and its kin; `RENAMES`
+Names are those of the files of facebook/dino-vits16 and alike; `RENAMES`
 leads there from the names of torch.hub and timm. There is no pooler and no
 training head.
 

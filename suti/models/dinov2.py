@@ -3,7 +3,7 @@
 
 Oquab et al. 2023, "DINOv2: learning robust visual features without
 supervision"; Darcet et al. 2023, "Vision transformers need registers". Names
-are those of the files of facebook/dinov2-small and its kin (Dinov2Model,
+are those of the files of facebook/dinov2-small and alike (Dinov2Model,
 Dinov2WithRegistersModel). Masked patches, which only its training has, and
 heads are not here.
 

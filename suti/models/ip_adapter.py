@@ -188,7 +188,7 @@ class _KeysValues(Module):
 class _Decoupled(Module):
   """What is added to the output of a cross-attention, before `to_out`.
 
-  Section 3.2.2. It has no parameters, only its place among keys and values.
+  Section 3.2.2. It has no parameters, only its index among keys and values.
   """
 
   def __init__(self, place):
@@ -317,7 +317,7 @@ _KINDS = {
 
 
 def _published_place(path: str) -> tuple:
-  """Sorts as the files are numbered: the way down, the way up, the middle."""
+  """Sorts as the files are numbered: the down path, the up path, the middle."""
   first, *rest = path.split(".")
   side = ("down_blocks", "up_blocks", "mid_block").index(first)
   return side, [int(part) for part in rest if part.isdigit()]

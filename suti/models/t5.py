@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encoder of T5: text as DeepFloyd IF and Imagen are given it.
+"""The encoder of T5, by whose states DeepFloyd IF and Imagen are conditioned.
 
 Raffel et al. 2019, "Exploring the limits of transfer learning with a unified
 text-to-text transformer", with the gated feed-forward of Shazeer 2020 in
@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from suti.config.values import check_kinds
+from suti.models.encoder_config import refuse
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, Embed, Linear, RMSNorm
 from suti.nn.param import Module, ModuleList
 
-# `shared` once more or in its place, and what follows the encoder.
+# A copy of `shared`, or instead of it, and what follows the encoder.
 RENAMES = {
   r"^encoder\.embed_tokens\.": "shared.",
   r"^decoder\..*": "",
@@ -41,6 +42,7 @@ _DEFAULTS = {
   "layer_norm_epsilon": 1e-6,
   "feed_forward_proj": "relu",
 }
+_STATED = {"is_gated_act": False, "dense_act_fn": ""}
 
 
 def declare_t5(config: Mapping[str, Any]) -> "T5Encoder":
@@ -54,11 +56,21 @@ def declare_t5(config: Mapping[str, Any]) -> "T5Encoder":
     A module; `module(ids_BL, mask_BL)` returns hidden states (B, L, D).
   """
   check_kinds(config, _DEFAULTS, what="T5")
+  refuse(config, what="T5")
   config = _DEFAULTS | dict(config)
   kind = config["feed_forward_proj"]
   gated, act = kind.startswith("gated-"), kind.removeprefix("gated-")
   # What the publisher calls gated-gelu is the approximate one.
   act = "gelu_new" if kind == "gated-gelu" else act
+  # Its library also writes both out, and reads them so if they are there.
+  stated = {k: config[k] for k in _STATED if config.get(k) is not None}
+  check_kinds(stated, _STATED, what="T5")
+  gated = stated.get("is_gated_act", gated)
+  act = stated.get("dense_act_fn", act)
+  if act not in ACTIVATIONS and "dense_act_fn" in stated:
+    raise ValueError(
+      f"dense_act_fn={act!r} of T5 is not one of {', '.join(ACTIVATIONS)}."
+    )
   if act not in ACTIVATIONS:
     raise ValueError(
       f"feed_forward_proj={kind!r} of T5 is not one of "
@@ -153,7 +165,7 @@ class _Attention(Module):
       split_heads(project(x_BLD), self.num_heads)
       for project in (self.q, self.k, self.v)
     )
-    # Unscaled: T5 has D**-0.5 in how its weights were drawn.
+    # Unscaled: T5 has D**-0.5 in how its weights were initialised.
     y_BLND = attend(q, k, v, mask_B11L, bias=bias_1NSL, scale=1.0)
     return self.o(merge_heads(y_BLND))
 
@@ -205,7 +217,7 @@ def _bucket(distance, *, num_buckets, max_distance):
   """
   half, exact = num_buckets // 2, num_buckets // 4
   d = np.abs(distance)
-  # float32 as the publisher reckons: a bucket begins where it rounds to.
+  # In float32, as the publisher computes: a bucket's edge is where it rounds.
   log = np.log(np.maximum(d, 1).astype(np.float32) / exact)
   far = exact + (log / math.log(max_distance / exact) * (half - exact)).astype(
     int

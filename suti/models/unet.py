@@ -5,7 +5,7 @@ Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
 models", sections 3.2 and 3.3: Stable Diffusion 1, 2, XL, its inpainting and
 upscaling nets. Saharia et al. 2022, "Photorealistic text-to-image diffusion
 models with deep language understanding", section 2.4: DeepFloyd IF, which has
-pixels and T5 in the place of latents and CLIP. Attribute paths are the names in
+pixels and T5 instead of latents and CLIP. Attribute paths are the names in
 the published file. Noise schedules and guidance are not here.
 
 Shape suffixes: B batch, H W height and width, C channels, L text tokens, I
@@ -42,8 +42,8 @@ def declare_unet(config: Mapping[str, Any]) -> "UNet":
     A module without arrays, with the methods `__call__` and `encode`.
 
   Raises:
-    ValueError: the config has a key or a value that is not supported; all such
-      are named at once.
+    ValueError: the config has a key or a value that is not supported; the
+      message names all of them.
   """
   return UNet(complete(config))
 
@@ -80,7 +80,7 @@ class UNet(Module):
         for i, level in enumerate(downs)
       ]
     )
-    self.mid_block = MidBlock(mid)
+    self.mid_block = MidBlock(mid) if mid is not None else None
     # Skips are met in reverse: an up block has its level's own outputs and,
     # last, what the level was given.
     self.up_blocks = ModuleList(
@@ -146,14 +146,15 @@ class UNet(Module):
     text_mask_BL: jax.Array | None = None,
     added: Added | None = None,
   ) -> dict[str, jax.Array]:
-    """Runs the way down alone, for its features.
+    """Runs the down path alone, for its features.
 
     Args:
       x_BHWC, t_B, text_BLD, text_mask_BL, added: as in a call.
 
     Returns:
       `{"down_blocks.0": h_BHWC, ..., "mid_block": h_BHWC}`: after the layers of
-      each down block, before its downsampler, and after the middle.
+      each down block, before its downsampler, and after the middle, or where it
+      would be.
     """
     condition = self._condition(t_B, text_BLD, text_mask_BL, added, None)
     return self._descend(x_BHWC, condition)[2]
@@ -208,7 +209,9 @@ class UNet(Module):
       features[f"down_blocks.{i}"] = outputs[len(block.resnets) - 1]
       skips += outputs
       x_BHWC = outputs[-1]
-    x_BHWC = features["mid_block"] = self.mid_block(x_BHWC, condition)
+    if self.mid_block is not None:
+      x_BHWC = self.mid_block(x_BHWC, condition)
+    features["mid_block"] = x_BHWC
     return x_BHWC, skips, features
 
 

@@ -60,15 +60,23 @@ class DownBlock(Module):
 
 
 class MidBlock(Module):
-  """ResNet, attention, ResNet: `UNetMidBlock2D[Simple]CrossAttn`."""
+  """ResNet, attention, ResNet: `UNetMidBlock2D[Simple]CrossAttn`.
+
+  The first ResNet alone where nothing attends: `UNetMidBlock2D`.
+  """
 
   def __init__(self, level: Level):
-    self.resnets = ModuleList([ResNet(level, d_in=level.dim) for _ in range(2)])
+    num = 2 if level.attends else 1
+    self.resnets = ModuleList(
+      [ResNet(level, d_in=level.dim) for _ in range(num)]
+    )
     self.attentions = _attentions(level, 1)
 
   def __call__(self, x_BHWC: jax.Array, condition: Condition) -> jax.Array:
     """(B, H, W, C) -> the same."""
     x_BHWC = self.resnets[0](x_BHWC, condition)
+    if self.attentions is None:
+      return x_BHWC
     x_BHWC = self.attentions[0](x_BHWC, condition)
     return self.resnets[1](x_BHWC, condition)
 
@@ -126,5 +134,6 @@ def _resamplers(level: Level, resample: Callable) -> Any:
 def _attentions(level: Level, num: int) -> Any:
   if not level.attends:
     return None
-  attention = AddedAttention if level.simple else Transformer
-  return ModuleList([attention(level) for _ in range(num)])
+  if level.simple:
+    return ModuleList([AddedAttention(level) for _ in range(num)])
+  return ModuleList([Transformer(level, layer=i) for i in range(num)])

@@ -29,6 +29,8 @@ _DEFAULTS = {
   "norm_eps": 1e-5,
   "cross_attention_dim": 1280,
   "transformer_layers_per_block": 1,
+  "reverse_transformer_layers_per_block": None,
+  "mid_block_only_cross_attention": None,
   "encoder_hid_dim": None,
   "encoder_hid_dim_type": None,
   "attention_head_dim": 8,
@@ -50,7 +52,10 @@ _CHOICES = {
   "mid_block_type": (
     "UNetMidBlock2DCrossAttn",
     "UNetMidBlock2DSimpleCrossAttn",
+    "UNetMidBlock2D",  # of one ResNet; some distilled nets have nothing at all
+    None,
   ),
+  "mid_block_only_cross_attention": (None, False, True),
   "act_fn": tuple(ACTIVATIONS),
   "encoder_hid_dim_type": (None, "text_proj"),
   "class_embed_type": (None, "timestep"),
@@ -60,8 +65,6 @@ _CHOICES = {
   "cross_attention_norm": (None, "group_norm"),
   # May be present, but with these values alone: others need code.
   "downsample_padding": (1,),
-  "mid_block_only_cross_attention": (None,),
-  "reverse_transformer_layers_per_block": (None,),
   "num_attention_heads": (None,),
   "dual_cross_attention": (False,),
   "class_embeddings_concat": (False,),
@@ -84,12 +87,18 @@ _PER_LEVEL = (
   "only_cross_attention",
   "layers_per_block",
   "cross_attention_dim",
-  "transformer_layers_per_block",
   "attention_head_dim",
 )
-# Say nothing about the function that we compute: the softmax is in float32
-# anyway, and there is no dropout.
-_IGNORED = {"sample_size", "dropout", "upcast_attention"}
+# Of the way down and the middle; of the way up, None being the same backwards.
+_TRANSFORMERS = (
+  "transformer_layers_per_block",
+  "reverse_transformer_layers_per_block",
+)
+# Passed over. A picture's size is the caller's matter
+# (`suti.pipeline.backbone`);
+# dropout is of training alone, and ours has none; the softmax is in float32
+# whether attention is to be upcast or not.
+_PASSED_OVER = {"sample_size", "dropout", "upcast_attention"}
 
 # Block -> whether it attends, whether it is IF's kind.
 _DOWN = {
@@ -110,7 +119,7 @@ class Levels(NamedTuple):
   """All blocks of a U-Net in the order of computation."""
 
   downs: list[Level]
-  mid: Level
+  mid: Level | None
   ups: list[Level]
 
 
@@ -124,17 +133,21 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     The config with every key that matters.
 
   Raises:
-    ValueError: it has a key or a value that is not supported; all such are
-      named at once.
+    ValueError: it has a key or a value that is not supported; the message
+      names all of them.
   """
   given = {
     key: value
     for key, value in config.items()
-    if not key.startswith("_") and key not in _IGNORED
+    if not key.startswith("_") and key not in _PASSED_OVER
   }
   config = _DEFAULTS | given
-  sizes = dict.fromkeys((k for k in _SIZES if config[k] is not None), 1)
-  check_kinds(config, _DEFAULTS | sizes, what="a U-Net", per_level=_PER_LEVEL)
+  kinds = _DEFAULTS | dict.fromkeys(
+    (k for k in _SIZES if config[k] is not None), 1
+  )
+  # Checked below: these are of more than one kind.
+  kinds |= dict.fromkeys(("mid_block_type", *_TRANSFORMERS), None)
+  check_kinds(config, kinds, what="a U-Net", per_level=_PER_LEVEL)
   num_levels = len(config["block_out_channels"])
   wrong = {
     key
@@ -148,6 +161,9 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   for key in _PER_LEVEL:
     if not isinstance(config[key], int) and len(config[key]) != num_levels:
       wrong.add(key)
+  if not _transformers_fit(config):
+    down, up = _TRANSFORMERS
+    wrong |= {down} if config[up] is None else {down, up}
   # There the publisher reads a list of head widths in two orders.
   if not isinstance(config["attention_head_dim"], int) and any(
     kind.startswith("Simple") for kind in config["up_block_types"]
@@ -172,9 +188,68 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
       f"{num_levels} widths needing as many down and up blocks, and lists as "
       "many entries."
     )
+  _check_times(config)
   if not config["time_embedding_dim"]:
     config["time_embedding_dim"] = 4 * config["block_out_channels"][0]
   return config
+
+
+def _check_times(config: Mapping[str, Any]) -> None:
+  """Sees that sines and cosines of times fill a vector.
+
+  Raises:
+    ValueError: they do not; the publisher pads such vectors, or divides by 0.
+  """
+  dims = {"block_out_channels[0]": config["block_out_channels"][0]}
+  if config["addition_embed_type"] == "text_time":
+    dims["addition_time_embed_dim"] = config["addition_time_embed_dim"]
+  for key, dim in dims.items():
+    if dim % 2:
+      raise ValueError(
+        f"{key}={dim} of a U-Net must be even: half of a time's embedding are "
+        "sines, half are cosines."
+      )
+    if config["freq_shift"] >= dim // 2:
+      raise ValueError(
+        f"freq_shift={config['freq_shift']} of a U-Net must be below {dim // 2}"
+        f", half of {key}."
+      )
+
+
+def _transformers_fit(config: Mapping[str, Any]) -> bool:
+  """Whether both keys of `_TRANSFORMERS` say enough for all blocks.
+
+  An entry is a number for all layers of a block, or a list of one for each.
+  What is beyond them is not read, nor are entries of blocks that do not attend.
+  """
+  num_levels = len(config["block_out_channels"])
+  down, up = (config[key] for key in _TRANSFORMERS)
+  if not isinstance(down, list | tuple):
+    down = [down] * num_levels
+  if up is None:
+    # As there: from lists of the way down, those of the way up do not follow.
+    if any(isinstance(entry, list | tuple) for entry in down):
+      return False
+    up = down[::-1]
+  nums = config["layers_per_block"]
+  nums = [nums] * num_levels if isinstance(nums, int) else list(nums)
+  for key, known, entries, layers in (
+    ("down_block_types", _DOWN, down, nums),
+    ("up_block_types", _UP, up, [num + 1 for num in nums[::-1]]),
+  ):
+    if not isinstance(entries, list | tuple) or len(entries) != num_levels:
+      return False
+    # Other lengths than these are refused where they are.
+    for kind, entry, num in zip(config[key], entries, layers, strict=False):
+      counts = entry if isinstance(entry, list | tuple) else [entry] * num
+      reads = num if known.get(kind) == (True, False) else 1
+      if len(counts) < reads or not all(map(_is_count, counts)):
+        return False
+  return True
+
+
+def _is_count(value: Any) -> bool:
+  return type(value) is int and 0 <= value <= 1000
 
 
 def make_levels(config: Mapping[str, Any]) -> Levels:
@@ -184,27 +259,44 @@ def make_levels(config: Mapping[str, Any]) -> Levels:
     ValueError: heads do not fit a width.
   """
   last = len(config["block_out_channels"]) - 1
-  simple_mid = config["mid_block_type"] == "UNetMidBlock2DSimpleCrossAttn"
-  only_cross = config["only_cross_attention"]
-  mid = _level(config, last, attends=True, simple=simple_mid)._replace(
-    # A list says nothing about the middle.
-    only_cross=simple_mid and only_cross is True,
-    scale=config["mid_block_scale_factor"],
-  )
-  downs, ups = (
-    [
-      _level(config, i, attends=known[kind][0], simple=known[kind][1])
-      for i, kind in zip(order, kinds, strict=True)
-    ]
-    for known, kinds, order in (
-      (_DOWN, config["down_block_types"], range(last + 1)),
-      (_UP, config["up_block_types"], range(last, -1, -1)),
-    )
-  )
+  down, up = (config[key] for key in _TRANSFORMERS)
+  if isinstance(down, int):
+    down = [down] * (last + 1)
+  mid = _mid_level(config, down[-1])
+  downs = [
+    _level(config, i, _DOWN[kind], transformers=down[i])
+    for i, kind in enumerate(config["down_block_types"])
+  ]
+  up = down[::-1] if up is None else up
+  ups = [
+    _level(config, last - i, _UP[kind], transformers=up[i])
+    for i, kind in enumerate(config["up_block_types"])
+  ]
   return Levels(downs, mid, ups)
 
 
-def _level(config, i, *, attends, simple):
+def _mid_level(config, transformers) -> Level | None:
+  """The middle's, of the last level's width."""
+  kind = config["mid_block_type"]
+  if kind is None:
+    return None
+  simple = kind == "UNetMidBlock2DSimpleCrossAttn"
+  attends = kind != "UNetMidBlock2D"
+  only_cross = config["mid_block_only_cross_attention"]
+  if only_cross is None:
+    # A list says nothing about the middle.
+    only_cross = config["only_cross_attention"] is True
+  last = len(config["block_out_channels"]) - 1
+  level = _level(config, last, (attends, simple), transformers=transformers)
+  return level._replace(
+    only_cross=simple and only_cross,
+    scale=config["mid_block_scale_factor"],
+  )
+
+
+def _level(config, i, kind, *, transformers):
+  attends, simple = kind
+
   def at(key):
     value = config[key]
     return value[i] if isinstance(value, list | tuple) else value
@@ -224,7 +316,7 @@ def _level(config, i, *, attends, simple):
     num_layers=at("layers_per_block"),
     attends=attends,
     num_heads=dim // heads if simple else heads,
-    num_transformers=at("transformer_layers_per_block"),
+    num_transformers=transformers,
     text_dim=at("cross_attention_dim"),
     time_dim=config["time_embedding_dim"],
     num_groups=config["norm_num_groups"],

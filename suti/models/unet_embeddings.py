@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the U-Net is told in one vector: times, sizes, classes, pooled text.
+"""Conditioning in one vector: time, `time_ids`, class labels, pooled text.
 
 The vectors are added to the embedded time, which every ResNet reads. Pooling a
 text by attention is DeepFloyd IF's, after Saharia et al. 2022, section 2.4;
@@ -22,16 +22,14 @@ from suti.nn.param import Module, normal, param
 
 
 class Added(NamedTuple):
-  """What some nets must be told beside time and text; the others get None.
+  """Conditioning of some nets beside time and text; None for all others.
 
   Attributes:
     pooled_BD: SDXL's text in one vector, of its second text encoder.
     time_ids_BI: SDXL's `time_ids`: height and width of the original picture,
-    top
-      and left of its crop, height and width to make; all in pixels.
-    class_labels_B: class labels; for a net that enlarges pictures the noise
-    level of
-      the small one, a step of the noise schedule.
+      top and left of its crop, height and width to make; all in pixels.
+    class_labels_B: class labels; for a super-resolution net the noise level of
+      the small picture, a step of the noise schedule.
   """
 
   pooled_BD: jax.Array | None = None

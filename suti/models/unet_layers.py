@@ -11,7 +11,7 @@ Shape suffixes: B batch, H W height and width, C channels, S image tokens (H x W
 row by row), L text tokens, N heads, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ SMALL = fan_in(0.01)
 
 
 class Condition(NamedTuple):
-  """What every block is told beside its features.
+  """The conditioning of every block.
 
   Attributes:
     time_BD: the embedded time, and all that is added to it.
@@ -46,12 +46,13 @@ class Level(NamedTuple):
 
   Attributes:
     dim: channels.
-    num_layers: ResNets of the way down; the way up has one more.
+    num_layers: ResNets of the down path; the up path has one more.
     attends: whether attention follows each ResNet.
     num_heads: of the attention.
-    num_transformers: transformer blocks in each Transformer.
+    num_transformers: transformer blocks in each Transformer; one number for
+      all layers of the block, or one for each.
     text_dim: width of the text's states.
-    time_dim: width of the embedded time; 0 is told no time.
+    time_dim: width of the embedded time; 0 is without time.
     num_groups, eps: of the group norms.
     act: name of the activation.
     linear_projection: rank of a Transformer's projections, 2 instead of 4.
@@ -68,7 +69,7 @@ class Level(NamedTuple):
   num_layers: int
   attends: bool
   num_heads: int
-  num_transformers: int
+  num_transformers: int | Sequence[int]
   text_dim: int
   time_dim: int
   num_groups: int
@@ -86,7 +87,7 @@ class Level(NamedTuple):
 class ResNet(Module):
   """Two convolutions with the time in between: `ResnetBlock2D`.
 
-  An autoencoder's are told no time: their level has a `time_dim` of 0.
+  An autoencoder's are without time: their level has a `time_dim` of 0.
   """
 
   def __init__(
@@ -122,7 +123,7 @@ class ResNet(Module):
   def __call__(
     self, x_BHWC: jax.Array, condition: Condition | None = None
   ) -> jax.Array:
-    """(B, H, W, d_in) -> (B, H, W, dim), twice or half the size if told so."""
+    """(B, H, W, d_in) -> (B, H, W, dim), resampled if the layer does so."""
     act = ACTIVATIONS[self.act]
     h_BHWC = act(self.norm1(x_BHWC))
     if self.resample is not None:
@@ -150,8 +151,15 @@ class ResNet(Module):
 class Transformer(Module):
   """Transformer blocks over the pixels of a map: `Transformer2DModel`."""
 
-  def __init__(self, level: Level):
-    dim = level.dim
+  def __init__(self, level: Level, *, layer: int = 0):
+    """Declares the layer.
+
+    Args:
+      level: it is of.
+      layer: which of its block, from 0.
+    """
+    dim, num = level.dim, level.num_transformers
+    num = num if isinstance(num, int) else num[layer]
     # 1e-6 whatever the config's norm_eps says: the published nets have it so.
     self.norm = GroupNorm(level.num_groups, dim, eps=1e-6)
     self.proj_in = _projection(level, init=LECUN)
@@ -163,7 +171,7 @@ class Transformer(Module):
           d_text=level.text_dim,
           only_cross=level.only_cross,
         )
-        for _ in range(level.num_transformers)
+        for _ in range(num)
       ]
     )
     self.proj_out = _projection(level, init=SMALL)

@@ -3,10 +3,9 @@
 
 Rombach et al. 2022, "High-resolution image synthesis with latent diffusion
 models", section 3.1 and appendix G. Attribute paths are the names in the
-published file. How latents are scaled before they are denoised is the config's
-`scaling_factor` and `shift_factor`, applied in `suti/pipeline/codec.py`; large
-pictures go through piece by piece with `vae_tiles.in_tiles`. The loss is not
-here.
+published file. How latents are scaled before they are denoised is applied in
+`suti/pipeline/codec.py`, which large pictures go through piece by piece
+(`vae_tiles.in_tiles`). The loss is not here.
 
 Shape suffixes: B batch, H W height and width, C channels, S positions (H x W
 row by row).
@@ -37,17 +36,23 @@ _DEFAULTS = {
   "use_post_quant_conv": True,
   "mid_block_add_attention": True,
 }
-# Say nothing about the function that we compute: how latents are scaled, and
-# how large the pictures were in training, is the caller's matter.
-_ASIDE = {
+# What `suti.pipeline.codec` reads: how latents are scaled, and the best size of
+# a tile.
+_OF_CODEC = {
   "sample_size": 512,
   "scaling_factor": 0.18215,
   "shift_factor": -1.0,  # any number
-  "latents_mean": None,
-  "latents_std": None,
-  "force_upcast": True,
+  "latents_mean": (-1.0,),  # any numbers
+  "latents_std": (0.18215,),
 }
+# Says that float16 will not do: ours are decoded in the dtype of its arrays,
+# which is float32.
+_PASSED_OVER = {"force_upcast": True}
+_KNOWN = _DEFAULTS | _OF_CODEC | _PASSED_OVER
+# May be null, as if they were not there.
+_OPTIONAL = ("sample_size", "shift_factor", "latents_mean", "latents_std")
 _EPS = 1e-6
+_LAST_ACT = ACTIVATIONS["silu"]  # whatever the config's act_fn is
 
 # Files from before 2023 name the projections of an attention otherwise.
 RENAMES = {
@@ -68,22 +73,21 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
     A module without arrays, with the methods `encode` and `decode`.
 
   Raises:
-    ValueError: the config has a key or a value that is not supported; all such
-      are named at once.
+    ValueError: the config has a key or a value that is not supported; the
+      message names all of them.
   """
   config = {k: v for k, v in config.items() if not k.startswith("_")}
   problems = [
-    f"{key}={value!r}"
-    for key, value in config.items()
-    if key not in _DEFAULTS and key not in _ASIDE
+    f"{key}={value!r}" for key, value in config.items() if key not in _KNOWN
   ]
   config = _DEFAULTS | config
   given = {
     key: value
     for key, value in config.items()
-    if value is not None or key not in ("sample_size", "shift_factor")
+    if value is not None or key not in _OPTIONAL
   }
-  check_kinds(given, _DEFAULTS | _ASIDE, what="an autoencoder")
+  check_kinds(given, _KNOWN, what="an autoencoder")
+  _check_statistics(given)
   num_levels = len(config["block_out_channels"])
   problems += [
     f"{key}={config[key]!r}"
@@ -99,6 +103,26 @@ def declare_autoencoder(config: Mapping[str, Any]) -> "Autoencoder":
       "many DownEncoderBlock2D and UpDecoderBlock2D."
     )
   return Autoencoder(config)
+
+
+def _check_statistics(config: Mapping[str, Any]) -> None:
+  """Sees that a config has a mean and a deviation for each channel, or none.
+
+  Raises:
+    ValueError: it has others.
+  """
+  channels = config["latent_channels"]
+  for key in ("latents_mean", "latents_std"):
+    if key in config and len(config[key]) != channels:
+      raise ValueError(
+        f"{key} of an autoencoder has {len(config[key])} numbers: it must have "
+        f"one for each of the latent_channels={channels}."
+      )
+  if 0 in config.get("latents_std", ()):
+    raise ValueError(
+      "latents_std of an autoencoder has a 0, by which latents would be "
+      "divided: correct it, or fetch the file again."
+    )
 
 
 class Autoencoder(Module):
@@ -153,7 +177,6 @@ class _Encoder(Module):
   def __init__(self, config):
     dims = list(config["block_out_channels"])
     levels = [_level(config, dim) for dim in dims]
-    self.act = config["act_fn"]
     self.conv_in = Conv2d(config["in_channels"], dims[0], 3)
     self.down_blocks = ModuleList(
       [
@@ -177,14 +200,13 @@ class _Encoder(Module):
     for block in self.down_blocks:
       x_BHWC = block(x_BHWC)
     x_BHWC = self.mid_block(x_BHWC)
-    return self.conv_out(ACTIVATIONS[self.act](self.conv_norm_out(x_BHWC)))
+    return self.conv_out(_LAST_ACT(self.conv_norm_out(x_BHWC)))
 
 
 class _Decoder(Module):
   def __init__(self, config):
     dims = list(config["block_out_channels"])[::-1]
     levels = [_level(config, dim) for dim in dims]
-    self.act = config["act_fn"]
     self.conv_in = Conv2d(config["latent_channels"], dims[0], 3)
     self.mid_block = _MidBlock(levels[0], config["mid_block_add_attention"])
     self.up_blocks = ModuleList(
@@ -207,7 +229,7 @@ class _Decoder(Module):
     x_BHWC = self.mid_block(self.conv_in(x_BHWC))
     for block in self.up_blocks:
       x_BHWC = block(x_BHWC)
-    return self.conv_out(ACTIVATIONS[self.act](self.conv_norm_out(x_BHWC)))
+    return self.conv_out(_LAST_ACT(self.conv_norm_out(x_BHWC)))
 
 
 class _DownBlock(Module):
@@ -290,7 +312,7 @@ def _resnets(level, *, d_in, num_layers):
 
 
 def _level(config, dim):
-  """A level of the U-Net's kind that is told no time and no text."""
+  """A level of the U-Net's kind, without time and text."""
   return Level(
     dim=dim,
     num_layers=config["layers_per_block"],

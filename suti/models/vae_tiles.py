@@ -2,8 +2,8 @@
 """Large pictures through an autoencoder piece by piece.
 
 Tiles overlap by a quarter of their side, and where two meet the one fades into
-the other, as the published pipelines have it. A tile knows nothing of the
-others: normalisation and attention see the tile alone, so colours may drift a
+the other, as the published pipelines have it. Tiles are independent:
+normalisation and attention see one tile alone, so colours may drift a
 little between tiles, which is why small pictures go through whole.
 
 Shape suffixes: B batch, H W height and width, C channels, N tiles of one shape.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import backend
 
-# Up to this many logits all are held at once: 32 MB in float32.
+# Up to this many logits are held in memory together: 32 MB in float32.
 _MAX_LOGITS = 1 << 23
 # Beyond, a block of queries has this many, of one head on a CPU, where they
 # stay in its cache (2 images of 4096 positions and 8 heads: 0.3 s instead of
@@ -154,7 +154,7 @@ def _even(x_BSND):
 
 
 def _attend(q_NSD, k_NLD, v_NLD, mask, bias):
-  """Any leading dims in the place of N; `mask` and `bias` have them too."""
+  """Any leading dims instead of N; `mask` and `bias` have them too."""
   logits_NSL = jnp.einsum(
     "...SD,...LD->...SL", q_NSD, k_NLD, preferred_element_type=jnp.float32
   )
@@ -177,7 +177,7 @@ def _attend(q_NSD, k_NLD, v_NLD, mask, bias):
 
 
 def _block_by_block(q_BNSD, k_BNLD, v_BNLD, mask, bias):
-  """Takes the queries in blocks: not all logits are there at once."""
+  """Attends block by block of queries, so that not all logits are in memory."""
   num_queries, num_keys = q_BNSD.shape[-2], k_BNLD.shape[-2]
   num_blocks = -(-num_queries * num_keys // _BLOCK_LOGITS)
   while num_queries % num_blocks:
@@ -194,7 +194,7 @@ def _block_by_block(q_BNSD, k_BNLD, v_BNLD, mask, bias):
 
     return _attend(rows(q_BNSD), k_BNLD, v_BNLD, rows(mask), rows(bias))
 
-  # checkpoint: the backward pass redoes a block's logits, keeping none.
+  # checkpoint: the backward pass rematerialises a block's logits.
   out = lax.map(jax.checkpoint(block), jnp.arange(num_blocks))
   return jnp.moveaxis(out, 0, -3).reshape(q_BNSD.shape)
 

@@ -94,8 +94,8 @@ def _backward(stride, padding):
     axes = tuple(0 if b else None for b in batched)
     dx, dkernel = _on_cpu(by_taps, native, axes, x, kernel, dy)
     if batched == [True, False, True]:
-      # A frozen kernel: one convolution over all images. XLA drops what of
-      # `dkernel` nobody asks for.
+      # A frozen kernel: one convolution over all images. XLA drops `dkernel`
+      # where it is not used.
       dx = _unfold(backward(_fold(x), kernel, _fold(dy))[0], size)
     return (dx, dkernel), (True, True)
 

@@ -2,7 +2,7 @@
 """The layers that every model is built from; leaves are `weight` and `bias`.
 
 Linear and convolution cast their input to the dtype of their own weights, so
-the dtype of the parameters is the dtype of the computation. Norms reckon in
+the dtype of the parameters is the dtype of the computation. Norms compute in
 float32 and return the dtype they were given.
 
 Shape suffixes: B batch, H W height and width, C channels, I O in and out.
@@ -21,7 +21,7 @@ from suti.nn.param import LECUN, NORMAL, ONES, ZEROS, Initializer, Module, param
 
 
 def _gelu(x):
-  """The exact one: that of `jax.nn` goes through erfc, twice as long a sum."""
+  """The exact GELU by erf; that of `jax.nn` uses erfc, twice the arithmetic."""
   wide = x.astype(jnp.float32)
   return (0.5 * wide * (1 + lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 

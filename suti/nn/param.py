@@ -104,7 +104,7 @@ def param(
 
 
 def slot() -> Any:
-  """An empty place of a module, where surgery may put another module."""
+  """An empty slot of a module, where surgery may put another module."""
   return nnx.data(None)
 
 

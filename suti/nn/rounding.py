@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounding by chance, so that many small steps add up.
+"""Stochastic rounding, so that many small steps add up.
 
 A weight of 0.1 in bfloat16 has neighbours 0.0005 away: a step of 1e-5 rounds to
-nothing, and so do five hundred of them. Rounded up or down at random, by how
-near each neighbour is, the weight moves by the sum of its steps on average
-(Gupta et al. 2015, arXiv 1502.02551, section 4.1).
+nothing, and so do five hundred of them. Rounded up or down at random, the
+nearer neighbour with the larger probability, the weight moves by the sum of its
+steps on average (Gupta et al. 2015, arXiv 1502.02551, section 4.1).
 """
 
 import math
@@ -33,15 +33,15 @@ def stochastic_round(x: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def _hashes(key, shape):
-  """A uniform uint32 of each element's place and the key.
+  """A uniform uint32 from each element's index and the key.
 
-  Ten operations on integers, which melt into the update of a parameter, where
-  JAX's own generator is a hundred and an array of its own: for rounding alone,
-  and with a key that is drawn properly.
+  Ten operations on integers, which XLA fuses into the update of a parameter;
+  JAX's own generator takes a hundred and an array of its own. Good enough for
+  rounding alone, with a key from a proper generator.
   """
   one, two = jax.random.key_data(key)
-  place = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-  return _mix(_mix(place ^ one) + two)
+  index = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+  return _mix(_mix(index ^ one) + two)
 
 
 def _mix(x):

@@ -10,7 +10,7 @@ layer's weights (`merge`). Its factors have the published names `lora_A` and
 `lora_B`, and no scale of their own: alpha is the rank. Files are the business
 of `suti.hf.lora`.
 
-`remat` changes no parameter at all, only what a layer keeps in memory.
+`remat` changes no parameter, only what a layer keeps for the backward pass.
 
 Shape suffixes: B batch, S image tokens, D width, I O in and out, R rank.
 """
@@ -132,15 +132,15 @@ def adapter(
   *,
   place: str = "adapter",
 ) -> Module:
-  r"""Puts new modules into blocks that have a place for them.
+  r"""Puts new modules into blocks that have a slot for them.
 
   Args:
     module: a declared module.
     pattern: regular expression, searched for in the attribute paths of blocks
       with such a slot, e.g. `r"up_blocks\.[12]\."`.
     make: `(path, block) -> Module`, called once per block. What it returns is
-      called by the block, which says with what, and its output is added; a
-      U-Net's block has the ints `dim`, `num_heads` and `head_dim`.
+      called by the block, with arguments of the block's choice, and its output
+      is added; a U-Net's block has the ints `dim`, `num_heads` and `head_dim`.
     place: name of the slot.
 
   Returns:
@@ -154,12 +154,12 @@ def adapter(
 
 
 def remat(module: Module, pattern: str) -> Module:
-  r"""Keeps less of some blocks for their gradients: their input alone.
+  r"""Keeps only the input of some blocks for the backward pass.
 
-  All else is computed again on the way back (Chen et al. 2016, arXiv
-  1604.06174): about a third more arithmetic, for memory of one block's inside
-  instead of all blocks'. XLA's compiler for CPUs undoes this: it finds that the
-  same is computed twice.
+  All else is rematerialised in the backward pass (gradient checkpointing, Chen
+  et al. 2016, arXiv 1604.06174): about a third more arithmetic, and memory for
+  the activations of one block instead of all. XLA's compiler for CPUs undoes
+  this, as it merges the two equal computations.
 
   Args:
     module: a declared module.
@@ -172,12 +172,12 @@ def remat(module: Module, pattern: str) -> Module:
   module = copy(module)
   blocks = dict(modules(module))
   for path in _matching(blocks, pattern, "block"):
-    blocks[path].__class__ = _recomputing(type(blocks[path]))
+    blocks[path].__class__ = _with_remat(type(blocks[path]))
   return module
 
 
 @functools.cache
-def _recomputing(kind):
+def _with_remat(kind):
   def call(self, *args):
     # A function of its own each time: it holds this call's parameters.
     return jax.checkpoint(lambda *args: kind.__call__(self, *args))(*args)

@@ -2,10 +2,10 @@
 """Meshes of devices: of training, axes `data` and `fsdp`; of all else, flat.
 
 Training spreads its batch over both axes, and its parameters over `fsdp`
-(`suti.parallel.rules`). Experts, and pictures that are drawn, need nothing of
-each other: they are spread over the devices of one host, whatever its number.
-This is the one place that makes a mesh. Axis types are Auto: the compiler
-places what we do not.
+(`suti.parallel.rules`). Experts, and sampled pictures, are independent of each
+other: they are spread over the devices of one host, whatever their number.
+Meshes are made in this file alone. Axis types are Auto: the compiler chooses
+the sharding of what we do not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ def make_mesh(
 
 
 def flat_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-  """All devices in a row, for work whose parts need nothing of each other.
+  """All devices in a row, for work in independent parts.
 
   Args:
     devices: those of this host if None.

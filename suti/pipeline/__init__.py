@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole text-to-image models, put together of their published parts."""
+"""Whole text-to-image models, assembled from their published parts."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder in the published diffusers layout -> `Backbone`.
+"""Loads a text-to-image model from a folder in the diffusers layout.
 
   model_index.json           which parts there are; `patch_size`
   unet/                      config.json, diffusion_pytorch_model.safetensors
@@ -8,11 +8,9 @@
   text_encoder_2/  tokenizer_2/   the same; SDXL's
   scheduler/                 scheduler_config.json
 
-Where `patch_size` is p, the U-Net, or the autoencoder before it, sees an image
-as (H/p, W/p, 3*p*p): space to depth, so that it works on a coarse grid. This is
-our choice for small machines; published models have p = 1.
-
-This file opens a backbone. It trains nothing and names no method.
+With a `patch_size` of p, the input of the U-Net, or of its autoencoder, is
+(H/p, W/p, 3*p*p): space to depth, for a coarser grid. This is our choice for
+small machines; published models have p = 1.
 """
 
 import dataclasses
@@ -29,7 +27,7 @@ from suti.config.values import check_kinds
 from suti.diffusion.schedule import Schedule, make_schedule
 from suti.hf.find import find_model
 from suti.hf.model import Model, open_model
-from suti.hf.model_index import read_index
+from suti.hf.model_index import check_named_parts, read_index
 from suti.hf.weights import load
 from suti.images import to_pm1
 from suti.io.files import read_object
@@ -53,6 +51,7 @@ from suti.pipeline.text_encoders import (
 Params = dict[str, Any]  # arrays by published name, or their shapes
 
 _PIXELS_PER_CALL = 2**20  # some 6 GB in the autoencoder of Stable Diffusion
+_LATENT_CHANNELS = (4, 8, 16)  # of published autoencoders
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,15 +59,15 @@ class Backbone:
   """A text-to-image model: its declaration, its weights, its frozen parts.
 
   Attributes:
-    name: where it came from.
+    name: the name or folder it was opened by.
     folder: the folder it was read from.
-    unet: the declared U-Net, open to surgery.
-    unet_config: the published config of it.
+    unet: the declared U-Net, to which layers may be added.
+    unet_config: its published config.
     params: the U-Net's arrays by published name.
     schedule: the noise schedule it was trained with.
     size_px: side of the images it makes.
     codec: from images to what the U-Net denoises, and back.
-    encode: its text encoders, which remember texts.
+    encode: its text encoders, with a cache of texts.
     zero_null: whether its null text is zeros and not an empty text (SDXL).
   """
 
@@ -86,12 +85,12 @@ class Backbone:
   def encode_text(
     self, texts: Sequence[str], *, time_ids_BI: np.ndarray | None = None
   ) -> dict[str, np.ndarray]:
-    """What the U-Net is told of texts, see `suti.pipeline.conditioning`.
+    """The conditioning of texts, see `suti.pipeline.conditioning`.
 
     Args:
       texts: B of them.
-      time_ids_BI: of their pictures, for SDXL; None are whole ones of its own
-        size, which is what it should draw.
+      time_ids_BI: micro-conditioning of SDXL; None is that of whole pictures of
+        the model's size, as for sampling.
 
     Returns: arrays with B rows.
     """
@@ -103,7 +102,7 @@ class Backbone:
     )
 
   def null_text(self) -> dict[str, np.ndarray]:
-    """What the U-Net is told where there is no text: one row."""
+    """The conditioning of the null text: one row."""
     conditioning = self.encode_text([""])
     if not self.zero_null:
       return conditioning
@@ -115,8 +114,8 @@ class Backbone:
   def to_latent(self, image_pm1_BHWC: jax.Array) -> jax.Array:
     """Images in [-1, 1] -> what the U-Net denoises.
 
-    For calls outside of `jax.jit`, as `to_image`: inside, hand `codec.params`
-    over as an argument and call `codec.encode`, or they become constants.
+    For calls outside of `jax.jit`, like `to_image`: inside, pass `codec.params`
+    as an argument and call `codec.encode`, or they become constants.
     """
     return self.codec.encode(self.codec.params, image_pm1_BHWC)
 
@@ -127,9 +126,9 @@ class Backbone:
 
     Args:
       images_u8: (H, W, 3) each.
-      batch_size: how many at most; fewer where they are large, as an
-      autoencoder
-        holds a picture many times over. One program serves any number.
+      batch_size: the largest batch; smaller for large pictures, as the
+        activations of an autoencoder are many times their size. One program
+        serves any number.
 
     Returns: (B, H, W, C), float32.
     """
@@ -147,7 +146,7 @@ class Backbone:
     return self.codec.decode(self.codec.params, x_BHWC)
 
   def limits(self, percentile: float | None) -> dict[str, Any]:
-    """How a sampler may cut its estimates: pixels alone have a range.
+    """How a sampler clips its estimates: pixels have a range, latents none.
 
     Args:
       percentile: of dynamic thresholding; None clips.
@@ -181,8 +180,8 @@ def load_backbone(
     dtype: of the U-Net's arrays; the compute follows it.
     text_dtype: of the text encoders' arrays.
     text_on_host: see `suti.pipeline.text_encoders.open_text_encoders`.
-    weights: whether to read the U-Net's weights. A caller that declares more
-      layers on it (an apprentice) reads them itself; `params` is empty then.
+    weights: whether to read the U-Net's weights. If not, `params` is empty; a
+      caller that adds layers (an apprentice) reads them itself.
 
   Returns: the backbone.
 
@@ -205,10 +204,10 @@ def load_backbone(
 def describe_backbone(
   name_or_dir: str | Path, *, dtype: Any = jnp.float32
 ) -> Backbone:
-  """Reads a text-to-image model's configs alone, to compile for it.
+  """Describes a text-to-image model by its configs alone, for compilation.
 
-  Arrays are `jax.ShapeDtypeStruct`s, and texts become zeros of the right shape:
-  a folder without weights and tokenizers will do.
+  Arrays are `jax.ShapeDtypeStruct`s, and texts are encoded to zeros of the
+  right shape: weights and tokenizers are not needed.
 
   Args:
     name_or_dir: as for `load_backbone`.
@@ -251,12 +250,12 @@ def _patch(folder):
 
 
 def check_parts(folder: Path, *, texts: bool = True) -> None:
-  """Sees that a folder has the parts of a text-to-image model.
+  """Checks that a folder has the parts of a text-to-image model.
 
   Args:
     folder: in the published layout.
-    texts: whether a text encoder is needed; a net that enlarges is told what
-      the one before it was told.
+    texts: whether a text encoder is needed; a super-resolution stage takes the
+      conditioning of the stage before it.
 
   Raises:
     ValueError: a part is missing.
@@ -268,13 +267,15 @@ def check_parts(folder: Path, *, texts: bool = True) -> None:
         f"{folder} has no {part}: expected a folder in the diffusers layout, "
         "with unet/, text_encoder/, tokenizer/ and scheduler/."
       )
+  second = ["text_encoder_2"] if texts else []
+  check_named_parts(folder, read_index(folder), ["vae", *second])
 
 
 def own_size(unet: Model, codec: Codec) -> int:
   """Side in px of the pictures that a U-Net was trained on.
 
   Raises:
-    ValueError: its config does not say.
+    ValueError: it is missing in the config.
   """
   check_kinds(
     {"sample_size": unet.config.get("sample_size")},
@@ -284,16 +285,34 @@ def own_size(unet: Model, codec: Codec) -> int:
   side = unet.config["sample_size"]
   version = str(unet.config.get("_diffusers_version"))
   if not codec.bounded and re.match(r"0\.[0-8]\.", version):
-    # Files of Stable Diffusion said 32 then, of nets that were trained on 64:
-    # its pipeline puts that right, too.
+    # Old files of Stable Diffusion have 32 for nets that were trained on 64:
+    # its pipeline corrects that, too.
     side = max(side, 64)
   return side * codec.patch
 
 
-def _check_trainable(folder, config, codec):
-  """Refuses nets of another use: what they need, no stage has.
+def check_latents(folder: Path, channels: int, codec: Codec) -> None:
+  """Refuses a latent model whose autoencoder is missing.
 
-  `suti.pipeline.text_to_image` draws with those that enlarge a picture too.
+  Args:
+    folder: of the model.
+    channels: input channels of its U-Net.
+    codec: of the folder.
+
+  Raises:
+    ValueError: the channels are those of latents, and there is no autoencoder.
+  """
+  if codec.bounded and channels in _LATENT_CHANNELS:
+    raise ValueError(
+      f"{folder} has no vae/, and its U-Net has in_channels={channels}, as "
+      "nets of latents have: fetch the vae/ of the model."
+    )
+
+
+def _check_trainable(folder, config, codec):
+  """Refuses nets with inputs that no stage provides, such as inpainting.
+
+  `suti.pipeline.text_to_image` supports super-resolution too.
   """
   problems = [
     f"{key}={config[key]!r}"
@@ -304,6 +323,7 @@ def _check_trainable(folder, config, codec):
   seen = config.get("in_channels", 4), config.get("out_channels", 4)
   if seen not in ((channels, channels), (channels, 2 * channels)):
     problems.append(f"in_channels={seen[0]}, out_channels={seen[1]}")
+    check_latents(folder, seen[0], codec)
   if problems:
     raise ValueError(
       f"{folder / 'unet'} has {', '.join(problems)}: the stages train nets of "

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a text-to-image net is told beside the noisy picture.
+"""Conditioning: what a text-to-image net takes beside x_t and t.
 
-A flat dict, of as many rows as there are pictures, that training and sampling
-carry about without looking into it:
+A flat dict with one row for each picture. Training and sampling pass it on
+without knowing its entries:
 
-  text_BLD     states of the text encoder              every net
-  pooled_BD    the whole text in one vector            SDXL
-  time_ids_BI     SDXL's sizes, see `whole_pictures`      SDXL
-  class_labels_B      noise level of the small picture        nets that enlarge
+  text_BLD         states of the text encoder             all models
+  pooled_BD        pooled embedding of the text           SDXL
+  time_ids_BI      micro-conditioning on image sizes      SDXL
+  class_labels_B   noise level of the small picture       super-resolution
 
-The sizes are those of Podell et al. 2023, "SDXL", section 2.2. What a text is
-encoded to is `suti.pipeline.text_encoders`' business.
+Micro-conditioning is that of Podell et al. 2023, "SDXL", section 2.2: see
+`whole_pictures`. Texts are encoded by `suti.pipeline.text_encoders`.
 
 Shape legend: `B` pictures, `H` `W` `C` picture or latent, `L` tokens, `D`
-width, `I` numbers of a size.
+width, `I` time ids of a picture.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,19 +33,19 @@ Conditioning = Mapping[str, Any]
 
 
 def takes_sizes(unet_config: Mapping[str, Any]) -> bool:
-  """Whether a net is told a pooled text and sizes, as SDXL's is."""
+  """Whether a net takes a pooled text and time ids, as SDXL's does."""
   return unet_config.get("addition_embed_type") == "text_time"
 
 
 def make_conditioning(
   unet_config: Mapping[str, Any], text: Text, *, time_ids_BI: np.ndarray
 ) -> dict[str, Any]:
-  """What a net is told of texts.
+  """The conditioning of encoded texts.
 
   Args:
     unet_config: as published.
     text: encoded, B rows.
-    time_ids_BI: of each picture; only nets that are told sizes get them.
+    time_ids_BI: of each picture; left out for nets that do not take them.
 
   Returns: the entries that the net has parameters for.
   """
@@ -63,17 +63,17 @@ def apply_denoiser(
   conditioning: Conditioning,
   **more: Any,
 ) -> Any:
-  """Asks a net about noisy pictures, given what it is told of them.
+  """Applies the denoiser to x_t with its conditioning.
 
   Args:
     apply: of the net, see `suti.nn.param.functional`.
     params: its arrays.
-    x_BHWC: noisy pictures or latents.
-    t_B: their steps.
-    told: see above; None for what the net is not told.
+    x_BHWC: x_t, noisy pictures or latents.
+    t_B: their time steps.
+    conditioning: see above; the denoiser gets None for a missing entry.
     **more: of its call, such as `context` or `method`.
 
-  Returns: what the net says; IF says a variance too, behind its prediction.
+  Returns: the prediction; IF also predicts a variance, in further channels.
   """
   rest = dict(conditioning)
   added = Added(
@@ -85,7 +85,7 @@ def apply_denoiser(
 
 
 def whole_pictures(num: int, *, height_px: int, width_px: int) -> np.ndarray:
-  """Sizes of pictures as they are: not scaled, not cropped.
+  """Time ids of whole pictures: not scaled, not cropped.
 
   Returns: float32 (B, 6): height and width of the original, top and left of the
     crop, height and width of the result.
@@ -95,13 +95,13 @@ def whole_pictures(num: int, *, height_px: int, width_px: int) -> np.ndarray:
 
 
 def cut_pictures(originals_B2: np.ndarray, *, size_px: int) -> np.ndarray:
-  """Sizes of pictures whose middle was cut out and scaled to a square.
+  """Time ids of pictures that were center-cropped and scaled to a square.
 
-  The crop is told in pixels of the scaled picture, as in training (Podell et
+  The crop is given in pixels of the scaled picture, as in training (Podell et
   al. 2023, section 2.2).
 
   Args:
-    originals_B2: height and width of each before, whole numbers.
+    originals_B2: original height and width of each, whole numbers.
     size_px: side of the squares.
 
   Returns: as `whole_pictures`.
@@ -117,7 +117,7 @@ def cut_pictures(originals_B2: np.ndarray, *, size_px: int) -> np.ndarray:
 def null_is_zeros(folder: Path) -> bool:
   """Whether a model's null text is zeros and not an empty text, as SDXL's is.
 
-  Said without opening the model, so that texts can be encoded before it comes.
+  Does not open the model, so that texts can be encoded before it is loaded.
   """
   default = takes_sizes(read_config(folder / "unet"))  # the publisher's
   return read_index(folder).get("force_zeros_for_empty_prompt", default)
@@ -129,7 +129,7 @@ def check_text(
   spec: Mapping[str, Param],
   text: Text,
 ) -> None:
-  """Sees that text encoders are those of a net.
+  """Checks that text encoders fit a net.
 
   Args:
     folder: of the model, for the message.
@@ -141,17 +141,17 @@ def check_text(
     ValueError: their widths are not what the net takes.
   """
   width = unet_config.get("encoder_hid_dim")
-  asked = [width or unet_config["cross_attention_dim"]]
+  expected = [width or unet_config["cross_attention_dim"]]
   given = [text.states_BLD.shape[-1]]
   if takes_sizes(unet_config):
     numbers = 6 * unet_config["addition_time_embed_dim"]
-    asked.append(spec["add_embedding.linear_1.weight"].shape[0] - numbers)
+    expected.append(spec["add_embedding.linear_1.weight"].shape[0] - numbers)
     given.append(0 if text.pooled_BP is None else text.pooled_BP.shape[-1])
-  if asked != given:
+  if expected != given:
     raise ValueError(
       f"{folder} does not go with these text encoders: its unet/ takes "
-      f"texts {_and(asked)} wide, they give {_and(given)}. Give the parts of "
-      "one model."
+      f"texts {_and(expected)} wide, they give {_and(given)}. Give the parts "
+      "of one model."
     )
 
 

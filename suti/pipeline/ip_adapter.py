@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures -> what a U-Net with an IP-Adapter is told of them.
+"""Opens an IP-Adapter, and encodes pictures as its image prompt.
 
   ip-adapter_sd15.safetensors    the adapter (in h94/IP-Adapter: models/)
   image_encoder/                 the CLIP that it was trained with: config.json,
                                  model.safetensors, and preprocessor_config.json
-                                 if it has its own way to show pictures
+                                 if its preprocessing is not CLIP's
 
-The model is `suti.models.ip_adapter`; drawing is the caller's:
+The model is `suti.models.ip_adapter`; the caller samples:
 
   unet = open_model(folder / "unet")
   attending, encode_pictures = open_ip_adapter(
@@ -16,7 +16,7 @@ The model is `suti.models.ip_adapter`; drawing is the caller's:
   conditioning, null = encode_pictures([[dog_u8]], scale=0.6)
   noise = apply(unet.params, x_BHWC, t_B, text_BLD, context=conditioning)
 
-Both answers are conditions of `suti.diffusion.guidance.guided` as they are.
+Both results can be passed to `suti.diffusion.guidance.guided` as conditions.
 
 Shape suffixes: B examples, K pictures of each, N all of them, H W C picture.
 """
@@ -31,6 +31,7 @@ import numpy as np
 
 from suti.hf.image_processor import (
   PixelReader,
+  has_pixel_reader,
   load_pixel_reader,
   make_pixel_reader,
 )
@@ -63,13 +64,13 @@ def open_ip_adapter(
     dtype: of the adapter's and the encoder's arrays.
 
   Returns:
-    The U-Net, declared to attend to pictures and without new parameters; and
-    `encode_pictures(pictures, scale=1.0)`, whose two answers are the `context`
-    of that U-Net with and without the pictures. `pictures` are B rows, each of
-    the same number of uint8 RGB pictures of any size; `scale` is their weight.
+    The declared U-Net with attention to pictures, without new parameters; and
+    `encode_pictures(pictures, scale=1.0)`, which returns the `context` of that
+    U-Net with and without the pictures. `pictures` are B rows, each of the same
+    number of uint8 RGB pictures of any size; `scale` is their weight.
 
   Raises:
-    ValueError: the file is no IP-Adapter, or one for another U-Net or image
+    ValueError: the file is not an IP-Adapter, or one for another U-Net or image
       encoder.
   """
   stored = read_headers(file)
@@ -107,8 +108,8 @@ def open_ip_adapter(
       )
     x_NHWC = read([picture for row in pictures for picture in row])
     seen = see(encoder.params, x_NHWC)
-    # As the publisher has it: no picture is a grey one to CLIP's states, and
-    # nothing at all to its embedding.
+    # As published: the null image is grey pixels for CLIP's states, and zeros
+    # for its embedding.
     blank = jnp.zeros_like(seen)
     if adapter.reads_states:
       blank = see(encoder.params, np.zeros_like(x_NHWC))
@@ -126,8 +127,8 @@ def open_ip_adapter(
 
 
 def _pixel_reader(folder: Path, config: Mapping[str, Any]) -> PixelReader:
-  """The folder's own, or CLIP's at the encoder's size, as the publisher has."""
-  if (folder / "preprocessor_config.json").is_file():
+  """The folder's preprocessing, or CLIP's at the encoder's size."""
+  if has_pixel_reader(folder):
     return load_pixel_reader(folder)
   side = config.get("image_size", 224)
   return make_pixel_reader({"size": side, "crop_size": side})

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts -> what a published text-to-image model is told of them.
+"""The text encoders of published text-to-image models.
 
   text_encoder/  tokenizer/                 CLIP: Stable Diffusion 1 and 2
   ... and text_encoder_2/  tokenizer_2/     two CLIPs: SDXL
   text_encoder/ holding a T5                DeepFloyd IF
 
-The encoders are frozen: each text is encoded once and remembered.
+The encoders are frozen: each text is encoded once and cached.
 
 Shape legend: `B` texts, `L` tokens, `D` width, `P` width of an embedding.
 """
@@ -30,12 +30,12 @@ _T5_LENGTH = 77
 
 
 class Text(NamedTuple):
-  """What a model is told of some texts.
+  """Some texts, encoded.
 
   Attributes:
-    states_BLD: of the tokens, float32. All of them are attended to, padding
-      too: the published models were trained so.
-    pooled_BP: of the whole text, float32; SDXL's alone, else None.
+    states_BLD: of the tokens, float32. Padding is attended to as well, as in
+      the training of the published models.
+    pooled_BP: of the whole text, float32; for SDXL only, else None.
   """
 
   states_BLD: np.ndarray
@@ -56,14 +56,14 @@ def open_text_encoders(
 ) -> EncodeText:
   """Opens the text encoders of a backbone's folder.
 
-  Texts come again, prompts over subjects and demonstrations over steps: the
-  last few thousand are remembered.
+  Texts recur, prompts over subjects and demonstrations over steps: the last few
+  thousand are cached.
 
   Args:
     folder: in the published layout.
     dtype: of the encoders' arrays.
-    rows: texts encoded at once; one compiled program serves any number.
-    change: of the encoders' arrays, such as a LoRA's merging.
+    rows: texts of a batch; one compiled program serves any number.
+    change: applied to the encoders' arrays, such as merging a LoRA.
     on_host: keep the arrays in the host's memory, and on the accelerator only
       while new texts are encoded: T5-XXL's are 9.5 GB in bfloat16.
 
@@ -98,7 +98,7 @@ def blank_text(folder: Path) -> Text:
   if models[0].kind == "T5EncoderModel":
     length, width = _T5_LENGTH, models[0].spec["shared.weight"].shape[1]
   else:
-    # SDXL's two encoders stand side by side: they have one length.
+    # The states of SDXL's two encoders are concatenated: they have one length.
     tables = [model.spec[_POSITIONS].shape for model in models]
     length, width = tables[0][0], sum(shape[1] for shape in tables)
   pooled_BP = None
@@ -109,7 +109,7 @@ def blank_text(folder: Path) -> Text:
 
 
 def _placing(*, on_host: bool) -> contextlib.AbstractContextManager:
-  """Within it arrays are read to the host's memory, if it is a device."""
+  """A context in which arrays are read to the host, if its CPU is a device."""
   with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave it out
     if on_host:
       return jax.default_device(jax.local_devices(backend="cpu")[0])
@@ -138,7 +138,7 @@ def _clip(model: Model, folder: Path) -> _Encode:
 
 
 def _two_clips(first: Model, second: Model, folder: Path) -> _Encode:
-  """States before each last layer, side by side (SDXL, section 2.1)."""
+  """Penultimate states of both, concatenated (SDXL, section 2.1)."""
   tokenizers = (
     _clip_tokenizer(first, folder / "tokenizer"),
     _clip_tokenizer(second, folder / "tokenizer_2"),
@@ -164,7 +164,7 @@ def _t5(model: Model, folder: Path) -> _Encode:
   encode = jax.jit(lambda params, ids, mask: model.apply(params, ids, mask))
 
   def encode_text(params: Any, texts: Sequence[str]) -> Text:
-    # As IF's captions were prepared, but for what is cut out of web pages.
+    # As IF's captions were prepared, without the cleaning of web pages.
     ids_BL, mask_BL = tokenizer.with_mask([x.lower().strip() for x in texts])
     return _text(encode(params[0], ids_BL, mask_BL))
 
@@ -177,9 +177,9 @@ def _clip_tokenizer(model: Model, folder: Path) -> Tokenizer:
 
 
 def _tokenizer(model: Model, folder: Path, *, length: int) -> Tokenizer:
-  """A tokenizer whose ids a text encoder has a vector for.
+  """Opens a tokenizer; a text encoder must have a vector for all its ids.
 
-  Others would silently be given the vector of its last one.
+  Larger ids would silently get the vector of the last one.
   """
   tokenizer = load_tokenizer(folder, max_length=length)
   (num,) = {
@@ -212,7 +212,7 @@ def _remembering(encode: _Encode, params: Any, *, num_rows: int) -> EncodeText:
   known: dict[str, Text] = {}  # rows; the oldest first
 
   def encode_text(texts: Sequence[str]) -> Text:
-    # Threads of a loader share `known`: what this call needs, it holds.
+    # Threads of a loader share `known`: this call keeps its own rows.
     rows = {t: found for t in texts if (found := known.get(t)) is not None}
     new = [text for text in dict.fromkeys(texts) if text not in rows]
     # A copy of the call's own, where they are kept on the host.

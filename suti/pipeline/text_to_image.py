@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain text-to-image on published weights: Stable Diffusion, SDXL, IF.
+"""Text-to-image sampling with published weights: Stable Diffusion, SDXL, IF.
 
-A folder in the published layout is a stage: a U-Net, its sampler, perhaps an
-autoencoder. A cascade is a stage of text, then stages that enlarge: DeepFloyd
-IF goes from 64 px to 256 px (Saharia et al. 2022, section 2.4). A latent model
-is a cascade of one. What is done as published: steps, weights of guidance, the
-order of SDXL's sizes (Podell et al. 2023, section 2.2).
+A folder in the published layout is a stage: a U-Net, its sampler, and for
+latents an autoencoder. A cascade is a text-to-image stage, then
+super-resolution stages: DeepFloyd IF goes from 64 px to 256 px (Saharia et al.
+2022, section 2.4). A latent model is a cascade of one stage. Steps, guidance
+weights and the order of SDXL's time ids (Podell et al. 2023, section 2.2) are
+as published.
 
-Subjects given as pictures are not known here (`apprentice.generate`).
+For subject-driven generation see `apprentice.generate`.
 
 Shape legend: `B` pictures, `H` `W` `C` picture or latent.
 """
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.config.samplers import PUBLISHED
 from suti.diffusion import samplers
 from suti.diffusion.cascade import augment, upscale
 from suti.diffusion.guidance import (
@@ -34,7 +36,7 @@ from suti.diffusion.scheduler_config import from_config
 from suti.hf.model import Change, Model, open_model
 from suti.hf.model_index import read_index
 from suti.io.files import read_object
-from suti.pipeline.backbone import check_parts, own_size
+from suti.pipeline.backbone import check_latents, check_parts, own_size
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
   apply_denoiser,
@@ -46,34 +48,25 @@ from suti.pipeline.conditioning import (
 )
 from suti.pipeline.text_encoders import EncodeText, Text
 
-SAMPLERS = {
-  "ddim": "DDIMScheduler",
-  "ddpm": "DDPMScheduler",
-  "dpmpp_2m": "DPMSolverMultistepScheduler",
-  "euler": "EulerDiscreteScheduler",
-  "euler_ancestral": "EulerAncestralDiscreteScheduler",
-  "pndm": "PNDMScheduler",
-  "unipc": "UniPCMultistepScheduler",
-}
-# How much noise is put on the small picture, of the steps of its own schedule:
-# the published pipeline's value.
+# Noise level of the small picture, a step of its own schedule: the published
+# pipeline's value.
 NOISE_LEVEL = 250
 _AUGMENTATION = 1  # a stream of noise beside the sampler's, which is 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stage:
+class CascadeStage:
   """One net of a cascade.
 
   Attributes:
-    folder: it was read from.
+    folder: that it was read from.
     unet: the net, declared, with its arrays.
     codec: between pictures and what it denoises.
     scheduler: the published scheduler config.
-    noising: the same for the small picture's noise; None in a first stage.
+    noising: that of the small picture's noise; None in a first stage.
     size_px: side of its pictures.
     zero_null: whether its null text is zeros and not an empty text (SDXL).
-    steps, guidance: what its publisher's pipeline takes.
+    steps, guidance: the defaults of its publisher's pipeline.
     advance: the compiled sampler, see `_make_sampler`.
   """
 
@@ -89,22 +82,22 @@ class Stage:
   advance: Callable[..., jax.Array]
 
 
-def open_stage(
+def open_cascade_stage(
   folder: Path,
   *,
   dtype: Any = jnp.float32,
   change: Change | None = None,
-) -> Stage:
+) -> CascadeStage:
   """Opens one net of a cascade.
 
   Args:
     folder: in the published layout.
     dtype: of the U-Net's arrays; the compute follows it.
-    change: of the U-Net's arrays, such as a LoRA's merging.
+    change: applied to the U-Net's arrays, such as merging a LoRA.
 
   Raises:
-    ValueError: a part is missing or does not fit; a net of another use, such as
-      inpainting.
+    ValueError: a part is missing or does not fit; or the net is for another
+      task, such as inpainting.
   """
   check_parts(folder, texts=False)
   index = read_index(folder)
@@ -120,13 +113,14 @@ def open_stage(
   enlarges = noising.is_file()
   channels = int(config.get("in_channels", 4))
   if channels != codec.channels * (1 + enlarges):
+    check_latents(folder, channels, codec)
     raise ValueError(
       f"{folder / 'unet'} has in_channels={channels}, for pictures or latents "
-      f"of {codec.channels}: nets of inpainting, editing or depth cannot be "
-      "drawn with by text alone; give a text-to-image model."
+      f"of {codec.channels}: nets of inpainting, editing or depth need more "
+      "inputs than a text; give a text-to-image model."
     )
   latent = not codec.bounded
-  return Stage(
+  return CascadeStage(
     folder=folder,
     unet=unet,
     codec=codec,
@@ -144,18 +138,18 @@ def open_stage(
     else 7.0,
     advance=_make_sampler(
       unet.apply,
-      says_variance=config.get("out_channels", 4) == 2 * codec.channels,
+      predicts_variance=config.get("out_channels", 4) == 2 * codec.channels,
     ),
   )
 
 
 def _read_scheduler(folder, *, latent):
-  """The published file, with what its publisher's pipeline corrects in it."""
+  """The published config, with the corrections of its publisher's pipeline."""
   config = read_object(folder / "scheduler" / "scheduler_config.json")
   if latent:
     config.setdefault("clip_sample", False)  # latents have no range
   if read_index(folder).get("_class_name") == "StableDiffusionPipeline":
-    # Whatever the file says, or does not say.
+    # Whatever the file has.
     config |= {"steps_offset": 1, "clip_sample": False}
   return config
 
@@ -167,28 +161,28 @@ def encode_prompts(
   negative: str | None = None,
   zero_null: bool = False,
 ) -> tuple[Text, Text]:
-  """What a model is told of prompts, and of their absence.
+  """The conditioning of prompts, and of the null text.
 
   Args:
     encode: of `suti.pipeline.text_encoders.open_text_encoders`.
     prompts: one a picture.
-    negative: what guidance moves away from; None is the model's null text.
-    zero_null: see `Stage`.
+    negative: the negative prompt; None is the model's null text.
+    zero_null: see `CascadeStage`.
 
-  Returns: both with as many rows as prompts.
+  Returns: both, with a row per prompt.
   """
   prompts = list(prompts)
   if negative is None and zero_null:
     text = encode(prompts)
     return text, jax.tree.map(np.zeros_like, text)
-  # At once: an encoder that takes two rows a call is called once.
+  # In one batch: an encoder that takes two rows a call is called once.
   both = encode([*prompts, *[negative or ""] * len(prompts)])
   text = jax.tree.map(lambda x: x[: len(prompts)], both)
   return text, jax.tree.map(lambda x: x[len(prompts) :], both)
 
 
 def draw(
-  stage: Stage,
+  stage: CascadeStage,
   text: Text,
   null: Text,
   *,
@@ -200,20 +194,21 @@ def draw(
   small_pm1: np.ndarray | jax.Array | None = None,
   watch: Callable[[Sequence[Plan]], Iterable[Plan]] | None = None,
 ) -> jax.Array:
-  """Draws pictures: one scan over the steps, compiled once for a shape.
+  """Samples images: one scan over the steps, compiled once per shape.
 
   Args:
     stage: the net.
     text, null: of `encode_prompts`.
-    seeds: one a picture, which decides its noise, whatever is drawn beside it.
+    seeds: one per image, which determines its noise whatever the rest of the
+      batch is.
     size: height and width in px; None is the model's own.
     steps: of the sampler; None is the publisher's number.
-    guidance: weight of the text, up to 1 being none as published, so that the
-      0 of a distilled model's card is understood; None is the publisher's.
-    sampler: a key of `SAMPLERS`; None is the model's own.
-    small_pm1: (B, h, w, 3), what a stage that enlarges is given.
-    watch: given the pieces of the work, hands them out one by one, so that
-      progress can be shown; None is one piece.
+    guidance: weight of the text; up to 1 there is none, as published, so that
+      the 0 of a distilled model's card works; None is the publisher's.
+    sampler: a key of `PUBLISHED`; None is the model's own.
+    small_pm1: (B, h, w, 3), the input of a super-resolution stage.
+    watch: wraps the iterable of pieces of work, to show progress; None is one
+      piece.
 
   Returns:
     (B, H, W, 3), about [-1, 1].
@@ -240,7 +235,7 @@ def draw(
     slots = stage.advance(
       stage.unet.params, piece, slots, keys_B, conditions, guidance
     )
-    if watch:  # which should see what is done, not what was ordered
+    if watch:  # so that it counts finished work, not dispatched work
       jax.block_until_ready(slots)
   return stage.codec.decode(stage.codec.params, slots[0])
 
@@ -252,29 +247,29 @@ def choose_sampler(
 
   Args:
     scheduler: published scheduler config.
-    name: a key of `SAMPLERS`; None leaves the config's own.
+    name: a key of `PUBLISHED`; None leaves the config's own.
 
   Raises:
-    ValueError: no such sampler, or the config's own is none of them.
+    ValueError: no such sampler, or the config's own is not supported.
   """
   if name is None:
     own = scheduler.get("_class_name")
-    if own not in SAMPLERS.values():
+    if own not in PUBLISHED.values():
       raise ValueError(
         f"The model's own sampler is {own!r}, which is not known here: "
-        f"give sampler=, one of {', '.join(SAMPLERS)}."
+        f"give --sampler (sampler=), one of {', '.join(PUBLISHED)}."
       )
     return scheduler
-  if name not in SAMPLERS:
+  if name not in PUBLISHED:
     raise ValueError(
-      f"sampler={name!r} is unknown: use one of {', '.join(SAMPLERS)}."
+      f"sampler={name!r} is unknown: use one of {', '.join(PUBLISHED)}."
     )
-  return dict(scheduler) | {"_class_name": SAMPLERS[name]}
+  return dict(scheduler) | {"_class_name": PUBLISHED[name]}
 
 
-def _make_sampler(apply, *, says_variance):
+def _make_sampler(apply, *, predicts_variance):
   """The steps of a plan, compiled: weights and the plan are arguments."""
-  guide = classifier_free_of_mean if says_variance else classifier_free
+  guide = classifier_free_of_mean if predicts_variance else classifier_free
 
   @jax.jit
   def advance(params, plan, slots, keys_B, conditions, guidance):
@@ -298,12 +293,12 @@ def _make_sampler(apply, *, says_variance):
 
 
 def _check(stage, *, size, small):
-  """The size in px, after all that may be wrong with what is asked for."""
+  """The size in px, after checking the arguments."""
   if small != (stage.noising is not None):
     raise ValueError(
       f"{stage.folder} "
-      + ("draws from a text alone" if small else "enlarges a picture")
-      + ": a cascade is one model that draws, then models that enlarge."
+      + ("takes a text alone" if small else "enlarges a picture")
+      + ": a cascade is a text-to-image model, then models that enlarge."
     )
   height, width = size or (stage.size_px, stage.size_px)
   patch = stage.codec.patch
@@ -316,7 +311,7 @@ def _check(stage, *, size, small):
 
 
 def _condition(stage, text, *, size):
-  """What the net is told of texts, and of the size of their pictures."""
+  """The conditioning of texts, with the time ids of their pictures."""
   num = len(text.states_BLD)
   height_px, width_px = size
   time_ids_BI = whole_pictures(num, height_px=height_px, width_px=width_px)
@@ -329,7 +324,7 @@ def _condition(stage, text, *, size):
 
 
 def _beside(stage, small_pm1, keys_B, *, size):
-  """The small picture as the net sees it; nothing in a first stage."""
+  """The small picture as the net's input; empty in a first stage."""
   if small_pm1 is None:
     return {}
   small_BHWC = upscale(

@@ -14,14 +14,15 @@ Clocks are those at which the published peak is what the matrix units do in a
 cycle: 4 units of 128x128 a core, a product and a sum each. v6e has two units of
 256x256, by whose peak they do twice that in a cycle of 1.75 GHz, at which the
 compiler's cycles for a large product agree with the peak. Room for programs is
-what the compiler of libtpu 0.0.42 says when one does not fit.
+what the compiler of libtpu 0.0.42 reports when one does not fit.
 """
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Mapping
+
+from suti.config.names import nearest
 
 _GB = 10**9
 _GIB = 2**30
@@ -158,8 +159,8 @@ def parse_topology(name: str) -> Topology:
   kind, _, text = name.partition(":")
   chip = CHIPS.get(kind)
   if chip is None:
-    close = difflib.get_close_matches(kind, CHIPS, n=1, cutoff=0.4)
-    hint = f" Did you mean '{CHIPS[close[0]].example}'?" if close else ""
+    close = nearest(kind, CHIPS, cutoff=0.4)
+    hint = f" Did you mean '{CHIPS[close].example}'?" if close else ""
     raise ValueError(
       f"--topology={name}: there is no chip '{kind}' here, but "
       f"{', '.join(CHIPS)}.{hint}"

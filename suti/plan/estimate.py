@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a program does to hours and money: an estimate, not a measurement.
+"""Hours and cost of a compiled program: an estimate, not a measurement.
 
 The program is the one that would run, compiled. Its time is not measured: it is
 taken to be the longest of four:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many of a thing fit into a device's memory, asked of compiled programs.
+"""The largest size that fits into a device's memory, by compiled programs.
 
 A compiler knows, before anything runs, what a program will hold: its arguments,
 its results, and the most that is alive in between. `fit_size` looks for the

@@ -33,7 +33,7 @@ from suti.plan.chips import Chip, Topology
 from suti.plan.hlo import Costs, read_costs
 from suti.plan.memory import program_bytes
 
-# What a Cloud TPU VM's agents would tell libtpu; nobody is asked.
+# What libtpu would query a Cloud TPU VM's metadata server for.
 _ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   "TPU_SKIP_MDS_QUERY": "1",
@@ -58,8 +58,7 @@ class Program:
     arguments: what it is called with, `jax.ShapeDtypeStruct`s with shardings.
     num_parameters: of the net, those that are frozen included.
     batch_size: experts, examples or pictures that one run works on, on all
-    devices
-      together.
+      devices together.
     calls: how often it runs, for `subjects` if these are given.
     subjects: how many subjects are done with after `calls` runs; None if the
       stage's work does not grow with them.
@@ -83,9 +82,9 @@ class Report:
   Attributes:
     argument_bytes, output_bytes, alias_bytes, temp_bytes, code_bytes: what it
       holds while it runs; aliases are outputs in the place of arguments.
-    total_bytes: the most that is held at once.
+    total_bytes: the peak of what it holds.
     costs: what it does.
-    too_large: what the compiler said if it does not fit; `total_bytes` is then
+    too_large: the compiler's message if it does not fit; `total_bytes` is then
       what it would need, and the other numbers are 0.
     compile_s: seconds that it took, when it was compiled.
   """
@@ -130,7 +129,7 @@ def inspect(
   effort: float = 0.0,
   cache: Path | None = None,
 ) -> Report:
-  """Compiles a program and says what it is.
+  """Compiles a program and reports what it holds and does.
 
   Args:
     program: its arguments' shardings are over the devices of `topology`.
@@ -209,7 +208,7 @@ def _compile(lowered: Any, effort: float) -> Report:
 
 
 def _needed(text: str) -> int | None:
-  """Bytes of a device's memory that an error asks for; None of any other."""
+  """Bytes of a device's memory that an error names, or None."""
   found = _TOO_LARGE.search(text)
   if found is None or "RESOURCE_EXHAUSTED" not in text:
     return None

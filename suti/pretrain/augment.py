@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done to a picture before a judge learns from it.
+"""Augmentation of the pictures that the judges are trained on.
 
-The judges must read drawings of a diffusion model as well as renders: soft,
-slightly noisy, a little off in colour. So they learn from such pictures.
+The judges must read samples of a diffusion model as well as renders: soft,
+slightly noisy, a little off in colour. So they are trained on such pictures.
 """
 
 import jax
@@ -14,11 +14,11 @@ from suti.images import to_pm1
 
 
 def augment(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
-  """Mirrors, shifts, softens, tints and adds noise, each by chance.
+  """Mirrors, shifts, softens, tints and adds noise, at random.
 
   Args:
     image_u8_BHWC: uint8 pictures.
-    key: of the draw.
+    key: of the random numbers.
 
   Returns: float32 in [-1, 1], same shape.
   """

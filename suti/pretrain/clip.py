@@ -74,7 +74,7 @@ def run(config: Any, workdir: Path) -> dict:
   def batch_at(rng: np.random.Generator) -> dict:
     rows = rng.integers(0, len(pool.shots), config.batch_size)
     # One kind of caption a batch: to tell "a dog" from "a brown dog" is not
-    # what the judge is asked.
+    # the judge's task.
     ids_NL = detailed_NL if rng.random() < config.detailed else plain_NL
     return {"image": pool.image_u8_NHWC[rows], "ids": ids_NL[rows]}
 

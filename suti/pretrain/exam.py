@@ -5,7 +5,7 @@
       --workdir runs/pretrain
 
 Retrieval: of the 25 prompts of a subject's group, does CLIP choose the one that
-a real render was drawn for? Identity: how often are two pictures of one subject
+a real render shows? Identity: how often are two pictures of one subject
 nearer than two pictures of different subjects (area under the ROC curve)?
 """
 
@@ -32,7 +32,7 @@ from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
 
 # N pictures, D embedding width, P pairs.
 
-_SHOTS = 400  # drawn at once
+_SHOTS = 400  # rendered in one batch
 
 
 def retrieval(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
@@ -41,7 +41,7 @@ def retrieval(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
   Args:
     scorer: the judges.
     split: of the subjects.
-    num_subjects: each is drawn once in each of the 25 templates.
+    num_subjects: each is rendered once in each of the 25 templates.
 
   Returns: `accuracy`, and `worst`: the three templates that fare worst.
   """
@@ -90,7 +90,7 @@ def identity(
   Args:
     scorer: the judges.
     split: of the subjects.
-    num_subjects, images_each: pictures in different everyday places.
+    num_subjects, images_each: pictures in different everyday scenes.
 
   Returns: `auc` over all pairs of pictures, `auc_in_class` with both subjects
     of one class, and the mean cosines `same` and `different`.
@@ -126,7 +126,7 @@ def _embed(
   shots: Sequence[Shot],
   title: str,
 ) -> np.ndarray:
-  """Draws shots and embeds them, (N, D), some at a time."""
+  """Renders shots and embeds them, (N, D), batch by batch."""
   starts = stage.progress(range(0, len(shots), _SHOTS), title)
   return np.concatenate(
     [
@@ -144,7 +144,7 @@ def reconstruction(model: Path, *, split: str, num_subjects: int) -> float:
   Args:
     model: the base's folder.
     split: of the subjects.
-    num_subjects: each is drawn in two places.
+    num_subjects: each is rendered in two scenes.
   """
   backbone = load_backbone(model)
   shots = [
@@ -161,22 +161,22 @@ def reconstruction(model: Path, *, split: str, num_subjects: int) -> float:
   return float(10 * np.log10(4 / np.square(error).mean()))
 
 
-def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
-  """How often CLIP finds the prompt that the base was given.
+def generated(scorer: Scorer, model: Path, *, images_each: int) -> dict:
+  """How often CLIP finds the prompt of a generated image among 25.
 
   Args:
     scorer: the judges.
     model: the base's folder.
     images_each: pictures of each of 25 prompts of "dog" and of "teapot".
 
-  Returns: `accuracy` over `images` drawings.
+  Returns: `accuracy` over `images` generated images.
   """
   backbone = load_backbone(model)
   _, apply = functional(backbone.unet)
   null = backbone.encode_text([""] * 25)
 
   @jax.jit
-  def draw(params, conditioning, seeds_B):
+  def sample(params, conditioning, seeds_B):
     keys_B = row_keys(jax.random.key(0), seeds_B)
     return ddim(
       guided(
@@ -198,7 +198,7 @@ def drawings(scorer: Scorer, model: Path, *, images_each: int) -> dict:
     conditioning = backbone.encode_text(prompts)
     texts_PD = scorer.clip_texts(prompts)
     for row in range(images_each):
-      x_BHWC = draw(backbone.params, conditioning, 25 * row + np.arange(25))
+      x_BHWC = sample(backbone.params, conditioning, 25 * row + np.arange(25))
       images = np.asarray(to_u8(backbone.to_image(x_BHWC)))
       scores = scorer.clip_images(list(images)) @ texts_PD.T
       hits += list(scores.argmax(-1) == np.arange(25))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An identity encoder for SubjectWorld, in the place of DINO ViT-S/16.
+"""An identity encoder for SubjectWorld, instead of DINO ViT-S/16.
 
 Architecture and names of the published DINO ViT (Caron et al., 2021), small.
 DreamBench needs an encoder that is near for two pictures of one subject and far

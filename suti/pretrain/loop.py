@@ -13,29 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from suti.io.checkpoint import Checkpoints
+from suti.nn.optimizer import (
+  ema_decay,
+  make_schedule,
+  start_state,
+  step_key,
+)
 from suti.runtime.log import Log, write_overview
 from suti.runtime.stage import progress
 
 Params = dict[str, jax.Array]
 Batch = dict[str, np.ndarray]
-
-
-def schedule(config: Any) -> optax.Schedule:
-  """Warm-up, plateau, and a linear fall over the last fifth of the steps."""
-  fall = config.num_steps // 5
-  return optax.join_schedules(
-    [
-      optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
-      optax.constant_schedule(config.learning_rate),
-      optax.linear_schedule(config.learning_rate, 0.0, fall),
-    ],
-    [config.warmup_steps, config.num_steps - fall],
-  )
 
 
 def decays(params: Params) -> dict[str, bool]:
@@ -73,43 +65,20 @@ def train(
   Returns: the parameters' exponential moving average; the seconds that all
     runs up to here took together.
   """
-  rate = schedule(config)
+  rate = make_schedule(
+    config.learning_rate,
+    num_steps=config.num_steps,
+    warmup_steps=config.warmup_steps,
+    fall_steps=config.num_steps // 5,
+  )
   tx = optax.chain(
     optax.clip_by_global_norm(config.grad_clip),
     optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decays),
   )
 
-  def step(state: dict, batch: Batch) -> tuple[dict, dict]:
-    key = jax.random.fold_in(state["key"], state["step"])
-    (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(
-      state["params"], batch, key
-    )
-    updates, opt = tx.update(grads, state["opt"], state["params"])
-    params = optax.apply_updates(state["params"], updates)
-    # A young average would be the initial noise: it follows fast at first.
-    number = state["step"].astype(jnp.float32)
-    ema = jnp.minimum(config.ema, (1.0 + number) / (10.0 + number))
-    average = jax.tree.map(
-      lambda old, new: old + (1 - ema) * (new - old), state["ema"], params
-    )
-    state = {
-      "params": params,
-      "opt": opt,
-      "ema": average,
-      "step": state["step"] + 1,
-      "key": state["key"],
-    }
-    return state, {"loss": value, **scalars}
-
-  step = jax.jit(step, donate_argnums=0)
+  step = _make_step(config, loss, tx)
   write_overview(folder, params)
-  state = {
-    "params": params,
-    "opt": tx.init(params),
-    "ema": jax.tree.map(jnp.copy, params),
-    "step": jnp.zeros((), jnp.int32),
-    "key": jax.random.key_data(jax.random.key(config.seed)),
-  }
+  state = start_state(params, tx, seed=config.seed)
   # Longer training goes on; training of anything else would be a mixture.
   free = ("num_steps", "log_every", "checkpoint_every")
   recipe = {k: v for k, v in config.to_dict().items() if k not in free}
@@ -144,3 +113,31 @@ def train(
       bar.update(1, note=note)
     save(config.num_steps)
   return state["ema"], time.monotonic() - start
+
+
+def _make_step(
+  config: Any, loss: Callable[..., Any], tx: optax.GradientTransformation
+) -> Callable[[dict, Batch], tuple[dict, dict]]:
+  """The compiled step of `train`: (state, batch) -> (state, scalars)."""
+
+  def step(state: dict, batch: Batch) -> tuple[dict, dict]:
+    (value, scalars), grads = jax.value_and_grad(loss, has_aux=True)(
+      state["params"], batch, step_key(state)
+    )
+    updates, opt = tx.update(grads, state["opt"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    # Not `average`, which rounds differently: the shipped models were made so.
+    kept = ema_decay(state["step"], decay=config.ema)
+    ema = jax.tree.map(
+      lambda old, new: old + (1 - kept) * (new - old), state["ema"], params
+    )
+    state = {
+      "params": params,
+      "opt": opt,
+      "ema": ema,
+      "step": state["step"] + 1,
+      "key": state["key"],
+    }
+    return state, {"loss": value, **scalars}
+
+  return jax.jit(step, donate_argnums=0)

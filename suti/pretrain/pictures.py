@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training pool: pictures of SubjectWorld, drawn once and kept on disk.
+"""The training pool: pictures of SubjectWorld, rendered once and kept on disk.
 
-A model that learns on two cores reads pictures faster than they can be drawn,
-so a pool is drawn in chunks, each a file that appears whole; a killed run draws
-only what is missing. On an accelerator the same code draws on the device.
+A model that learns on two cores reads pictures faster than they can be
+rendered, so a pool is rendered in chunks, each a file that appears whole; a
+killed run renders only what is missing. An accelerator is used if there is one.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Pool:
 
   Attributes:
     image_u8_NHWC: uint8.
-    shots: what each picture was drawn from.
+    shots: what each picture was rendered from.
     subject_N: int, index of the picture's subject among the pool's subjects.
     class_N: the class noun of each picture.
     plain, detailed: captions of each picture, "a dog in the snow" and "a brown
@@ -85,7 +85,7 @@ def choose_shots(
 
 
 def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
-  """Draws the pool, or reads what is drawn already.
+  """Renders the pool, or reads what is rendered already.
 
   Args:
     config: `split`, `num_subjects`, `shots_each`, `studio`, `seed`.

@@ -41,7 +41,7 @@ def run(config: Any, workdir: Path) -> dict:
   options = {"split": config.split, "num_subjects": config.num_subjects}
   retrieval = exam.retrieval(scorer, **options)
   identity = exam.identity(scorer, **options)
-  drawn = exam.drawings(
+  generated = exam.generated(
     scorer, models["text_to_image"], images_each=config.images_each
   )
   kept_db = exam.reconstruction(models["text_to_image"], **options)
@@ -58,8 +58,8 @@ def run(config: Any, workdir: Path) -> dict:
       "AUC within a class": f"{identity['auc_in_class']:.3f}",
     },
     "text_to_image": {
-      "drawings whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
-        f"{drawn['accuracy']:.3f} of {drawn['images']}"
+      "samples whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
+        f"{generated['accuracy']:.3f} of {generated['images']}"
       ),
     },
   }
@@ -72,10 +72,10 @@ def run(config: Any, workdir: Path) -> dict:
         write_card(vae, title=_TITLE_OF_VAE, scores={_PSNR.format(how): psnr})
   print(
     f"shipped: retrieval {retrieval['accuracy']:.3f}, identity AUC "
-    f"{identity['auc']:.3f}, drawings recognised {drawn['accuracy']:.3f}, "
+    f"{identity['auc']:.3f}, samples recognised {generated['accuracy']:.3f}, "
     f"autoencoder {kept_db:.1f} dB"
   )
-  return {"retrieval": retrieval, "identity": identity, "drawings": drawn}
+  return {"retrieval": retrieval, "identity": identity, "generated": generated}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ dropped in some of the examples, for classifier-free guidance (Ho and Salimans,
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,15 @@ import numpy as np
 from suti.diffusion.guidance import classifier_free
 from suti.diffusion.objective import denoising_loss
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
-from suti.diffusion.schedule import make_schedule
+from suti.diffusion.schedule import Schedule, make_schedule
 from suti.hf.find import find_model
-from suti.hf.tokenizer import load_tokenizer
+from suti.hf.tokenizer import Tokenizer, load_tokenizer
 from suti.hf.weights import load, save
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import read_json, write_atomic, write_json
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
-from suti.nn.param import functional, init
+from suti.nn.param import Param, functional, init
 from suti.pipeline.codec import Codec, open_autoencoder
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
@@ -42,7 +43,7 @@ from suti.schema import content_key
 
 # N pictures of the pool, B batch, H W C latent, L text tokens.
 
-_BLOCK = 512  # pictures encoded at once
+_BLOCK = 512  # pictures encoded in one batch
 _PREVIEW = (
   "a dog in the snow",
   "a cat on the beach",
@@ -67,21 +68,12 @@ def run(config: Any, workdir: Path) -> dict:
   """
   folder = workdir / "text_to_image"
   model = folder / "model"
-  unet_config = config.unet.to_dict()
-  text_config = config.text_encoder.to_dict()
-  length = text_config["max_position_embeddings"]
-  unet_spec, unet = functional(declare_unet(unet_config))
-  text_spec, text = functional(declare_clip_text(text_config))
+  length = config.text_encoder.max_position_embeddings
+  unet_spec, unet = functional(declare_unet(config.unet.to_dict()))
+  text_spec, text = functional(declare_clip_text(config.text_encoder.to_dict()))
   schedule = make_schedule(config.scheduler.to_dict())
 
-  autoencoder = workdir / "autoencoder" / "model"
-  if config.init:
-    autoencoder = find_model(config.init) / "vae"
-  if not (autoencoder / "training.json").is_file():
-    raise ValueError(
-      f"{autoencoder} is not there: run suti.pretrain.autoencoder first, with "
-      "the same --workdir."
-    )
+  autoencoder = _find_autoencoder(config, workdir)
   patch = read_json(autoencoder / "training.json")["config"]["patch_size"]
   shutil.copytree(autoencoder, model / "vae", dirs_exist_ok=True)
   write_tokenizer(model / "tokenizer", config.text_encoder)
@@ -94,20 +86,6 @@ def run(config: Any, workdir: Path) -> dict:
     codec,
     folder / f"latents-{len(pool.shots)}-{content_key(weights)}.npy",
   )
-  plain_NL, detailed_NL = tokenize(pool.plain), tokenize(pool.detailed)
-  null_L = tokenize([""])[0]
-
-  def batch_at(rng: np.random.Generator) -> dict:
-    rows = rng.integers(0, len(pool.shots), config.batch_size)
-    draw_B1 = rng.random((config.batch_size, 1))
-    ids_BL = np.where(
-      draw_B1 < config.detailed, detailed_NL[rows], plain_NL[rows]
-    )
-    dropped_B1 = rng.random((config.batch_size, 1)) < config.text_dropout
-    return {
-      "x": latents_NHWC[rows],
-      "ids": np.where(dropped_B1, null_L, ids_BL).astype(np.int32),
-    }
 
   def predict(params, x_BHWC, t_B, ids_BL):
     params = {name: x.astype(config.dtype) for name, x in params.items()}
@@ -125,53 +103,144 @@ def run(config: Any, workdir: Path) -> dict:
     )
     return loss_B.mean(), {}
 
-  ids_BL = tokenize([*_PREVIEW, *[""] * len(_PREVIEW)])
+  params, seconds = train(
+    config,
+    folder,
+    params=_start(config, unet_spec, text_spec),
+    loss=loss,
+    batch_at=_make_batch_at(config, pool, tokenize, latents_NHWC),
+    made_of={"autoencoder": content_key(weights)},
+    preview=_make_preview(
+      folder,
+      predict,
+      codec,
+      schedule=schedule,
+      ids_BL=tokenize([*_PREVIEW, *[""] * len(_PREVIEW)]),
+      shape=latents_NHWC.shape[1:],
+      guidance=config.guidance,
+    ),
+  )
+  _write_model(model, params, unet_spec, text_spec, config=config, patch=patch)
+  write_training(model, name="text_to_image", config=config, seconds=seconds)
+  return {"steps": config.num_steps, "model": str(model)}
+
+
+def _find_autoencoder(config: Any, workdir: Path) -> Path:
+  """The folder of `config.init`'s autoencoder, or else of the workdir's."""
+  autoencoder = workdir / "autoencoder" / "model"
+  if config.init:
+    autoencoder = find_model(config.init) / "vae"
+  if not (autoencoder / "training.json").is_file():
+    raise ValueError(
+      f"{autoencoder} is not there: run suti.pretrain.autoencoder first, with "
+      "the same --workdir."
+    )
+  return autoencoder
+
+
+def _make_batch_at(
+  config: Any,
+  pool: Pool,
+  tokenize: Tokenizer,
+  latents_NHWC: np.ndarray,
+) -> Callable[[np.random.Generator], dict]:
+  """Random latents with one of their captions, which is empty in some."""
+  plain_NL, detailed_NL = tokenize(pool.plain), tokenize(pool.detailed)
+  null_L = tokenize([""])[0]
+
+  def batch_at(rng: np.random.Generator) -> dict:
+    rows = rng.integers(0, len(pool.shots), config.batch_size)
+    draw_B1 = rng.random((config.batch_size, 1))
+    ids_BL = np.where(
+      draw_B1 < config.detailed, detailed_NL[rows], plain_NL[rows]
+    )
+    dropped_B1 = rng.random((config.batch_size, 1)) < config.text_dropout
+    return {
+      "x": latents_NHWC[rows],
+      "ids": np.where(dropped_B1, null_L, ids_BL).astype(np.int32),
+    }
+
+  return batch_at
+
+
+def _make_preview(
+  folder: Path,
+  predict: Callable[..., jax.Array],
+  codec: Codec,
+  *,
+  schedule: Schedule,
+  ids_BL: np.ndarray,
+  shape: tuple[int, ...],
+  guidance: float,
+) -> Callable[[dict, int], None]:
+  """Writes three generated images of each preview prompt.
+
+  Args:
+    folder: of the run; pictures go to `preview/`.
+    predict: (params, x_BHWC, t_B, ids_BL) -> the network's prediction.
+    codec: decodes the samples.
+    schedule: the noise schedule.
+    ids_BL: tokens of the prompts, then of as many empty texts.
+    shape: of one latent, (H, W, C).
+    guidance: weight of classifier-free guidance.
+
+  Returns: (parameters, step) -> None.
+  """
 
   @jax.jit
-  def draw(params, vae_params, ids_BL, key):
+  def sample(params, vae_params, ids_BL, key):
     n = len(_PREVIEW)
     keys_B = row_keys(key, np.arange(n))
-    noise = draw_noise(keys_B, latents_NHWC.shape[1:])
+    noise = draw_noise(keys_B, shape)
 
     def denoise(x, t_B):
       both = predict(
         params, jnp.concatenate([x, x]), jnp.concatenate([t_B, t_B]), ids_BL
       )
-      return classifier_free(both[:n], both[n:], config.guidance)
+      return classifier_free(both[:n], both[n:], guidance)
 
     x_BHWC = ddim(denoise, schedule, noise, keys_B, num_steps=25, clip=False)
     return codec.decode(vae_params, x_BHWC)
 
   def preview(params, step):
     rows = [
-      list(to_u8(np.asarray(draw(params, codec.params, ids_BL, key))))
+      list(to_u8(np.asarray(sample(params, codec.params, ids_BL, key))))
       for key in map(jax.random.key, range(3))
     ]
     save_png(folder / "preview" / f"{step:06d}.png", contact_sheet(rows))
 
-  key = jax.random.key(config.seed)
-  params = init(unet_spec, key) | init(text_spec, key)
+  return preview
+
+
+def _start(
+  config: Any, unet_spec: dict[str, Param], text_spec: dict[str, Param]
+) -> dict:
+  """Parameters before the first step: of `config.init`, or initial ones."""
   if config.init:
     start = find_model(config.init)
-    params = {
+    return {
       **load(unet_spec, start / "unet"),
       **load(text_spec, start / "text_encoder"),
     }
-  params, seconds = train(
-    config,
-    folder,
-    params=params,
-    loss=loss,
-    batch_at=batch_at,
-    made_of={"autoencoder": content_key(weights)},
-    preview=preview,
-  )
-  for part, spec, values in (
-    ("unet", unet_spec, unet_config),
-    ("text_encoder", text_spec, text_config),
+  key = jax.random.key(config.seed)
+  return init(unet_spec, key) | init(text_spec, key)
+
+
+def _write_model(
+  model: Path,
+  params: dict,
+  unet_spec: dict[str, Param],
+  text_spec: dict[str, Param],
+  *,
+  config: Any,
+  patch: int,
+) -> None:
+  """Weights and configs of all parts, in the diffusers layout."""
+  for part, spec, values, name in (
+    ("unet", unet_spec, config.unet, "diffusion_pytorch_model"),
+    ("text_encoder", text_spec, config.text_encoder, "model"),
   ):
-    write_json(model / part / "config.json", values)
-    name = "diffusion_pytorch_model" if part == "unet" else "model"
+    write_json(model / part / "config.json", values.to_dict())
     save(
       {n: params[n] for n in spec},
       spec,
@@ -185,8 +254,6 @@ def run(config: Any, workdir: Path) -> dict:
     model / "model_index.json",
     {"_class_name": "LatentDiffusion", "patch_size": patch},
   )
-  write_training(model, name="text_to_image", config=config, seconds=seconds)
-  return {"steps": config.num_steps, "model": str(model)}
 
 
 def encode_pool(pool: Pool, codec: Codec, path: Path) -> np.ndarray:

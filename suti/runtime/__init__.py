@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a stage runs: its folder, its log, other processes, interruptions."""
+"""The runtime of stages: folders, logs, processes, leases and preemption."""

@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of one command, where there are several: one a host.
+"""Multi-host runs: the processes of one command, one per host.
 
 A slice of a TPU pod has many hosts, and the same command is started on each; on
-a single host nothing here does anything. A stage runs in one of three ways:
+a single host this module has no effect. A stage runs in one of three ways:
 
   first   the first process runs it, with the devices of its host; the others
           wait for it
-  each    every process runs it, with the devices of its host: experts need
-          nothing of each other, so hosts need not even be started together, and
-          one that dies is missed by nobody
+  each    every process runs it, with the devices of its host: experts are
+          independent, so hosts need not even be started together, and the
+          others continue if one dies
   all     the processes run it together, over the devices of all hosts
 
 For `first` and `all` they join by `jax.distributed`, and the first process
-holds the workdir, prints, and writes what belongs to all. The others follow it
-by files in the workdir, which they must share. If one dies, `jax.distributed`
-ends the others within two minutes; started again, they go on.
+locks the workdir, prints, and writes shared files. The others follow it by
+files in the workdir, which they must share. If one dies, `jax.distributed` ends
+the others within two minutes; when started again, they resume.
 
-Slices never talk to each other: each is a group of its own.
+Slices never communicate: each is a group of its own.
+
+The group is detected here, although `jax.distributed.initialize` detects TPU
+VMs and GKE: that joins all slices of a multi-slice job into one group; it also
+detects Slurm clusters; and processes that run as `each` need their index, but
+must not join, which would make them wait for each other.
 """
 
 import contextlib
@@ -44,19 +49,19 @@ COORDINATOR = "SUTI_COORDINATOR"
 COUNT = "SUTI_NUM_PROCESSES"
 INDEX = "SUTI_PROCESS_ID"
 
-_PORT = 8476  # of the first host, where nobody says another
-_SHARED_S = 300  # in which a disk over the network must show a new file
+_PORT = 8476  # of the first host, if no other is given
+_SHARED_S = 300  # seconds in which a network disk must show a new file
 _META = "http://{}/computeMetadata/v1/instance/attributes/{}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-  """Which process of a group this is.
+  """The index of this process in a group, and how to join it.
 
   Attributes:
     coordinator: "HOST:PORT" of the first process.
-    count: how many there are.
-    index: which of them this one is.
+    count: the number of processes.
+    index: of this process, from 0.
   """
 
   coordinator: str
@@ -65,7 +70,7 @@ class Place:
 
 
 def find_process(env: Mapping[str, str] = os.environ) -> Place | None:
-  """Looks for a group in the environment, on GKE, then on a Cloud TPU VM.
+  """Detects a group by the environment, on GKE, then on a Cloud TPU VM.
 
   Args:
     env: SUTI_COORDINATOR, SUTI_NUM_PROCESSES and SUTI_PROCESS_ID, or what GKE
@@ -115,14 +120,14 @@ def _given_process(env: Mapping[str, str], given: list[str]) -> Place:
 
 
 def _place_of(hosts: list[str], index: str) -> Place:
-  """The place on a slice, whose first host coordinates."""
+  """The process of a slice's host; the first host is the coordinator."""
   return Place(
     coordinator=f"{hosts[0]}:{_PORT}", count=len(hosts), index=int(index)
   )
 
 
 def _has_tpu(env: Mapping[str, str]) -> bool:
-  """Says whether the metadata server is to be asked at all."""
+  """Whether to query the metadata server at all."""
   platforms = env.get("JAX_PLATFORMS") or "tpu"
   if "tpu" not in platforms.split(",") or "TPU_SKIP_MDS_QUERY" in env:
     return False
@@ -130,18 +135,18 @@ def _has_tpu(env: Mapping[str, str]) -> bool:
 
 
 def _num_chips() -> int:
-  """The TPU chips of this host, by the nodes that their driver makes."""
+  """The TPU chips of this host, by the device nodes of their driver."""
   nodes = ("accel[0-9]*", "vfio/[0-9]*")
   return sum(1 for node in nodes for _ in Path("/dev").glob(node))
 
 
 def _metadata(name: str, env: Mapping[str, str]) -> str | None:
-  """Asks the server that every machine of Google Cloud has; None elsewhere."""
+  """Queries the metadata server of Google Cloud; None elsewhere."""
   server = env.get("GCE_METADATA_IP", "metadata.google.internal")
   request = urllib.request.Request(
     _META.format(server, name), headers={"Metadata-Flavor": "Google"}
   )
-  # No other machine's proxy may answer for this one.
+  # A proxy would answer for another machine.
   opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
   try:
     with opener.open(request, timeout=5) as answer:
@@ -154,32 +159,32 @@ class Group:
   """The processes of this command; a single one is a group as well.
 
   Attributes:
-    index: which of them this one is.
+    index: of this process, from 0.
   """
 
   def __init__(self, workdir: Path, *, index: int = 0, name: str = "") -> None:
     """Made by `join`.
 
     Args:
-      workdir: which all processes share.
-      index: see above.
-      name: of no other group; none if no process follows another.
+      workdir: shared by all processes.
+      index: of this process.
+      name: unique to this group; "" if no process follows another.
     """
     self.index, self._workdir = index, workdir
     self._folder = workdir / ".hosts" / name if name else None
     self._points = 0
-    self._look_s = 2.0 if in_bucket(workdir) else 0.2  # there, each is paid for
+    self._poll_s = 2.0 if in_bucket(workdir) else 0.2  # requests are billed
 
   @property
   def first(self) -> bool:
-    """Whether this process prints, and writes what belongs to all."""
+    """Whether this process prints, and writes shared files."""
     return self.index == 0
 
   @contextlib.contextmanager
   def opened(
     self, context: Callable[[], contextlib.AbstractContextManager]
   ) -> Iterator[None]:
-    """Enters a context in the first process; the others wait until it is in.
+    """Enters a context in the first process; the others wait until it has.
 
     Raises:
       ValueError: the workdir is not shared.
@@ -209,37 +214,37 @@ class Group:
   def end(self, code: int) -> None:
     """Ends this process's part, with the exit code of its command.
 
-    One that failed waits for nobody, as the others may be waiting for it: they
-    end because it does.
+    A process that failed does not wait, as the others may be waiting for it:
+    they end because it does.
     """
     if self._folder is None:
       return
     if code == 0:
       jax.distributed.shutdown()  # waits for all
     elif self.first:
-      # Nothing can be said on a disk that is full: then the connection ends.
+      # On a full disk no file can be written: then the connection ends.
       with contextlib.suppress(OSError, ValueError):
         files.write_json(self._folder / "failed", code)
-        time.sleep(2.0 + self._look_s)  # for the others to read it
+        time.sleep(2.0 + self._poll_s)  # for the others to read it
     if self.first:
       files.remove_folder(self._folder)
-      with contextlib.suppress(OSError):  # it holds those of other groups
+      with contextlib.suppress(OSError):  # it holds files of other groups
         self._folder.parent.rmdir()
     if code:
       _exit(code)
 
   def _tell(self) -> None:
-    """The first process has come to its next point."""
+    """Signals that the first process has reached its next sync point."""
     self._points += 1
     if self._folder is not None:
       files.write_json(self._folder / str(self._points), None)
 
   def _follow(self, *, limit_s: float = math.inf) -> bool:
-    """Waits until the first process has come to this process's next point.
+    """Waits until the first process has reached this process's next sync point.
 
-    By files: a stage takes hours, and collectives that wait for one time out.
+    By files: a stage takes hours, and collectives would time out.
 
-    Returns: whether it came within the limit.
+    Returns: whether it did within the limit.
     """
     self._points += 1
     if self._folder is None:
@@ -250,12 +255,12 @@ class Group:
         _exit(files.read_json(self._folder / "failed"))
       if time.monotonic() > end:
         return False
-      time.sleep(self._look_s)
+      time.sleep(self._poll_s)
     return True
 
 
 def _exit(code: int) -> NoReturn:
-  """Ends this process without the wait for the others that JAX would add."""
+  """Ends this process without JAX's barrier at exit."""
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)
@@ -265,14 +270,14 @@ _joined: Group | None = None
 
 
 def join(workdir: Path, *, how: How) -> Group:
-  """Finds the other processes of this command, before JAX is used.
+  """Joins the other processes of this command, before JAX is used.
 
   Args:
     workdir: of the command.
-    how: in which way its stage runs.
+    how: its stage runs: "first", "each" or "all".
 
   Raises:
-    ValueError: the environment says nothing sensible, or a process is missing.
+    ValueError: the environment is inconsistent, or a process is missing.
   """
   global _joined
   place = find_process()
@@ -281,10 +286,10 @@ def join(workdir: Path, *, how: How) -> Group:
   if how == "each":
     stand_alone()
     return Group(workdir, index=place.index)
-  # It would take SIGTERM for itself, and from suti.runtime.preemption.
+  # It would replace the SIGTERM handler of suti.runtime.preemption.
   jax.config.update("jax_enable_preemption_service", False)
   try:
-    # Detection would also believe Slurm, whose processes get a device each.
+    # JAX would also detect Slurm, and give each process one device.
     jax.distributed.initialize(
       place.coordinator,
       place.count,
@@ -305,11 +310,11 @@ def join(workdir: Path, *, how: How) -> Group:
 def stand_alone(env: MutableMapping[str, str] = os.environ) -> None:
   """Makes the chips of this host a slice of their own, if they are TPUs.
 
-  libtpu would else wait for all hosts of the slice before it does anything.
-  Whoever has said which chips form a slice is left alone.
+  Otherwise libtpu would wait for all hosts of the slice before it starts.
+  Variables that are set already are not changed.
 
   Args:
-    env: in which libtpu reads it.
+    env: the environment that libtpu reads.
   """
   # One, four or eight chips on a host: there are no others.
   bounds = {1: "1,1,1", 4: "2,2,1", 8: "2,4,1"}.get(_num_chips())
@@ -331,8 +336,8 @@ def end(code: int) -> None:
 
 def _agree_on_number() -> int:
   """A random number, the same in all processes."""
-  drawn = np.frombuffer(os.urandom(4), np.uint32)
-  return int(multihost_utils.broadcast_one_to_all(drawn)[0])
+  number = np.frombuffer(os.urandom(4), np.uint32)
+  return int(multihost_utils.broadcast_one_to_all(number)[0])
 
 
 def gather(arrays: Mapping[str, jax.Array]) -> dict[str, Any]:
@@ -344,7 +349,7 @@ def gather(arrays: Mapping[str, jax.Array]) -> dict[str, Any]:
     arrays: by name, in the same order everywhere.
 
   Returns:
-    NumPy arrays by name; none in the other processes.
+    NumPy arrays by name; {} in the other processes.
   """
   copies = {}
   for name, x in arrays.items():

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases: which of many processes that share files alone does which piece.
+"""Leases of work by many processes, through files alone.
 
-A lease of a name is a file that can be made once:
+A lease of a name is a file that can be created once:
 
   wave-00007.1   {"worker": ..., "expires": ...}, renewed by a thread
-  wave-00007.2   who took it over when .1 had expired
+  wave-00007.2   of the worker that took over after .1 had expired
 
-The one with the highest number holds. Nothing is ever renamed or taken away
-from somebody: a worker that was asleep finds a higher number than its own, and
-drops the work. So all that is asked of a file system, or of a bucket, is to
-make a whole file only where there is none, to replace one's own, to list and to
-remove.
+The file with the highest number is the valid lease. Leases of other workers are
+never renamed or rewritten: a worker that was suspended finds a higher number
+than its own, and gives up the work. So a file system, or a bucket, only needs
+to create a whole file if it does not exist, replace a worker's own file, list
+and remove.
 
-Expiry is read off the machines' clocks: one that is wrong by more than
-`lease_s` has its leases taken over, or takes over those of others. What that
-may cost is the business of the callers (`experts.farm.work_queue`,
-`suti.runtime.locks`).
+Expiry depends on the machines' clocks: a machine whose clock is wrong by more
+than `lease_s` loses its leases, or takes over those of others. The callers must
+tolerate that (`experts.farm.work_queue`, `suti.runtime.locks`).
 """
 
 import contextlib
@@ -30,15 +29,15 @@ from suti.io.paths import path_of
 from suti.io.processes import is_dead, this_process
 from suti.runtime.preemption import TerminatedError
 
-_RENEWALS = 4  # in the time of a lease: three may fail
+_RENEWALS = 4  # renewals per lease: three may fail
 
 
 class Lease:
   """A piece of work that this worker holds.
 
   Attributes:
-    name: the piece.
-    lost: another worker has taken it over: stop, and write nothing.
+    name: the piece of work.
+    lost: whether another worker has taken it over: stop, and write nothing.
   """
 
   def __init__(self, name: str, path: Path) -> None:
@@ -55,10 +54,10 @@ class Leases:
     lease_s: float,
     on_loss: Callable[[], None] = lambda: None,
   ) -> None:
-    """Names this worker, and begins to renew what it will hold.
+    """Names this worker, and starts the thread that renews its lease.
 
     Args:
-      folder: of nothing else; made with the first lease.
+      folder: of leases only; made with the first lease.
       lease_s: seconds that a lease lasts unless it is renewed.
       on_loss: called in another thread when a lease was taken over.
     """
@@ -67,7 +66,7 @@ class Leases:
     # The same process number may come back after a restart.
     self.worker = f"{this_process()}-{time.time_ns():x}"
     self._held: Lease | None = None
-    self._lock = threading.Lock()  # over _held and its file
+    self._lock = threading.Lock()  # guards _held and its file
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._renew, daemon=True)
 
@@ -88,15 +87,15 @@ class Leases:
     stop: threading.Event,
     notify: Callable[[str], None],
   ) -> Iterator[Lease]:
-    """Yields one lease after another until every piece is done by somebody.
+    """Yields one lease after another until every piece is done by some worker.
 
-    A lease is given back when the next is asked for, done or not.
+    A lease is released when the next is requested, done or not.
 
     Args:
-      names: all pieces, in the order in which they are wanted.
+      names: all pieces, in order.
       finished: lists those that are done.
-      stop: set to end the waiting with `TerminatedError`.
-      notify: called with a line that says whom it waits for.
+      stop: set it to end the waiting with `TerminatedError`.
+      notify: called with a line that names the worker it waits for.
     """
     while True:
       if stop.is_set():
@@ -139,21 +138,21 @@ class Leases:
     return not lease.lost
 
   def give_back(self) -> None:
-    """Lets others have what this worker holds, if it holds anything."""
+    """Releases the lease that this worker holds, if any."""
     with self._lock:
       if self._held is not None:
-        # Not rewritten as expired: a full disk would not let that be done.
+        # Removed, not rewritten as expired, which a full disk would prevent.
         self._held.path.unlink(missing_ok=True)
       self._held = None
 
   def clear(self) -> None:
-    """Removes all leases, of whomever: when every piece is done."""
+    """Removes the leases of all workers: when every piece is done."""
     for path in self.folder.glob("*.*"):
       if path.suffix[1:].isdigit():
         path.unlink(missing_ok=True)
 
   def _holders(self, only: str = "*") -> dict[str, dict[str, Any]]:
-    """{piece: what its lease of the highest number says, and the number}."""
+    """{piece: content of its lease of the highest number, and the number}."""
     found: dict[str, dict[str, Any]] = {}
     paths = [
       (path.stem, int(path.suffix[1:]), path)
@@ -161,13 +160,13 @@ class Leases:
       if path.suffix[1:].isdigit()  # else it is being written
     ]
     for name, number, path in sorted(paths):
-      # Whoever held it may have given it back by now.
+      # Its holder may have released it by now.
       with contextlib.suppress(FileNotFoundError):
         found[name] = files.read_json(path) | {"number": number}
     return found
 
   def _take(self, name: str, holder: dict[str, Any] | None) -> Lease | None:
-    """Leases a piece; None if another holds it, or was faster."""
+    """Leases a piece; None if another worker holds it, or was faster."""
     if holder is not None and not self._is_over(holder):
       return None
     number = 1 if holder is None else holder["number"] + 1
@@ -179,7 +178,7 @@ class Leases:
       return self._held
 
   def _is_over(self, holder: dict[str, Any]) -> bool:
-    """Says whether a lease has expired, or its worker has died here."""
+    """Whether a lease has expired, or its worker on this machine has died."""
     process = holder["worker"].rpartition("-")[0]
     return (
       holder["expires"] < time.time()
@@ -197,7 +196,7 @@ class Leases:
         lease = self._held
         if lease is None or lease.lost:
           continue
-        # A disk that is full or away: perhaps next time.
+        # The disk may be full or unavailable: tried again next time.
         with contextlib.suppress(OSError, ValueError):
           if self.still_mine(lease):
             files.write_json(lease.path, self._content())

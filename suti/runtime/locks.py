@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One command at a time works in a workdir, but for those that may share it."""
+"""Locks of a workdir: exclusive, or shared by commands that run together."""
 
 import contextlib
 import errno
@@ -19,14 +19,14 @@ _LEASE_S = 60.0  # of a workdir in a bucket
 
 @contextlib.contextmanager
 def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
-  """Holds a workdir for this process.
+  """Locks a workdir for this process.
 
-  On this machine's disks and on NFS the system frees it if the process dies; in
-  a bucket a lease does, which expires in a minute.
+  On this machine's disks and on NFS the system releases the lock if the process
+  dies; in a bucket it is a lease, which expires in a minute.
 
   Args:
     workdir: made if there is none.
-    shared: hold it beside others that share it; nobody else may.
+    shared: whether other processes may hold a shared lock at the same time.
 
   Yields:
     The workdir.
@@ -36,7 +36,7 @@ def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
   """
   workdir = path_of(workdir)
   if in_bucket(workdir):
-    # Who shares it leases what it works on, piece by piece.
+    # Processes that share it lease their work, piece by piece.
     with contextlib.nullcontext() if shared else _leased(workdir):
       yield workdir
     return
@@ -62,24 +62,24 @@ def lock(workdir: str | os.PathLike, *, shared: bool = False) -> Iterator[Path]:
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
-    # The file stays: removing it would let two runs lock two files of one name.
+    # The file is kept: if removed, two runs could lock two files of one name.
     yield workdir
 
 
 @contextlib.contextmanager
 def _leased(workdir: Path) -> Iterator[None]:
-  """Holds a workdir in a bucket by a lease that is renewed."""
+  """Locks a workdir in a bucket by a lease that is renewed."""
   leases = Leases(workdir / ".lock", lease_s=_LEASE_S, on_loss=_give_up)
   with leases:
     if leases.take("workdir") is None:
-      # Whoever it was may have let it go since.
+      # Its holder may have released it since.
       holder = leases.holders().get("workdir", "unknown")
       raise _in_use(workdir, holder.rpartition("-")[0])
     yield
 
 
 def _give_up() -> None:
-  """Ends this process between two steps: it was away for too long."""
+  """Ends this process between two steps, when its lease was lost."""
   print(
     "Another command has taken this workdir over, as this one could not renew"
     f" its lease for {_LEASE_S:.0f} s.",

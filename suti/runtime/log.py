@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run measured: lines of JSON, and TensorBoard if it is there.
+"""Training logs: JSON lines, and TensorBoard events if it is installed.
 
 `log.jsonl` has one object a line: step, scalars, and the rate since the line
-before. A run that is killed and goes on writes the lines that it had not
-checkpointed once more, in the place of the old ones, so that the file of a
-broken run has the losses of an unbroken one. Training stops at the first number
-that is not finite. `parameters.txt` lists what is trained. TensorFlow is not
-used. In a bucket all of it is as old as half a minute, or as the last
+before. A killed run that resumes replaces the lines after its last checkpoint,
+so that its file has the same losses as that of an unbroken run. A line that
+cannot be read, as after a disk error, is named and left out, and moved to
+`log.broken` by the run that resumes. Training stops at the first number that is
+not finite. `parameters.txt` lists the trained parameters. TensorFlow is not
+used. In a bucket, all files are uploaded every half minute and at each
 checkpoint.
 """
 
@@ -23,9 +24,11 @@ import jax
 from suti.io import files
 from suti.io.mirror import Mirror
 from suti.io.paths import path_of
+from suti.runtime.progress import say
 
 _NAME = "log.jsonl"
-_EVERY_S = 30.0  # lines are sent to a bucket after
+_BROKEN = "log.broken"
+_EVERY_S = 30.0  # seconds between uploads to a bucket
 
 
 class Log:
@@ -61,7 +64,7 @@ class Log:
     Raises:
       ValueError: one of them is not finite.
     """
-    # One transfer for all; here the loop waits for the device.
+    # One transfer for all; the loop syncs with the device here.
     values = {
       name: float(value)
       for name, value in jax.device_get(dict(scalars)).items()
@@ -83,13 +86,13 @@ class Log:
     return values
 
   def sync(self) -> None:
-    """Sees that all lines are where others see them."""
+    """Uploads all lines, if the log is in a bucket."""
     if self._events is not None:
       self._events.flush()
     self._mirror.send()
 
   def close(self) -> None:
-    """Closes the files; lines were written as they came."""
+    """Closes the files; lines are written immediately."""
     if self._file is not None:
       self._file.close()
       self._file = None
@@ -130,9 +133,15 @@ class Log:
     self._mirror.send(every_s=_EVERY_S)
 
   def _drop_from(self, step: int) -> None:
-    """Removes lines that this run is about to write again, or half-written."""
-    lines = read_log(self._folder)
-    if not lines and not self._path.exists():
+    """Removes partial lines, and those that this run will write again."""
+    lines, broken = _read(self._folder / _NAME)
+    if broken:
+      aside = self._folder / _BROKEN
+      before = aside.read_bytes() if aside.is_file() else b""
+      after = b"".join(line + b"\n" for line in broken.values())
+      files.write_atomic(self._path.parent / _BROKEN, before + after)
+      say(f"{_name(self._folder, broken)}, moved to {_BROKEN} beside it.")
+    if not lines and not broken and not self._path.exists():
       return
     kept = [line for line in lines if line["step"] < step]
     text = "".join(json.dumps(line) + "\n" for line in kept)
@@ -146,7 +155,7 @@ def write_overview(folder: str | Path, params: Mapping[str, Any]) -> None:
     folder: of the run.
     params: arrays by published name.
   """
-  # Here, as it imports all of flax.linen, which nothing else needs.
+  # Imported here, as it imports flax.linen, which nothing else needs.
   from clu import parameter_overview
 
   if jax.process_index() == 0:
@@ -163,23 +172,57 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     folder: of the run.
 
   Returns:
-    One dict a line, in order; none if there is no log. A last line that was cut
-    by a kill is left out.
+    One dict a line, in order; none if there is no log. A last line that was
+    truncated by a kill is left out, and so are broken ones, which are named on
+    stderr.
   """
-  path = path_of(folder) / _NAME
-  if not path.is_file():
-    return []
-  lines = []
-  for text in path.read_text(encoding="utf-8").splitlines():
-    try:
-      lines.append(json.loads(text))
-    except json.JSONDecodeError:
-      break
+  lines, broken = _read(path_of(folder) / _NAME)
+  if broken:
+    say(f"{_name(path_of(folder), broken)}, left out.")
   return lines
 
 
+def parse_line(content: bytes) -> dict[str, Any] | None:
+  """Parses a line of a log, without its newline; None if it is malformed."""
+  try:
+    line = json.loads(content)
+    if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+      return None
+    finite = all(map(math.isfinite, line.values()))
+  except (ValueError, TypeError, OverflowError, RecursionError):
+    return None
+  return line if finite else None
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+  """The lines of a log, and {number: content} of those that are broken."""
+  if not path.is_file():
+    return [], {}
+  lines, broken = [], {}
+  # The last is empty, or was truncated by a kill.
+  *whole, rest = path.read_bytes().split(b"\n")
+  for number, content in enumerate(whole, start=1):
+    if (line := parse_line(content)) is not None:
+      lines.append(line)
+    else:
+      broken[number] = content
+  if (line := parse_line(rest)) is not None:
+    lines.append(line)
+  return lines, broken
+
+
+def _name(folder: Path, broken: Mapping[int, bytes]) -> str:
+  """'DIR/log.jsonl: lines 3, 4 and 5 are broken'."""
+  *others, last = map(str, broken)
+  if len(others) > 8:
+    others, last = others[:8], f"{len(broken) - 8} more"
+  if not others:
+    return f"{folder / _NAME}: line {last} is broken"
+  return f"{folder / _NAME}: lines {', '.join(others)} and {last} are broken"
+
+
 def _open_events(folder: Path) -> Any:
-  """TensorBoard's own writer, where the package is installed; else None."""
+  """TensorBoard's event writer, if the package is installed; else None."""
   try:
     writer = importlib.import_module(
       "tensorboard.summary.writer.event_file_writer"
@@ -190,7 +233,7 @@ def _open_events(folder: Path) -> Any:
 
 
 def _add_events(events: Any, step: int, line: Mapping[str, Any]) -> None:
-  """Hands a line to TensorBoard."""
+  """Writes a line as TensorBoard events."""
   event_pb2 = importlib.import_module("tensorboard.compat.proto.event_pb2")
   summary_pb2 = importlib.import_module("tensorboard.compat.proto.summary_pb2")
   values = [

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM: what a machine sends to its processes before it is taken away.
+"""Handling of SIGTERM, which processes receive before a machine is preempted.
 
-A command that receives it ends at once, as at Ctrl-C, with an exit code of its
-own. A loop that can do better asks for it to be `deferred`: an event is set
-instead, and the loop ends between two steps, where its state is whole. If that
-takes too long, for instance because it is compiling, the process ends without
-it. Whoever sends a second SIGTERM means it.
+A command that receives it ends immediately, as at Ctrl-C, with an exit code of
+its own. A loop may use `deferred`: an event is set instead, and the loop ends
+between two steps, where its state is consistent. If that takes too long, for
+instance because it is compiling, the process is ended by a deadline. A second
+SIGTERM ends it immediately.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-CODE = 143  # what a shell shows for a process that SIGTERM ended
+CODE = 143  # a shell's exit code of a process that SIGTERM ended
 LINE = (
   "Stopped by SIGTERM. Start the same command again and it goes on from here."
 )
-# Until the next try, where an exception was lost: Python ignores those that are
-# raised while it calls a `__del__` or a callback of its collector.
+# Seconds until the exception is raised again, in case it was lost: Python
+# ignores exceptions raised in a `__del__` or a callback of its collector.
 _AGAIN_S = 1.0
-# The event of the loop that asked for it; None while nobody did.
+# The event of the loop in `deferred`; None outside of one.
 _deferred: threading.Event | None = None
 _heard = False  # whether its first SIGTERM has come
 
 
 class TerminatedError(BaseException):
-  """SIGTERM was received; no Exception, so that nobody catches it."""
+  """SIGTERM was received; a BaseException, so that no code catches it."""
 
 
 def _receive(*_: object) -> None:
@@ -49,7 +49,7 @@ def _raise(*_: object) -> NoReturn:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-  """Turns SIGTERM into `TerminatedError` inside, if this is the main thread."""
+  """Raises `TerminatedError` on SIGTERM inside, if this is the main thread."""
   if threading.current_thread() is not threading.main_thread():
     yield
     return
@@ -67,14 +67,14 @@ def watched() -> Iterator[None]:
 def deferred(
   *, grace_s: float, at_last: Callable[[], None]
 ) -> Iterator[threading.Event]:
-  """Lends the event that the first SIGTERM sets instead of raising.
+  """Yields an event that the first SIGTERM sets instead of raising.
 
   The body should end soon after; `TerminatedError` is then raised here, if it
   was not raised inside. It has no effect outside of `watched`.
 
   Args:
-    grace_s: how long the body has; then the process ends where it stands.
-    at_last: called in another thread before it does.
+    grace_s: seconds that the body has; then the process is ended.
+    at_last: called in another thread before that.
   """
   global _deferred, _heard
   event = threading.Event()
@@ -94,8 +94,8 @@ def _deadline(
 ) -> Iterator[None]:
   """Ends the process `grace_s` after SIGTERM, if it is still in the body.
 
-  The handlers of Python run between two lines of Python, which may be minutes
-  apart: a thread is told by the descriptor that the system writes to at once.
+  Python runs its handlers between two bytecodes, which may be minutes apart: a
+  thread is woken by the file descriptor that signals are written to.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -107,13 +107,13 @@ def _deadline(
 
   def wait() -> None:
     while (number := os.read(reader, 1)[0]) != signal.SIGTERM:
-      if not number:  # no signal's: the body has ended
+      if not number:  # not a signal: the body has ended
         return
     event.set()
     if not ended.wait(grace_s):
       try:
         at_last()
-      finally:  # whatever a disk that is going away says
+      finally:  # whatever error a disk raises that is being detached
         print(LINE, file=sys.stderr, flush=True)
         os._exit(CODE)
 

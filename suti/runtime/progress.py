@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a long piece of work is: label, count, rate and time that is left.
+"""Progress bars: label, count, rate and remaining time.
 
-A bar where stderr is a terminal, plain lines elsewhere. What is worked off, and
-what is printed after it, is the caller's.
+A bar if stderr is a terminal, plain lines elsewhere.
+
+tqdm is not used: the rate of the last steps only, plain lines in a log, lines
+below the bar and silent nested bars would all have to be written around it, in
+as many lines.
 """
 
 import collections
@@ -16,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 class Progress:
   """A bar with count, rate and ETA; see `progress`."""
 
-  _drawn: "Progress | None" = None  # One bar at a time; bars inside are silent.
+  _drawn: "Progress | None" = None  # One bar at a time; nested bars are silent.
   _unseen = False
 
   def __init__(
@@ -61,18 +64,18 @@ class Progress:
       self._draw(now)
 
   def skip(self, count: int) -> None:
-    """Adds what an earlier run did, which the rate must not count."""
+    """Adds the count of an earlier run, which the rate must not include."""
     self.count += count
     self._start = (time.monotonic(), self.count)
     self._recent.clear()
 
   def say(self, line: str) -> None:
-    """Prints a line that stays, above the bar."""
+    """Prints a permanent line, above the bar."""
     clear = "\r\x1b[J" if self._tty and not self._silent else ""
     print(f"{clear}{line}", file=sys.stderr, flush=True)
 
   def close(self) -> None:
-    """Draws the last line and lets another bar be drawn."""
+    """Draws the last line and allows another bar."""
     if self._silent:
       return
     self._draw(time.monotonic())
@@ -82,7 +85,7 @@ class Progress:
     Progress._drawn = None
 
   def _rate(self, now: float) -> float:
-    """Items a second, of the last steps where there are enough."""
+    """Items a second, of the last steps if there are enough."""
     time_0, count_0 = self._start
     if len(self._recent) > 1:
       time_0, count_0 = self._recent[0]
@@ -116,17 +119,17 @@ class Progress:
     lines = [f"{self.label}  {bar}{text}", *below]
     drawn = "\n".join(line[:width] for line in lines)
     back = f"\r\x1b[{len(below)}A" if below else ""
-    # All that is below is cleared: there may have been more of it.
+    # All lines below are cleared: there may have been more of them.
     print(f"\r\x1b[J{drawn}{back}", end="", file=sys.stderr, flush=True)
 
 
 def progress(
   items: Iterable | int, label: str, *, total: int | None = None, done: int = 0
 ) -> Progress:
-  """Shows label, count, rate and ETA on stderr while something is worked off.
+  """Shows label, count, rate and ETA on stderr during an iteration.
 
   A bar on a terminal; elsewhere a plain line, at most one in ten seconds and
-  one at the end. A bar inside another is silent. Two ways to use it:
+  one at the end. A nested bar is silent. Two ways to use it:
 
     for page in progress(pages, "mine"): ...
 
@@ -134,9 +137,9 @@ def progress(
       bar.update(1, note=f"loss {loss:.3f}")
 
   Args:
-    items: what to go through, or a number of things.
-    label: what is being done.
-    total: how many items, where they do not say themselves.
+    items: an iterable, or a number of items.
+    label: of the bar.
+    total: the number of items, if they have no length.
     done: how many were finished by an earlier run; not counted in the rate.
 
   Returns:
@@ -150,7 +153,7 @@ def progress(
 
 
 def say(line: str) -> None:
-  """Prints a line on stderr that stays, above a bar if one is being drawn."""
+  """Prints a permanent line on stderr, above a bar if one is being drawn."""
   if Progress._unseen:
     return
   if (bar := Progress._drawn) is not None:
@@ -161,7 +164,7 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def unseen() -> Iterator[None]:
-  """Shows nothing that is begun inside: another process shows it."""
+  """Silences bars that are begun inside: another process shows them."""
   before, Progress._unseen = Progress._unseen, True
   try:
     yield

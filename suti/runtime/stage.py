@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a stage is started, remembered and watched.
+"""The command and the folder of a stage.
 
 `main` turns a stage's `run(config, workdir)` into a command with two flags;
-`stage` gives it a folder that remembers what it was made with, so that starting
-a finished stage again returns at once; `progress` shows where it is
-(`suti.runtime.progress`). What a stage does, and how it resumes in its middle,
-is the stage's own business. JAX is not imported here: a mistake on the command
-line must not cost its start-up.
+`stage` gives it a folder that records its config and inputs, so that starting a
+finished stage again returns immediately; `progress` shows a progress bar
+(`suti.runtime.progress`). A stage implements its own resume. JAX is not
+imported here: its start-up would delay the error of a wrong command line.
 """
 
 import contextlib
@@ -22,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suti.config import flags
-from suti.io import files
+from suti.io import files, parts
 from suti.io.paths import in_bucket, path_of
 from suti.runtime import locks, preemption, xla_flags
 from suti.runtime.progress import (
-  progress as progress,  # Stages take it from here.
+  progress as progress,  # Re-exported for stages.
 )
 from suti.runtime.progress import span, unseen
 
@@ -34,6 +33,10 @@ if TYPE_CHECKING:
   from suti.runtime import hosts
 
 _OURS = ("suti", "experts", "apprentice")
+
+# Folders of the stages that this command has opened, and their workdirs: a
+# stage that fails before it wrote anything must not fix the config of the next.
+_opened: dict[Path, Path] = {}
 
 
 # --- The command -------------------------------------------------------------
@@ -51,9 +54,9 @@ def main(
   Args:
     name: the stage's module, "experts.mine".
     run: takes the locked config and the workdir.
-    how: what the processes of several hosts do, see `suti.runtime.hosts`:
-      "first", "each" or "all". A stage that each may run, any number of
-      commands may run at once in one workdir.
+    how: how several hosts run it, see `suti.runtime.hosts`: "first", "each" or
+      "all". With "each", any number of commands may run simultaneously in one
+      workdir.
     argv: arguments after the command's name; those of the process if None.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
@@ -65,7 +68,7 @@ def main(
     config, workdir = flags.parse(argv)
     from suti.config import options
 
-    # A pretraining's config is its model's published one, which that checks.
+    # A pretraining's config is its model's published one, checked elsewhere.
     if not name.startswith("pretrain."):
       options.check(config)
     elif in_bucket(workdir):
@@ -82,18 +85,17 @@ def main(
 
 @contextlib.contextmanager
 def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
-  """Holds the workdir, and finds the other processes of this command.
+  """Locks the workdir, and joins the other processes of this command.
 
-  Only the first of them is heard: the others print nothing.
+  Only the first of them prints.
 
   Args:
     workdir: made if there is none.
-    how: what the processes do; if each works for itself, the workdir is not
-      held against other commands that say the same.
+    how: how the processes run the stage; with "each", the lock is shared with
+      other commands of this kind.
 
   Raises:
-    ValueError: another command holds the workdir, or the processes do not find
-      each other.
+    ValueError: another command holds the workdir, or the processes cannot join.
   """
   from suti.runtime import hosts
 
@@ -101,8 +103,12 @@ def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
   def held() -> Iterator[None]:
     shared = how == "each"
     with locks.lock(workdir, shared=shared):
-      files.clean_parts(workdir, shared=shared)
-      yield
+      parts.clean_parts(workdir, shared=shared)
+      try:
+        yield
+      finally:
+        if shared and in_bucket(workdir):
+          _opened.clear()  # without a lock, others may be at work
 
   group = hosts.join(workdir, how=how)
   with contextlib.ExitStack() as stack:
@@ -115,12 +121,13 @@ def joined(workdir: Path, *, how: "hosts.How") -> Iterator["hosts.Group"]:
 
 
 def _usage(name: str) -> str:
-  """The answer to --help."""
+  """The text of --help."""
   return (
     f"usage: python -m {name} --config FILE[:ARG] --workdir DIR"
     " [--config.FIELD=VALUE ...]\n\n"
     "  --config FILE           a Python file with get_config(), such as"
-    " configs/quickstart.py\n"
+    " configs/quickstart.py;\n"
+    "                          it is run: read one that is not yours first\n"
     "  --workdir DIR           where every stage reads and writes, or"
     " gs://BUCKET/FOLDER\n"
     "  --config.FIELD=VALUE    another value for one field of the config"
@@ -128,31 +135,32 @@ def _usage(name: str) -> str:
 
 
 def guard(start: Callable[[], Any], *, resumes: bool = True) -> int:
-  """Runs a command and turns what the user can mend into one line.
+  """Runs a command and prints errors that the user can fix as one line.
 
-  A ValueError that one of our own files raised is a mistake of the user's by
-  the convention of this code base; one from a library is a bug, and keeps its
-  traceback, as does everything if SUTI_TRACEBACK is set.
+  By the convention of this code base, a ValueError raised in one of our own
+  files is a mistake of the user; one from a library is a bug, and keeps its
+  traceback, as does every error if SUTI_TRACEBACK is set.
 
   Args:
     start: the command, without arguments.
-    resumes: whether it goes on where it was stopped.
+    resumes: whether it resumes where it was stopped.
 
   Returns:
     The exit code: 0, 2 for a mistake, 130 for Ctrl-C, 143 for SIGTERM.
   """
   code = 1
+  _opened.clear()
   try:
     code = _guarded(start, resumes=resumes)
   finally:
-    # Who has not joined others may not even have loaded it.
+    # A process that joined no others may not have imported it.
     if hosts := sys.modules.get("suti.runtime.hosts"):
       hosts.end(code)
   return code
 
 
 def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
-  """Does what `guard` says."""
+  """The body of `guard`."""
   try:
     with preemption.watched():
       start()
@@ -165,6 +173,7 @@ def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
     _say(preemption.LINE if resumes else stopped)
     return preemption.CODE
   except Exception as error:
+    _leave_empty_stages()
     if os.environ.get("SUTI_TRACEBACK"):
       raise
     if isinstance(error, ValueError) and _is_ours(error):
@@ -178,8 +187,8 @@ def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
       return 2
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
       _say(
-        "Error: the memory is full: make less at once, such as smaller pictures"
-        " or batches, or use a narrower dtype."
+        "Error: the memory is full: use smaller pictures or batches, or a"
+        " narrower dtype."
       )
       return 2
     if isinstance(error, PermissionError) and error.filename:
@@ -192,13 +201,25 @@ def _guarded(start: Callable[[], Any], *, resumes: bool) -> int:
   return 0
 
 
+def _leave_empty_stages() -> None:
+  """Forgets the config of stages in whose folder nothing else was written.
+
+  A mistake is mostly corrected by another config, with the same workdir. The
+  stages of another command that is running in it are not changed.
+  """
+  for folder, workdir in _opened.items():
+    with contextlib.suppress(ValueError, OSError), locks.lock(workdir):
+      if [path.name for path in folder.iterdir()] == ["stage.json"]:
+        (folder / "stage.json").unlink()
+
+
 def _say(line: str) -> None:
   """Prints one line to stderr, below a bar if one is being drawn."""
   print(line, file=sys.stderr, flush=True)
 
 
 def _is_ours(error: BaseException) -> bool:
-  """Says whether the file that raised the error is one of this code base."""
+  """Whether the file that raised the error is one of this code base."""
   frames = traceback.extract_tb(error.__traceback__)
   root = Path(__file__).resolve().parent.parent.parent
   file = Path(frames[-1].filename).resolve()
@@ -215,9 +236,9 @@ class Stage:
   Attributes:
     name: "experts/mine".
     folder: where the stage writes.
-    done: the summary of the run that finished it; None if it must (go on to)
-      run.
-    record: what done.json will hold beside summary and time.
+    done: the summary of the run that finished it; None if it must run or
+      resume.
+    record: fields of done.json beside summary and time.
   """
 
   name: str
@@ -238,7 +259,7 @@ class Stage:
     seconds = round(time.monotonic() - self.started, 3)
     done = {"summary": dict(summary), "seconds": seconds} | self.record
     path = self.folder / "done.json"
-    if self.done is not None:  # finished before, and now once more
+    if self.done is not None:  # finished before, and now again
       files.write_json(path, done)
     elif not files.create_json(path, done):
       done = files.read_json(path)
@@ -257,7 +278,7 @@ def stage(
   during: str | None = None,
   folders: Mapping[str, str | os.PathLike] | None = None,
 ) -> Stage:
-  """Opens a stage's folder, or says that it was finished before.
+  """Opens a stage's folder; prints a line if it was finished before.
 
   A stage begins with
 
@@ -271,12 +292,12 @@ def stage(
     workdir: the workdir.
     name: the folder in it, and the module with dots for slashes.
     sections: the parts of the config on which the result depends, by field
-      name; leave out what may change without a rerun.
+      name; leave out fields that may change without a rerun.
     reads: names of the stages whose files this one reads; they must be
-      finished, and must not have been made anew since this one was started.
+      finished, and must not have been rerun since this one was started.
     during: the one of them that is running now, and does this one's work too.
     folders: models and datasets from outside the workdir, by the field of the
-      config that names them; what they hold must not have changed either.
+      config that names them; their content must not have changed either.
 
   Raises:
     ValueError: the folder was made with another config or of other input, or a
@@ -297,7 +318,7 @@ def stage(
   record = {"config": config, "inputs": inputs}
   done = None
   path = folder / "stage.json"
-  # Of several processes that start a stage at once, one writes this.
+  # Of several processes that start a stage together, one writes this.
   if path.exists() or not files.create_json(path, record):
     _compare(folder, name, record, files.read_json(path))
     if (folder / "done.json").exists():
@@ -305,6 +326,7 @@ def stage(
       done = last["summary"]
       seconds = span(last["seconds"])
       print(f"{name}: {_line(done)} (finished before, {seconds})", flush=True)
+  _opened[folder] = workdir
   return Stage(
     name=name,
     folder=folder,
@@ -320,7 +342,7 @@ def _plain(value: Any) -> Any:
 
 
 def _identity(workdir: Path, read: str, reader: str, *, finished: bool) -> str:
-  """Names the run that made a stage's files after its config and its input."""
+  """A hash of the config and inputs of the run that made a stage's files."""
   path = workdir / read / ("done.json" if finished else "stage.json")
   if not path.exists():
     raise ValueError(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What XLA is told before it compiles anything.
+"""Sets XLA's flags and the compilation cache, before anything is compiled.
 
-JAX is not imported here: commands call `prepare` first, and a mistake on their
-command line must not cost its start-up. Programs that use this code as a
+JAX is not imported here: commands call `prepare` first, and its start-up would
+delay the error of a wrong command line. Programs that use this code as a
 library may call it too, before their first computation.
 """
 
@@ -17,21 +17,21 @@ _YNN = "--xla_cpu_experimental_ynn_fusion_type"
 
 
 def prepare() -> None:
-  """Keeps compiled programs, and picks the faster convolutions on CPUs."""
+  """Caches compiled programs, and selects the faster convolutions on CPUs."""
   use_compilation_cache()
   use_eigen_convolutions()
 
 
 def use_compilation_cache() -> None:
-  """Keeps compiled programs between commands, in ~/.cache/suti/jax.
+  """Caches compiled programs between commands, in ~/.cache/suti/jax.
 
-  JAX_COMPILATION_CACHE_DIR names another folder; empty, it switches this off.
+  JAX_COMPILATION_CACHE_DIR names another folder; if empty, there is no cache.
   """
   home = os.environ.get("HOME")
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ and home:
     folder = Path(home) / ".cache" / "suti" / "jax"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-  # JAX's own bound is a second; small models are many programs of less.
+  # JAX's default bound is a second; small models have many shorter programs.
   seconds = os.environ.setdefault(
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2"
   )
@@ -46,11 +46,11 @@ def use_compilation_cache() -> None:
 
 
 def use_eigen_convolutions() -> None:
-  """Has XLA run a CPU's convolutions by Eigen, not by YNNPACK.
+  """Makes XLA run a CPU's convolutions with Eigen, not YNNPACK.
 
-  YNNPACK is what XLA chooses by itself as of jaxlib 0.10, and slower over those
-  of U-Nets, most of all in gradients: suti/models/README.md says by how much.
-  XLA reads its flags when it first compiles or looks for devices.
+  YNNPACK is XLA's default as of jaxlib 0.10, and slower for those of U-Nets,
+  most of all in gradients: suti/models/README.md has the numbers. XLA reads its
+  flags when it first compiles or looks for devices.
   """
   flags = os.environ.get("XLA_FLAGS", "")
   if _YNN not in flags:
@@ -58,6 +58,6 @@ def use_eigen_convolutions() -> None:
 
 
 def eigen_flag() -> str:
-  """What `use_eigen_convolutions` adds; nothing where XLA may not know it."""
+  """The flag of `use_eigen_convolutions`; "" if XLA may not know it."""
   known = version("jaxlib").startswith(_KNOWS_YNN)
   return f"{_YNN}=-individual_convolution" if known else ""

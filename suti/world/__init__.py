@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SubjectWorld: a small 3-D world with the truth known.
 
-The embedded default in the place of the web and of real subjects: millions of
-subjects of DreamBench's 15 classes, its 50 prompts as scenes, drawn by a ray
+The embedded default instead of the web and of real subjects: millions of
+subjects of DreamBench's 15 classes, its 50 prompts as scenes, rendered by a ray
 marcher. It does not look like photographs and is not meant to.
 """
 

@@ -11,6 +11,12 @@ import numpy as np
 from suti.world.faces import DARK, EYE_BLUE, EYE_TINTS, NOSE_PINK, WHITE, face
 from suti.world.parts import turn
 
+# Surfaces, as keywords of `Parts`.
+_DOG_FUR = dict(patterned=1.0, smooth=0.10, gloss=0.12)
+_CAT_FUR = dict(patterned=1.0, smooth=0.09, gloss=0.12)
+_PLUSH_SOFT = dict(patterned=1.0, smooth=0.03, gloss=0.04)
+_PLUSH_PLAIN = dict(smooth=0.02, gloss=0.04)
+
 
 def dog(b, g, c):
   """A standing dog; floppy or pointed ears, a muzzle, a tail that wags."""
@@ -30,108 +36,32 @@ def dog(b, g, c):
   head_y = body_y + thick * 0.55 + neck + head * 0.35
   head_z = length * 0.85 + head * 0.30
 
-  fur = dict(patterned=1.0, smooth=0.10, gloss=0.12)
+  snout_z = head_z + head * 0.72 + muzzle * 0.25
   body = b.ball(
-    (0, body_y, 0), (thick, thick * 0.95, length + 0.1), c.main, **fur
+    (0, body_y, 0), (thick, thick * 0.95, length + 0.1), c.main, **_DOG_FUR
   )
   chest = b.ball(
     (0, body_y + 0.03, length * 0.55),
     (thick * 0.98, thick * 1.08, thick * 0.95),
     color[2],
-    **fur,
+    **_DOG_FUR,
   )
-  b.ball(
-    (0, head_y, head_z),
-    (head, head * 0.93, head * 0.92),
-    c.main,
-    **fur,
-    kept=False,
+  _dog_head(
+    b,
+    at=(0, head_y, head_z),
+    snout_z=snout_z,
+    head=head,
+    muzzle=muzzle,
+    ear=ear,
+    floppy=floppy,
+    colours=(c.main, color[1], color[0]),
   )
-  snout_z = head_z + head * 0.72 + muzzle * 0.25
-  b.ball(
-    (0, head_y - head * 0.28, snout_z),
-    (head * 0.50, head * 0.38, muzzle + head * 0.25),
-    color[1],
-    smooth=0.06,
-    gloss=0.12,
-    kept=True,
-  )
-  for side in (-1, 1):
-    b.ball(
-      (side * head * 0.98, head_y + head * 0.12 - ear * 0.35, head_z - 0.03),
-      (0.075, ear * 1.05, 0.15),
-      color[0],
-      rotation=turn(b.n, z=side * 0.28, x=0.1),
-      when=floppy,
-      smooth=0.02,
-      gloss=0.1,
-      kept=True,
-    )
-    b.cylinder(
-      (side * head * 0.58, head_y + head * 0.75 + ear * 0.32, head_z - 0.03),
-      0.085,
-      ear * 0.75,
-      color[0],
-      axis=(side * 0.35, 1, -0.05),
-      taper=-0.34,
-      edge=0.02,
-      when=~floppy,
-      smooth=0.03,
-      gloss=0.1,
-      kept=True,
-    )
   paw = np.where((accent == 2)[:, None], c.second, c.main)
   for side in (-1, 1):
     for end in (-1, 1):
-      x, z = side * thick * 0.58, end * length * 0.72
-      b.limb(
-        (x, body_y - thick * 0.3, z),
-        (x, 0.085, z + 0.02),
-        0.085 + thick * 0.05,
-        paw,
-        smooth=0.05,
-        gloss=0.12,
-        kept=True,
-      )
-  b.limb(
-    (0, body_y + thick * 0.35, -length - 0.02),
-    (
-      0,
-      body_y + thick * 0.35 + tail * curl,
-      -length - tail * (1.15 - 0.6 * curl),
-    ),
-    0.075,
-    color[3],
-    grow=-0.02,
-    smooth=0.05,
-    gloss=0.12,
-    kept=True,
-  )
-  eye = np.where(g.chance(0.8)[:, None], DARK, EYE_BLUE)
-  size = head * g.uniform(0.17, 0.22)
-  patch = g.chance(0.35)
-  side = np.where(g.chance(0.5), 1.0, -1.0)
-  b.decal(
-    (side * head * 0.42, head_y + head * 0.2, head_z + head * 0.8),
-    (head * 0.36, head * 0.42, head * 0.5),
-    c.second,
-    when=patch,
-  )
-  face(
-    b,
-    at=(0, head_y, head_z),
-    radius=head,
-    spread=0.42,
-    size=size,
-    eye=eye,
-    high=0.22,
-    front=0.84,
-  )
-  b.decal(
-    (0, head_y - head * 0.10, snout_z + muzzle + head * 0.12),
-    (head * 0.21, head * 0.16, head * 0.28),
-    DARK,
-  )
+      _dog_leg(b, side * thick * 0.58, end * length * 0.72, body_y, thick, paw)
+  _dog_tail(b, body_y + thick * 0.35, length, tail, curl, color[3])
+  _dog_face(b, g, c.second, head, (0, head_y, head_z), snout_z + muzzle)
   anchors = dict(
     head=(0 * head, head_y, head_z),
     radius=head,
@@ -153,6 +83,108 @@ def dog(b, g, c):
   return dict(noun="dog", accent=words, anchors=anchors)
 
 
+def _dog_head(b, *, at, snout_z, head, muzzle, ear, floppy, colours):
+  """Skull, snout and two ears; `colours` are of these three, in order."""
+  _, head_y, head_z = at
+  fur, nose, ears = colours
+  b.ball(
+    (0, head_y, head_z),
+    (head, head * 0.93, head * 0.92),
+    fur,
+    **_DOG_FUR,
+    kept=False,
+  )
+  b.ball(
+    (0, head_y - head * 0.28, snout_z),
+    (head * 0.50, head * 0.38, muzzle + head * 0.25),
+    nose,
+    smooth=0.06,
+    gloss=0.12,
+    kept=True,
+  )
+  for side in (-1, 1):
+    b.ball(
+      (side * head * 0.98, head_y + head * 0.12 - ear * 0.35, head_z - 0.03),
+      (0.075, ear * 1.05, 0.15),
+      ears,
+      rotation=turn(b.n, z=side * 0.28, x=0.1),
+      when=floppy,
+      smooth=0.02,
+      gloss=0.1,
+      kept=True,
+    )
+    b.cylinder(
+      (side * head * 0.58, head_y + head * 0.75 + ear * 0.32, head_z - 0.03),
+      0.085,
+      ear * 0.75,
+      ears,
+      axis=(side * 0.35, 1, -0.05),
+      taper=-0.34,
+      edge=0.02,
+      when=~floppy,
+      smooth=0.03,
+      gloss=0.1,
+      kept=True,
+    )
+
+
+def _dog_leg(b, x, z, body_y, thick, paw):
+  """One leg below the trunk."""
+  b.limb(
+    (x, body_y - thick * 0.3, z),
+    (x, 0.085, z + 0.02),
+    0.085 + thick * 0.05,
+    paw,
+    smooth=0.05,
+    gloss=0.12,
+    kept=True,
+  )
+
+
+def _dog_tail(b, root_y, length, tail, curl, colour):
+  """A tail of length `tail`; `curl` lifts its end."""
+  b.limb(
+    (0, root_y, -length - 0.02),
+    (0, root_y + tail * curl, -length - tail * (1.15 - 0.6 * curl)),
+    0.075,
+    colour,
+    grow=-0.02,
+    smooth=0.05,
+    gloss=0.12,
+    kept=True,
+  )
+
+
+def _dog_face(b, g, patch_colour, head, at, nose_z):
+  """Eyes, a nose, and on some a patch around one eye."""
+  _, head_y, head_z = at
+  eye = np.where(g.chance(0.8)[:, None], DARK, EYE_BLUE)
+  size = head * g.uniform(0.17, 0.22)
+  patch = g.chance(0.35)
+  side = np.where(g.chance(0.5), 1.0, -1.0)
+  b.decal(
+    (side * head * 0.42, head_y + head * 0.2, head_z + head * 0.8),
+    (head * 0.36, head * 0.42, head * 0.5),
+    patch_colour,
+    when=patch,
+  )
+  face(
+    b,
+    at=at,
+    radius=head,
+    spread=0.42,
+    size=size,
+    eye=eye,
+    high=0.22,
+    front=0.84,
+  )
+  b.decal(
+    (0, head_y - head * 0.10, nose_z + head * 0.12),
+    (head * 0.21, head * 0.16, head * 0.28),
+    DARK,
+  )
+
+
 def cat(b, g, c):
   """A sitting cat: triangle ears, green or amber eyes, a tail that curls up."""
   wide = g.uniform(0.27, 0.37)
@@ -166,45 +198,23 @@ def cat(b, g, c):
   head_y = tall * 1.65 + head * 0.55
   head_z = 0.14
 
-  fur = dict(patterned=1.0, smooth=0.09, gloss=0.12)
   body = b.ball(
-    (0, tall * 0.86, -0.03), (wide, tall * 0.95, wide * 1.05), c.main, **fur
+    (0, tall * 0.86, -0.03),
+    (wide, tall * 0.95, wide * 1.05),
+    c.main,
+    **_CAT_FUR,
   )
   hips = [
     b.ball(
       (s * wide * 0.75, 0.20, 0.02),
       (wide * 0.55, 0.22, wide * 0.95),
       c.main,
-      **fur,
+      **_CAT_FUR,
     )
     for s in (-1, 1)
   ]
-  b.ball(
-    (0, head_y, head_z), (head * 1.08, head * 0.90, head * 0.88), c.main, **fur
-  )
+  _cat_head(b, c, head=head, ear=ear, at=(0, head_y, head_z), ears=color[0])
   g.unit(2)  # free
-  for s in (-1, 1):
-    b.ball(
-      (s * head * 0.24, head_y - head * 0.34, head_z + head * 0.76),
-      (head * 0.30, head * 0.23, head * 0.24),
-      0.5 * c.second + 0.5 * WHITE,
-      smooth=0.03,
-      gloss=0.12,
-      kept=True,
-    )
-  for s in (-1, 1):
-    b.cylinder(
-      (s * head * 0.68, head_y + head * 0.72 + ear * 0.35, head_z),
-      0.085,
-      ear * 0.8 + 0.03,
-      color[0],
-      axis=(s * 0.42, 1, 0),
-      taper=-0.085 / (ear * 0.8 + 0.03) * 0.95,
-      edge=0.012,
-      smooth=0.06,
-      gloss=0.12,
-      kept=True,
-    )
   for s in (-1, 1):
     b.limb(
       (s * wide * 0.42, tall * 0.9, wide * 0.72),
@@ -215,19 +225,7 @@ def cat(b, g, c):
       gloss=0.12,
       kept=True,
     )
-  start = (side_tail * wide * 0.5, 0.10, -wide * 0.8)
-  bend = (side_tail * (wide + 0.10), 0.12, -wide * 0.35)
-  b.limb(start, bend, 0.07, color[3], smooth=0.05, gloss=0.12)
-  b.limb(
-    bend,
-    (side_tail * (wide + 0.24), 0.14 + tail * 0.85, -wide * 0.35),
-    0.07,
-    color[3],
-    smooth=0.07,
-    gloss=0.12,
-    patterned=1.0,
-    kept=True,
-  )
+  _cat_tail(b, wide, tail, side_tail, color[3])
   eye = EYE_TINTS[g.choice(3)]
   b.decal(
     (0, tall * 0.95, wide * 0.9),
@@ -267,6 +265,56 @@ def cat(b, g, c):
   return dict(noun="cat", accent=words, anchors=anchors)
 
 
+def _cat_head(b, c, *, head, ear, at, ears):
+  """Skull, two cheeks and two triangular ears of colour `ears`."""
+  _, head_y, head_z = at
+  b.ball(
+    (0, head_y, head_z),
+    (head * 1.08, head * 0.90, head * 0.88),
+    c.main,
+    **_CAT_FUR,
+  )
+  for s in (-1, 1):
+    b.ball(
+      (s * head * 0.24, head_y - head * 0.34, head_z + head * 0.76),
+      (head * 0.30, head * 0.23, head * 0.24),
+      0.5 * c.second + 0.5 * WHITE,
+      smooth=0.03,
+      gloss=0.12,
+      kept=True,
+    )
+  for s in (-1, 1):
+    b.cylinder(
+      (s * head * 0.68, head_y + head * 0.72 + ear * 0.35, head_z),
+      0.085,
+      ear * 0.8 + 0.03,
+      ears,
+      axis=(s * 0.42, 1, 0),
+      taper=-0.085 / (ear * 0.8 + 0.03) * 0.95,
+      edge=0.012,
+      smooth=0.06,
+      gloss=0.12,
+      kept=True,
+    )
+
+
+def _cat_tail(b, wide, tail, side, colour):
+  """A tail that lies on the ground beside the cat and turns upwards."""
+  start = (side * wide * 0.5, 0.10, -wide * 0.8)
+  bend = (side * (wide + 0.10), 0.12, -wide * 0.35)
+  b.limb(start, bend, 0.07, colour, smooth=0.05, gloss=0.12)
+  b.limb(
+    bend,
+    (side * (wide + 0.24), 0.14 + tail * 0.85, -wide * 0.35),
+    0.07,
+    colour,
+    smooth=0.07,
+    gloss=0.12,
+    patterned=1.0,
+    kept=True,
+  )
+
+
 def stuffed_animal(b, g, c):
   """A plush that sits with its soles to the viewer: bear, bunny or elephant."""
   kind = g.choice(4)  # bear, bunny, sloth-like, elephant
@@ -276,81 +324,34 @@ def stuffed_animal(b, g, c):
   ear = g.uniform(0.11, 0.17)
   arm_up = g.uniform(-0.22, 0.16)
   head_y = fat * 1.75 + head * 0.62
-  soft = dict(patterned=1.0, smooth=0.03, gloss=0.04)
-  plain = dict(smooth=0.02, gloss=0.04)
   b.ball(
-    (0, fat * 0.95, 0), (fat * 0.95, fat * 1.05, fat * 0.85), c.main, **soft
+    (0, fat * 0.95, 0),
+    (fat * 0.95, fat * 1.05, fat * 0.85),
+    c.main,
+    **_PLUSH_SOFT,
   )
   b.ball(
-    (0, head_y, 0.03), (head * 1.05, head * 0.93, head * 0.9), c.main, **soft
+    (0, head_y, 0.03),
+    (head * 1.05, head * 0.93, head * 0.9),
+    c.main,
+    **_PLUSH_SOFT,
   )
   b.ball(
     (0, head_y - head * 0.28, head * 0.80),
     (head * 0.46, head * 0.36, head * 0.34),
     c.second,
-    **plain,
+    **_PLUSH_PLAIN,
     kept=True,
   )
-  for s in (-1, 1):
-    slot = b.ball(
-      (s * head * 0.82, head_y + head * 0.68, 0),
-      (ear, ear, 0.08),
-      c.main,
-      when=(kind == 0) | (kind == 2),
-      **plain,
-      kept=True,
-    )
-    b.ball(
-      (s * head * 0.48, head_y + head * 0.80 + ear * 1.5, -0.02),
-      (ear * 0.72, ear * 2.2, 0.08),
-      c.main,
-      rotation=turn(b.n, z=-s * 0.18),
-      when=kind == 1,
-      slot=slot,
-      **plain,
-      kept=True,
-    )
-    b.ball(
-      (s * head * 1.25, head_y + head * 0.08, -0.02),
-      (ear * 1.9, ear * 2.2, 0.07),
-      c.main,
-      when=kind == 3,
-      slot=slot,
-      **plain,
-      kept=True,
-    )
-  for s in (-1, 1):
-    b.ball(  # soles, in the second colour
-      (s * fat * 0.72, 0.15, fat * 1.18),
-      (0.155, 0.165, 0.09),
-      c.second,
-      **plain,
-      kept=True,
-    )
-  for s in (-1, 1):
-    b.limb(
-      (s * fat * 0.6, limb * 1.15, 0.1),
-      (s * fat * 0.72, limb * 1.15, fat * 1.1),
-      limb * 1.1,
-      c.main,
-      **soft,
-      kept=True,
-    )
-    b.limb(
-      (s * fat * 0.78, fat * 1.4, 0.06),
-      (s * (fat + 0.26), fat * 1.05 + arm_up, 0.20),
-      limb,
-      c.main,
-      **soft,
-      kept=True,
-    )
+  _plush_ears(b, c.main, kind, head, ear, head_y)
+  _plush_limbs(b, c, fat, limb, arm_up)
   b.limb(  # a trunk
     (0, head_y - head * 0.2, head * 0.85),
     (0, head_y - head * 1.0, head * 1.25),
     0.085,
     c.main,
     when=kind == 3,
-    **plain,
+    **_PLUSH_PLAIN,
     kept=True,
   )
   bow = g.chance(0.45)
@@ -363,6 +364,73 @@ def stuffed_animal(b, g, c):
     c.second,
     when=g.chance(0.6),
   )
+  _plush_face(b, c, kind, head, ear, head_y)
+  return dict(noun="stuffed animal", accent=np.full(b.n, "soles"))
+
+
+def _plush_ears(b, colour, kind, head, ear, head_y):
+  """Round, long or wide ears; the kinds share two slots."""
+  for s in (-1, 1):
+    slot = b.ball(
+      (s * head * 0.82, head_y + head * 0.68, 0),
+      (ear, ear, 0.08),
+      colour,
+      when=(kind == 0) | (kind == 2),
+      **_PLUSH_PLAIN,
+      kept=True,
+    )
+    b.ball(
+      (s * head * 0.48, head_y + head * 0.80 + ear * 1.5, -0.02),
+      (ear * 0.72, ear * 2.2, 0.08),
+      colour,
+      rotation=turn(b.n, z=-s * 0.18),
+      when=kind == 1,
+      slot=slot,
+      **_PLUSH_PLAIN,
+      kept=True,
+    )
+    b.ball(
+      (s * head * 1.25, head_y + head * 0.08, -0.02),
+      (ear * 1.9, ear * 2.2, 0.07),
+      colour,
+      when=kind == 3,
+      slot=slot,
+      **_PLUSH_PLAIN,
+      kept=True,
+    )
+
+
+def _plush_limbs(b, c, fat, limb, arm_up):
+  """Soles towards the viewer, legs and arms."""
+  for s in (-1, 1):
+    b.ball(  # soles, in the second colour
+      (s * fat * 0.72, 0.15, fat * 1.18),
+      (0.155, 0.165, 0.09),
+      c.second,
+      **_PLUSH_PLAIN,
+      kept=True,
+    )
+  for s in (-1, 1):
+    b.limb(
+      (s * fat * 0.6, limb * 1.15, 0.1),
+      (s * fat * 0.72, limb * 1.15, fat * 1.1),
+      limb * 1.1,
+      c.main,
+      **_PLUSH_SOFT,
+      kept=True,
+    )
+    b.limb(
+      (s * fat * 0.78, fat * 1.4, 0.06),
+      (s * (fat + 0.26), fat * 1.05 + arm_up, 0.20),
+      limb,
+      c.main,
+      **_PLUSH_SOFT,
+      kept=True,
+    )
+
+
+def _plush_face(b, c, kind, head, ear, head_y):
+  """Eyes and a nose, and what a kind has besides: inner ears, eye patches."""
   for s in (-1, 1):
     b.decal(
       (s * head * 0.84, head_y + head * 0.70, 0.09),
@@ -394,4 +462,3 @@ def stuffed_animal(b, g, c):
     DARK,
     when=kind != 3,
   )
-  return dict(noun="stuffed animal", accent=np.full(b.n, "soles"))

@@ -2,7 +2,7 @@
 """Grounds and backdrops: all that is not the subject.
 
 A place is a function of `v` that returns the colours of ground and wall. `v`
-holds, each (N,) if not said otherwise:
+holds, each (N,) unless stated otherwise:
 
   x, z     ground position in world units, the subject at 0, viewer at +z
   far      distance of the ground point, in units of the subject's distance

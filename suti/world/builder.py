@@ -8,7 +8,7 @@
   builder.download_and_prepare(file_format="array_record")
   source = builder.as_data_source("train")   # random access, for Grain
 
-Nothing is downloaded: pictures are drawn when the dataset is prepared. Other
+Nothing is downloaded: pictures are rendered when the dataset is prepared. Other
 sizes: `SubjectWorld(config=Config(name=..., size_px=128, ...))`.
 """
 
@@ -31,12 +31,12 @@ from suti.world.templates import (
   subject_seeds,
 )
 
-_SUBJECTS_AT_ONCE = 16
+_SUBJECTS_A_BATCH = 16
 
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-  """What to draw.
+  """What to render.
 
   Attributes:
     web: pages as `dataset.web_rows` gives them, else captioned pictures.
@@ -100,7 +100,7 @@ class SubjectWorld(tfds.core.GeneratorBasedBuilder):
       builder=self,
       description=self.builder_config.description,
       features=features.FeaturesDict(fields),
-      disable_shuffling=True,  # a subject's pictures side by side, as drawn
+      disable_shuffling=True,  # a subject's pictures side by side
     )
 
   def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
@@ -123,9 +123,9 @@ class SubjectWorld(tfds.core.GeneratorBasedBuilder):
         yield key, dataclasses.asdict(row) | {"image": encode_png(row.image)}
       return
     key = 0
-    for start in range(0, count, _SUBJECTS_AT_ONCE):
+    for start in range(0, count, _SUBJECTS_A_BATCH):
       subjects = subject_seeds(
-        split, start, min(_SUBJECTS_AT_ONCE, count - start)
+        split, start, min(_SUBJECTS_A_BATCH, count - start)
       )
       shots = varied_shots(subjects, images_each=config.images_each)
       drawn = render_shots(shots, size_px=config.size_px)

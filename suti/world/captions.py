@@ -2,7 +2,7 @@
 """True words for a subject and for a shot.
 
 DreamBench's prompts are kept word by word ("a glasses in the snow"), since
-that is what an evaluation asks for.
+an evaluation uses them.
 """
 
 from suti.world.subjects import phrase

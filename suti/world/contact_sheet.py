@@ -31,7 +31,7 @@ _LIVE_COLUMNS = (-1, 2, 7, 0, 13, 11, 9, 19, 17, 20, 24)
 def sheet(
   *, split: str = "test", skip: int = 2, size_px: int = 64
 ) -> tuple[np.ndarray, list[list[Shot]]]:
-  """Draws the sheet.
+  """Renders the sheet.
 
   Args:
     split: of the subjects.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """SubjectWorld as data: a web of pages, and held-out subjects.
 
-The web view stands where SuTI has WebLI (arXiv 2304.00186, section 3.1): rows
+The web stands where SuTI has WebLI (arXiv 2304.00186, section 3.1): rows
 of (url, alt-text, image) with the noise of the web. The shares of noise are
-ours; the paper tells only what it drops (77.8% of pages for too few pictures,
+ours; the paper gives only what it drops (77.8% of pages for too few pictures,
 81.1% of the rest for similarity). As a dataset on disk: `builder.py`.
 """
 
@@ -19,6 +19,7 @@ from suti.world.captions import caption, describe, with_article
 from suti.world.render import render_shots
 from suti.world.templates import (
   LIVE,
+  SPLIT_SPAN,
   Shot,
   class_of,
   split_of,
@@ -28,8 +29,8 @@ from suti.world.templates import (
 __all__ = [
   "LIVE",
   "VERSION",
-  "Row",
   "Shot",
+  "WebRow",
   "caption",
   "class_of",
   "describe",
@@ -39,10 +40,10 @@ __all__ = [
   "web_rows",
 ]
 
-# Of what pictures look like and say: what was drawn of another is drawn anew.
+# Of pictures and captions: pictures of another version are rendered anew.
 VERSION = "1.0.0"
 
-_PAGES_AT_ONCE = 16  # about 80 pictures: the renderer works in batches
+_PAGES_A_BATCH = 16  # about 80 pictures: the renderer works in batches
 
 # Kinds of pages and their shares.
 _KINDS = {"good": 0.55, "mixed": 0.18, "thin": 0.12, "repeated": 0.15}
@@ -60,18 +61,18 @@ _USELESS = (
   "image",
   "",
 )
-# Places alone: what pages show of a subject. Changed and dressed subjects are
-# what the prompts ask for later.
+# Pages show subjects in these places alone. Changed and dressed subjects are
+# left to the prompts.
 _NUM_PLACES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
+class WebRow:
   """One picture of the web.
 
   Attributes:
     url: of the page it was found on.
-    alt_text: what the page says of it, which may be nothing of use.
+    alt_text: the page's text for it, which may be useless.
     image: uint8 RGB (H, W, 3).
     truth: "world:SPLIT:SEED", for evaluation alone.
     view: the same for near-duplicates of one picture; for evaluation alone.
@@ -86,7 +87,7 @@ class Row:
 
 def web_rows(
   split: str, *, num_pages: int, seed: int, start: int = 0, size_px: int = 64
-) -> Iterator[Row]:
+) -> Iterator[WebRow]:
   """The pages of a small web, row by row, the rows of a page side by side.
 
   A page depends on `split`, `seed` and its number alone: a reader that has seen
@@ -95,14 +96,15 @@ def web_rows(
   Args:
     split: of the subjects.
     num_pages: where to stop.
-    seed: which web.
+    seed: which web. Those of two seeds share subjects where these differ by a
+      multiple of 250, or where pages go beyond a million.
     start: pages to leave out at the beginning.
     size_px: side of the pictures.
 
   Yields: rows.
   """
-  for first in range(start, num_pages, _PAGES_AT_ONCE):
-    last = min(first + _PAGES_AT_ONCE, num_pages)
+  for first in range(start, num_pages, _PAGES_A_BATCH):
+    last = min(first + _PAGES_A_BATCH, num_pages)
     plans = [
       plan
       for page in range(first, last)
@@ -110,7 +112,7 @@ def web_rows(
     ]
     images = render_shots([plan.shot for plan in plans], size_px=size_px)
     for plan, image in zip(plans, images["image"], strict=True):
-      yield Row(
+      yield WebRow(
         url=plan.url,
         alt_text=plan.alt_text,
         image=_spoiled(image, plan.spoil) if plan.spoil else image,
@@ -127,7 +129,7 @@ def heldout(
   Args:
     split: "validation" or "test".
     num_subjects: one cluster each.
-    images_each: pictures of a subject, each in another place.
+    images_each: pictures of a subject, each in another scene.
     size_px: side of the pictures.
 
   Returns: clusters, in the order of their subjects.
@@ -167,7 +169,7 @@ def heldout(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Plan:
-  """A row before it is drawn; `spoil` seeds a near-duplicate's damage."""
+  """A row before it is rendered; `spoil` seeds a near-duplicate's damage."""
 
   url: str
   alt_text: str
@@ -184,8 +186,9 @@ def _page(split: str, *, page: int, seed: int) -> list[_Plan]:
   rng = np.random.default_rng((seed, page, len(split)))
   kind = rng.choice(list(_KINDS), p=list(_KINDS.values()))
   url = f"https://world.example/{seed}/{page:06d}"
-  # Every page has subjects of its own, four at most.
-  subjects = subject_seeds(split, 4 * (seed * 1_000_000 + page), 4)
+  # Every page has subjects of its own, four at most; a split has as many as 250
+  # webs of a million pages ask for, and then they come again.
+  subjects = subject_seeds(split, 4 * (seed * 1_000_000 + page) % SPLIT_SPAN, 4)
   count = int(rng.integers(1, 3) if kind == "thin" else rng.integers(3, 11))
   num_subjects = int(rng.integers(2, 5)) if kind == "mixed" else 1
   chosen = [subjects[i % num_subjects] for i in range(count)]

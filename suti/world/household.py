@@ -34,6 +34,18 @@ def candle(b, g, c):
       when=(kind < 3) & g.chance(0.7),
       smooth=0.04,
     )
+  _flame(b, top)
+  _candle_holder(b, c.second, kind, radius)
+  _candle_jar(b, c, kind == 3, radius, tall)
+  b.decal((0, top + 0.16, 0.0), (0.04, 0.09, 0.2), [1.0, 0.95, 0.7])
+  return dict(
+    noun="candle",
+    accent=np.array(["base", "candlestick", "holder", "jar"])[kind],
+  )
+
+
+def _flame(b, top):
+  """A flame of two balls that glow, and the wick below them."""
   b.ball(
     (0, top + 0.20, 0),
     (0.075, 0.15, 0.075),
@@ -50,13 +62,18 @@ def candle(b, g, c):
     kept=True,
   )
   b.limb((0, top - 0.02, 0), (0, top + 0.08, 0), 0.02, INK, kept=True)
+
+
+def _candle_holder(b, colour, kind, radius):
+  """A plate, a candlestick's stem and cup, a chamberstick's handle."""
+  thin = kind == 1
   plate = np.where(thin, 0.34, np.where(kind == 2, 0.52, 0.40))
   holder = kind < 3
   b.cylinder(
     (0, 0.05, 0),
     plate,
     0.05,
-    c.second,
+    colour,
     taper=0.3,
     edge=0.02,
     when=holder,
@@ -67,7 +84,7 @@ def candle(b, g, c):
     (0, 0.24, 0),
     0.07,
     0.2,
-    c.second,
+    colour,
     edge=0.02,
     when=thin,
     gloss=0.6,
@@ -77,7 +94,7 @@ def candle(b, g, c):
     (0, 0.42, 0),
     radius + 0.07,
     0.07,
-    c.second,
+    colour,
     taper=0.5,
     edge=0.02,
     when=thin,
@@ -88,13 +105,16 @@ def candle(b, g, c):
     (plate + 0.10, 0.14, 0),
     0.10,
     0.032,
-    c.second,
+    colour,
     axis=(0, 0, 1),
     when=kind == 2,
     gloss=0.6,
     kept=True,
   )
-  jar = kind == 3
+
+
+def _candle_jar(b, c, when, radius, tall):
+  """A glass jar around the wax, with a label."""
   b.cylinder(
     (0, tall * 1.05, 0),
     radius + 0.05,
@@ -102,7 +122,7 @@ def candle(b, g, c):
     c.second,
     wall=0.025,
     edge=0.02,
-    when=jar,
+    when=when,
     gloss=0.8,
   )
   b.decal(
@@ -110,15 +130,10 @@ def candle(b, g, c):
     (radius * 0.75, tall * 0.42, radius),
     PAPER,
     box=1.0,
-    when=jar,
+    when=when,
   )
   b.decal(
-    (0, tall, radius), (radius * 0.34, tall * 0.20, radius), c.main, when=jar
-  )
-  b.decal((0, top + 0.16, 0.0), (0.04, 0.09, 0.2), [1.0, 0.95, 0.7])
-  return dict(
-    noun="candle",
-    accent=np.array(["base", "candlestick", "holder", "jar"])[kind],
+    (0, tall, radius), (radius * 0.34, tall * 0.20, radius), c.main, when=when
   )
 
 
@@ -129,47 +144,7 @@ def clock(b, g, c):
   deep = g.uniform(0.12, 0.20)
   lift = np.where(kind == 0, 0.14, 0.08)
   y = radius + lift + 0.03
-  round_ = kind == 0
-  b.cylinder(
-    (0, y, 0),
-    radius + 0.04,
-    deep,
-    c.main,
-    axis=(0, 0, 1),
-    edge=0.05,
-    when=round_,
-    gloss=0.5,
-    patterned=1.0,
-  )
-  b.box(
-    (0, y, 0),
-    (radius + 0.10, radius + 0.10, deep),
-    c.main,
-    edge=0.06,
-    when=kind == 1,
-    gloss=0.4,
-    patterned=1.0,
-  )
-  b.box(
-    (0, y * 0.55, 0),
-    (radius + 0.09, y * 0.55, deep),
-    c.main,
-    edge=0.05,
-    when=kind == 2,
-    gloss=0.4,
-    patterned=1.0,
-  )
-  b.cylinder(
-    (0, y, 0),
-    radius + 0.09,
-    deep,
-    c.main,
-    axis=(0, 0, 1),
-    edge=0.05,
-    when=kind == 2,
-    gloss=0.4,
-    patterned=1.0,
-  )
+  _clock_case(b, c.main, kind, radius, deep, y)
   face = np.where(g.chance(0.75)[:, None], PAPER, [[0.98, 0.93, 0.78]])
   b.cylinder(
     (0, y, deep),
@@ -189,33 +164,7 @@ def clock(b, g, c):
     gloss=0.6,
     kept=True,
   )
-  for s in (-1, 1):
-    b.ball(
-      (s * radius * 0.62, y + radius * 0.95, 0),
-      (0.20, 0.15, 0.17),
-      c.second,
-      rotation=turn(b.n, z=-s * 0.6),
-      when=round_,
-      gloss=0.8,
-      kept=True,
-    )
-    b.limb(
-      (s * radius * 0.5, 0.14, 0),
-      (s * radius * 0.78, 0.05, 0),
-      0.055,
-      c.second,
-      when=round_,
-      kept=True,
-    )
-  b.torus(
-    (0, y + radius + 0.16, 0),
-    0.11,
-    0.03,
-    c.second,
-    axis=(0, 0, 1),
-    when=round_,
-    kept=True,
-  )
+  _bells(b, c.second, kind == 0, radius, y)
   b.box(
     (0, 0.05, 0),
     (radius + 0.18, 0.05, deep + 0.06),
@@ -224,13 +173,93 @@ def clock(b, g, c):
     when=kind > 0,
     kept=True,
   )
-  z = deep + 0.02
+  _dial(b, g, c.second, radius, y, deep + 0.02)
+  return dict(noun="clock", accent=np.array(["bells", "frame", "base"])[kind])
+
+
+def _clock_case(b, colour, kind, radius, deep, y):
+  """A round, a square or an arched case."""
+  b.cylinder(
+    (0, y, 0),
+    radius + 0.04,
+    deep,
+    colour,
+    axis=(0, 0, 1),
+    edge=0.05,
+    when=kind == 0,
+    gloss=0.5,
+    patterned=1.0,
+  )
+  b.box(
+    (0, y, 0),
+    (radius + 0.10, radius + 0.10, deep),
+    colour,
+    edge=0.06,
+    when=kind == 1,
+    gloss=0.4,
+    patterned=1.0,
+  )
+  b.box(
+    (0, y * 0.55, 0),
+    (radius + 0.09, y * 0.55, deep),
+    colour,
+    edge=0.05,
+    when=kind == 2,
+    gloss=0.4,
+    patterned=1.0,
+  )
+  b.cylinder(
+    (0, y, 0),
+    radius + 0.09,
+    deep,
+    colour,
+    axis=(0, 0, 1),
+    edge=0.05,
+    when=kind == 2,
+    gloss=0.4,
+    patterned=1.0,
+  )
+
+
+def _bells(b, colour, when, radius, y):
+  """What an alarm clock has: two bells, two feet and a handle."""
+  for s in (-1, 1):
+    b.ball(
+      (s * radius * 0.62, y + radius * 0.95, 0),
+      (0.20, 0.15, 0.17),
+      colour,
+      rotation=turn(b.n, z=-s * 0.6),
+      when=when,
+      gloss=0.8,
+      kept=True,
+    )
+    b.limb(
+      (s * radius * 0.5, 0.14, 0),
+      (s * radius * 0.78, 0.05, 0),
+      0.055,
+      colour,
+      when=when,
+      kept=True,
+    )
+  b.torus(
+    (0, y + radius + 0.16, 0),
+    0.11,
+    0.03,
+    colour,
+    axis=(0, 0, 1),
+    when=when,
+    kept=True,
+  )
+
+
+def _dial(b, g, colour, radius, y, z):
+  """Marks of four hours, and hands at a random time."""
   for angle in (0.0, 0.5, 1.0, 1.5):
     a = angle * np.pi
     b.decal(
       (np.sin(a) * radius * 0.72, y + np.cos(a) * radius * 0.72, z),
       (0.05, 0.05, 0.03),
-      c.second * 0.8,
+      colour * 0.8,
     )
   hour, minute = g.uniform(0, 6.283), g.uniform(0, 6.283)
   for angle, long, thick in ((hour, 0.20, 0.035), (minute, 0.29, 0.026)):
@@ -245,5 +274,4 @@ def clock(b, g, c):
       rotation=turn(b.n, z=-angle),
       box=1.0,
     )
-  b.decal((0, y, z), (0.055, 0.055, 0.05), c.second)
-  return dict(noun="clock", accent=np.array(["bells", "frame", "base"])[kind])
+  b.decal((0, y, z), (0.055, 0.055, 0.05), colour)

@@ -3,7 +3,7 @@
 
 A measure that owes nothing to the CLIP that filters: kernel ridge regression
 on thumbnails and colour histograms of renders whose template is known. Fitted
-when first asked for, on training subjects; it sees neither the subject's name
+when first used, on training subjects; it sees neither the subject's name
 nor the prompt. For evaluation alone.
 
 Shape legend: N pictures, M renders it was fitted on, D features, T templates.
@@ -18,7 +18,7 @@ from suti.images import square_crop_resize
 from suti.world.render import render_shots
 from suti.world.templates import LIVE, Shot, class_of, subject_seeds
 
-_SIZE_PX = 32  # 64 px tell it no more, and take four times as long
+_SIZE_PX = 32  # 64 px score no better, and take four times as long
 _NUM_TEMPLATES = 25
 _LEVELS = 5  # of each colour channel in a histogram
 _RIDGE = 1e-2

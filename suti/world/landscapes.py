@@ -3,7 +3,7 @@
 
 Each function colours the ground plane and an upright wall behind the subject
 for one place; nothing is marched. They are large and calm on purpose: a small
-diffusion model must learn them. What `v` holds is said in `backdrops.py`.
+diffusion model must learn them. `backdrops.py` lists what `v` holds.
 
 Shape legend: N samples; colours (3, N).
 """

@@ -101,7 +101,7 @@ class Parts:
     # Which parts a cube shaped subject keeps (ears, handles, ...), see
     # `looks.alter`.
     self.kept = np.zeros((n, NUM_PARTS), bool)
-    # The same whatever `when` said: slots must not depend on the batch.
+    # Independent of `when`: slots must not depend on the batch.
     self.may_be_kept = np.zeros(NUM_PARTS, bool)
 
   def _set(self, part, when, *, at, rotation, size, prefix, index):
@@ -150,7 +150,7 @@ class Parts:
   ) -> int:
     """An ellipsoid of half axes `size`; returns its part index.
 
-    `slot` shares the place of an earlier part, for variants that exclude each
+    `slot` reuses the slot of an earlier part, for variants that exclude each
     other.
     """
     if slot is None:

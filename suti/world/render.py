@@ -2,7 +2,7 @@
 """Pictures of shots: image, mask and depth, in JAX.
 
 The subject is sphere-traced (`march.py`), ground and backdrop are closed form
-(`backdrops.py`). One program a size draws every class and place. On CPU
+(`backdrops.py`). One program a size renders every class and place. On CPU
 pictures are mapped one after the other, so that only the backdrop and the
 reflection a picture needs are computed; on an accelerator they are vmapped.
 
@@ -26,8 +26,8 @@ from suti.world.shading import shade
 from suti.world.strokes import fract, mix, step
 
 # Pictures a call of the program, where pictures are mapped one after the other
-# and where they are drawn side by side. Never the number asked for: each other
-# number would be another program, and 20 s of compiling.
+# and where they are vmapped. Never the number of shots: each other number would
+# be another program, and 20 s of compiling.
 _BATCH_CPU, _BATCH_ACCELERATOR = 8, 256
 
 
@@ -101,25 +101,21 @@ def _branch(place):
   return run
 
 
-def draw(s, *, size_px: int):
-  """Draws one staged shot.
+def _views(s, d, t_back, count, *, mirrored):
+  """The subject, and its mirror image where something reflects.
 
   Args:
-    s: one row of `scenes.stage`.
-    size_px: side of the picture.
+    s: the staged shot.
+    d: direction of each ray, 3 x (N,).
+    t_back: distance along each ray to ground or wall, (N,).
+    count: samples a side.
+    mirrored: whether there is a mirror image.
 
-  Returns:
-    {"image": uint8 (H, W, 3), "mask": bool (H, W), "depth": float32 (H, W),
-    along the viewing axis in world units, ground and backdrop included}.
+  Returns: (2, 5, N): colour, distance, and whether the ray hit.
   """
-  count = size_px * SUPERSAMPLE
-  branches = [_branch(place) for place in PLACES.values()]
-  x, y, d, cosine = rays(s, count)
-  ground, wall, on_ground, t_back, gx, gz = _backdrop(s, x, y, d, branches)
-  mirrored = s["reflect"] > 0
 
-  # The subject, and its mirror image where something reflects. A loop, so
-  # that the tracer is compiled once and runs only as often as needed.
+  # A loop, so that the tracer is compiled once and runs only as often as
+  # needed.
   def view(i, carry):
     sign = 1.0 - 2.0 * i
     eye = [s["eye"][0], s["eye"][1] * sign, s["eye"][2]]
@@ -130,15 +126,24 @@ def draw(s, *, size_px: int):
     new = _close(jnp.stack([*figure, t, hit.astype(t.dtype)]), count)
     return jax.lax.dynamic_update_index_in_dim(carry, new, i, 0)
 
-  views = jax.lax.fori_loop(
+  return jax.lax.fori_loop(
     0,
     1 + mirrored.astype(jnp.int32),
     view,
     jnp.zeros((2, 5, count * count), jnp.float32),
   )
-  figure, t, hit = views[0, :3], views[0, 3], views[0, 4] > 0.5
 
-  # Ground: cast shadow, contact shadow, reflection.
+
+def _lit_ground(s, ground, gx, gz, image, *, mirrored):
+  """Ground with cast shadow, contact shadow, puddle and reflection, (3, N).
+
+  Args:
+    s: the staged shot.
+    ground: its own colour, (3, N).
+    gx, gz: position of each sample, (N,).
+    image: the mirror image, a row of `_views`.
+    mirrored: whether there is one.
+  """
   dark = apart(s, _shadow, s, gx, gz)
   touch = apart(s, lambda *a: sdf.distance(a[0], [a[1], 0.02, a[2]]), s, gx, gz)
   floats = mirrored & (s["wet"] < 0.5)
@@ -163,7 +168,28 @@ def draw(s, *, size_px: int):
     rim = jnp.where(floats & ~is_mirror, rim, 0.0)
     return mix(ground, 1.0, rim * 0.55)
 
-  ground = apart(s, lay, s, ground, dark, touch, gx, gz, views[1])
+  return apart(s, lay, s, ground, dark, touch, gx, gz, image)
+
+
+def draw(s, *, size_px: int):
+  """Renders one staged shot.
+
+  Args:
+    s: one row of `scenes.stage`.
+    size_px: side of the picture.
+
+  Returns:
+    {"image": uint8 (H, W, 3), "mask": bool (H, W), "depth": float32 (H, W),
+    along the viewing axis in world units, ground and backdrop included}.
+  """
+  count = size_px * SUPERSAMPLE
+  branches = [_branch(place) for place in PLACES.values()]
+  x, y, d, cosine = rays(s, count)
+  ground, wall, on_ground, t_back, gx, gz = _backdrop(s, x, y, d, branches)
+  mirrored = s["reflect"] > 0
+  views = _views(s, d, t_back, count, mirrored=mirrored)
+  figure, t, hit = views[0, :3], views[0, 3], views[0, 4] > 0.5
+  ground = _lit_ground(s, ground, gx, gz, views[1], mirrored=mirrored)
   tint = (0.5 + 0.5 * s["light_colour"])[:, None]
   scene = jnp.where(on_ground[None], ground, wall) * tint
   out = jnp.where(hit[None], figure, scene)
@@ -204,7 +230,7 @@ def _sparkle(s, colour, x, y):
 
 
 def _threads():
-  """How many batches are drawn side by side."""
+  """How many batches are rendered in parallel."""
   return min(os.cpu_count() or 1, 8) if jax.default_backend() == "cpu" else 1
 
 
@@ -232,7 +258,7 @@ def boxes(mask_BHW) -> np.ndarray:
 
 
 def render_shots(shots, *, size_px: int = 64, batch: int | None = None):
-  """Draws shots.
+  """Renders shots.
 
   Args:
     shots: a sequence of `Shot`.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From shots to numbers: subject, place, camera and light of each picture.
 
-All that a picture needs is drawn here in numpy, vectorised, from the three
-integers of a `Shot`; `render.py` only draws it.
+All that a picture needs is drawn at random here in numpy, vectorised, from the
+three integers of a `Shot`; `render.py` only renders it.
 
 Frames: the stage has the viewer at +z, y up, the ground at y = 0, units in
 which a subject is about 1.3 tall. The subject's own frame is the stage turned
@@ -28,7 +28,7 @@ PLACE_NAMES = tuple(PLACES)
 
 
 class Setting(NamedTuple):
-  """What a place asks of camera and light.
+  """Camera and light of a place.
 
   Attributes:
     elevation: of the camera in degrees, from and to.

@@ -70,7 +70,7 @@ def distances(s, p):
 
 
 def union(s, parts):
-  """Smooth union; a part melts into those before it by its own radius."""
+  """Smooth union; a part blends into those before it by its own radius."""
   total = parts[0]
   for i, d in enumerate(parts[1:], 1):
     k = s["smooth"][i]

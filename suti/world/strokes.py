@@ -16,7 +16,7 @@ def rgb(red, green, blue):
 
 
 def mix(a, b, weight):
-  """A where weight is 0, b where it is 1."""
+  """`a` where weight is 0, `b` where it is 1."""
   return a + (b - a) * weight
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A subject from a seed: class, shape, colours, pattern and a true description.
 
-The classes are built in `animals`, `toys`, `vessels`, `wares` and `household`;
-this file draws what all share (palette, pattern, size) and says in words what
-was drawn.
+The classes are built in `animals`, `cartoons`, `toys`, `vessels`, `wares` and
+`household`;
+this file draws what all share (palette, pattern, size) and describes the result
+in words.
 
 Shape legend: n subjects.
 """
@@ -13,7 +14,15 @@ import functools
 
 import numpy as np
 
-from suti.world import animals, household, palette, toys, vessels, wares
+from suti.world import (
+  animals,
+  cartoons,
+  household,
+  palette,
+  toys,
+  vessels,
+  wares,
+)
 from suti.world.parts import NUM_ROUND, PATTERNS, Parts, span
 from suti.world.templates import CLASSES, LIVE, class_indices, draws
 
@@ -36,7 +45,7 @@ BUILDERS = {
   ),
   "boot": ((wares.boot, 1),),
   "glasses": ((wares.glasses, 1),),
-  "cartoon": ((toys.cartoon, 1),),
+  "cartoon": ((cartoons.cartoon, 1),),
   "teapot": ((vessels.teapot, 1),),
   "vase": ((vessels.vase, 1),),
 }

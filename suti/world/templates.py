@@ -36,7 +36,7 @@ _CLASS_WEIGHTS = {"dog": 3.6, "cat": 2.4, "toy": 2.0, "stuffed animal": 1.5}
 
 # Split -> first subject seed. Splits are disjoint ranges, so a seed alone says
 # whether it may be trained on.
-_SPLIT_SPAN = 1_000_000_000
+SPLIT_SPAN = 1_000_000_000
 SPLITS = ("train", "validation", "test")
 
 
@@ -141,18 +141,18 @@ def subject_seeds(split: str, start: int, count: int) -> list[int]:
   """The subjects `start .. start + count` of a split; splits are disjoint."""
   if split not in SPLITS:
     raise ValueError(f"split={split!r} is unknown: use one of {SPLITS}.")
-  if start < 0 or count < 0 or start + count > _SPLIT_SPAN:
+  if start < 0 or count < 0 or start + count > SPLIT_SPAN:
     raise ValueError(
       f"start={start}, count={count} is outside of split {split!r}: use "
-      f"0 <= start and start + count <= {_SPLIT_SPAN}."
+      f"0 <= start and start + count <= {SPLIT_SPAN}."
     )
-  first = SPLITS.index(split) * _SPLIT_SPAN + start
+  first = SPLITS.index(split) * SPLIT_SPAN + start
   return list(range(first, first + count))
 
 
 def split_of(seed: int) -> str:
   """The split a subject seed belongs to."""
-  index = seed // _SPLIT_SPAN
+  index = seed // SPLIT_SPAN
   if not 0 <= index < len(SPLITS):
     raise ValueError(
       f"subject seed {seed} is in no split: use suti.world.subject_seeds."

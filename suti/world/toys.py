@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Toys and cartoons: duck, monster, robot, car, rubber-hose character.
+"""Toys: duck, monster, robot, car.
 
 Each function builds a batch of one variant into `Parts` from the subjects' own
 random numbers. The front is +z, feet stand at y = 0.
@@ -10,168 +10,6 @@ import numpy as np
 from suti.world.faces import DARK, WHITE
 from suti.world.palette import INK, PAPER, STEEL
 from suti.world.parts import turn
-
-
-def cartoon(b, g, c):
-  """A rubber-hose character: one big body, huge eyes, thin limbs, gloves."""
-  wide = g.uniform(0.34, 0.46)
-  tall = g.uniform(0.38, 0.60)
-  leg = g.uniform(0.18, 0.34)
-  top = g.choice(4)  # horns, antenna, sprout, cap
-  square = g.chance(0.35)
-  eye = g.uniform(0.16, 0.22) * np.minimum(wide, tall) / 0.42
-  arm = g.uniform(-0.25, 0.45)
-  y = leg + tall
-  soft = dict(patterned=1.0, smooth=0.02, gloss=0.35)
-  b.ball((0, y, 0), (wide, tall, wide * 0.85), c.main, when=~square, **soft)
-  b.box(
-    (0, y, 0),
-    (wide * 0.92, tall * 0.92, wide * 0.62),
-    c.main,
-    edge=0.14,
-    when=square,
-    **soft,
-  )
-  front = np.where(square, wide * 0.62, wide * 0.80)
-  head_y = y + tall * 0.28
-  for s in (-1, 1):
-    b.ball(
-      (s * eye * 0.98, head_y, front * 0.92),
-      (eye, eye * 1.25, eye * 0.6),
-      WHITE,
-      gloss=0.6,
-      kept=True,
-    )
-  for s in (-1, 1):
-    b.ball(
-      (s * 0.17, 0.085, 0.09),
-      (0.13, 0.10, 0.21),
-      c.second,
-      gloss=0.4,
-      kept=True,
-    )
-    b.ball(
-      (s * (wide + 0.30), y - 0.05 + arm, 0.10),
-      (0.12, 0.12, 0.11),
-      WHITE,
-      gloss=0.2,
-      kept=True,
-    )
-  for s in (-1, 1):
-    b.limb(
-      (s * 0.17, leg + tall * 0.25, 0),
-      (s * 0.17, 0.1, 0.0),
-      0.05,
-      DARK,
-      kept=True,
-    )
-    b.limb(
-      (s * wide * 0.85, y - 0.05, 0),
-      (s * (wide + 0.27), y - 0.05 + arm, 0.09),
-      0.05,
-      DARK,
-      kept=True,
-    )
-  up = y + tall * 0.93
-  for s in (-1, 1):
-    slot = b.cylinder(
-      (s * wide * 0.5, up + 0.06, 0),
-      0.09,
-      0.17,
-      c.second,
-      axis=(s * 0.5, 1, 0),
-      taper=-0.48,
-      when=top == 0,
-      gloss=0.3,
-      kept=True,
-    )
-    b.limb(
-      (s * 0.06, up, 0),
-      (s * 0.22, up + 0.26, 0),
-      0.035,
-      DARK,
-      when=top == 1,
-      slot=slot,
-      kept=True,
-    )
-    b.limb(
-      (0, up, 0),
-      (s * 0.19, up + 0.22, 0),
-      0.06,
-      c.second,
-      grow=0.04,
-      when=top == 2,
-      slot=slot,
-      kept=True,
-    )
-  b.cylinder(
-    (0, up + 0.02, 0),
-    wide * 0.62,
-    0.12,
-    c.second,
-    taper=-0.35,
-    edge=0.05,
-    when=top == 3,
-    kept=True,
-  )
-  slot = b.cylinder(
-    (0, up - 0.07, wide * 0.3),
-    wide * 0.66,
-    0.025,
-    c.second * 0.8,
-    edge=0.02,
-    when=top == 3,
-    kept=True,
-  )
-  for s in (-1, 1):
-    b.ball(
-      (s * 0.22, up + 0.28, 0),
-      (0.07, 0.07, 0.07),
-      c.second,
-      when=top == 1,
-      kept=True,
-    )
-  for s in (-1, 1):
-    b.decal(
-      (s * eye * 0.80, head_y - eye * 0.1, front + eye * 0.5),
-      (eye * 0.42, eye * 0.58, eye),
-      DARK,
-    )
-    b.decal(
-      (s * eye * 0.80 + eye * 0.15, head_y + eye * 0.2, front + eye * 0.5),
-      (eye * 0.16, eye * 0.18, eye),
-      WHITE,
-    )
-  smile = g.choice(3)
-  mouth_y = y - tall * 0.30
-  b.decal(
-    (0, mouth_y, front),
-    (wide * 0.42, tall * 0.20, wide * 0.6),
-    DARK,
-    when=smile < 2,
-  )
-  b.decal(
-    (0, mouth_y + tall * 0.11, front),
-    (wide * 0.50, tall * 0.15, wide * 0.65),
-    c.main,
-    when=smile == 0,
-  )
-  b.decal(
-    (0, mouth_y - tall * 0.08, front),
-    (wide * 0.22, tall * 0.10, wide * 0.6),
-    [0.93, 0.40, 0.42],
-    when=smile == 1,
-  )
-  b.decal(
-    (0, mouth_y, front),
-    (wide * 0.40, 0.035, wide * 0.6),
-    DARK,
-    when=smile == 2,
-    box=1.0,
-  )
-  return dict(
-    noun="cartoon", accent=np.array(["horns", "shoes", "sprout", "cap"])[top]
-  )
 
 
 def monster(b, g, c):
@@ -333,6 +171,41 @@ def robot(b, g, c):
     edge=0.05,
     gloss=0.7,
   )
+  _robot_limbs(b, c, wide, tall, leg, y)
+  b.ball(
+    (0, head_y + head + 0.24, 0),
+    (0.075,) * 3,
+    [0.95, 0.25, 0.2],
+    gloss=0.6,
+    kept=True,
+  )
+  b.limb(
+    (0, head_y + head * 0.7, 0),
+    (0, head_y + head + 0.2, 0),
+    0.028,
+    STEEL,
+    kept=True,
+  )
+  _robot_face(b, g.chance(0.35), head, head_y)
+  b.decal(
+    (0, y + tall * 0.15, wide * 0.7),
+    (wide * 0.68, tall * 0.52, 0.1),
+    PAPER * 0.85,
+    box=1.0,
+  )
+  for i, tint in enumerate(
+    ([0.9, 0.2, 0.2], [0.98, 0.8, 0.2], [0.25, 0.7, 0.35])
+  ):
+    b.decal(
+      ((i - 1) * wide * 0.40, y + tall * 0.15, wide * 0.7),
+      (wide * 0.15,) * 3,
+      tint,
+    )
+  return dict(noun="robot", accent=np.full(b.n, "head"))
+
+
+def _robot_limbs(b, c, wide, tall, leg, y):
+  """Legs, feet, arms and claws."""
   for s in (-1, 1):
     b.box(
       (s * wide * 0.55, leg, 0), (0.10, leg, 0.11), STEEL, edge=0.03, gloss=0.8
@@ -360,21 +233,10 @@ def robot(b, g, c):
       gloss=0.6,
       kept=True,
     )
-  b.ball(
-    (0, head_y + head + 0.24, 0),
-    (0.075,) * 3,
-    [0.95, 0.25, 0.2],
-    gloss=0.6,
-    kept=True,
-  )
-  b.limb(
-    (0, head_y + head * 0.7, 0),
-    (0, head_y + head + 0.2, 0),
-    0.028,
-    STEEL,
-    kept=True,
-  )
-  visor = g.chance(0.35)
+
+
+def _robot_face(b, visor, head, head_y):
+  """Two lamps, or a visor across the face, and a mouth."""
   z = head * 0.85
   for s in (-1, 1):
     b.decal(
@@ -399,21 +261,6 @@ def robot(b, g, c):
   b.decal(
     (0, head_y - head * 0.40, z), (head * 0.5, head * 0.10, 0.1), INK, box=1.0
   )
-  b.decal(
-    (0, y + tall * 0.15, wide * 0.7),
-    (wide * 0.68, tall * 0.52, 0.1),
-    PAPER * 0.85,
-    box=1.0,
-  )
-  for i, tint in enumerate(
-    ([0.9, 0.2, 0.2], [0.98, 0.8, 0.2], [0.25, 0.7, 0.35])
-  ):
-    b.decal(
-      ((i - 1) * wide * 0.40, y + tall * 0.15, wide * 0.7),
-      (wide * 0.15,) * 3,
-      tint,
-    )
-  return dict(noun="robot", accent=np.full(b.n, "head"))
 
 
 def car(b, g, c):
@@ -466,19 +313,7 @@ def car(b, g, c):
     when=spoiler,
     kept=True,
   )
-  glass = np.array([0.62, 0.82, 0.93])
-  b.decal(
-    (0, y + high + cabin * 0.9, back * long),
-    (wide * 2, cabin * 0.52, long * 0.33),
-    glass,
-    box=1.0,
-  )
-  b.decal(
-    (0, y + high + cabin * 0.9, back * long),
-    (wide * 0.68, cabin * 0.52, long),
-    glass,
-    box=1.0,
-  )
+  _car_windows(b, wide, long, cabin, y + high + cabin * 0.9, back)
   for s in (-1, 1):
     b.decal(
       (s * wide * 0.58, y + 0.02, long), (0.085, 0.085, 0.1), [1.0, 0.95, 0.65]
@@ -498,3 +333,14 @@ def car(b, g, c):
     when=stripe,
   )
   return dict(noun="car", accent=np.full(b.n, "roof"))
+
+
+def _car_windows(b, wide, long, cabin, y, back):
+  """Side windows, and those in front and behind."""
+  glass = np.array([0.62, 0.82, 0.93])
+  b.decal(
+    (0, y, back * long), (wide * 2, cabin * 0.52, long * 0.33), glass, box=1.0
+  )
+  b.decal(
+    (0, y, back * long), (wide * 0.68, cabin * 0.52, long), glass, box=1.0
+  )

@@ -42,7 +42,12 @@ def bowl(b, g, c):
     (0, 0.06, 0), rim * 0.45, 0.06, c.second, edge=0.02, gloss=0.5, kept=True
   )
   b.torus((0, y + tall, 0), rim - wall, 0.04, c.second, gloss=0.5, kept=True)
-  food = g.choice(4)
+  _food(b, g.choice(4), y + tall * 0.62, rim - wall * 2 - 0.02)
+  return dict(noun="bowl", accent=np.full(b.n, "rim"))
+
+
+def _food(b, food, level, inner):
+  """Berries, rice, noodles or soup that fill a bowl of radius `inner`."""
   tint = np.array(
     [
       [0.72, 0.10, 0.16],
@@ -51,8 +56,6 @@ def bowl(b, g, c):
       [0.86, 0.36, 0.12],
     ]
   )[food]
-  level = y + tall * 0.62
-  inner = rim - wall * 2 - 0.02
   b.ball(
     (0, level, 0),
     (inner, np.where(food == 1, 0.24, 0.09), inner),
@@ -97,7 +100,6 @@ def bowl(b, g, c):
     [0.98, 0.93, 0.80],
     when=(food == 3) | (food == 2),
   )
-  return dict(noun="bowl", accent=np.full(b.n, "rim"))
 
 
 def can(b, g, c):
@@ -150,7 +152,12 @@ def can(b, g, c):
     b.torus(
       (0, tall * (1 + 0.28 * s), 0), radius, 0.014, STEEL, when=~neck, **metal
     )
-  emblem = g.choice(3)
+  _can_label(b, c, g.choice(3), radius, tall)
+  return dict(noun="can", accent=np.full(b.n, "label"))
+
+
+def _can_label(b, c, emblem, radius, tall):
+  """Discs, bands or diamonds around the can."""
   for k, side in enumerate((0.0, 2.1, 4.2)):
     x, z = radius * np.sin(side), radius * np.cos(side)
     spin = turn(b.n, z=0.785)
@@ -189,7 +196,6 @@ def can(b, g, c):
       rotation=spin,
       when=emblem == 2,
     )
-  return dict(noun="can", accent=np.full(b.n, "label"))
 
 
 def teapot(b, g, c):
@@ -232,50 +238,8 @@ def teapot(b, g, c):
     (0, top + 0.09 + knob * 0.6, 0), (knob,) * 3, c.third, gloss=0.7, kept=True
   )
   b.cylinder((0, foot, 0), radius * 0.6, 0.05, c.second, edge=0.02, gloss=0.7)
-  tip_y = y + tall * 0.75
-  bend = (radius * 0.92 + spout * 0.42, y + tall * 0.02, 0)
-  b.limb(
-    (radius * 0.72, y - tall * 0.30, 0),
-    bend,
-    0.095,
-    c.main,
-    grow=-0.03,
-    smooth=0.07,
-    gloss=0.7,
-    kept=True,
-  )
-  b.limb(
-    bend,
-    (radius * 0.92 + spout * 0.75, tip_y + 0.02, 0),
-    0.072,
-    c.main,
-    grow=-0.02,
-    smooth=0.05,
-    gloss=0.7,
-    kept=True,
-  )
-  high = g.chance(0.25)
-  b.torus(
-    (-radius * 1.02, y + 0.02, 0),
-    tall * 0.40,
-    0.055,
-    c.second,
-    axis=(0, 0, 1),
-    stretch=(0.06, tall * 0.2),
-    when=~high,
-    gloss=0.7,
-    kept=True,
-  )
-  b.torus(
-    (0, top + 0.05, 0),
-    radius * 0.82,
-    0.045,
-    c.second,
-    axis=(0, 0, 1),
-    when=high,
-    gloss=0.5,
-    kept=True,
-  )
+  _teapot_spout(b, c.main, radius, tall, spout, y)
+  _teapot_handle(b, c.second, g.chance(0.25), radius, tall, y, top)
   motif = g.choice(3)
   for s in (-1, 1):
     b.decal(
@@ -292,6 +256,57 @@ def teapot(b, g, c):
     )
   b.decal((0, y, 0), (2, tall * 0.14, 2), c.second, box=1.0, when=motif == 1)
   return dict(noun="teapot", accent=np.full(b.n, "lid"))
+
+
+def _teapot_spout(b, colour, radius, tall, spout, y):
+  """A spout that rises in a bend; `spout` is its length."""
+  tip_y = y + tall * 0.75
+  bend = (radius * 0.92 + spout * 0.42, y + tall * 0.02, 0)
+  b.limb(
+    (radius * 0.72, y - tall * 0.30, 0),
+    bend,
+    0.095,
+    colour,
+    grow=-0.03,
+    smooth=0.07,
+    gloss=0.7,
+    kept=True,
+  )
+  b.limb(
+    bend,
+    (radius * 0.92 + spout * 0.75, tip_y + 0.02, 0),
+    0.072,
+    colour,
+    grow=-0.02,
+    smooth=0.05,
+    gloss=0.7,
+    kept=True,
+  )
+
+
+def _teapot_handle(b, colour, high, radius, tall, y, top):
+  """A handle behind the pot, or a `high` one over the lid."""
+  b.torus(
+    (-radius * 1.02, y + 0.02, 0),
+    tall * 0.40,
+    0.055,
+    colour,
+    axis=(0, 0, 1),
+    stretch=(0.06, tall * 0.2),
+    when=~high,
+    gloss=0.7,
+    kept=True,
+  )
+  b.torus(
+    (0, top + 0.05, 0),
+    radius * 0.82,
+    0.045,
+    colour,
+    axis=(0, 0, 1),
+    when=high,
+    gloss=0.5,
+    kept=True,
+  )
 
 
 def vase(b, g, c):
@@ -355,30 +370,7 @@ def vase(b, g, c):
       kept=True,
     )
   flowers = g.chance(0.4)
-  tint = np.array(
-    [
-      [0.95, 0.35, 0.42],
-      [0.99, 0.82, 0.25],
-      [0.96, 0.96, 0.97],
-      [0.66, 0.42, 0.86],
-    ]
-  )
-  for x, up, z in ((-0.2, 0.34, 0.05), (0.22, 0.3, 0.02), (0.02, 0.46, -0.05)):
-    b.limb(
-      (x * 0.2, top - 0.1, 0),
-      (x, top + up, z),
-      0.024,
-      [0.25, 0.52, 0.22],
-      when=flowers,
-    )
-    b.ball(
-      (x, top + up, z),
-      (0.135, 0.115, 0.135),
-      tint[g.choice(4)],
-      when=flowers,
-      gloss=0.1,
-      kept=True,
-    )
+  _flowers(b, g, flowers, top)
   b.decal(
     (0, top + 0.05, 0), (lip * 0.85, 0.06, lip * 0.85), INK, when=~flowers
   )
@@ -393,3 +385,31 @@ def vase(b, g, c):
     when=g.chance(0.3),
   )
   return dict(noun="vase", accent=np.full(b.n, "lip"))
+
+
+def _flowers(b, g, when, top):
+  """Three flowers on their stems; each draws its own colour."""
+  tint = np.array(
+    [
+      [0.95, 0.35, 0.42],
+      [0.99, 0.82, 0.25],
+      [0.96, 0.96, 0.97],
+      [0.66, 0.42, 0.86],
+    ]
+  )
+  for x, up, z in ((-0.2, 0.34, 0.05), (0.22, 0.3, 0.02), (0.02, 0.46, -0.05)):
+    b.limb(
+      (x * 0.2, top - 0.1, 0),
+      (x, top + up, z),
+      0.024,
+      [0.25, 0.52, 0.22],
+      when=when,
+    )
+    b.ball(
+      (x, top + up, z),
+      (0.135, 0.115, 0.135),
+      tint[g.choice(4)],
+      when=when,
+      gloss=0.1,
+      kept=True,
+    )

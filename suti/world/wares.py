@@ -60,25 +60,7 @@ def backpack(b, g, c):
       gloss=0.1,
       kept=True,
     )
-  b.torus(
-    (0, y + tall + 0.04, -deep * 0.3),
-    0.09,
-    0.032,
-    c.third,
-    axis=(0, 0, 1),
-    stretch=(0.06, 0),
-    kept=True,
-  )
-  for s in (-1, 1):
-    b.torus(
-      (s * wide * 0.62, y + 0.02, -deep - 0.06),
-      0.10,
-      0.05,
-      c.third,
-      axis=(1, 0, 0),
-      stretch=(0.0, tall * 0.62),
-      kept=True,
-    )
+  _backpack_straps(b, c.third, wide, tall, deep, y)
   b.decal(
     (0, tall * pocket * 1.35, deep + 0.18),
     (wide * 0.55, 0.022, 0.1),
@@ -92,22 +74,50 @@ def backpack(b, g, c):
     box=1.0,
     when=flap != 1,
   )
-  badge = g.choice(3)
+  at = (0, tall * pocket * 0.85, deep + 0.18)
+  _backpack_badge(b, c.third, g.choice(3), at)
+  return dict(noun="backpack", accent=np.full(b.n, "pocket"))
+
+
+def _backpack_straps(b, colour, wide, tall, deep, y):
+  """A loop to hang it by, and two shoulder straps."""
+  b.torus(
+    (0, y + tall + 0.04, -deep * 0.3),
+    0.09,
+    0.032,
+    colour,
+    axis=(0, 0, 1),
+    stretch=(0.06, 0),
+    kept=True,
+  )
+  for s in (-1, 1):
+    b.torus(
+      (s * wide * 0.62, y + 0.02, -deep - 0.06),
+      0.10,
+      0.05,
+      colour,
+      axis=(1, 0, 0),
+      stretch=(0.0, tall * 0.62),
+      kept=True,
+    )
+
+
+def _backpack_badge(b, colour, badge, at):
+  """A disc, a diamond or nothing on the pocket."""
   b.decal(
-    (0, tall * pocket * 0.85, deep + 0.18),
+    at,
     (0.13, 0.13, 0.1),
-    c.third,
+    colour,
     when=badge == 0,
   )
   b.decal(
-    (0, tall * pocket * 0.85, deep + 0.18),
+    at,
     (0.11, 0.11, 0.1),
-    c.third,
+    colour,
     rotation=turn(b.n, z=0.785),
     box=1.0,
     when=badge == 1,
   )
-  return dict(noun="backpack", accent=np.full(b.n, "pocket"))
 
 
 def sneaker(b, g, c):
@@ -173,22 +183,36 @@ def sneaker(b, g, c):
     kept=True,
   )
   lace = np.where(g.chance(0.6)[:, None], PAPER, c.third)
+  _laces(b, lace, wide, long, y)
+  b.decal((0, top + 0.06, -long * 0.46), (wide * 0.56, 0.10, wide * 0.56), INK)
+  _sneaker_marks(b, c.third, g.choice(3), wide, y)
+  return dict(noun="sneaker", accent=np.full(b.n, "heel"))
+
+
+def _laces(b, colour, wide, long, y):
+  """Three laces across the tongue."""
   for i in range(3):
     t = i / 2
     z = long * (0.36 - 0.34 * t)
     height = y + 0.315 + 0.115 * t
     b.limb(
-      (-wide * 0.5, height, z), (wide * 0.5, height, z), 0.028, lace, kept=True
+      (-wide * 0.5, height, z),
+      (wide * 0.5, height, z),
+      0.028,
+      colour,
+      kept=True,
     )
-  b.decal((0, top + 0.06, -long * 0.46), (wide * 0.56, 0.10, wide * 0.56), INK)
-  mark = g.choice(3)
+
+
+def _sneaker_marks(b, colour, mark, wide, y):
+  """A stripe, two bars or a disc on either side."""
   for s in (-1, 1):
     x = s * wide
     tilt = turn(b.n, x=0.6)
     b.decal(
       (x, y + 0.16, -0.05),
       (0.12, 0.035, 0.30),
-      c.third,
+      colour,
       rotation=tilt,
       box=1.0,
       when=mark == 0,
@@ -197,13 +221,12 @@ def sneaker(b, g, c):
       b.decal(
         (x, y + 0.16, shift),
         (0.12, 0.20, 0.03),
-        c.third,
+        colour,
         rotation=tilt,
         box=1.0,
         when=mark == 1,
       )
-    b.decal((x, y + 0.18, -0.05), (0.12, 0.10, 0.10), c.third, when=mark == 2)
-  return dict(noun="sneaker", accent=np.full(b.n, "heel"))
+    b.decal((x, y + 0.18, -0.05), (0.12, 0.10, 0.10), colour, when=mark == 2)
 
 
 def boot(b, g, c):
@@ -255,45 +278,9 @@ def boot(b, g, c):
   top = y + 0.10 + tall * 2
   cuff = g.choice(3)  # fur, band, plain
   radius = wide * 0.95 + flare * tall
-  b.torus(
-    (0, top - 0.04, -long * 0.25),
-    radius * 0.92,
-    0.10,
-    c.second,
-    when=cuff == 0,
-    gloss=0.05,
-    kept=True,
-  )
-  b.cylinder(
-    (0, top - 0.10, -long * 0.25),
-    radius + 0.03,
-    0.10,
-    c.second,
-    taper=flare,
-    edge=0.03,
-    when=cuff == 1,
-    kept=True,
-  )
+  _boot_cuff(b, c.second, cuff, radius, flare, top, long)
   strap = g.choice(3)  # strap, laces, plain
-  b.torus(
-    (0, y + 0.34, -long * 0.22),
-    wide * 0.96,
-    0.045,
-    c.third,
-    axis=(0, 1, 0.3),
-    when=strap == 0,
-    kept=True,
-  )
-  for i in range(4):
-    up = y + 0.34 + i * 0.15
-    b.limb(
-      (-wide * 0.5, up, -long * 0.25 + wide * 0.95),
-      (wide * 0.5, up, -long * 0.25 + wide * 0.95),
-      0.026,
-      c.third,
-      when=strap == 1,
-      kept=True,
-    )
+  _boot_closure(b, c.third, strap, wide, long, y)
   b.decal(
     (0, top + 0.02, -long * 0.25), (radius * 0.78, 0.05, radius * 0.78), INK
   )
@@ -312,6 +299,52 @@ def boot(b, g, c):
       when=strap == 0,
     )
   return dict(noun="boot", accent=np.full(b.n, "sole"))
+
+
+def _boot_cuff(b, colour, cuff, radius, flare, top, long):
+  """Fur or a band around the top of the shaft."""
+  b.torus(
+    (0, top - 0.04, -long * 0.25),
+    radius * 0.92,
+    0.10,
+    colour,
+    when=cuff == 0,
+    gloss=0.05,
+    kept=True,
+  )
+  b.cylinder(
+    (0, top - 0.10, -long * 0.25),
+    radius + 0.03,
+    0.10,
+    colour,
+    taper=flare,
+    edge=0.03,
+    when=cuff == 1,
+    kept=True,
+  )
+
+
+def _boot_closure(b, colour, strap, wide, long, y):
+  """A strap around the ankle, or four laces."""
+  b.torus(
+    (0, y + 0.34, -long * 0.22),
+    wide * 0.96,
+    0.045,
+    colour,
+    axis=(0, 1, 0.3),
+    when=strap == 0,
+    kept=True,
+  )
+  for i in range(4):
+    up = y + 0.34 + i * 0.15
+    b.limb(
+      (-wide * 0.5, up, -long * 0.25 + wide * 0.95),
+      (wide * 0.5, up, -long * 0.25 + wide * 0.95),
+      0.026,
+      colour,
+      when=strap == 1,
+      kept=True,
+    )
 
 
 def glasses(b, g, c):

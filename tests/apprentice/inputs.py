@@ -76,12 +76,12 @@ def draw_picture(rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_examples(num: int, *, num_demonstrations: int = 4) -> list[Example]:
-  """Examples that differ in every picture and are told apart by key."""
+  """Examples that differ in every picture and are distinguished by key."""
   rng = np.random.default_rng(5)
   return [
     Example(
-      key=f"example-{number}",
-      cluster=f"cluster-{number}",
+      key=f"{number:012x}",
+      cluster=f"c{number:011x}",
       prompt=TEXTS[number % len(TEXTS)],
       image=draw_picture(rng),
       demonstrations=tuple(
@@ -144,7 +144,10 @@ def write_trained(workdir, config):
     for name, p in new.items()
   }
   model = dataclasses.replace(
-    declared, params=params, sampling=config.apprentice_sample.to_dict()
+    declared,
+    params=params,
+    sampling=config.apprentice_sample.to_dict()
+    | {"max_demonstrations": config.train.max_demonstrations},
   )
   save_apprentice(model, workdir / "apprentice" / "train" / "model")
   stage(workdir, "apprentice/train", {}).finish({})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Apprentices on bases of other families: SDXL is told sizes, IF a variance."""
+"""Apprentices on SDXL, with its sizes, and on IF, which predicts a variance."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SITES = {"sdxl": r"transformer_blocks\.\d+$", "if1": r"attentions\.\d+$"}
 
 
 @pytest.mark.parametrize("kind", SITES)
-def test_it_learns_is_written_and_draws(kind, tmp_path):
+def test_it_trains_is_written_and_samples(kind, tmp_path):
   unet = tiny_pipelines.ONE_LEVEL[kind]
   base = tiny_pipelines.write(kind, tmp_path / kind, unet=unet)
   config = inputs.make_config(
@@ -39,7 +39,10 @@ def test_it_learns_is_written_and_draws(kind, tmp_path):
   new = {n: x for n, x in learnt.params.items() if ".adapter.to_out." in n}
   assert new and all(np.asarray(x).any() for x in new.values())
   shown = inputs.draw_examples(1)[0].demonstrations[:2]
-  one, other = generate(learnt, shown, "a red dog", num=2, steps=2)
+  captions = ["a dog"] * len(shown)
+  one, other = generate(
+    learnt, shown, "a red dog", captions=captions, num=2, steps=2
+  )
   assert one.shape == (learnt.backbone.size_px,) * 2 + (3,)
   assert (one != other).any()
   # It stands alone: both text encoders of SDXL are its own.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grain chain: order, draws, padding, and going on in mid-epoch."""
+"""The input pipeline: order, random choices, padding, resume in mid-epoch."""
 
 import collections
 
@@ -9,7 +9,6 @@ import pytest
 
 from apprentice.data import batches, open_folder
 from apprentice.fields import make_fields, pick
-from apprentice.method import Field
 from apprentice.methods.suti import METHOD
 from suti.io.records import write_examples
 from tests.apprentice import inputs
@@ -70,7 +69,7 @@ def equal(ours, others):
   )
 
 
-def test_an_example_becomes_what_the_method_asks_for(folder, examples):
+def test_an_example_becomes_the_fields_of_the_method(folder, examples):
   batch = next(open_batches(folder))
   assert set(batch) == set(METHOD.fields(None))
   assert batch["image"].shape == (4, SIZE_PX, SIZE_PX, 3)
@@ -84,7 +83,7 @@ def test_an_example_becomes_what_the_method_asks_for(folder, examples):
     drawn = [
       shown.index(image.tobytes()) for image in batch["demonstrations"][row]
     ]
-    assert len(set(drawn)) == 3, "drawn without replacement"
+    assert len(set(drawn)) == 3, "chosen without replacement"
     # Each beside its own caption.
     conditioning = batch["demonstration_text"]
     assert [text_of(conditioning, row, k) for k in range(3)] == [
@@ -123,7 +122,7 @@ def test_seed_decides(folder):
   assert not equal(first, take(open_batches(folder, seed=1), 5))
 
 
-def test_goes_on_in_mid_epoch_bitwise(folder):
+def test_resumes_in_mid_epoch_bitwise(folder):
   unbroken = take(open_batches(folder), 9)
   killed = open_batches(folder)
   take(killed, 3)  # 12 rows: in the middle of the second epoch
@@ -143,7 +142,7 @@ def test_what_was_read_ahead_is_not_lost(folder):
   assert equal(take(iterator, 3), following)
 
 
-def test_fewer_demonstrations_than_asked_for_are_masked(folder):
+def test_missing_demonstrations_are_masked(folder):
   batch = next(open_batches(folder, num_demonstrations=6))
   np.testing.assert_array_equal(
     batch["demonstration_mask"], [[True] * 4 + [False] * 2] * 4
@@ -211,7 +210,7 @@ def test_no_demonstration_is_a_shape_too():
 
 def test_a_field_that_no_example_has_is_named():
   with pytest.raises(ValueError, match="needs depth, which examples do not"):
-    pick({"image": np.zeros(1)}, {"depth": Field(dims="HW")})
+    pick({"image": np.zeros(1)}, ("depth",))
 
 
 def test_a_folder_that_is_none_is_named(tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 8: the protocol's numbers, by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -121,7 +122,7 @@ def test_no_gap_is_not_closed():
   assert evaluate.summarise(subjects)["gap_closed"] is None
 
 
-def test_scenes_are_drawn_where_the_truth_is_known(monkeypatch):
+def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
   cluster = make_cluster(0, truth=("world:test:7",))
   prompts = [
     Prompt(cluster="c", prompt="a dog in the snow", skill="style"),
@@ -164,13 +165,13 @@ def finish(workdir, name, summary=None, **done):
 
 @pytest.fixture
 def workdir(tmp_path):
-  """Two subjects, drawn by apprentice and base; an expert for the first."""
+  """Two subjects sampled from apprentice and base; an expert for the first."""
   clusters = inputs.write_benchmark(tmp_path)
   rng = np.random.default_rng(3)
 
   def draw(cluster, prompt):
     return Candidate(
-      key=str(rng.integers(1 << 30)),
+      key=f"{rng.integers(1 << 30):012x}",
       cluster=cluster.key,
       prompt=prompt,
       skill="attribute",
@@ -243,14 +244,14 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
     found = metrics["systems"][name]["identity"]["mean"]
     assert found == pytest.approx(by_hand, abs=1e-6), name
   assert len(read_records(folder / "scenes.array_record", Candidate)) == 0
-  # (30 to tune + 2 to draw) / 0.5
+  # (30 to tune + 2 to sample) / 0.5
   assert metrics["speedup"] == pytest.approx(64.0)
   assert summary["speedup"] == pytest.approx(64.0)
   ours = metrics["systems"]["apprentice"]["identity"]["mean"]
   assert summary["apprentice_identity"] == ours
 
 
-def test_a_killed_evaluation_goes_on_at_its_subject(
+def test_a_killed_evaluation_resumes_at_its_subject(
   workdir, tiny_backbone, tiny_clip, tiny_identity
 ):
   config = inputs.make_config(
@@ -270,8 +271,8 @@ def test_a_killed_evaluation_goes_on_at_its_subject(
 @pytest.mark.parametrize(
   ("name", "text"),
   [
-    ("apprentice/sample/base-00000", "has 0 of the 4 pictures that were dr"),
-    ("benchmark/experts/sample/wave-00000", "has 0 of the 2 pictures that w"),
+    ("apprentice/sample/base-00000", "has 0 of the 4 images that were samp"),
+    ("benchmark/experts/sample/wave-00000", "has 0 of the 2 images that w"),
   ],
 )
 def test_pictures_that_are_gone_are_not_left_out(
@@ -283,6 +284,27 @@ def test_pictures_that_are_gone_are_not_left_out(
   (workdir / f"{name}.array_record").unlink()
   with pytest.raises(ValueError, match=text):
     evaluate.run(config, workdir)
+
+
+@pytest.mark.parametrize("where", ["../neighbour", "{}/neighbour"])
+def test_a_run_of_others_writes_nowhere_else(
+  workdir, tiny_backbone, tiny_clip, tiny_identity, where
+):
+  """A neighbour's file, which the name of a subject's would lead to."""
+  config = inputs.make_config(
+    tiny_backbone, clip=tiny_clip, identity=tiny_identity
+  )
+  folder = workdir / "apprentice" / "evaluate"
+  folder.mkdir()
+  (folder / "neighbour.json").write_text("mine")
+  path = workdir / "benchmark" / "experts" / "prompts" / "prompts.jsonl"
+  prompts = [json.loads(line) for line in path.read_text().splitlines()]
+  prompts[0]["cluster"] = where.format(folder)
+  path.write_text("\n".join(map(json.dumps, prompts)))
+  with pytest.raises(ValueError, match=r"prompts\.jsonl, line 1, .*12 hex"):
+    evaluate.run(config, workdir)
+  assert (folder / "neighbour.json").read_text() == "mine"
+  assert not (folder / "subjects").exists()
 
 
 def test_what_was_not_timed_is_left_out(workdir):

@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing: what a picture depends on, guidance, and what is refused."""
+"""Generation: what an image depends on, guidance, and what is refused."""
 
 import dataclasses
+import os
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from apprentice import generate as drawing
-from apprentice.generate import generate, subject_text
 from apprentice.model import declare, load_apprentice, save_apprentice
+from suti.io.files import read_json, write_json
 from suti.pipeline.backbone import load_backbone
 from tests.apprentice import inputs
+
+
+def generate(apprentice, images, prompt, *, captions=None, **options):
+  """All pictures captioned "a dog", where a test does not say otherwise."""
+  if captions is None:
+    captions = ["a dog"] * len(images)
+  return drawing.generate(
+    apprentice, images, prompt, captions=captions, **options
+  )
+
 
 SAMPLING = {
   "num_steps": 3,
@@ -19,6 +31,9 @@ SAMPLING = {
   "sampler": "ddpm",
   "percentile": 99.5,
   "num_demonstrations": 3,
+  "max_demonstrations": 10,
+  "guidance_mode": "joint",
+  "text_guidance": None,
 }
 
 
@@ -50,7 +65,7 @@ def test_pictures_of_the_right_kind(apprentice, pictures):
   assert (images[0] != images[1]).any()
 
 
-def test_a_picture_is_its_seeds_whatever_stands_beside_it(apprentice, pictures):
+def test_an_image_depends_on_its_seed_not_its_batch(apprentice, pictures):
   first = generate(apprentice, pictures[:3], "a dog", num=2, seed=5)
   second = generate(apprentice, pictures[:3], "a dog", num=2, seed=6)
   # Seed 6 is the second picture of the first call and the first of the second.
@@ -106,7 +121,7 @@ def test_photos_of_any_size_are_taken(apprentice):
 
 @pytest.fixture(scope="module")
 def parts(apprentice, pictures):
-  """Draws in a mode with weights, from the same noise."""
+  """Samples in a mode with weights, from the same noise."""
   batch = drawing.make_batch(
     apprentice,
     [("a dog in the snow", pictures[:3], inputs.TEXTS[:3])] * 2,
@@ -151,17 +166,10 @@ def test_each_weight_has_an_effect_of_its_own(parts):
 
 
 def test_weights_of_guidance():
-  np.testing.assert_array_equal(drawing.weights({"guidance": 4.0}), [4, 4])
+  one = {"guidance": 4.0, "text_guidance": None}
+  np.testing.assert_array_equal(drawing.weights(one), [4, 4])
   both = {"guidance": 4.0, "text_guidance": 2.0}
   np.testing.assert_array_equal(drawing.weights(both), [2, 4])
-
-
-def test_what_a_prompt_is_about():
-  assert subject_text("a dog wearing a red hat") == "a dog"
-  assert subject_text("A cube shaped stuffed animal") == "a stuffed animal"
-  assert subject_text("a cat beside a dog") == "a cat"
-  assert subject_text("two Cats in Paris") == "a cat"
-  assert subject_text("something else") == ""
 
 
 @pytest.mark.parametrize(
@@ -205,6 +213,82 @@ def test_a_copy_of_a_copy_names_the_base(apprentice, tmp_path):
   assert load_apprentice(tmp_path / "small").backbone.name == (
     apprentice.backbone.name
   )
+
+
+def copy_of_base(apprentice, folder):
+  """An apprentice on a copy of its base, which a test may spoil."""
+  shutil.copytree(apprentice.backbone.folder, folder)
+  backbone = dataclasses.replace(apprentice.backbone, folder=folder)
+  return dataclasses.replace(apprentice, backbone=backbone)
+
+
+def test_named_parts_are_copied_and_what_lies_beside_them_is_not(
+  apprentice, tmp_path
+):
+  moved = copy_of_base(apprentice, tmp_path / "base")
+  base = tmp_path / "base"
+  for name in ("safety_checker", ".git", "notes"):
+    (base / name).mkdir()
+    (base / name / "config.json").write_text("{}")
+  (base / "secret.txt").write_text("of nobody else")
+  (base / "notes" / "link").symlink_to("/etc/hostname")  # it is not read
+  save_apprentice(moved, tmp_path / "plain")
+  parts = {p.name for p in (tmp_path / "plain").iterdir()} - {"apprentice.json"}
+  assert parts == {p.name for p in apprentice.backbone.folder.iterdir()} - {
+    "README.md"
+  }
+  for file in apprentice.backbone.folder.rglob("*"):
+    inside = file.relative_to(apprentice.backbone.folder)
+    if file.is_file() and inside.parts[0] != "unet":
+      copied = tmp_path / "plain" / inside
+      assert copied.read_bytes() == file.read_bytes()
+
+  index = read_json(base / "model_index.json")
+  named = {"unet": ["diffusers", "UNet2DConditionModel"]}
+  checker = {"safety_checker": ["stable_diffusion", "SafetyChecker"]}
+  write_json(base / "model_index.json", index | named | checker)
+  save_apprentice(moved, tmp_path / "named")
+  assert read_json(tmp_path / "named" / "model_index.json") == (
+    index | named | {"safety_checker": [None, None]}
+  )
+
+
+@pytest.mark.parametrize(
+  "name", ["text_encoder/note.txt", "tokenizer", "model_index.json"]
+)
+def test_a_link_that_leads_out_of_the_base_is_not_copied(
+  apprentice, tmp_path, name
+):
+  moved = copy_of_base(apprentice, tmp_path / "base")
+  place, aside = tmp_path / "base" / name, tmp_path / "aside"
+  if place.exists():
+    place.rename(aside)
+  else:
+    aside.write_text("secret")
+  place.symlink_to(aside)
+  with pytest.raises(ValueError) as caught:
+    save_apprentice(moved, tmp_path / "out")
+  assert str(caught.value) == (
+    f"{place} is a link that leads out of {tmp_path / 'base'}: put what it "
+    "leads to there if it belongs to the model, or remove it."
+  )
+  assert not (tmp_path / "out").exists()
+  save_apprentice(moved, tmp_path / "out", with_base=False)  # copies nothing
+
+
+def test_a_base_in_the_hubs_cache_is_links_and_is_copied(apprentice, tmp_path):
+  """Its files lie in blobs/, and snapshots/ link to them."""
+  base = tmp_path / "models--org--name" / "snapshots" / "abc"
+  blobs = tmp_path / "models--org--name" / "blobs"
+  blobs.mkdir(parents=True)
+  moved = copy_of_base(apprentice, base)
+  for number, file in enumerate([f for f in base.rglob("*") if f.is_file()]):
+    file.rename(blobs / str(number))
+    file.symlink_to(os.path.relpath(blobs / str(number), file.parent))
+  save_apprentice(moved, tmp_path / "out")
+  assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+  again = load_apprentice(tmp_path / "out")
+  assert again.backbone.encode_text(["a dog"]).keys()
 
 
 def test_half_precision_in_the_file_alone(apprentice, tmp_path):

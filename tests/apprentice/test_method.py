@@ -7,14 +7,15 @@ from apprentice import method
 
 
 def test_a_method_is_a_file():
-  assert "suti" in method.names()
   assert method.find("suti").paper == "https://arxiv.org/abs/2304.00186"
 
 
 def test_a_wrong_name_is_answered_with_the_nearest():
   with pytest.raises(ValueError) as error:
     method.find("suty")
-  assert str(error.value).startswith("No method 'suty'. apprentice/methods has")
+  assert str(error.value).startswith(
+    "No method 'suty' (config.train.method). apprentice/methods has"
+  )
   assert str(error.value).endswith("Did you mean 'suti'?")
 
 

@@ -26,7 +26,7 @@ def places(tree):
 
 
 def test_a_step_of_training(tiny_backbone, tmp_path, monkeypatch):
-  """Arrays and places: parameters spread over `fsdp` as in training."""
+  """Arrays and shardings: parameters spread over `fsdp` as in training."""
   inputs.write_pack(tmp_path)
   config = inputs.make_config(
     tiny_backbone, num_devices=2, num_steps=4
@@ -49,8 +49,8 @@ def test_a_step_of_training(tiny_backbone, tmp_path, monkeypatch):
   assert program.calls == 4
 
 
-def test_a_drawing_of_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
-  """Arrays and places."""
+def test_sampling_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
+  """Arrays and shardings."""
   config = inputs.make_config(tiny_backbone).unlock()
   config.apprentice_sample.batch_size = 16
   inputs.write_trained(tmp_path, config.lock())

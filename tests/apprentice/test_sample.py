@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 7: every prompt drawn, seeds of their own, shards that resume."""
+"""Stage 7: every prompt sampled, seeds of their own, shards that resume."""
 
 import shutil
 
@@ -25,7 +25,7 @@ def config(tiny_backbone):
 
 @pytest.fixture(scope="module")
 def sampled(config, tmp_path_factory):
-  """A workdir with two subjects, two prompts, two pictures each drawn."""
+  """A workdir with two subjects, two prompts, two images sampled for each."""
   workdir = tmp_path_factory.mktemp("sample")
   inputs.write_trained(workdir, config)
   inputs.write_benchmark(workdir)
@@ -47,7 +47,7 @@ def read(workdir, name):
   ]
 
 
-def test_every_prompt_of_every_subject_is_drawn(sampled):
+def test_every_prompt_of_every_subject_is_sampled(sampled):
   for name in ("apprentice", "base"):
     found = read(sampled, name)
     # Shards of three, the last one not full: its padding is not written.
@@ -80,12 +80,12 @@ def test_times_are_of_all_shards(sampled):
   total = sum(shard["seconds"] for shard in shards)
   assert done["images"] == 8
   np.testing.assert_allclose(done["seconds_per_image"], total / 8)
-  # Compiled once, in the first shard; not counted as drawing.
+  # Compiled once, in the first shard; not counted as sampling.
   assert [shard["compile"] > 0 for shard in shards] == [True, False, False]
   assert done["base_seconds_per_image"] > 0
 
 
-def test_a_killed_run_goes_on_at_its_shard(sampled, config, tmp_path):
+def test_a_killed_run_resumes_at_its_shard(sampled, config, tmp_path):
   inputs.write_trained(tmp_path, config)
   inputs.write_benchmark(tmp_path)
   ours, theirs = (
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_at_its_shard(sampled, config, tmp_path):
   for path in theirs.iterdir():
     if path.name != "done.json" and "apprentice-00001" not in path.name:
       (ours / path.name).write_bytes(path.read_bytes())
-  # A kill between a shard and its times leaves the shard to be drawn again.
+  # A kill between a shard and its times leaves the shard to be sampled again.
   (ours / "apprentice-00001.array_record").write_bytes(b"half")
   times = (ours / "apprentice-00000.json").stat().st_mtime_ns
   with (

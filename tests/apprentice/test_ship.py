@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is shipped says how it was made, and what it scored."""
+"""A shipped model's card records how it was made, and its scores."""
 
 import pytest
 

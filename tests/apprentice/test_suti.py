@@ -27,12 +27,17 @@ UNET = {
   "cross_attention_dim": D,
   "attention_head_dim": 2,
 }
+CONFIG = {
+  "sites": r"transformer_blocks\.\d+$",
+  "num_heads": 2,
+  "encoder_gradient": True,
+}
 
 
 def declare(**config):
   """A declared apprentice over a tiny U-Net: (backbone, spec, apply)."""
   backbone = types.SimpleNamespace(unet=declare_unet(UNET), unet_config=UNET)
-  module = suti.declare(backbone, ConfigDict({"num_heads": 2} | config))
+  module = suti.declare(backbone, ConfigDict(CONFIG | config))
   return backbone, *functional(module)
 
 
@@ -283,6 +288,13 @@ def test_encoder_gradient_is_a_choice(encoder_gradient):
 def test_heads_must_divide_the_width():
   with pytest.raises(ValueError, match=r"config\.method\.num_heads=3 does not"):
     declare(num_heads=3)
+
+
+@pytest.mark.parametrize("name", CONFIG)
+def test_a_field_that_is_missing_is_named(name):
+  config = ConfigDict({k: v for k, v in CONFIG.items() if k != name})
+  with pytest.raises(ValueError, match=rf"config\.method\.{name} is missing"):
+    suti.declare(None, config)
 
 
 def test_sites_must_exist():

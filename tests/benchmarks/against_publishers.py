@@ -86,9 +86,9 @@ def main() -> None:
   ratios = ["ratio", *["to compiled", "TFLOP/s", "peak"] * gpu]
   print(f"{'task':14}difference", *[f"{c:>11}" for c in [*columns, *ratios]])
   tasks = args.tasks or list(TASKS)
-  at_once = args.beside or (3 if gpu else 1)
-  for start in range(0, len(tasks), at_once):
-    report(tasks[start : start + at_once], args, columns)
+  beside = args.beside or (3 if gpu else 1)
+  for start in range(0, len(tasks), beside):
+    report(tasks[start : start + beside], args, columns)
 
 
 def report(tasks, args, sides) -> None:

@@ -63,7 +63,7 @@ def time_warm(model: str, pictures: pathlib.Path, steps: int | None) -> None:
   """Times calls in one process: the first compiles."""
   from apprentice.generate import generate
   from apprentice.model import load_apprentice
-  from suti.images import load_image
+  from suti.io.image_files import load_image
 
   start = time.monotonic()
   apprentice = load_apprentice(model)
@@ -71,7 +71,14 @@ def time_warm(model: str, pictures: pathlib.Path, steps: int | None) -> None:
   print(f"  loading: {time.monotonic() - start:.1f} s")
   for title in ("first", "second", "third"):
     start = time.monotonic()
-    generate(apprentice, images, "a dog in the snow", num=NUM, steps=steps)
+    generate(
+      apprentice,
+      images,
+      "a dog in the snow",
+      captions=["a dog"] * len(images),
+      num=NUM,
+      steps=steps,
+    )
     print(f"  {title} call: {time.monotonic() - start:.1f} s")
 
 

@@ -83,7 +83,7 @@ def drop_from_cache(folder: pathlib.Path) -> None:
 
 
 def report(folder: str, num: int, dtype: str | None, **about) -> None:
-  """Reads the set in a new process and prints what it told."""
+  """Reads the set in a new process and prints what it measured."""
   command = [sys.executable, __file__, "--read", folder, str(num), str(dtype)]
   output = subprocess.run(
     command, check=True, capture_output=True, text=True

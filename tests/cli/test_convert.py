@@ -62,18 +62,20 @@ def test_numbers_are_short(number, text):
   assert short(number) == text
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "peft"])
+@pytest.mark.parametrize("layout", ["diffusers", "peft", "kohya"])
 def test_experts_of_a_run(capsys, tmp_path, layout):
   folder, out = tmp_path / "experts" / "finetune", tmp_path / "out"
   write(folder)
-  end = ".safetensors" if layout == "diffusers" else ""
+  end = "" if layout == "peft" else ".safetensors"
   assert start("convert", folder, out, "--to", layout) == 0
   assert capsys.readouterr().out == (
     f"Wrote {out / KEYS[0]}{end} to {KEYS[-1]}{end}: 3 experts as LoRA.\n"
   )
   one = tmp_path / "one"
-  assert start("convert", folder, one, "--to", layout, "--expert", "0b") == 0
-  assert capsys.readouterr().out == (f"Wrote {one / '0b'}{end}: one as LoRA.\n")
+  chosen = ("--to", layout, "--expert", KEYS[1])
+  assert start("convert", folder, one, *chosen) == 0
+  out = capsys.readouterr().out
+  assert out == f"Wrote {one / KEYS[1]}{end}: one as LoRA.\n"
 
 
 # --- Mistakes ----------------------------------------------------------------
@@ -82,12 +84,12 @@ def test_experts_of_a_run(capsys, tmp_path, layout):
 @pytest.mark.parametrize(
   ("options", "text"),
   [
-    (["--to", "onnx"], "--to=onnx: use diffusers or peft."),
+    (["--to", "onnx"], "--to=onnx: use diffusers, peft or kohya."),
     (
       ["--to", "peft"],
-      "--to=peft is for experts: give WORKDIR/experts/finetune of a run.",
+      "--to=peft is for experts: give the workdir of a run.",
     ),
-    (["--expert", "0a"], "--expert is for experts: give WORKDIR/experts/fine"),
+    (["--expert", "0a"], "--expert is for experts: give the workdir of a run."),
     (["--dtype", "int8"], "--dtype=int8: use float32, bfloat16, float16."),
     (["--max-gb", "0"], "--max-gb=0.0: give a number above 0."),
     (["--max-gb", "nan"], "--max-gb=nan: give a number above 0."),
@@ -291,8 +293,9 @@ def test_weights_without_a_config_are_recognised(capsys, model, tmp_path):
   lora = tmp_path / "lora.safetensors"
   zeros = np.zeros((2, 2), np.float32)
   safetensors.numpy.save_file({"unet.a.lora_A.weight": zeros}, lora)
-  assert "holds a LoRA: draw with it by `suti generate --model BASE --lora" in (
-    line(lora)
+  assert (
+    "holds a LoRA: sample with it by `suti generate --model BASE --lora"
+    in (line(lora))
   )
   adapter = tmp_path / "ip-adapter_sd15.safetensors"
   names = ("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight")
@@ -316,12 +319,16 @@ def test_weights_without_a_config_are_recognised(capsys, model, tmp_path):
 
 
 def test_a_workdir_is_told_from_a_model(capsys, tmp_path):
-  write(tmp_path / "run" / "experts" / "finetune")
-  line = error_of(capsys, "convert", tmp_path / "run", tmp_path / "out")
+  run = tmp_path / "run"
+  (run / "experts" / "finetune").mkdir(parents=True)
+  line = error_of(capsys, "convert", run, tmp_path / "out")
   assert line == (
-    f"Error: {tmp_path}/run is the workdir of a run: give "
-    f"{tmp_path}/run/experts/finetune to take out its experts."
+    f"Error: {run} is the workdir of a run that has no finished experts: run "
+    "experts.finetune first."
   )
+  write(run / "experts" / "finetune")
+  assert start("convert", run, tmp_path / "out") == 0
+  assert "3 experts as LoRA" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

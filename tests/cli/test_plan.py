@@ -194,7 +194,7 @@ def test_search_finds_what_a_run_would_choose(planned):
   assert few["per_device"] == 3
 
 
-def test_what_draws_at_once_must_fit_to_draw(planned):
+def test_what_is_sampled_after_tuning_must_fit(planned):
   """Eight pictures an expert are eight times what tuning it takes."""
   only = ONLY.format("finetune"), "--config.finetune.experts_per_device=auto"
   for together, num in ((True, 1), (False, 8)):
@@ -253,7 +253,7 @@ def test_experts_run_as_they_would_where_that_is_left_to_the_machine(
     ((ONLY.format("finetune"), "--search"), "set config.finetune.remat=True"),
     (
       (ONLY.format("sample"),),
-      "lower config.sample.batch_size, or tune fewer experts at once, config.",
+      "lower config.sample.batch_size, or tune fewer experts together, config.",
     ),
     (
       (ONLY.format("filter"), "--search"),
@@ -295,14 +295,14 @@ def test_each_host_tunes_its_own_experts_and_one_draws_the_benchmark(
 
     return make
 
-  for package, stage in (
-    (experts, "finetune"),
-    (experts, "sample"),
-    (apprentice, "train"),
-    (apprentice, "sample"),
+  for programs, stage in (
+    (experts.farm.programs, "finetune"),
+    (experts.farm.programs, "sample"),
+    (apprentice.programs, "train"),
+    (apprentice.programs, "sample"),
   ):
-    name = f"{package.__name__}.{stage}"
-    monkeypatch.setattr(package.programs, stage, record(name))
+    name = f"{programs.__name__.split('.')[0]}.{stage}"
+    monkeypatch.setattr(programs, stage, record(name))
 
   def fake(devices):
     return types.SimpleNamespace(size=len(devices))

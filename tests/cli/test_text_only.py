@@ -14,7 +14,7 @@ from PIL import Image
 
 from suti.cli.text_only import CELL_PX, read_lora, read_size
 from suti.hf import tokenizer as tokenizers
-from suti.hf.lora import save_lora
+from suti.hf.lora_export import save_lora
 from suti.hf.model import open_model
 from suti.io.files import read_json, write_json
 from suti.nn.param import functional, init, without
@@ -35,14 +35,14 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pixels(tiny_backbone):
-  """A model of patches, as the shipped ones are, which compiles faster."""
-  return tiny_backbone
+def pixels(tmp_path_factory):
+  """A model of patches with the U-Net of `model`: it compiles faster."""
+  return tiny.write_backbone(tmp_path_factory.mktemp("pixels"))
 
 
 @pytest.fixture(scope="module")
 def plain(pixels, tmp_path_factory):
-  """What it draws where nothing is asked for."""
+  """What it samples without options."""
   return draw(pixels, tmp_path_factory.mktemp("plain"))
 
 
@@ -91,7 +91,7 @@ def test_one_picture_is_one_file(capsys, model, tmp_path):
   assert start(*argv(model, out)) == 0
   captured = capsys.readouterr()
   assert captured.out == f"Wrote {out}.\n"
-  assert f"{model.name}: drawing  2/2" in captured.err, "progress shows"
+  assert f"{model.name}: sampling  2/2" in captured.err, "progress shows"
   assert [path.name for path in out.parent.iterdir()] == ["dog.png"]
   assert read(out).shape == (tiny.SIZE_PX, tiny.SIZE_PX, 3)
   assert np.std(read(out)) > 0
@@ -115,7 +115,7 @@ def test_several_pictures_and_the_sheet(capsys, model, tmp_path):
   captured = capsys.readouterr()
   first = tmp_path / "dogs-0.png"
   assert captured.out == f"Wrote {out} and {first} to dogs-2.png.\n"
-  assert "drawing 2 of 3  2/2" in captured.err
+  assert "sampling 2 of 3  2/2" in captured.err
   pictures = [read(tmp_path / f"dogs-{i}.png") for i in range(3)]
   height, width, _ = read(out).shape
   assert width >= 3 * CELL_PX and height > CELL_PX
@@ -289,7 +289,8 @@ def test_a_lora_of_another_model(capsys, model, updates, tmp_path):
   ):
     assert line(text) == (
       f"Error: --lora={text}: there is no such file; give a .safetensors file, "
-      "or FILE:0.8 for a part of its strength."
+      "or ORG/NAME or ORG/NAME/FILE.safetensors of the Hugging Face hub, and "
+      "after it :0.8 for a part of its strength."
     )
 
 
@@ -306,7 +307,7 @@ MISTAKES = (
   (["--guidance", -2], "--guidance=-2.0 must be between 0 and 1000."),
   (
     ["--prompt", " "],
-    "The prompt is empty: say what to draw, e.g. 'a dog in t",
+    "The prompt is empty: say what to show, e.g. 'a dog in t",
   ),
   (["--out", "x.jpg"], "--out=x.jpg: expected the name of a PNG file; call it"),
   (["--sampler", "ddm"], "sampler='ddm' is unknown: use one of ddim, ddpm, dp"),
@@ -315,7 +316,7 @@ MISTAKES = (
   (["--size", "17x16"], "size=17x16 is not of whole positions of 2 px: use mu"),
   (["--size", "99999x8"], "--size=99999x8: give sides of 1 to 8192 px."),
   (["--steps", "two"], "argument --steps: invalid int value: 'two' (see suti"),
-  (["--enlarge", "ENLARGES"], "draws from a text alone: a cascade is one mode"),
+  (["--enlarge", "ENLARGES"], "takes a text alone: a cascade is a text-to-im"),
 )
 
 
@@ -348,7 +349,7 @@ def test_a_subject_and_a_text_alone_are_told_apart(capsys, model, tmp_path):
   for name in (apprentice, "world_apprentice"):
     line = error_of(capsys, *argv(name, out))
     assert (
-      "is an apprentice, which draws the subject of some pictures: give"
+      "is an apprentice, which shows the subject of some pictures: give"
       in (line)
     )
   line = error_of(capsys, "generate", "--prompt", "a dog", "--out", out)
@@ -395,7 +396,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       scheduler,
       lambda x: x.update(_class_name="LMSDiscreteScheduler"),
-      "own sampler is 'LMSDiscreteScheduler', which is not known here: give sa",
+      "own sampler is 'LMSDiscreteScheduler', which is not known here: give --",
     ),
     (
       scheduler,
@@ -425,7 +426,7 @@ def test_damage_is_one_line(capsys, model, tmp_path):
     (
       "vae/config.json",
       lambda x: x.update(scaling_factor=0),
-      "drew values that are NaN or infinite in float32: try --dtype float32",
+      "values that are NaN or infinite in float32: try --dtype float32",
     ),
   ):
     found = line(name, how)

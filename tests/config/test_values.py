@@ -63,7 +63,7 @@ def test_values_of_another_kind(key, value):
   assert "\n" not in str(error.value) and len(str(error.value)) < 200
 
 
-def test_what_is_said():
+def test_messages():
   wrong = {"widths": [8] * 999 + [0], "count": "4", "flag": 1, "scale": 1.0}
   with pytest.raises(ValueError) as error:
     check_kinds(wrong, DEFAULTS, what="a net")

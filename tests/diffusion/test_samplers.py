@@ -19,7 +19,7 @@ from suti.diffusion import samplers
 from suti.diffusion import schedule as schedules
 
 MEAN, STD = 0.3, 0.25
-SAMPLERS = (samplers.ddpm, samplers.ddim, samplers.dpmpp_2m)
+SAMPLERS = tuple(samplers.SAMPLERS.values())
 
 
 def make(prediction="v_prediction", **config):

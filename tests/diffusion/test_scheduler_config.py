@@ -60,8 +60,10 @@ def test_karras_times_of_a_cosine_schedule_are_cut_off():
   )
   assert cut.dtype == rounded.dtype == np.int32
   assert exact.dtype == np.float32
-  # Euler's levels start from the same ends, so its times are the same.
-  np.testing.assert_array_equal(cut, np.floor(exact))
+  # Euler's levels start from the same ends, so its times are the same. The
+  # first is whole but for a rounding, which is cut off too, as published.
+  np.testing.assert_array_equal(cut[1:], np.floor(exact[1:]))
+  assert (cut[0], exact[0]) == (998, 999)
   np.testing.assert_array_equal(rounded, np.round(exact))
 
 
@@ -78,6 +80,41 @@ def test_karras_times_of_a_cosine_schedule_are_cut_off():
 )
 def test_the_number_of_evaluations_is_visible(config, num_steps, evaluations):
   assert from_config(config, num_steps=num_steps).num_evaluations == evaluations
+
+
+@pytest.mark.parametrize(
+  ("name", "foreign"),
+  [
+    # What the class asked for does not read, whatever it says.
+    ("DDIM", {"use_exponential_sigmas": True, "interpolation_type": "log"}),
+    ("EulerAncestralDiscrete", {"use_beta_sigmas": True, "solver_p": {}}),
+    ("EulerDiscrete", {"use_lu_lambdas": True, "use_flow_sigmas": True}),
+    ("UniPCMultistep", {"use_lu_lambdas": True, "timestep_type": "continuous"}),
+    ("PNDM", {"tensor_format": "pt", "use_karras_sigmas": True}),
+    ("EulerDiscrete", {"use_karras_sigmas": None, "predict_epsilon": True}),
+    # A latent consistency model's.
+    ("DDIM", {"original_inference_steps": 50, "timestep_scaling": 10.0}),
+  ],
+)
+def test_keys_of_other_classes_are_passed_over(name, foreign):
+  found = from_config(as_(name, foreign), num_steps=9)
+  expected = from_config(as_(name), num_steps=9)
+  np.testing.assert_array_equal(found.t_N, expected.t_N)
+  np.testing.assert_array_equal(found.update_NSK, expected.update_NSK)
+
+
+def test_euler_goes_up_where_the_publisher_does():
+  # Where the last step's noise is bounded, the one before may have more of it.
+  config = as_(
+    "EulerDiscrete",
+    beta_schedule="linear",
+    beta_end=0.05,
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+  )
+  plan = from_config(config, num_steps=50)
+  assert plan.sigma_N[1] / plan.alpha_N[1] > plan.sigma_N[0] / plan.alpha_N[0]
 
 
 def exact_denoiser(schedule, prediction):
@@ -271,6 +308,25 @@ def test_unipc_ends_without_noise_where_the_published_divides_by_zero(options):
       "final_sigmas_type='on",
     ),
     (as_("UniPCMultistep", solver_p={}), 9, "solver_p={} .* must be None"),
+    (as_("DDIM", predict_epsilon=False), 9, "epsilon=False .* must be True"),
+    (
+      as_("EulerDiscrete", KARRAS, sigma_min=0.0),
+      9,
+      "sigma_min=0, and both above 0",
+    ),
+    (
+      as_(
+        "EulerAncestralDiscrete",
+        beta_schedule="linear",
+        beta_end=0.05,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+      ),
+      50,
+      r"num_steps=50 of EulerAncestral.* not finite, .*\(rescale_betas_zero_snr"
+      r"=True, beta_end=0\.05 of the scheduler config\): correct them, or take",
+    ),
     (
       as_("UniPCMultistep", predict_x0=False, thresholding=True),
       9,

@@ -208,7 +208,7 @@ def test_the_apprentice_is_compared_with_base_experts_and_real(
     assert found == pytest.approx(by_hand, abs=1e-5), name
 
 
-def test_a_finished_run_returns_at_once(runs, whole):
+def test_a_finished_run_returns_immediately(runs, whole):
   workdir, _ = whole
   model = workdir / "apprentice" / "train" / "model"
   before = {p: p.stat().st_mtime_ns for p in sorted(model.rglob("*"))}

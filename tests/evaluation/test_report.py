@@ -82,7 +82,7 @@ def make_candidates(prompts, *, salt: int) -> list[Candidate]:
   ]
 
 
-def ask(clusters) -> list[Prompt]:
+def make_prompts(clusters) -> list[Prompt]:
   return [
     Prompt(cluster=c.key, prompt=text.format(c.subject), skill=skill)
     for c in clusters
@@ -99,14 +99,33 @@ def write_run(workdir: pathlib.Path, *, experts: bool = True) -> None:
   )
   held[0] = Cluster(**{**vars(held[0]), "caption": f"a dog {NASTY}"})
   for root, clusters in ((workdir, train), (workdir / "benchmark", held)):
-    folder = root / "experts"
+    write_clusters(root, clusters)
+  write_experts(workdir, train, rng)
+  write_apprentice(workdir, held, rng)
+  if experts:
     write_records(
-      folder / "mine" / "clusters.array_record", clusters, kind=Cluster
+      workdir / "benchmark/experts/sample/wave-00000.array_record",
+      make_candidates(make_prompts(held[:1]), salt=4),
+      kind=Candidate,
     )
-    write_lines(folder / "prompts" / "prompts.jsonl", ask(clusters))
-    done(root, "experts/mine", 31.0, clusters=len(clusters))
-    done(root, "experts/prompts", 0.2, prompts=18)
-  tried = make_candidates(ask(train) * 4, salt=1)
+    done(workdir / "benchmark", "experts/finetune", 44.0, experts=1)
+    done(workdir / "benchmark", "experts/sample", 9.0, candidates=6)
+  write_metrics(workdir, held, experts=experts)
+
+
+def write_clusters(root: pathlib.Path, clusters: list[Cluster]) -> None:
+  folder = root / "experts"
+  write_records(
+    folder / "mine" / "clusters.array_record", clusters, kind=Cluster
+  )
+  write_lines(folder / "prompts" / "prompts.jsonl", make_prompts(clusters))
+  done(root, "experts/mine", 31.0, clusters=len(clusters))
+  done(root, "experts/prompts", 0.2, prompts=18)
+
+
+def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
+  """Candidates of the experts, and their scores."""
+  tried = make_candidates(make_prompts(train) * 4, salt=1)
   write_records(
     workdir / "experts/sample/wave-00000.array_record", tried, kind=Candidate
   )
@@ -133,6 +152,10 @@ def write_run(workdir: pathlib.Path, *, experts: bool = True) -> None:
   done(workdir, "experts/sample", 71.0, candidates=len(tried))
   done(workdir, "experts/filter", 3.1, kept=20)
   done(workdir, "experts/pack", 0.4, examples=20)
+
+
+def write_apprentice(workdir: pathlib.Path, held: list[Cluster], rng) -> None:
+  """A log whose last line is cut, and generated images of two systems."""
   steps = [
     {"step": s, "loss": 0.03 + 0.1 / (1 + s / 30) + rng.normal(0, 0.006)}
     for s in range(0, 1000, 10)
@@ -143,9 +166,15 @@ def write_run(workdir: pathlib.Path, *, experts: bool = True) -> None:
   for salt, name in ((2, "apprentice"), (3, "base")):
     write_records(
       workdir / f"apprentice/sample/{name}-00000.array_record",
-      make_candidates(ask(held), salt=salt),
+      make_candidates(make_prompts(held), salt=salt),
       kind=Candidate,
     )
+  done(workdir, "apprentice/sample", 33.0, images=18)
+
+
+def write_metrics(
+  workdir: pathlib.Path, held: list[Cluster], *, experts: bool
+) -> None:
   systems = {
     name: {
       metric: {"mean": mean, "stderr": error, "subjects": 3}
@@ -163,17 +192,9 @@ def write_run(workdir: pathlib.Path, *, experts: bool = True) -> None:
     "base_seconds_per_image": 0.62,
   }
   if experts:
-    write_records(
-      workdir / "benchmark/experts/sample/wave-00000.array_record",
-      make_candidates(ask(held[:1]), salt=4),
-      kind=Candidate,
-    )
-    done(workdir / "benchmark", "experts/finetune", 44.0, experts=1)
-    done(workdir / "benchmark", "experts/sample", 9.0, candidates=6)
     systems["experts"] = dict(systems["real"], images=6)
     times["expert_seconds_to_finetune"] = 44.0
     times["expert_seconds_per_image"] = 1.5
-  done(workdir, "apprentice/sample", 33.0, images=18)
   done(workdir, "apprentice/evaluate", 6.0, images=18)
   write_json(
     workdir / "apprentice/evaluate/metrics.json",
@@ -343,3 +364,18 @@ def test_charts_of_nothing_say_so():
   assert "Too few points" in page.curve([(1, 2.0)], x_label="x", title="t")
   nothing = page.histogram([], threshold=0, x_label="x", title="t")
   assert "No values" in nothing
+
+
+@pytest.mark.parametrize("where", ["../escaped", "/{}/escaped"])
+def test_a_run_of_others_writes_nowhere_else(tmp_path, where):
+  workdir = tmp_path / "run"
+  write_run(workdir)
+  strange = where.format(str(tmp_path).strip("/"))
+  path = workdir / "experts/filter/scores.jsonl"
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  rows[0]["candidate"] = strange
+  path.write_text("\n".join(map(json.dumps, rows)))
+  with pytest.raises(ValueError, match=r"scores\.jsonl, line 1, .* candidate"):
+    report.run(quickstart.get_config(), workdir)
+  assert [p.name for p in tmp_path.iterdir()] == ["run"]
+  assert not (workdir / "report").exists()

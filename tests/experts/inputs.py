@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny workdir for the teacher's stages, and fakes of what they ask."""
+"""A tiny workdir for the teacher's stages, and fakes of their models."""
 
 import hashlib
 import pathlib

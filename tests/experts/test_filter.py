@@ -77,7 +77,7 @@ def test_the_threshold_itself_is_not_enough():
   assert not filters.passes(score_of(0.0199), thresholds(0.02))
 
 
-def test_identity_counts_only_if_it_is_asked_for():
+def test_identity_counts_only_with_a_threshold():
   assert filters.passes(score_of(0.1, identity=-1.0), thresholds(0.02))
   assert not filters.passes(score_of(0.1, identity=0.4), thresholds(0.02, 0.4))
   assert filters.passes(score_of(0.1, identity=0.41), thresholds(0.02, 0.4))
@@ -137,7 +137,7 @@ def test_keeping_nothing_names_the_best_value_and_loses_no_score(workdir):
   assert len(calls) == 1
 
 
-def test_keeping_nothing_for_identity_s_sake_says_so(workdir):
+def test_keeping_nothing_because_of_identity_is_reported(workdir):
   folder, _ = workdir
   with pytest.raises(ValueError, match=r"identity of at most .* <= config.fil"):
     filters.run(config_of(-2.0, 0.9999), folder)
@@ -148,7 +148,7 @@ def _parts(folder):
   return [s for file in files for s in filters.read_lines(file, Score)]
 
 
-def test_a_killed_run_goes_on_at_its_wave(workdir, monkeypatch):
+def test_a_killed_run_resumes_at_its_wave(workdir, monkeypatch):
   folder, _ = workdir
   filters.run(config_of(-2.0), folder)
   whole = (folder / "experts/filter/scores.jsonl").read_bytes()

@@ -47,7 +47,7 @@ def test_an_expert_of_a_wave_is_the_expert_alone(wave, loops, clusters):
   assert min(apart) > 1e-6
 
 
-def test_place_and_padding_change_nothing(wave, loops, clusters):
+def test_slot_and_padding_change_nothing(wave, loops, clusters):
   other = loops["full"].run([clusters[0]] * 6 + clusters[9::-1])
   for i in range(10):
     assert_same_expert(wave, i, other, 15 - i)
@@ -143,7 +143,7 @@ def test_a_run_writes_real_experts_and_their_losses(tuned, clusters):
   assert not (folder / "checkpoints").exists()
 
 
-def test_a_wave_goes_on_with_other_numbers_of_devices(
+def test_a_wave_resumes_with_other_numbers_of_devices(
   loops, clusters, tmp_path
 ):
   """8, then 4, then 1: another padding each time, the same experts."""
@@ -381,6 +381,6 @@ def test_two_processes_tune_what_one_does(
     for kind in ("json", "safetensors"):
       path = folder / f"{name}.{kind}"
       assert (whole / path).read_bytes() == (tmp_path / path).read_bytes(), path
-  # The first process says what became of the waves of all.
+  # The first process prints the results of the waves of all.
   assert "experts/finetune: experts 20, " in outputs[0][0]
   assert outputs[1] == ("", "")

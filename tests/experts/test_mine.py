@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mining: which pages become clusters, and why others do not."""
 
+import csv
 import dataclasses
 import shutil
 
@@ -12,8 +13,10 @@ from experts import mine
 from experts.clusters import find_clusters, read_clusters
 from experts.farm.waves import wave_data
 from experts.mining import sources
-from suti.images import load_image
+from experts.mining.decisions import decisions
+from suti.io.image_files import load_image
 from suti.pipeline.backbone import load_backbone
+from suti.runtime.stage import guard
 from tests.experts import inputs
 from tests.pipeline import tiny_pipelines
 
@@ -74,7 +77,7 @@ def test_a_folder_of_subjects(photos, tmp_path):
 
 
 def test_sizes_that_pictures_had_reach_the_net(tmp_path):
-  """SDXL is told how large a photograph was, and what of it is shown."""
+  """SDXL's sizes: how large a photograph was, and what of it is shown."""
   for number, image in enumerate(inputs.draw_pictures(1, 3, size_px=64)):
     (tmp_path / "photos" / "dog").mkdir(parents=True, exist_ok=True)
     path = tmp_path / "photos" / "dog" / f"{number}.png"
@@ -111,7 +114,7 @@ class KilledError(Exception):
   """Stands for kill -9."""
 
 
-def test_a_killed_run_goes_on_at_its_part(photos, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_at_its_part(photos, tmp_path, monkeypatch):
   monkeypatch.setattr(mine, "_PAGES_PER_PART", 1)
   mine.run(config_of(photos), tmp_path / "whole")
   write, opened = mine.write_records, []
@@ -198,24 +201,57 @@ def test_large_pages_are_cut_and_truth_is_carried():
   assert fact["pictures"] == 14
 
 
-def test_bad_pictures_of_the_web_are_left_out_and_one_s_own_are_an_error(
-  photos, tmp_path
-):
-  (photos / "brown_dog" / "1.png").write_bytes(b"\x89PNG\r\n no picture")
-  with pytest.raises(ValueError) as caught:
-    mine.run(config_of(photos), tmp_path / "run")
-  assert "1.png" in str(caught.value)
-
-  bad = sources.Row(
-    text="a dog", load=lambda: load_image(photos / "brown_dog" / "1.png")
+def test_a_bad_picture_is_left_out_and_named(photos, tmp_path, capsys):
+  path = photos / "brown_dog" / "1.png"
+  path.write_bytes(b"\x89PNG\r\n no picture")
+  summary = mine.run(config_of(photos), tmp_path / "run")
+  assert (summary["clusters"], summary["pictures_unreadable"]) == (2, 1)
+  lines = capsys.readouterr().err.splitlines()
+  (line,) = (line for line in lines if "cannot be read and" in line)
+  assert line.startswith(
+    f"brown_dog: 1 of 4 pictures cannot be read and is left out, the first: "
+    f"{path} cannot be read as a picture"
   )
   good = page_of("page", inputs.draw_pictures(1, 3))
+  bad = row_of(None)
+  bad = dataclasses.replace(bad, load=lambda: load_image(path))
   page = dataclasses.replace(good, rows=(bad, *good.rows))
   (cluster,), (fact,) = mine_pages([page], similarity_high=1.0)
   assert (fact["unreadable"], len(cluster.images)) == (1, 3)
 
 
-def test_nothing_mined_says_why(photos, tmp_path):
+def test_decisions_on_each_subject_are_printed(photos, tmp_path, capsys):
+  (photos / "brown_dog").rename(photos / "Rex")
+  mine.run(config_of(photos, max_images=3), tmp_path / "run")
+  (rex,) = (c for c in read_clusters(tmp_path / "run") if c.source == "Rex")
+  lines = capsys.readouterr().err.splitlines()
+  (line,) = (line for line in lines if line.startswith("Rex: "))
+  assert line.startswith(
+    f"Rex: its noun is '{rex.subject}'; its name has no known noun; CLIP finds "
+    "it in the pictures, at "
+  )
+  assert lines[-4:] == [
+    line,
+    "old_teapot: its noun is 'teapot'; its name is a known noun.",
+    "vase is left out: 2 different pictures, and config.mine.min_images=3 are "
+    "needed.",
+    "1 pictures of 1 subjects are not used, most of Rex (1): "
+    "config.mine.max_images=3, of a benchmark config.benchmark.images_each.",
+  ]
+
+
+def test_what_was_decided_is_bounded():
+  facts = [
+    {"url": f"u{i}", "outcome": "kept", "noun": "dog", "why": "it is so",
+     "unreadable": 0, "unused": 0}
+    for i in range(50)
+  ]  # fmt: skip
+  lines = decisions(facts, config_of("").mine)
+  assert len(lines) == 21
+  assert lines[-1] == "... and 30 more subjects: experts/mine/pages.json."
+
+
+def test_nothing_mined_has_a_reason(photos, tmp_path):
   with pytest.raises(ValueError) as caught:
     mine.run(config_of(photos, min_images=5), tmp_path / "run")
   assert str(caught.value) == (
@@ -226,9 +262,111 @@ def test_nothing_mined_says_why(photos, tmp_path):
     {"outcome": "different_subjects", "similarity": 0.5, "pictures": 4},
     {"outcome": "few_pictures", "pictures": 1},
   ]
+  for fact in facts:
+    fact.update(unreadable=0, repeated=0, first_unreadable="")
   message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
   assert message.startswith("mine kept 0 of 2 pages: mean CLIP similarities")
   assert "config.mine.similarity_low=0.82" in message
+
+
+@pytest.fixture
+def web(photos, tmp_path):
+  """A table's writer: (rows of url, path, text) -> config of mining it."""
+
+  def write(rows, **kw):
+    path = tmp_path / "web.csv"
+    with path.open("w", newline="") as file:
+      csv.writer(file).writerows([("url", "path", "text"), *rows])
+    return config_of(path, source="table", similarity_high=1.0, **kw)
+
+  return write
+
+
+def error_of(config, workdir):
+  with pytest.raises(ValueError) as caught:
+    mine.run(config, workdir)
+  assert "\n" not in str(caught.value)
+  return str(caught.value)
+
+
+def test_missing_pictures_of_a_table_are_reported(web, tmp_path):
+  rows = [(f"u{i % 2}", f"images/{i}.png", "a dog") for i in range(6)]
+  path = tmp_path / "web.csv"
+  assert error_of(web(rows), tmp_path / "run") == (
+    f"No page of config.mine.path='{path}' has enough pictures, experts need 3"
+    " (config.mine.min_images): 6 of 6 pictures could not be read; the first:"
+    f" {tmp_path}/images/0.png does not exist: give a JPEG, PNG or WebP file."
+    f" Paths of a table begin in the folder {tmp_path}."
+  )
+  rows = [("u", f"https://x.test/{i}.png", "a dog") for i in range(3)]
+  assert "the first: https://x.test/0.png is an address (https://)" in (
+    error_of(web(rows), tmp_path / "other")
+  )
+
+
+def test_a_table_with_a_url_per_picture_explains_url(web, tmp_path):
+  rows = [(f"u/{i}.png", f"photos/brown_dog/{i}.png", "") for i in range(4)]
+  assert error_of(web(rows), tmp_path / "run") == (
+    f"No page of config.mine.path='{tmp_path}/web.csv' has more than 1 picture,"
+    " experts need 3 (config.mine.min_images): url is the page that a picture"
+    " stands on, not the picture, and the pictures of one url form a cluster."
+    " Give those of one subject the same url."
+  )
+
+
+def test_pictures_that_are_left_out_are_reported(web, tmp_path, capsys):
+  rows = [("u", f"photos/brown_dog/{i}.png", "a dog") for i in range(5)]
+  summary = mine.run(web(rows), tmp_path / "run")
+  assert (summary["clusters"], summary["pictures_unreadable"]) == (1, 1)
+  assert (
+    "u: 1 of 5 pictures cannot be read and is left out, the first:"
+    f" {tmp_path}/photos/brown_dog/4.png does not exist"
+  ) in capsys.readouterr().err
+
+
+def test_repeated_pictures_are_reported_and_the_remedy_works(tmp_path):
+  save(tmp_path / "photos" / "dog", [*inputs.draw_pictures(2, 1)] * 4)
+  config = config_of(tmp_path / "photos")
+  said = []
+
+  def run():
+    with pytest.raises(ValueError) as caught:
+      mine.run(config, tmp_path / "run")
+    said.append(str(caught.value))
+    raise caught.value
+
+  assert guard(run) == 2
+  assert said == [
+    "Cluster dog has 1 images (and 3 that show the same as one of them), and no"
+    " other has more; experts need 3 (config.mine.min_images)."
+  ]
+  config.mine.min_images = 1
+  assert mine.run(config, tmp_path / "run")["clusters"] == 1
+
+
+def test_texts_beside_pictures_become_captions(photos, tmp_path):
+  (photos / "brown_dog" / "0.txt").write_text("a dog in the snow")
+  # What a person put together stays, whatever the texts name.
+  (photos / "brown_dog" / "1.txt").write_text("a teapot on a table")
+  mine.run(config_of(photos), tmp_path / "run")
+  found = {c.source: c for c in read_clusters(tmp_path / "run")}
+  assert found["brown_dog"].captions[:3] == (
+    "a dog in the snow",
+    "a dog",
+    "a dog",
+  )
+
+
+def test_pictures_behind_a_link_are_mined_and_belong_to_the_stage(
+  photos, tmp_path
+):
+  photos.rename(tmp_path / "far")
+  photos.mkdir()
+  (photos / "brown_dog").symlink_to(tmp_path / "far" / "brown_dog")
+  assert mine.run(config_of(photos), tmp_path / "run")["clusters"] == 1
+  (tmp_path / "far" / "brown_dog" / "0.png").unlink()
+  with pytest.raises(ValueError, match=r"what config\.mine\.path names has"):
+    mine.run(config_of(photos), tmp_path / "run")
 
 
 def fact_of(outcome, truth, views):
@@ -287,6 +425,8 @@ def test_the_band_is_found_where_the_fewest_pages_are_wrong():
   band = mine.calibrate(facts, min_images=3)
   assert band["similarity_low"] == pytest.approx(0.4)
   assert band["similarity_high"] == pytest.approx(0.875)
+  unknown = [fact | {"truth": []} for fact in facts]
+  assert mine.calibrate(unknown, min_images=3) == {}
 
 
 def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
@@ -298,7 +438,7 @@ def test_the_world_is_read_as_rows(monkeypatch, tmp_path):
     calls.append((split, num_pages, seed, start, size_px))
     for page in range(start, num_pages):
       for i, image in enumerate(inputs.draw_pictures(page, 3)):
-        yield dataset.Row(
+        yield dataset.WebRow(
           url=f"page-{page}",
           alt_text="a dog in the snow",
           image=image,

@@ -2,9 +2,13 @@
 """Shards: what is kept, with its demonstrations, in one fixed order."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader
 
 from experts import pack
 from suti.io.records import open_examples, write_lines, write_records
@@ -99,6 +103,41 @@ def test_the_order_is_shuffled_by_the_seed_alone(tmp_path):
   other, _ = order("c", seed=1)
   assert other != keys
   assert sorted(other) == sorted(keys)
+
+
+_PACK = """
+import pathlib, sys
+from tests.experts import test_pack
+workdir = test_pack.make_workdir(pathlib.Path(sys.argv[1]))
+test_pack.pack.run(test_pack.config_of(), workdir)
+"""
+
+
+def test_two_processes_write_the_same_bytes(tmp_path, root):
+  """A map of protobuf is in another order in each of them."""
+  packed = []
+  for number in ("1", "2"):
+    done = subprocess.run(
+      [sys.executable, "-c", _PACK, str(tmp_path / number)],
+      cwd=root,
+      env=os.environ | {"PYTHONHASHSEED": number},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / number / "experts/pack"
+    ours = ("done.json", "stage.json")  # one of them says how long it took
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name not in ours]
+    packed.append({f.name: f.read_bytes() for f in files})
+  assert packed[0] == packed[1]
+  names = [name.partition(".")[0] for name in sorted(packed[0])]
+  assert names == ["dataset_info", *["examples-train"] * 3, "features"]
+  # Of an example, its features in the order of their names.
+  file = tmp_path / "1/experts/pack/examples-train.array_record-00000"
+  fields = ("cluster", "delta_clip", "demonstrations/caption", "key", "prompt")
+  for content in ArrayRecordReader(str(file)).read_all():
+    order = [content.index(name.encode()) for name in fields]
+    assert order == sorted(order)
 
 
 def test_the_threshold_is_the_configs_own(tmp_path):

@@ -34,6 +34,16 @@ def test_what_a_caption_shows(caption, text, answer):
   assert prompts.shows(caption, template(text)) is answer
 
 
+def test_a_prompt_has_the_article_of_its_noun():
+  style = template("a Rembrandt styled painting of a {}")
+  assert prompts.fill(template("a {} in the snow"), "owl") == (
+    "an owl in the snow"
+  )
+  assert prompts.fill(style, "owl").endswith("painting of an owl")
+  assert prompts.fill(template("a red {}"), "owl") == "a red owl"
+  assert prompts.fill(style, "dog").endswith("painting of a dog")
+
+
 def test_no_template_is_without_words_of_its_own():
   texts = [t.text for live in (True, False) for t in templates_of(live=live)]
   words = [tuple(prompts.words_of(text)) for text in dict.fromkeys(texts)]
@@ -55,7 +65,7 @@ def test_prompts_are_never_of_a_scene_shown():
   assert {p.skill for p in everything} == set(SKILLS)
 
 
-def test_the_subject_s_own_colour_is_not_asked_for():
+def test_the_subject_s_own_colour_is_not_prompted():
   red = dataclasses.replace(CLUSTER, caption="a red dog")
   assert "a red dog" not in {p.prompt for p in prompts.propose(red, num=100)}
 
@@ -65,7 +75,7 @@ def test_skills_restrict():
   assert {p.skill for p in rows} == {"style", "attribute"}
 
 
-def test_a_cluster_s_prompts_do_not_depend_on_its_place():
+def test_a_cluster_s_prompts_do_not_depend_on_its_index():
   first = prompts.propose(CLUSTER, num=4)
   assert first == prompts.propose(CLUSTER, num=4)
   assert first[:2] == prompts.propose(CLUSTER, num=2)

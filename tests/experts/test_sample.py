@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Candidates: the same whatever is drawn beside them, and after a kill."""
+"""Candidates: the same in any batch, and after a kill."""
 
 import gc
 import shutil
@@ -71,7 +71,7 @@ class KilledError(Exception):
   """Stands for kill -9."""
 
 
-def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
+def test_a_killed_run_resumes_and_deletes_weights(tuned, drawn, monkeypatch):
   workdir = copy_of(tuned, "killed")
   config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
   weights = workdir / "experts/finetune"
@@ -98,8 +98,34 @@ def test_a_killed_run_goes_on_and_weights_go(tuned, drawn, monkeypatch):
     sample.run(config, workdir)
 
 
+def test_a_wave_that_another_finishes_meanwhile_is_passed_over(
+  tuned, drawn, monkeypatch
+):
+  """It was thought dead; its weights go once its candidates are there."""
+  workdir = copy_of(tuned, "meanwhile")
+  config = config_of(tuned, images_per_prompt=2, batch_size=3, keep="nothing")
+  weights, load = workdir / "experts/finetune", sample.load_wave
+  late = []
+
+  def finish_first(file, trainable):
+    if file.stem == "wave-00000":
+      late.append(file.stem)
+      for name in ("wave-00000.array_record", "wave-00000.json"):
+        other = drawn / "experts/sample" / name
+        shutil.copy(other, workdir / "experts/sample" / name)
+      file.unlink()
+    return load(file, trainable)
+
+  monkeypatch.setattr(sample, "load_wave", finish_first)
+  summary = sample.run(config, workdir)
+  assert late == ["wave-00000"]
+  assert summary["candidates"] == len(candidates_of(drawn))
+  assert contents(workdir) == contents(drawn)
+  assert not list(weights.glob("*.safetensors"))
+
+
 def contents(workdir):
-  """{name: bytes} of what is drawn."""
+  """{name: bytes} of the candidates."""
   files = (workdir / "experts/sample").glob("wave-*")
   return {file.name: file.read_bytes() for file in files}
 
@@ -112,7 +138,7 @@ def tune_and_sample(tuned, clusters, workdir, *, keep):
   return config
 
 
-def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
+def test_sampled_after_tuning_or_later_it_is_the_same_and_no_weights_need_stay(
   tuned, drawn, clusters, tmp_path, monkeypatch
 ):
   config = tune_and_sample(tuned, clusters, tmp_path, keep="nothing")
@@ -122,7 +148,8 @@ def test_drawn_at_once_or_later_it_is_the_same_and_no_weights_need_stay(
   for name in ("wave-00000.json", "wave-00001.json"):
     path = f"experts/finetune/{name}"
     assert (tmp_path / path).read_bytes() == (drawn / path).read_bytes()
-  monkeypatch.setattr(sample, "open_backbone", None)  # nothing is left to do
+  # Nothing is left to do.
+  monkeypatch.setattr(sample, "open_expert_model", None)
   assert sample.run(config, tmp_path)["candidates"] == len(
     candidates_of(tmp_path)
   )
@@ -160,7 +187,7 @@ def test_a_wave_leaves_nothing_on_the_devices(differences):
   assert second < first + sum(x.nbytes for x in base.values()) / 2
 
 
-def test_a_difference_is_half_as_large_and_draws_the_same_later(
+def test_a_difference_is_half_as_large_and_samples_the_same_later(
   tuned, differences
 ):
   workdir, config, _ = differences
@@ -194,7 +221,7 @@ def test_a_sample_config_of_another_run_is_refused_before_tuning(tuned):
     finetune.run(config, workdir)
 
 
-def test_an_expert_that_draws_nan_is_quarantined_alone(
+def test_an_expert_that_samples_nan_is_quarantined_alone(
   tuned, drawn, monkeypatch
 ):
   workdir = copy_of(tuned, "nan_picture")
@@ -229,7 +256,7 @@ def test_an_expert_that_draws_nan_is_quarantined_alone(
     np.testing.assert_array_equal(image, theirs[key].image)
 
 
-def test_a_quarantined_expert_draws_nothing(tuned, clusters):
+def test_a_quarantined_expert_is_not_sampled(tuned, clusters):
   workdir = copy_of(tuned, "quarantined")
   file = workdir / "experts/finetune/wave-00000.json"
   record = read_json(file)

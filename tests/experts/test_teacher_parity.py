@@ -17,7 +17,7 @@ import pytest
 from experts import teacher
 from experts.farm.waves import wave_data
 from suti.diffusion import objective
-from suti.hf.lora import save_lora
+from suti.hf.lora_export import save_lora
 from suti.nn.param import functional
 from suti.pipeline.backbone import load_backbone
 from tests.experts import inputs

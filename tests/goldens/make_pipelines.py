@@ -30,6 +30,7 @@ CALLS = {
   "sd1": {"negative": "a hat"},
   "sd2": {"size": (16, 24)},
   "sdxl": {"size": (24, 16)},
+  "sdxl_normal": {"size": (24, 16)},
   "if1": {},
   "if2": {},
 }

@@ -123,6 +123,8 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     _DDPM | _TRAILING | {"variance_type": "fixed_small_log"},
     7,
   ),
+  # As a file says it that was made of another class's.
+  "ddpm_null": (_DDPM | {"variance_type": None}, 7),
   "ddpm_large": (_DDPM | {"variance_type": "fixed_large"}, 7),
   "ddpm_large_ends_noisy": (
     _DDPM | _LEADING | {"variance_type": "fixed_large"},

@@ -283,8 +283,17 @@ def test_another_dtype(plain, tmp_path, dtype):
 # --- For diffusers -----------------------------------------------------------
 
 
-def test_for_diffusers_all_parts_are_named(plain, tmp_path):
-  convert(plain, tmp_path / "out", complete=True)
+@pytest.fixture(scope="module")
+def unshifted(plain, tmp_path_factory):
+  """The same without what no pipeline of diffusers reads."""
+  folder = copy(plain, tmp_path_factory.mktemp("unshifted") / "model")
+  file = folder / "vae" / "config.json"
+  write_json(file, read_json(file) | {"shift_factor": None})
+  return folder
+
+
+def test_for_diffusers_all_parts_are_named(unshifted, tmp_path):
+  convert(unshifted, tmp_path / "out", complete=True)
   assert read_json(tmp_path / "out" / "model_index.json") == {
     "_class_name": "StableDiffusionPipeline",
     "requires_safety_checker": False,
@@ -298,15 +307,15 @@ def test_for_diffusers_all_parts_are_named(plain, tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")  # of diffusers, about its own configs
-def test_the_result_opens_in_diffusers(plain, tmp_path):
+def test_the_result_opens_in_diffusers(unshifted, tmp_path):
   from diffusers import DiffusionPipeline
 
-  convert(plain, tmp_path / "out", complete=True, max_shard_bytes=SMALL)
+  convert(unshifted, tmp_path / "out", complete=True, max_shard_bytes=SMALL)
   pipeline = DiffusionPipeline.from_pretrained(tmp_path / "out")
   assert type(pipeline).__name__ == "StableDiffusionPipeline"
   for part in MODELS:
     theirs = getattr(pipeline, part).state_dict()
-    ours = tensors(next((plain / part).glob("*.safetensors")))
+    ours = tensors(next((unshifted / part).glob("*.safetensors")))
     common = ours.keys() & theirs.keys()
     # Newer libraries drop the first part of a text encoder's names.
     theirs |= {f"text_model.{name}": x for name, x in theirs.items()}
@@ -323,6 +332,10 @@ def test_what_diffusers_has_no_pipeline_for(tiny_backbone, plain, tmp_path):
     f"{tiny_backbone} works on patches of 2 px (patch_size of its "
     "model_index.json), for which diffusers has no pipeline: convert its unet/ "
     "alone, or leave --to out."
+  )
+  assert refusal(plain, out, complete=True).startswith(
+    f"{plain / 'vae' / 'config.json'} has shift_factor=0.1, which "
+    "StableDiffusionPipeline of diffusers does not read"
   )
   source = copy(plain, tmp_path / "source")
   shutil.rmtree(source / "vae")
@@ -394,8 +407,8 @@ def test_stopped_half_way_it_leaves_nothing(plain, tmp_path, monkeypatch, stop):
 
 def test_what_a_killed_run_left_goes_with_the_next(plain, tmp_path):
   here = this_process().rpartition("-")[0]
-  nobody = tmp_path / f".out.{here}-999999999.part"
-  somebody = tmp_path / f".out.{here}-1.part"
+  nobody = tmp_path / f".out.{here}-999999999.suti-part"
+  somebody = tmp_path / f".out.{here}-1.suti-part"
   for folder in (nobody, somebody):
     (folder / "unet").mkdir(parents=True)
   convert(plain, tmp_path / "out")

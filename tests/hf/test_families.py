@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Families are told by names and shapes, our own declarations' among them."""
+"""Families are recognised by names and shapes, our own declarations too."""
 
 import pytest
 

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 from suti.hf.hub import fetch, find_or_fetch
 from suti.io.files import write_json
-from suti.pipeline.text_to_image import open_stage
+from suti.pipeline.text_to_image import open_cascade_stage
 from tests import tiny
 from tests.hf import hub_server
 from tests.hf.hub_server import COMMIT, REPO
@@ -108,13 +108,13 @@ def test_only_what_is_read_is_fetched(hub):
   folder = find_or_fetch(REPO)
   assert files(folder) == WANTED
   assert sorted(hub.fetched) == sorted(WANTED), "each of them once"
-  assert open_stage(folder).size_px == tiny.SIZE_PX
+  assert open_cascade_stage(folder).size_px == tiny.SIZE_PX
 
 
 def test_parts_that_nobody_needs_are_not_fetched(hub):
   folder = find_or_fetch(REPO, without=("text_encoder", "tokenizer"))
   assert files(folder) == {n for n in WANTED if not n.startswith("t")}
-  assert open_stage(folder).size_px == tiny.SIZE_PX
+  assert open_cascade_stage(folder).size_px == tiny.SIZE_PX
 
 
 def test_what_is_in_the_cache_is_not_fetched_again(hub, monkeypatch):
@@ -255,7 +255,7 @@ def test_what_other_programs_have_fetched_is_found(
   monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
   monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
   assert fetch(REPO) == snapshot
-  assert open_stage(snapshot).size_px == tiny.SIZE_PX
+  assert open_cascade_stage(snapshot).size_px == tiny.SIZE_PX
 
 
 def test_a_path_is_never_looked_up_on_the_hub(hub, tmp_path, monkeypatch):

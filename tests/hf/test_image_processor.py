@@ -100,6 +100,12 @@ ODD = {
     "image_processor_type": "ViTImageProcessor",
     "do_normalize": False,
   },
+  "square": {
+    "image_processor_type": "CLIPImageProcessor",
+    "default_to_square": True,
+    "do_center_crop": False,
+    "size": 40,
+  },
   "levels": {"image_processor_type": "ViTImageProcessor", "do_rescale": False},
 }
 # Landscape, portrait, square; smaller than the crop; sides whose scaled partner
@@ -208,9 +214,31 @@ def test_published_ways_to_write_a_size(tmp_path, size, shape):
   assert found.shape == (1, *shape, 3)
 
 
+def test_the_newer_place_of_a_config_is_read_first(tmp_path):
+  """As transformers 5 writes it, nested beside what is said of texts."""
+  sizes = ({"size": 8}, {"size": 9})
+  write_json(tmp_path / "preprocessor_config.json", sizes[0])
+  # As files of a processor were before: nothing of pictures.
+  write_json(tmp_path / "processor_config.json", {"processor_class": "CLIP"})
+  assert load_pixel_reader(tmp_path)([picture(20, 30)]).shape == (1, 8, 8, 3)
+  nested = {"image_processor": sizes[1], "processor_class": "CLIPProcessor"}
+  write_json(tmp_path / "processor_config.json", nested)
+  assert load_pixel_reader(tmp_path)([picture(20, 30)]).shape == (1, 9, 9, 3)
+  (tmp_path / "preprocessor_config.json").unlink()
+  assert load_pixel_reader(tmp_path)([picture(20, 30)]).shape == (1, 9, 9, 3)
+  nested["image_processor"] = {"resample": 9}
+  write_json(tmp_path / "processor_config.json", nested)
+  with pytest.raises(
+    ValueError, match=r"resample=9 of image_processor in processor_config"
+  ):
+    load_pixel_reader(tmp_path)
+
+
 @pytest.mark.parametrize(
   ("config", "message"),
   [
+    ({"do_pad": True}, "do_pad=True of .* is not supported: it must be False"),
+    ({"use_square_size": True}, "use_square_size=True of pre.* must be False"),
     (
       {"image_processor_type": "BlipImageProcessor"},
       "='BlipImageProcessor' of preprocessor_config.json is not one of CLIPIm",
@@ -236,6 +264,6 @@ def test_a_batch_of_many_sizes_is_one_line():
 
 def test_a_folder_without_a_config_is_one_line(tmp_path):
   with pytest.raises(
-    ValueError, match=r"has no preprocessor_config\.json: exp"
+    ValueError, match=r"has no preprocessor_config\.json, nor a pro"
   ):
     load_pixel_reader(tmp_path)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from suti.hf.lora import load_lora, save_lora
+from suti.hf.lora import load_lora
+from suti.hf.lora_export import save_lora
 from suti.hf.lora_names import layer_names
 from suti.nn.param import Param
 from tests.goldens import loras, theirs, unets
@@ -55,7 +56,7 @@ def test_strengths_are_theirs(scale, tmp_path):
   assert_equal(outputs(updates, merged=True, scale=scale), loras.run(pipe))
 
 
-def test_two_at_once_are_their_sum_as_there(tmp_path):
+def test_two_together_are_their_sum_as_there(tmp_path):
   for seed, name in enumerate(loras.TWO):
     loras.write(name, tmp_path / name, seed=f"new{seed}")
   expected = loras.run(loras.opened_together(tmp_path))

@@ -151,7 +151,7 @@ def test_old_autoencoders_are_read(dims, tmp_path):
     np.testing.assert_array_equal(found[name], value)
 
 
-def test_everything_that_differs_is_told_at_once(tmp_path):
+def test_everything_that_differs_is_in_one_message(tmp_path):
   tensors = draw(NET | {"add.weight": (3,), "add.bias": (3,)})
   del tensors["out.0.bias"]
   tensors["out.0.weight"] = tensors["out.0.weight"].T.copy()

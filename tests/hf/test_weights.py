@@ -322,12 +322,13 @@ def test_saving_leaves_no_copy_on_the_host(tmp_path):
   assert all(array._npy_value is None for array in spread.values())
 
 
-def test_a_variant_is_chosen_by_its_name(spec, tensors, tmp_path):
+def test_a_variant_is_read_by_its_file(spec, tensors, tmp_path):
   write(tmp_path / "model.safetensors", tensors)
   half = {name: value.astype(np.float16) for name, value in tensors.items()}
   write(tmp_path / "model.fp16.safetensors", half)
-  for variant, dtype in ((None, "float32"), ("fp16", "float16")):
-    params = load(spec, tmp_path, dtype=None, variant=variant)
+  variant = tmp_path / "model.fp16.safetensors"
+  for path, dtype in ((tmp_path, "float32"), (variant, "float16")):
+    params = load(spec, path, dtype=None)
     assert {value.dtype for value in params.values()} == {jnp.dtype(dtype)}
 
 

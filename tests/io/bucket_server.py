@@ -45,7 +45,7 @@ class Buckets:
   Attributes:
     url: of the server.
     objects: {name: object} of the one bucket there is.
-    requests: how many there were, by method and what was asked.
+    requests: how many there were, by method and kind.
     refuse: is shown method and path of each request; may return the status to
       answer with instead.
     lose: is shown the same when all is done; may say that the answer is lost.
@@ -67,7 +67,7 @@ class Buckets:
 
   @property
   def environment(self) -> dict[str, str]:
-    """What makes the clients of a process ask this server."""
+    """The variables with which a process's clients use this server."""
     return {
       "STORAGE_EMULATOR_HOST": self.url,
       "TENSORSTORE_GCS_HTTP_URL": self.url,
@@ -182,7 +182,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
   buckets: Buckets
   protocol_version = "HTTP/1.1"
-  # An answer goes out at once: clients wait for it.
+  # A response is sent immediately: clients wait for it.
   disable_nagle_algorithm = True
   wbufsize = -1
 

@@ -65,7 +65,7 @@ def test_folders_are_what_names_begin_with(buckets, folder):
   assert (folder / "waves").read_text() == "waves"
 
 
-def test_what_others_do_is_seen_at_once_and_beyond_a_page(buckets, folder):
+def test_what_others_do_is_seen_immediately_and_beyond_a_page(buckets, folder):
   assert list(folder.iterdir()) == []
   assert not (folder / "0000").exists()
   for number in range(1002):
@@ -78,7 +78,7 @@ def test_what_others_do_is_seen_at_once_and_beyond_a_page(buckets, folder):
     (folder / "0000").read_bytes()
 
 
-def test_of_many_who_make_an_object_one_does(buckets, folder):
+def test_of_many_processes_one_creates_an_object(buckets, folder):
   made, gate = [], threading.Barrier(8)
 
   def make(number: int) -> None:
@@ -104,7 +104,7 @@ def soon(monkeypatch):
   monkeypatch.setattr(asyncio, "sleep", sleep)
 
 
-def test_who_made_an_object_knows_although_the_answer_was_lost(
+def test_the_creator_of_an_object_knows_although_the_response_was_lost(
   buckets, folder, monkeypatch
 ):
   soon(monkeypatch)
@@ -207,7 +207,7 @@ def test_a_model_in_a_bucket_is_a_model(buckets, folder):
 
 def test_records_outlive_their_copy(buckets, folder, monkeypatch):
   prompts = [
-    Prompt(cluster="a", prompt=str(i), skill="style") for i in range(3)
+    Prompt(cluster="a" * 12, prompt=str(i), skill="style") for i in range(3)
   ]
   for name in ("one", "two"):
     records.write_records(folder / name, prompts, kind=Prompt)
@@ -222,7 +222,7 @@ def test_records_outlive_their_copy(buckets, folder, monkeypatch):
     records.read_records(folder / "three", Prompt)
 
 
-def test_a_log_is_sent_now_and_then_and_goes_on(buckets, folder):
+def test_a_log_is_uploaded_periodically_and_resumes(buckets, folder):
   log = Log(folder)
   for step in (1, 2, 3):
     log.write(step, {"loss": 0.5})
@@ -290,7 +290,7 @@ def test_without_a_network_it_is_one_line(folder, monkeypatch):
     folder.exists()
 
 
-def test_a_bucket_is_looked_for_before_all_else(buckets):
+def test_a_bucket_is_checked_before_all_else(buckets):
   with pytest.raises(ValueError, match="there is no bucket other: make it"):
     path_of("gs://other/run").check()
   with pytest.raises(ValueError, match="is a whole bucket: give a folder"):

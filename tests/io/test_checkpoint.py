@@ -92,7 +92,7 @@ def numbers(state):
   )
 
 
-def test_a_run_that_stops_and_goes_on_equals_one_that_does_not(tmp_path):
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
   unbroken, last = train(tmp_path / "unbroken", 10)
   first, _ = train(tmp_path / "broken", 5)  # Saved at 2 and 4.
   second, resumed = train(tmp_path / "broken", 10)

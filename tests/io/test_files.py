@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from suti.io import files
+from suti.io import files, parts
 
 
 def names(folder):
@@ -77,17 +77,8 @@ def test_kill_in_the_middle_leaves_nothing_half_written(tmp_path, root, lender):
   assert not path.exists()
   assert [name for name in names(tmp_path) if not name.startswith(".")] == []
   assert len(names(tmp_path)) == 1  # What was being written, hidden.
-  files.clean_parts(tmp_path)
+  parts.clean_parts(tmp_path)
   assert names(tmp_path) == []
-
-
-def test_cleaning_spares_what_is_whole(tmp_path):
-  files.write_atomic(tmp_path / "deep" / "a.part.json", b"{}")
-  (tmp_path / "deep" / ".a.json.123.part").write_bytes(b"{")
-  (tmp_path / ".model.9.old.part" / "sub").mkdir(parents=True)
-  files.clean_parts(tmp_path)
-  assert names(tmp_path) == ["deep"]
-  assert names(tmp_path / "deep") == ["a.part.json"]
 
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
@@ -244,7 +235,32 @@ def test_a_fingerprint_is_of_names_sizes_and_both_ends(tmp_path, monkeypatch):
   assert len(set(seen)) == 5
   (folder / ".hidden").write_bytes(b"x")
   (folder / "README.md").write_bytes(b"x")
+  (folder / "@eaDir").mkdir()
+  (folder / "@eaDir" / "thumb.jpg").write_bytes(b"x")
   assert files.fingerprint(folder) == seen[-1]
+  # A folder's mark is none of a file.
+  (folder / "@picture").write_bytes(b"x")
+  assert files.fingerprint(folder) != seen[-1]
+
+
+def test_a_fingerprint_follows_links_to_folders(tmp_path):
+  far, folder = tmp_path / "far", tmp_path / "photos"
+  far.mkdir(), folder.mkdir()
+  (far / "0.jpg").write_bytes(b"x")
+  (folder / "0.jpg").write_bytes(b"x")
+  (folder / "up").symlink_to(folder)  # this one would never end
+  (folder / "self").symlink_to(folder / "self")
+  seen = [files.fingerprint(folder)]
+  (folder / "rex").symlink_to(far)
+  seen.append(files.fingerprint(folder))
+  (far / "0.jpg").write_bytes(b"y")
+  seen.append(files.fingerprint(folder))
+  (far / "0.jpg").write_bytes(b"x")
+  (folder / "rex").unlink()
+  (folder / "rex").mkdir()
+  (folder / "rex" / "0.jpg").write_bytes(b"x")
+  assert files.fingerprint(folder) == seen[1]
+  assert len(set(seen)) == 3
 
 
 def test_of_many_files_few_are_opened_and_all_are_listed(tmp_path, monkeypatch):

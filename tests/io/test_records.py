@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records come back as they were, and only whole, and only of this schema."""
 
+import dataclasses
 import json
 import math
 import os
@@ -16,7 +17,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from suti import schema
-from suti.io import files, record_bytes, records
+from suti.io import files, parts, record_bytes, records
+
+C = "c0ffee0dad00"  # a cluster's key
 
 
 def picture(seed, height=64, width=48):
@@ -41,8 +44,8 @@ def cluster(seed, num_images=3, truth=True):
 
 def example(seed, num_demonstrations):
   return schema.Example(
-    key=f"k{seed}",
-    cluster="c",
+    key=f"{seed:012x}",
+    cluster=C,
     prompt="a dög in the snow",
     image=picture(seed),
     demonstrations=tuple(
@@ -93,8 +96,8 @@ def test_numbers_of_numpy_become_numbers(tmp_path):
     path,
     [
       schema.Candidate(
-        key="k",
-        cluster="c",
+        key=C,
+        cluster=C,
         prompt="p",
         skill="style",
         image=picture(1),
@@ -193,12 +196,12 @@ def rows(make):
 image = np.zeros((64, 64, 3), np.uint8)
 if sys.argv[2] == "examples":
   records.write_examples(sys.argv[1], rows(lambda n: schema.Example(
-    key=str(n), cluster="c", prompt="p", image=image, demonstrations=(),
-    captions=(), delta_clip=0.1)), shard_size=8)
+    key=f"{n:012x}", cluster="c" * 12, prompt="p", image=image,
+    demonstrations=(), captions=(), delta_clip=0.1)), shard_size=8)
 else:
   records.write_records(sys.argv[1], rows(lambda n: schema.Candidate(
-    key=str(n), cluster="c", prompt="p", skill="style", image=image, seed=n,
-    guidance=1.0)), kind=schema.Candidate)
+    key=f"{n:012x}", cluster="c" * 12, prompt="p", skill="style", image=image,
+    seed=n, guidance=1.0)), kind=schema.Candidate)
 """
 
 
@@ -214,7 +217,7 @@ def test_kill_in_the_middle_leaves_nothing_half_written(tmp_path, root, what):
     assert process.stdout.readline() == "writing\n"
     process.send_signal(signal.SIGKILL)
   assert not path.exists()
-  files.clean_parts(tmp_path)
+  parts.clean_parts(tmp_path)
   assert os.listdir(tmp_path) == []
 
 
@@ -232,7 +235,7 @@ def test_a_generator_that_fails_leaves_nothing(tmp_path):
 
 
 def prompt(text):
-  return schema.Prompt(cluster="c", prompt=text, skill="accessory")
+  return schema.Prompt(cluster=C, prompt=text, skill="accessory")
 
 
 def test_lines_come_back(tmp_path):
@@ -246,7 +249,7 @@ def test_lines_come_back(tmp_path):
 
 def test_a_loss_that_is_no_number_survives(tmp_path):
   lost = schema.Expert(
-    cluster="c",
+    cluster=C,
     teacher="dreambooth",
     steps=3,
     loss=math.nan,
@@ -268,10 +271,56 @@ def test_damaged_lines_are_named(tmp_path):
   with pytest.raises(ValueError, match="line 2, is no record"):
     records.read_lines(path, schema.Prompt)
   records.write_lines(path, [prompt("a")])
-  with pytest.raises(ValueError, match="is no Score"):
+  with pytest.raises(ValueError, match="is no Score: it has other fields than"):
     records.read_lines(path, schema.Score)
   records.write_lines(path, [])
   assert records.read_lines(path, schema.Prompt) == []
+
+
+@pytest.mark.parametrize(
+  "key",
+  ["/root/x", "../x", "", "c0ffee0dad0", "C0FFEE0DAD00", "c0ffee0dad00\n", 7],
+)
+def test_a_key_that_is_none_is_refused_wherever_it_is_read(tmp_path, key):
+  """Files are named after keys: one may not lead to another folder."""
+  says = r"its (cluster|key) is .* and not 12 hex digits"
+  path = tmp_path / "experts.jsonl"
+  records.write_lines(path, [dataclasses.replace(prompt("a"), cluster=key)])
+  with pytest.raises(
+    ValueError, match=f"line 1, is no Prompt: {says}"
+  ) as error:
+    records.read_lines(path, schema.Prompt)
+  assert str(path) in str(error.value) and "\n" not in str(error.value)
+  path = tmp_path / "clusters.array_record"
+  strange = dataclasses.replace(cluster(0), key=key)
+  records.write_records(path, [cluster(0), strange], kind=schema.Cluster)
+  read = records.read_records(path, schema.Cluster)
+  assert_same(read[0], cluster(0))
+  with pytest.raises(records.DamagedError, match=f"Record 1 of .*{says}"):
+    _ = read[1]
+  if isinstance(key, str):
+    path = tmp_path / "examples"
+    strange = dataclasses.replace(example(0, 1), cluster=key)
+    records.write_examples(path, [strange], shard_size=4)
+    with pytest.raises(ValueError, match=f"Example 0 of .*{says}"):
+      _ = records.open_examples(path)[0]
+
+
+@pytest.mark.parametrize(
+  ("fields", "text"),
+  [
+    ({"prompt": 3}, "its prompt is 3 and no str"),
+    ({"skill": "juggling"}, r"a value is out of its range \(juggling\)"),
+    ({"prompt": {"png": 0}}, "line 1, is no Prompt: "),
+    ({"more": 1}, "it has other fields than cluster, prompt, skill"),
+  ],
+)
+def test_values_of_other_kinds_are_one_line(tmp_path, fields, text):
+  path = tmp_path / "prompts.jsonl"
+  records.write_lines(path, [prompt("a")])
+  path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+  with pytest.raises(ValueError, match=text):
+    records.read_lines(path, schema.Prompt)
 
 
 # --- A folder of TensorFlow Datasets -----------------------------------------
@@ -296,7 +345,7 @@ def test_examples_come_back_in_order(folder, written):
   for one, two in zip(written, read, strict=True):
     assert_same(one, two)
   assert {len(e.demonstrations) for e in read} == set(range(11))
-  assert [e.key for e in read[-2:]] == ["k68", "k69"]
+  assert [e.key for e in read[-2:]] == ["000000000044", "000000000045"]
   assert_same(pickle.loads(pickle.dumps(read))[5], written[5])
   shards = sorted(folder.glob("*.array_record*"))
   assert len(shards) == 3
@@ -387,7 +436,7 @@ print([m for m in ("tensorflow", "torch", "jax") if m in sys.modules])
 
 def test_many_files_need_few_descriptors(tmp_path):
   """As many waves as there are: ArrayRecord calls them empty otherwise."""
-  record = schema.Prompt(cluster="c", prompt="a dog", skill="attribute")
+  record = schema.Prompt(cluster=C, prompt="a dog", skill="attribute")
   for number in range(100):
     records.write_records(
       tmp_path / f"{number}", [record] * 2, kind=schema.Prompt
@@ -405,7 +454,7 @@ def test_many_files_need_few_descriptors(tmp_path):
 
 
 def test_a_handle_that_has_gone_stale_damages_no_record(tmp_path, monkeypatch):
-  record = schema.Prompt(cluster="c", prompt="a dog", skill="attribute")
+  record = schema.Prompt(cluster=C, prompt="a dog", skill="attribute")
   records.write_records(tmp_path / "file", [record], kind=schema.Prompt)
   opened = records.read_records(tmp_path / "file", schema.Prompt)
   decode, failures = records.decode, ["Stale file handle"]

@@ -144,7 +144,7 @@ def test_a_queued_resource_is_created_waited_for_and_installed(cloud):
   ]
 
 
-def test_a_tpu_vm_is_created_at_once_and_slices_have_numbers(cloud):
+def test_a_tpu_vm_is_created_immediately_and_slices_have_numbers(cloud):
   args = ("--direct", "--preemptible", "--slices=2", "--dry-run")
   create = (
     "gcloud compute tpus tpu-vm create {} --accelerator-type=v5litepod-16 "

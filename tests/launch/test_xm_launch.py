@@ -135,7 +135,7 @@ def test_a_mistake_is_the_commands_exit_code():
 
 
 @pytest.mark.xm
-def test_here_workers_run_at_once_and_stages_in_a_row():
+def test_here_workers_run_together_and_stages_in_a_row():
   args = ("--config", "c.py:a", "--workdir", "my runs", "--slices", "2")
   lines = shown(*args, "--config.seed=3").splitlines()
   flags = "--config c.py:a --workdir 'my runs' --config.seed=3"
@@ -407,7 +407,7 @@ def test_who_has_not_logged_in_reads_one_line(tmp_path, executor, line):
 def test_a_server_that_is_away_is_asked_again_for_a_while(
   xm_launch, monkeypatch
 ):
-  clouds = sys.modules[xm_launch.said.__module__]
+  clouds = sys.modules[xm_launch.message_of.__module__]
   monkeypatch.setattr(clouds, "AGAIN_S", 0.0)
 
   def asked(times: int) -> bool:

@@ -104,11 +104,12 @@ def test_a_lone_tower_is_the_tower_of_the_whole(clip):
   assert {*texts, *images, "logit_scale"} == set(params)
   states = apply(params, IDS, method="text_states")
   np.testing.assert_allclose(text(params, IDS), states, rtol=1e-5)
-  for lone, given, method, whole in (
-    (text, IDS, "embed_text", "encode_text"),
-    (image, IMAGES, "embed_image", "encode_image"),
+  _, text_BD = text(params, IDS, method="penultimate_states_and_embedding")
+  image_BD = image(params, IMAGES, method="embed_image")
+  for embedding, given, whole in (
+    (text_BD, IDS, "encode_text"),
+    (image_BD, IMAGES, "encode_image"),
   ):
-    embedding = lone(params, given, method=method)
     expected = apply(params, given, method=whole)
     assert abs(jnp.linalg.norm(embedding, axis=-1) - 1).min() > 0.01
     np.testing.assert_allclose(
@@ -119,23 +120,18 @@ def test_a_lone_tower_is_the_tower_of_the_whole(clip):
     )
 
 
-def test_one_pass_gives_what_two_give():
+def test_states_beside_an_embedding_are_those_without():
   config = TEXT | {"architectures": ["CLIPTextModelWithProjection"]}
   params, apply = ready(declare_clip_text(config))
-  states, embedding = apply(
-    params, IDS, method="penultimate_states_and_embedding"
-  )
+  states, _ = apply(params, IDS, method="penultimate_states_and_embedding")
   np.testing.assert_array_equal(
     states, apply(params, IDS, method="penultimate_states")
-  )
-  np.testing.assert_array_equal(
-    embedding, apply(params, IDS, method="embed_text")
   )
 
 
 def test_logits_start_at_the_published_scale(clip):
-  params, apply = clip
-  scale = apply(params, method="similarity_scale")
+  params, _ = clip
+  scale = np.exp(params["logit_scale"])
   np.testing.assert_allclose(scale, 1 / 0.07, rtol=1e-3)
 
 
@@ -223,6 +219,32 @@ def test_bfloat16_parameters_compute_in_bfloat16(declare, config, given):
   )
 
 
+def test_configs_of_a_tower_are_found_in_all_published_places():
+  def act_of(module):
+    return module.text_model.encoder.layers[0].mlp.act
+
+  text = CLIP["text_config"] | {"hidden_act": "gelu"}
+  both = CLIP | {"text_config": text}
+  assert act_of(declare_clip(both)) == "gelu"
+  old = text | {"hidden_act": "relu"}
+  assert act_of(declare_clip(both | {"text_config_dict": old})) == "relu"
+  del old["hidden_act"]  # all of it counts, what it does not say too
+  assert act_of(declare_clip(both | {"text_config_dict": old})) == "quick_gelu"
+  assert act_of(declare_clip_text(both | {"model_type": "clip"})) == "gelu"
+
+
+def test_t5_reads_its_activation_where_it_is_written_out():
+  config = T5 | {"feed_forward_proj": "gated-gelu"}
+
+  def layer_of(more):
+    block = declare_t5(config | more).encoder.block[0]
+    return block.layer[1].DenseReluDense
+
+  assert (layer_of({}).act, hasattr(layer_of({}), "wi_0")) == ("gelu_new", True)
+  more = {"dense_act_fn": "gelu", "is_gated_act": False}
+  assert (layer_of(more).act, hasattr(layer_of(more), "wi")) == ("gelu", True)
+
+
 @pytest.mark.parametrize(
   ("operate", "message"),
   [
@@ -232,6 +254,18 @@ def test_bfloat16_parameters_compute_in_bfloat16(declare, config, given):
     ),
     (lambda: declare_dino({"hidden_act": "sin"}), "hidden_act='sin' of a ViT"),
     (lambda: declare_dinov2({"hidden_act": "sin"}), "'sin' of DINOv2 is not"),
+    (
+      lambda: declare_t5({"dense_act_fn": "sin"}),
+      "dense_act_fn='sin' of T5 is not one of gelu, ",
+    ),
+    (
+      lambda: declare_t5({"quantization_config": {"bits": 8}}),
+      r"quantization_config=\{'bits': 8\} of T5 is not supported: fetch the we",
+    ),
+    (
+      lambda: declare_clip_text({"use_attention_mask": True}),
+      "use_attention_mask=True of CLIP is not supported",
+    ),
     (
       lambda: declare_t5({"feed_forward_proj": "gated-sin"}),
       "feed_forward_proj='gated-sin' of T5 is not .* after 'gated-'",
@@ -254,7 +288,12 @@ def test_inputs_that_are_refused(clip):
 @pytest.mark.parametrize(
   ("declare", "given", "method", "what"),
   [
-    (declare_clip_text, IDS, "embed_text", "text encoder .* CLIPTextModelWith"),
+    (
+      declare_clip_text,
+      IDS,
+      "penultimate_states_and_embedding",
+      "text encoder .* CLIPTextModelWith",
+    ),
     (
       declare_clip_vision,
       IMAGES,

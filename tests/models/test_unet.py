@@ -283,7 +283,41 @@ def test_experts_side_by_side_equal_experts_alone():
     ({"class_embed_type": "projection"}, "class_embed_type='projection'"),
     ({"cross_attention_norm": "layer_norm"}, "cross_attention_norm="),
     ({"dual_cross_attention": True}, "dual_cross_attention=True"),
-    ({"mid_block_type": None}, "mid_block_type=None"),
+    ({"mid_block_type": "UNetMidBlock1D"}, "mid_block_type='UNetMidBlock1D'"),
+    (
+      {"transformer_layers_per_block": [[1], [2]]},
+      r"transformer_layers_per_block=\[\[1\], \[2\]\]: known are",
+    ),
+    (
+      {
+        "transformer_layers_per_block": [1, [2]],
+        "reverse_transformer_layers_per_block": [[1], 1],
+      },
+      r"per_block=\[1, \[2\]\], reverse_trans.*=\[\[1\], 1\]: known are",
+    ),
+    ({"transformer_layers_per_block": [1]}, r"per_block=\[1\]: known are"),
+    ({"transformer_layers_per_block": [1, []]}, r"per_block=\[1, \[\]\]: kn"),
+    ({"transformer_layers_per_block": None}, "per_block=None: known are"),
+    ({"reverse_transformer_layers_per_block": []}, r"block=1, .*=\[\]: known"),
+    ({"transformer_layers_per_block": "two"}, "per_block='two': known are"),
+    ({"transformer_layers_per_block": [1, -1]}, r"per_block=\[1, -1\]: known"),
+    (
+      {"block_out_channels": [5, 8], "norm_num_groups": 1},
+      r"block_out_channels\[0\]=5 of a U-Net must be even: half",
+    ),
+    (
+      {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 7,
+        "projection_class_embeddings_input_dim": 48,
+      },
+      "addition_time_embed_dim=7 of a U-Net must be even",
+    ),
+    ({"freq_shift": 2}, r"freq_shift=2 .* below 2, half of block_out_chann"),
+    (
+      {"mid_block_only_cross_attention": "yes"},
+      "mid_block_only_cross_attention='yes'",
+    ),
     ({"down_block_types": ["DownBlock2D"]}, "down_block_types="),
     ({"up_block_types": ["UpBlock2D", "KUpBlock2D"]}, "KUpBlock2D"),
     (
@@ -318,6 +352,9 @@ def test_a_list_of_only_cross_attention_says_nothing_about_the_middle():
     change = {"only_cross_attention": only_cross}
     spec, _ = functional(declare_unet(config | change))
     assert (key in spec) == has_key
+    change["mid_block_only_cross_attention"] = has_key  # the other way round
+    spec, _ = functional(declare_unet(config | change))
+    assert (key in spec) != has_key
     assert "down_blocks.1.attentions.0.to_k.weight" not in spec
 
 

@@ -57,10 +57,10 @@ def test_small_steps_add_up_where_rounding_to_the_nearest_stalls():
     return np.asarray(moved, np.float32)
 
   nearest = steps(lambda x, key: x.astype(jnp.bfloat16))
-  by_chance = steps(stochastic_round)
+  rounded = steps(stochastic_round)
   assert nearest.mean() < 0.2 * 5e-3
-  deviation = by_chance.std() / np.sqrt(len(by_chance))
-  assert abs(by_chance.mean() - 5e-3) < 4 * deviation
+  deviation = rounded.std() / np.sqrt(len(rounded))
+  assert abs(rounded.mean() - 5e-3) < 4 * deviation
   assert deviation < 1e-4
 
 

@@ -29,12 +29,12 @@ def compiled(codec, x_BHWC):
 
 
 def test_in_parts_it_is_the_same(codec, monkeypatch):
-  """Seven pictures, at most three at once: three parts, two places empty."""
+  """Seven pictures, three in a batch: three batches, two rows of padding."""
   x_BHWC = latents(codec, 7)
   whole = np.asarray(codec.decode(codec.params, x_BHWC))
-  at_once = compiled(codec, x_BHWC)
-  assert "while" not in at_once.as_text()
-  np.testing.assert_array_equal(at_once(codec.params, x_BHWC), whole)
+  whole_batch = compiled(codec, x_BHWC)
+  assert "while" not in whole_batch.as_text()
+  np.testing.assert_array_equal(whole_batch(codec.params, x_BHWC), whole)
   monkeypatch.setattr(codecs, "_PIXELS_PER_CALL", 3 * SIZE_PX**2)
   parts = compiled(codec, x_BHWC)
   assert "while" in parts.as_text()
@@ -53,7 +53,7 @@ def test_many_take_no_more_than_a_part(codec, monkeypatch):
   assert held(16) < 1.1 * held(4)
 
 
-def test_pixels_are_put_in_order_at_once(monkeypatch):
+def test_pixels_are_put_in_order_in_one_step(monkeypatch):
   monkeypatch.setattr(codecs, "_PIXELS_PER_CALL", 1)
   codec = codecs.pixels(2)
   x_BHWC = latents(codec, 5)

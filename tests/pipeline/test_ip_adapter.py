@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""IP-Adapter from published files: what a U-Net is told of pictures."""
+"""IP-Adapter from published files: image prompts."""
 
 import shutil
 
@@ -197,7 +197,7 @@ def test_rows_of_other_lengths_are_one_line(pictures, numbers, folder):
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_pictures_are_drawn_as_by_the_publishers_pipeline(
+def test_images_equal_those_of_the_publishers_pipeline(
   name, folder, record_property
 ):
   for needed in ("torch", "diffusers", "transformers", "accelerate"):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of texts: as the published pipelines draw them, and what is refused.
+"""Text-to-image: equal to the published pipelines, and what is refused.
 
 The publishers' pictures are stored (`tests/goldens/make_pipelines.py`); with
-the marker `parity` they are drawn anew.
+the marker `parity` they are sampled anew.
 """
 
 import jax
@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from suti.config.samplers import PUBLISHED
 from suti.hf.convert import convert
-from suti.hf.lora import load_lora, save_lora
+from suti.hf.lora import load_lora
+from suti.hf.lora_export import save_lora
 from suti.hf.model import open_model
 from suti.io.files import read_json, write_json
 from suti.nn.param import functional, init, without
 from suti.nn.surgery import lora, merge
 from suti.pipeline import text_to_image
-from suti.pipeline.backbone import own_size
+from suti.pipeline.backbone import describe_backbone, own_size
 from suti.pipeline.codec import open_codec
 from suti.pipeline.text_encoders import open_text_encoders
 from tests.goldens import make_pipelines as goldens
@@ -34,14 +36,14 @@ def pipeline(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory):
-  """A stage of Stable Diffusion, and how it is told of texts."""
+  """A stage of Stable Diffusion, and its text encoders."""
   folder = tiny_pipelines.write("sd2", tmp_path_factory.mktemp("sd"))
-  stage = text_to_image.open_stage(folder)
+  stage = text_to_image.open_cascade_stage(folder)
   return stage, open_text_encoders(folder, rows=4)
 
 
 def draw(name, folder, *, change=None):
-  stage = text_to_image.open_stage(folder, change=change)
+  stage = text_to_image.open_cascade_stage(folder, change=change)
   call = goldens.CALLS[name]
   text, null = text_to_image.encode_prompts(
     open_text_encoders(folder, rows=4, change=change),
@@ -89,7 +91,7 @@ def publishers():
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_a_converted_model_is_drawn_with_by_its_publisher(
+def test_a_converted_model_samples_in_its_publishers_pipeline(
   pipeline, publishers, tmp_path
 ):
   name, folder = pipeline
@@ -118,7 +120,7 @@ def low_rank(folder, path):
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_an_expert_draws_the_same_with_peft(publishers, tmp_path):
+def test_an_expert_samples_the_same_with_peft(publishers, tmp_path):
   folder = tiny_pipelines.write("sd1", tmp_path / "sd1")
   file = tmp_path / "expert.safetensors"
   updates = low_rank(folder, file)
@@ -136,7 +138,7 @@ def test_an_expert_draws_the_same_with_peft(publishers, tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_an_expert_of_peft_draws_the_same_here(publishers, tmp_path):
+def test_an_expert_of_peft_samples_the_same_here(publishers, tmp_path):
   import peft
   import torch
 
@@ -172,7 +174,7 @@ def test_an_expert_of_peft_draws_the_same_here(publishers, tmp_path):
 # --- What is promised --------------------------------------------------------
 
 
-def test_a_picture_is_its_seeds_whatever_is_drawn_beside_it(sd):
+def test_an_image_depends_on_its_seed_not_its_batch(sd):
   stage, encode = sd
   text, null = text_to_image.encode_prompts(encode, ["a dog", "a cat"])
   both = text_to_image.draw(stage, text, null, seeds=[5, 9], steps=2)
@@ -181,7 +183,7 @@ def test_a_picture_is_its_seeds_whatever_is_drawn_beside_it(sd):
   np.testing.assert_allclose(alone, both[1:], atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", text_to_image.SAMPLERS)
+@pytest.mark.parametrize("sampler", PUBLISHED)
 def test_pieces_are_the_whole_with_every_sampler(sd, sampler):
   stage, encode = sd
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
@@ -218,7 +220,7 @@ def test_weights_guidance_and_plans_are_arguments_of_one_program(sd):
   assert stage.advance._cache_size() == before
 
 
-def test_without_guidance_the_net_is_asked_once(sd):
+def test_without_guidance_the_net_is_called_once(sd):
   stage, encode = sd
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
   other = jax.tree.map(np.zeros_like, null)
@@ -231,9 +233,9 @@ def test_without_guidance_the_net_is_asked_once(sd):
     np.testing.assert_array_equal(one, drawn)
 
 
-def test_bfloat16_weights_draw_about_the_same(sd):
+def test_bfloat16_weights_sample_about_the_same(sd):
   stage, encode = sd
-  half = text_to_image.open_stage(stage.folder, dtype=jnp.bfloat16)
+  half = text_to_image.open_cascade_stage(stage.folder, dtype=jnp.bfloat16)
   text, null = text_to_image.encode_prompts(encode, ["a dog"])
   options = {"seeds": [1], "steps": 3, "guidance": 2.0}
   exact = text_to_image.draw(stage, text, null, **options)
@@ -242,7 +244,7 @@ def test_bfloat16_weights_draw_about_the_same(sd):
   assert 0 < np.abs(np.asarray(drawn - exact)).mean() < 0.05
 
 
-def test_nets_of_2022_draw_at_the_size_they_were_trained_on(tmp_path):
+def test_nets_of_2022_sample_at_the_size_they_were_trained_on(tmp_path):
   folder = tiny_pipelines.write("sd1", tmp_path)
   config = read_json(folder / "unet" / "config.json")
   codec = open_codec(folder)
@@ -258,7 +260,80 @@ def test_nets_of_2022_draw_at_the_size_they_were_trained_on(tmp_path):
     assert own_size(unet, codec) == size_px, version
 
 
+def test_latents_are_normalised_as_the_pipeline_of_a_folder_does(
+  tmp_path, capsys
+):
+  folder = tiny_pipelines.write("sd1", tmp_path)
+  vae, index = folder / "vae" / "config.json", folder / "model_index.json"
+  config, names = read_json(vae), read_json(index)
+  bare = open_codec(folder)
+  image_BHWC = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3))
+  image_BHWC = image_BHWC.astype(np.float32)
+  plain_BHWC = bare.encode(bare.params, image_BHWC) / 0.18215
+  mean = np.array([-1.6, 0.9, 0.2, 3.0], np.float32)
+  std = np.array([8.4, 5.8, 6.1, 4.4], np.float32)
+  both = {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
+  scaled = plain_BHWC * 0.18215
+  normal = (plain_BHWC - mean) / std * 0.18215
+  shifted = (plain_BHWC - 0.1) * 0.18215
+  for pipeline, conditioning, expected, said in (
+    ("StableDiffusionPipeline", both, scaled, "latents_mean, latents_std are"),
+    ("StableDiffusionPipeline", {"shift_factor": 0.1}, scaled, "shift_fa"),
+    ("StableDiffusionXLPipeline", both, normal, ""),
+    ("StableDiffusionXLPipeline", {"latents_std": [2.0] * 4}, scaled, "std is"),
+    ("LatentDiffusion", both, normal, ""),
+    ("LatentDiffusion", {"shift_factor": 0.1}, shifted, ""),
+  ):
+    write_json(vae, config | conditioning)
+    write_json(index, names | {"_class_name": pipeline})
+    codec = open_codec(folder)
+    x_BHWC = codec.encode(codec.params, image_BHWC)
+    np.testing.assert_allclose(x_BHWC, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+      codec.decode(codec.params, x_BHWC),
+      bare.decode(bare.params, scaled),
+      atol=1e-4,
+    )
+    heard = capsys.readouterr().err
+    assert (said in heard and "passed over" in heard) if said else not heard
+  for wrong, message in (
+    (
+      {"latents_mean": [0.1]},
+      "latents_mean of .* has 1 numbers: it must have ",
+    ),
+    ({"latents_std": [1.0, 0, 1, 1]}, "latents_std of an autoencoder has a 0"),
+    ({"latents_std": "one"}, "latents_std='one' of .* must be a list"),
+  ):
+    write_json(vae, config | both | wrong)
+    with pytest.raises(ValueError, match=message):
+      open_codec(folder)
+  write_json(vae, config | both | {"shift_factor": 0.1})
+  with pytest.raises(ValueError, match=r"shift_factor=0\.1 beside latents_me"):
+    open_codec(folder)
+
+
 # --- What is refused ---------------------------------------------------------
+
+
+def test_a_part_that_is_missing_is_named(tmp_path):
+  folder = tiny_pipelines.write("sdxl", tmp_path)
+  (folder / "vae").rename(tmp_path / "elsewhere")
+  line = f"{folder} has no folder 'vae', which its model_index.json names"
+  with pytest.raises(ValueError, match=line):
+    text_to_image.open_cascade_stage(folder)
+  with pytest.raises(ValueError, match=line):
+    describe_backbone(folder)
+  index = read_json(folder / "model_index.json")
+  write_json(folder / "model_index.json", index | {"vae": [None, None]})
+  line = "has no vae/, and its U-Net has in_channels=4, as nets of latents have"
+  with pytest.raises(ValueError, match=line):
+    text_to_image.open_cascade_stage(folder)
+  with pytest.raises(ValueError, match=line):
+    describe_backbone(folder)
+  (tmp_path / "elsewhere").rename(folder / "vae")
+  (folder / "text_encoder_2").rename(tmp_path / "elsewhere")
+  with pytest.raises(ValueError, match="has no folder 'text_encoder_2'"):
+    describe_backbone(folder)
 
 
 def test_what_does_not_fit_is_one_line(sd, tmp_path):
@@ -271,10 +346,10 @@ def test_what_does_not_fit_is_one_line(sd, tmp_path):
 
   refuse("size=15x16 is not of whole positions of 2 px", size=(16, 15))
   refuse("sampler='heun' is unknown: use one of ddim,", sampler="heun")
-  refuse("draws from a text alone", small_pm1=goldens.SMALL_PM1)
+  refuse("takes a text alone", small_pm1=goldens.SMALL_PM1)
   folder = tiny_pipelines.write("sd1", tmp_path / "sd1")
   config = read_json(folder / "unet" / "config.json")
   shapes = {"in_channels": 9, "block_out_channels": [8, 16]}
   write_json(folder / "unet" / "config.json", config | shapes)
   with pytest.raises(ValueError, match=r"not hold this model|in_channels=9"):
-    text_to_image.open_stage(folder)
+    text_to_image.open_cascade_stage(folder)

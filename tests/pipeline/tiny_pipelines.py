@@ -118,6 +118,25 @@ PIPELINES: dict[str, tuple[str, dict, dict, dict]] = {
     | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"},
     {"force_zeros_for_empty_prompt": True},
   ),
+  # With an autoencoder that says what its latents are like.
+  "sdxl_normal": (
+    "StableDiffusionXLPipeline",
+    {
+      "unet": _unet("unet_sdxl", cross_attention_dim=24),
+      "vae": _VAE
+      | {
+        "scaling_factor": 0.5,
+        "latents_mean": [-1.6, 0.9, 0.2, 3.0],
+        "latents_std": [8.4, 5.8, 6.1, 4.4],
+        "act_fn": "gelu",
+      },
+      "text_encoder": _TEXT,
+      "text_encoder_2": _TEXT_2,
+    },
+    _SD_STEPS
+    | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"},
+    {"force_zeros_for_empty_prompt": True},
+  ),
   "if1": (
     "IFPipeline",
     {"unet": _unet("unet_if1", **_IF_WIDTH), "text_encoder": _T5},
@@ -178,7 +197,7 @@ def write(
   absent = ("safety_checker", "feature_extractor", "watermarker")
   if "sd" not in name:
     more = more | {name: [None, None] for name in absent}
-  elif name != "sdxl":
+  elif not name.startswith("sdxl"):
     more = more | {name: [None, None] for name in absent[:2]}
   write_json(folder / "model_index.json", index | more)
   return folder

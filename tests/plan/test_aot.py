@@ -4,7 +4,7 @@
   pip install -e '.[tpu]' && pytest -m aot
 
 Tiny nets: what is tested is that the compiler takes the programs and that what
-it writes is read rightly. The sizes of real ones are configs/PLANS.md's.
+it writes is read rightly. The sizes of real ones are docs/plans.md's.
 """
 
 import json

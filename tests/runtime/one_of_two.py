@@ -4,7 +4,7 @@
   python one_of_two.py WORKDIR [fail | sleep]
 
 Prints what it saw, as JSON. With `fail` the first process makes a mistake, with
-`sleep` it works until somebody ends it.
+`sleep` it works until it is killed.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def work() -> None:
     time.sleep(100)
   if does == ["fail"]:
     files.read_object(workdir / "model.json")
-  # In a bucket the other process looks every two seconds.
+  # In a bucket the other process polls every two seconds.
   time.sleep(2.5 if in_bucket(workdir) else 0.5)
   (workdir / "done").touch()
 

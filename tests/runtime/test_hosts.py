@@ -32,7 +32,7 @@ def given(coordinator="host-0:1234", count="2", index="1"):
 # --- Where this process stands ------------------------------------------------
 
 
-def test_a_machine_that_says_nothing_is_alone():
+def test_a_machine_without_variables_is_alone():
   assert find_process({}) is None
   assert find_process({"JAX_PLATFORMS": "cpu"}) is None
 
@@ -45,7 +45,7 @@ def test_three_variables_say_it():
   assert find_process(given(count="1", index="0")) is None
 
 
-def test_gke_says_it():
+def test_gke_sets_the_process():
   env = {"TPU_WORKER_HOSTNAMES": "a-0.a,a-1.a,a-2.a", "TPU_WORKER_ID": "2"}
   assert find_process(env) == Place(coordinator="a-0.a:8476", count=3, index=2)
   # A slice of one host.
@@ -81,7 +81,7 @@ def metadata(monkeypatch):
   "endpoints",
   ["10.0.0.7,10.0.0.8", "suti:1:10.0.0.7,suti:2:10.0.0.8"],
 )
-def test_a_tpu_vm_asks_its_metadata_server(metadata, endpoints):
+def test_a_tpu_vm_queries_its_metadata_server(metadata, endpoints):
   answers, env = metadata
   answers["worker-network-endpoints"] = endpoints
   answers["agent-worker-number"] = "1\n"
@@ -92,7 +92,7 @@ def test_a_tpu_vm_asks_its_metadata_server(metadata, endpoints):
     assert find_process(env | {"JAX_PLATFORMS": platforms}) is not None, (
       platforms
     )
-  # Whoever computes on the CPU is not asked to wait for other hosts.
+  # A process on the CPU does not wait for other hosts.
   assert find_process(env | {"JAX_PLATFORMS": "cpu"}) is None
   answers["worker-network-endpoints"] = "10.0.0.7"
   assert find_process(env) is None
@@ -112,7 +112,7 @@ def test_a_tpu_vm_asks_its_metadata_server(metadata, endpoints):
     (given(count="two"), "SUTI_PROCESS_ID=1 of SUTI_NUM_PROCESSES=two: "),
   ],
 )
-def test_half_a_place_is_refused(env, line):
+def test_incomplete_variables_are_refused(env, line):
   with pytest.raises(ValueError) as caught:
     find_process(env)
   assert str(caught.value).startswith(line)
@@ -121,7 +121,7 @@ def test_half_a_place_is_refused(env, line):
 # --- For itself ---------------------------------------------------------------
 
 
-def test_a_host_that_stands_alone_is_a_slice_of_its_own(monkeypatch):
+def test_a_single_host_is_a_slice_of_its_own(monkeypatch):
   monkeypatch.setattr(hosts, "_num_chips", lambda: 4)
   env = {"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}
   hosts.stand_alone(env)
@@ -133,14 +133,14 @@ def test_a_host_that_stands_alone_is_a_slice_of_its_own(monkeypatch):
   assert chosen == {"TPU_PROCESS_BOUNDS": "2,1,1"}
 
 
-def test_without_a_tpu_nothing_is_said(monkeypatch):
+def test_without_a_tpu_nothing_is_set(monkeypatch):
   monkeypatch.setattr(hosts, "_num_chips", lambda: 0)
   env: dict[str, str] = {}
   hosts.stand_alone(env)
   assert not env
 
 
-def test_each_needs_nobody(monkeypatch, tmp_path):
+def test_each_runs_alone(monkeypatch, tmp_path):
   """It would wait for the other process for five minutes."""
   for name, value in given().items():
     monkeypatch.setenv(name, value)

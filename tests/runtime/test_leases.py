@@ -33,7 +33,7 @@ def each(leases, *, finished=set, names=NAMES, stop=NEVER, notify=None):
 
 
 def hold(folder, name, *, worker="far-1-a", number=1, for_s=60.0):
-  """The claim of another worker, of a machine that nothing is known of."""
+  """The lease of another worker, on an unknown machine."""
   expires = time.time() + for_s
   path = folder / f"{name}.{number}"
   assert files.create_json(path, {"worker": worker, "expires": expires})
@@ -88,7 +88,7 @@ def test_what_has_expired_is_taken_over_and_its_worker_sees_it(place):
     assert leases.still_mine(lease)
 
 
-def test_what_a_dead_process_of_this_machine_held_is_free_at_once(place):
+def test_what_a_dead_process_of_this_machine_held_is_free_immediately(place):
   here = this_process().rpartition("-")[0]
   hold(place, NAMES[0], worker=f"{here}-999999999-a")
   hold(place, NAMES[1], worker=f"{here}-{os.getppid()}-b")  # it lives
@@ -108,7 +108,7 @@ def test_what_a_dead_process_of_this_machine_held_is_free_at_once(place):
   assert done == {NAMES[0], NAMES[2]}
 
 
-def test_a_claim_outlives_its_lease_while_its_worker_lives(place):
+def test_a_lease_is_renewed_while_its_worker_lives(place):
   with Leases(place, lease_s=0.4) as leases:
     lease = next(each(leases))
     first = files.read_json(lease.path)["expires"]
@@ -117,10 +117,10 @@ def test_a_claim_outlives_its_lease_while_its_worker_lives(place):
     assert leases.still_mine(lease)
     hold(place, lease.name, number=2)
     time.sleep(0.3)
-    assert lease.lost, "the thread looks before it renews"
+    assert lease.lost, "the thread checks before it renews"
 
 
-def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_claim(
+def test_a_full_disk_neither_ends_the_thread_nor_keeps_the_lease(
   tmp_path, monkeypatch
 ):
   def full(*_):

@@ -46,7 +46,7 @@ def test_a_workdir_belongs_to_one_process_until_it_dies(place, root):
     pass
 
 
-def test_those_who_share_a_workdir_keep_others_out(tmp_path):
+def test_shared_locks_exclude_others(tmp_path):
   with (
     locks.lock(tmp_path, shared=True),
     locks.lock(tmp_path, shared=True),
@@ -69,7 +69,7 @@ def test_a_file_is_no_workdir(tmp_path):
       pass
 
 
-def test_the_claim_of_a_machine_that_is_gone_ends_with_its_lease(buckets):
+def test_the_lock_of_a_machine_that_is_gone_ends_with_its_lease(buckets):
   workdir = path_of("gs://bucket/run")
   content = {"worker": "far-1-a", "expires": time.time() + 0.3}
   files.write_json(workdir / ".lock" / "workdir.1", content)
@@ -79,14 +79,14 @@ def test_the_claim_of_a_machine_that_is_gone_ends_with_its_lease(buckets):
   ):
     pass
   with locks.lock(workdir, shared=True):
-    pass  # Those who share claim their pieces.
+    pass  # Processes that share it lease their pieces.
   time.sleep(0.4)
   with locks.lock(workdir):
     assert "run/.lock/workdir.2" in buckets.objects
   assert "run/.lock/workdir.2" not in buckets.objects
 
 
-def test_who_was_away_for_too_long_stops(buckets, monkeypatch, capsys):
+def test_a_process_that_lost_its_lease_stops(buckets, monkeypatch, capsys):
   monkeypatch.setattr(locks, "_LEASE_S", 0.2)
   workdir = path_of("gs://bucket/run")
   with (

@@ -63,6 +63,53 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
   assert [line["step"] for line in read_log(tmp_path)] == [1, 2]
 
 
+BROKEN = (
+  b'{"step": 30, "lo',
+  b"\0\0\0\0",
+  b'{"step": 30, "loss": "\xff\xfe"}',
+  b"[1, 2]",
+  b'{"loss": 0.5}',
+  b'{"step": 30, "loss": NaN}',
+  b'{"step": 1' + b"0" * 5000 + b"}",
+  b"[" * 100_000,
+)
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=range(len(BROKEN)))
+def test_a_broken_line_costs_that_line_alone(tmp_path, capsys, content):
+  write(tmp_path, range(10, 70, 10))
+  file = tmp_path / "log.jsonl"
+  lines = file.read_bytes().splitlines()
+  lines[2] = content
+  file.write_bytes(b"\n".join(lines) + b"\n")
+  assert [line["step"] for line in read_log(tmp_path)] == [10, 20, 40, 50, 60]
+  said = capsys.readouterr().err
+  assert said == f"{file}: line 3 is broken, left out.\n"
+  assert file.read_bytes().splitlines() == lines, "reading changes nothing"
+
+  write(tmp_path, [60, 70])  # a run that goes on after step 50
+  said = capsys.readouterr().err
+  assert said == f"{file}: line 3 is broken, moved to log.broken beside it.\n"
+  assert [x["step"] for x in read_log(tmp_path)] == [10, 20, 40, 50, 60, 70]
+  assert (tmp_path / "log.broken").read_bytes() == content + b"\n"
+  assert capsys.readouterr().err == ""
+
+
+def test_many_broken_lines_are_counted_and_none_is_lost(tmp_path, capsys):
+  file = tmp_path / "log.jsonl"
+  for number in range(2):
+    file.write_bytes(b"".join(b"%d %d\n" % (number, i) for i in range(12)))
+    assert read_log(tmp_path) == []
+    assert capsys.readouterr().err == (
+      f"{file}: lines 1, 2, 3, 4, 5, 6, 7, 8 and 4 more are broken, left out.\n"
+    )
+    write(tmp_path, [1])
+    capsys.readouterr()
+  kept = (tmp_path / "log.broken").read_text().splitlines()
+  assert kept == [f"{number} {i}" for number in range(2) for i in range(12)]
+  assert [line["step"] for line in read_log(tmp_path)] == [1]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_training_stops_at_what_is_no_number(tmp_path, value):
   log = Log(tmp_path)

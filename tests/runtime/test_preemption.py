@@ -24,7 +24,7 @@ _BODIES = {
     f"\n    {_SAY}; stop.wait(60); print('whole', flush=True)"
   ),
   "too late": (
-    # Asleep in C, again and again: the loop never looks at its event.
+    # Asleep in C, again and again: the loop never checks its event.
     "\n  import ctypes"
     "\n  late = lambda: print('given back', flush=True)"
     "\n  with preemption.deferred(grace_s=0.2, at_last=late):"

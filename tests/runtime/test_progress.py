@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress: what is shown, when, and how fast it says it goes."""
+"""Progress bars: what is shown, when, and the rate."""
 
 import sys
 import time

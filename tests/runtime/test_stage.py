@@ -169,13 +169,14 @@ def test_a_config_that_fails_is_one_line(start, tmp_path, text, words):
   assert str(path) in err[0] and words in err[0]
 
 
-def test_help_says_what_it_takes(capsys):
+def test_help_lists_the_flags(capsys):
   with pytest.raises(SystemExit) as caught:
     stage.main("experts.mine", forbidden, argv=["--help"])
   assert caught.value.code == 0
   out = capsys.readouterr().out
   assert "python -m experts.mine --config FILE" in out
   assert "--workdir DIR" in out
+  assert "it is run: read one that is not yours first" in out
 
 
 # --- What goes wrong later ---------------------------------------------------
@@ -239,7 +240,7 @@ def test_a_full_memory_is_one_line(start, config_path, tmp_path):
   ):
     code, err = start(raising(error), *good(config_path, tmp_path))
     assert (code, len(err)) == (2, 1)
-    assert "memory is full: make less at once" in err[0]
+    assert "memory is full: use smaller pictures" in err[0]
 
 
 def test_a_forbidden_folder_is_one_line(start, config_path, tmp_path):
@@ -282,7 +283,7 @@ def sleeper(config_path, tmp_path, root):
   process.communicate()
 
 
-def test_ctrl_c_says_how_to_go_on(sleeper):
+def test_ctrl_c_prints_how_to_resume(sleeper):
   sleeper.send_signal(signal.SIGINT)
   # A guard against hanging, not a bar.
   _, err = sleeper.communicate(timeout=60)
@@ -300,7 +301,7 @@ def test_a_workdir_in_use_is_one_line(sleeper, start, config_path, tmp_path):
 def test_a_command_clears_away_what_a_killed_one_left(
   start, config_path, tmp_path
 ):
-  part = tmp_path / "w" / "experts" / ".clusters.array_record.77.part"
+  part = tmp_path / "w" / "experts" / ".clusters.array_record.h-77.suti-part"
   part.parent.mkdir(parents=True)
   part.write_bytes(b"half")
   code, _ = start(lambda config, workdir: None, *good(config_path, tmp_path))
@@ -313,7 +314,7 @@ def test_a_command_clears_away_what_a_killed_one_left(
 MINE = {"mine": ConfigDict({"num_pages": 10, "skills": ("a", "b")}), "seed": 0}
 
 
-def test_a_finished_stage_returns_at_once(tmp_path, capsys):
+def test_a_finished_stage_returns_immediately(tmp_path, capsys):
   first = stage.stage(tmp_path, "experts/mine", MINE)
   assert first.done is None
   assert first.folder == tmp_path / "experts" / "mine"
@@ -420,7 +421,7 @@ def test_a_stage_made_of_another_model_is_refused(tmp_path):
 # --- A stage that many processes run -----------------------------------------
 
 
-def test_the_first_to_finish_says_what_is_done(tmp_path, capsys):
+def test_the_first_to_finish_writes_the_summary(tmp_path, capsys):
   one, two = (stage.stage(tmp_path, "experts/mine", MINE) for _ in range(2))
   assert one.finish({"clusters": 3}) == two.finish({"clusters": 4})
   assert two.done == {"clusters": 3}
@@ -441,7 +442,7 @@ except ValueError as error:
 """
 
 
-def test_of_two_configs_that_start_at_once_one_is_refused(tmp_path, root):
+def test_of_two_configs_that_start_together_one_is_refused(tmp_path, root):
   racers = [
     subprocess.Popen(
       [sys.executable, "-c", _START, str(tmp_path), str(seed)],
@@ -464,8 +465,8 @@ def test_a_shared_stage_spares_what_the_living_write(
   folder = tmp_path / "w" / "experts"
   folder.mkdir(parents=True)
   for process in ("999999999", os.getppid()):
-    (folder / f".a.{here}-{process}.part").write_bytes(b"half")
-  (folder / ".a.elsewhere-1.part").write_bytes(b"half")
+    (folder / f".a.{here}-{process}.suti-part").write_bytes(b"half")
+  (folder / ".a.elsewhere-1.suti-part").write_bytes(b"half")
   monkeypatch.setattr(stage, "main", functools.partial(stage.main, how="each"))
   with locks.lock(tmp_path / "w", shared=True):
     code, _ = start(lambda *_: None, *good(config_path, tmp_path))

@@ -97,6 +97,23 @@ def test_pages_share_no_subject_and_splits_neither():
   assert max(seen.values()) == 1
 
 
+@pytest.mark.parametrize("seed", [249, 250, 251, 2**32 - 1])
+def test_a_web_of_any_seed_has_subjects_of_its_split(seed):
+  """Beyond the last subject of a split they come again, in other pictures."""
+  for split in ("train", "validation", "test"):
+    pages = plans(split, pages=20, seed=seed)
+    subjects = {plan.shot.subject for page in pages for plan in page}
+    assert {split_of(subject) for subject in subjects} == {split}
+    again = plans(split, pages=20, seed=seed % 250)
+    theirs = {plan.shot.subject for page in again for plan in page}
+    assert (seed < 250 or subjects & theirs) and len(subjects) >= 20
+    assert (pages == again) == (seed < 250)
+  # The last page below a million, and the first beyond.
+  pages = [dataset._page("test", page=10**6 - 1 + i, seed=seed) for i in (0, 1)]
+  first, second = ({plan.shot.subject for plan in page} for page in pages)
+  assert not first & second
+
+
 def test_a_near_duplicate_is_near_and_no_duplicate():
   image = render_shots(
     [Shot(subject_seeds("train", 0, 1)[0], 2, 0)], size_px=SIZE_PX

@@ -25,18 +25,20 @@ def plan_ddim(
 
   Args:
     steps: where it goes.
-    prediction: what the net says.
+    prediction: what the net predicts.
     bounds: limits of x_0.
     eta: 0 is deterministic, 1 adds as much noise as DDPM.
     follow_bounds: take eps anew from the x_0 that was bounded, so that x_t
-      stays on the line between the two, not from what the net said.
+      stays on the line between the two, not from the prediction.
     noise_scale: of the noise that sampling starts from.
 
   Returns:
     The plan.
   """
-  ratio_N = steps.alpha_N / steps.alpha_to_N
-  std_N = eta * steps.sigma_to_N * np.sqrt(1 - ratio_N**2) / steps.sigma_N
+  std_N = np.zeros_like(steps.sigma_N)
+  if eta:
+    ratio_N = steps.alpha_N / steps.alpha_to_N
+    std_N = eta * steps.sigma_to_N * np.sqrt(1 - ratio_N**2) / steps.sigma_N
   kept_N = np.sqrt(np.maximum(steps.sigma_to_N**2 - std_N**2, 0))
   x, x0, eps, noise = terms(1)
   update = []
@@ -56,7 +58,7 @@ def plan_ddim(
 def plan_euler_ancestral(
   steps: Steps, *, prediction: str, bounds: Bounds, noise_scale: float = 1.0
 ) -> Plan:
-  """Plans ancestral Euler: down to less noise than asked, and up by fresh.
+  """Plans ancestral Euler: a step below the next level, and up by fresh noise.
 
   Args:
     steps: where it goes.

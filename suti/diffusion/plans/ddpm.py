@@ -2,8 +2,8 @@
 """DDPM: the posterior of each step (Ho et al., arXiv 2006.11239).
 
 With the variances of Nichol and Dhariwal (arXiv 2102.09672): small, large, or
-learned as a place between the two. Steps that are left out are taken in one
-stride: alpha_t / alpha_s stands in the place of one step's alpha.
+learned as an interpolation between the two. Steps that are left out are taken
+in one stride: alpha_t / alpha_s replaces one step's alpha.
 """
 
 import numpy as np
@@ -30,11 +30,11 @@ def plan_ddpm(
 
   Args:
     steps: where it goes.
-    prediction: what the net says.
+    prediction: what the net predicts.
     bounds: limits of x_0.
     variance: "fixed_small" is the posterior's own, "fixed_large" that of the
       forward process, each also under its name with "_log"; with
-      "learned_range" the net says where between them, in [-1, 1].
+      "learned_range" the net interpolates between them, in [-1, 1].
 
   Returns:
     The plan.

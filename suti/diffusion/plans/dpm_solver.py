@@ -28,7 +28,7 @@ def plan_dpm_solver(
 
   Args:
     steps: where it goes, each step to the start of the next.
-    prediction: what the net says.
+    prediction: what the net predicts.
     bounds: limits of x_0.
     order: 1 to 3; the first steps have fewer x_0 and a lower order.
     solver: "midpoint" or "heun", how the second order is written.

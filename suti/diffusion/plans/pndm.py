@@ -4,8 +4,8 @@
 Liu et al.'s transfer (eq. 11) is a step of DDIM; what it is given is a mean of
 several predictions: of four Runge-Kutta evaluations (eq. 13, "PRK") and then of
 the last four steps (eq. 12, "PLMS"), or of as many as there are, where the
-first step is asked for twice (as Stable Diffusion 1 is published). Predictions
-are mixed as the net said them, eps or v. Estimates of x_0 are not bounded.
+first step is evaluated twice (as Stable Diffusion 1 is published). Predictions
+are mixed as the net makes them, eps or v. Estimates of x_0 are not bounded.
 
 Shape legend: `N` net evaluations.
 """
@@ -47,35 +47,35 @@ def plan_pndm(
   Returns:
     The plan: one evaluation more than steps, or nine more with `runge_kutta`.
   """
-  asked, starts, ends, roles = (_runge_kutta if runge_kutta else _repeat)(
+  visited, starts, ends, roles = (_runge_kutta if runge_kutta else _repeat)(
     t_N, stride
   )
-  visits = strides(schedule, np.array(asked))
+  visits = strides(schedule, np.array(visited))
   from_alpha, from_sigma = levels(schedule, np.array(starts))
   to_alpha, to_sigma = levels(schedule, np.array(ends), final=final)
   x, base, sum_, *past, x0, eps, _ = terms(6)
   known = 0  # predictions in `past`
   update = []
   for n, role in enumerate(roles):
-    said = eps
+    predicted = eps
     if schedule.prediction == "v_prediction":
-      said = visits.alpha_N[n] * eps - visits.sigma_N[n] * x0
+      predicted = visits.alpha_N[n] * eps - visits.sigma_N[n] * x0
     kept = [base, sum_, *past]
-    shifted = [said, *past[:2]]
-    start, mean = x, said
+    shifted = [predicted, *past[:2]]
+    start, mean = x, predicted
     if role == "first":  # of PRK's four, or of PLMS' two
-      kept = [x, said / 6, *shifted]
+      kept = [x, predicted / 6, *shifted]
       known += 1
     elif role == "middle":
       start = base
-      kept[1] = sum_ + said / 3
+      kept[1] = sum_ + predicted / 3
     elif role == "last":
-      start, mean = base, sum_ + said / 6
+      start, mean = base, sum_ + predicted / 6
     elif role == "again":
-      start, mean = base, (said + past[0]) / 2
+      start, mean = base, (predicted + past[0]) / 2
     else:
       known = min(known + 1, 4)
-      recent = [said, *past][:known]
+      recent = [predicted, *past][:known]
       mean = sum(w * e for w, e in zip(_WEIGHTS[known], recent, strict=True))
       kept[2:] = shifted
     ratio = to_alpha[n] / from_alpha[n]
@@ -89,35 +89,35 @@ def plan_pndm(
 
 
 def _repeat(t_N: np.ndarray, stride: int) -> tuple[list, list, list, list]:
-  """(asked, start, end, role) of each evaluation without Runge and Kutta."""
+  """(visited, start, end, role) of each evaluation without Runge and Kutta."""
   t = [int(t) for t in t_N]
-  # The second time it is asked where the first step led, for the same step.
-  asked = [*t[:1], *t[1:2], *t[1:]]
-  roles = ["first", "again", *["multi"] * (len(t) - 1)][: len(asked)]
+  # The second evaluation is where the first step led, for the same step.
+  visited = [*t[:1], *t[1:2], *t[1:]]
+  roles = ["first", "again", *["multi"] * (len(t) - 1)][: len(visited)]
   starts = [
     t + stride if role == "again" else t
-    for t, role in zip(asked, roles, strict=True)
+    for t, role in zip(visited, roles, strict=True)
   ]
   ends = [
     t if role == "again" else t - stride
-    for t, role in zip(asked, roles, strict=True)
+    for t, role in zip(visited, roles, strict=True)
   ]
-  return asked, starts, ends, roles
+  return visited, starts, ends, roles
 
 
 def _runge_kutta(t_N: np.ndarray, stride: int) -> tuple[list, list, list, list]:
-  """(asked, start, end, role) of each evaluation, three strides by PRK."""
+  """(visited, start, end, role) of each evaluation, three strides by PRK."""
   half = stride // 2
-  asked, starts, ends, roles = [], [], [], []
+  visited, starts, ends, roles = [], [], [], []
   t = [int(t) for t in t_N]
   for here, there in itertools.pairwise(t[:4]):
-    asked += [here, there + half, there + half, there]
+    visited += [here, there + half, there + half, there]
     starts += [here] * 4
     ends += [here - half, there + half, there, there]
     roles += ["first", "middle", "middle", "last"]
   rest = t[3:]
-  asked += rest
+  visited += rest
   starts += rest
   ends += [s - stride for s in rest]
   roles += ["multi"] * len(rest)
-  return asked, starts, ends, roles
+  return visited, starts, ends, roles

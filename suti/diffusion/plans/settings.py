@@ -89,21 +89,53 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 CLASSES = tuple(_DEFAULTS)
 
-# What the publishers' classes can do and this does not: the values at which it
-# changes nothing.
-_UNSUPPORTED: Mapping[str, tuple] = {
+# Options of the publishers' classes that are not supported, with the values at
+# which they change nothing; other classes do not read them.
+_SIGMAS = {
   "use_exponential_sigmas": (False, None),
   "use_beta_sigmas": (False, None),
-  "use_lu_lambdas": (False, None),
+}
+_FLOW = _SIGMAS | {
   "use_flow_sigmas": (False, None),
   "use_dynamic_shifting": (False, None),
-  "shift_terminal": (None,),
-  "interpolation_type": ("linear", None),
-  "timestep_type": ("discrete", None),
-  "solver_p": (None,),
 }
-# Read with one of these alone.
-_IDLE = frozenset({"flow_shift", "time_shift_type"})
+_UNSUPPORTED: Mapping[str, Mapping[str, tuple]] = {
+  "EulerDiscreteScheduler": _SIGMAS
+  | {
+    "interpolation_type": ("linear", None),
+    "timestep_type": ("discrete", None),
+  },
+  "DPMSolverMultistepScheduler": _FLOW | {"use_lu_lambdas": (False, None)},
+  "UniPCMultistepScheduler": _FLOW
+  | {"shift_terminal": (None,), "solver_p": (None,)},
+}
+# Passed over, as by the publisher's `from_config`: keys of other classes, or
+# keys that count only beside an unsupported value above.
+_PASSED_OVER = frozenset(
+  {
+    # Flow matching's, read where use_flow_sigmas is true.
+    "flow_shift",
+    "time_shift_type",
+    # Latent consistency models' and TCD's: their own steps.
+    "original_inference_steps",
+    "timestep_scaling",
+    # Those of SA-Solver and of DPM-Solver's stochastic variants.
+    "predictor_order",
+    "corrector_order",
+    "tau_func",
+    "noise_sampler_seed",
+    # Of 2022: which library arrays were of.
+    "tensor_format",
+  }
+)
+# Of 2022, with these values alone; others meant another process.
+_OLD: Mapping[str, tuple] = {
+  "predict_epsilon": (True, None),
+  "timestep_values": (None,),
+}
+
+# The values of null, which files of one class have for keys of another.
+_NULLS = {"use_karras_sigmas": False, "variance_type": "fixed_small"}
 
 _CHOICES: Mapping[str, tuple] = {
   "timestep_spacing": SPACINGS,
@@ -118,7 +150,7 @@ _CHOICES: Mapping[str, tuple] = {
 
 
 def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Reads what the class that a config names makes of it.
+  """Reads the settings of the class that a config names.
 
   Args:
     config: the content of `scheduler_config.json`.
@@ -136,7 +168,8 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
       f" of {', '.join(CLASSES)}."
     )
   defaults = _DEFAULTS[name]
-  known = set(_UNSUPPORTED).union(_IDLE, *_DEFAULTS.values())
+  known = _PASSED_OVER.union(_OLD, *_DEFAULTS.values(), *_UNSUPPORTED.values())
+  neutral = {**_OLD, **_UNSUPPORTED.get(name, {})}
   for key, value in config.items():
     if key.startswith("_"):
       continue
@@ -145,10 +178,10 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         f"{key}={value!r} of the scheduler config is unknown: remove it if it"
         " does not matter."
       )
-    if value not in _UNSUPPORTED.get(key, (value,)):
+    if value not in neutral.get(key, (value,)):
       raise ValueError(
         f"{key}={value!r} of the scheduler config is not supported: it must be"
-        f" {_UNSUPPORTED[key][0]!r}."
+        f" {neutral[key][0]!r}, or take another sampler."
       )
     about_pictures = key in ("thresholding", "rescale_betas_zero_snr")
     if about_pictures and value and key not in defaults:
@@ -158,6 +191,9 @@ def read_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         f" {', '.join(c for c in CLASSES if key in _DEFAULTS[c])}."
       )
   settings = {key: config.get(key, value) for key, value in defaults.items()}
+  for key, null in _NULLS.items():
+    if key in settings and settings[key] is None:
+      settings[key] = null
   own = {k: v for k, v in defaults.items() if k not in _PROCESS}
   own |= {k: 1.0 for k in _RANGE if settings.get(k) is not None}
   check_kinds(settings, own, what="the scheduler config")

@@ -3,7 +3,7 @@
 
 Spacings of Lin et al. (arXiv 2305.08891, table 2) and the noise levels of
 Karras et al. (arXiv 2206.00364, eq. 5), with the roundings of the published
-schedulers: a net asked one step beside draws another picture.
+schedulers: a net evaluated one step beside gives another sample.
 
 Shape legend: `T` steps of training, `N` steps of sampling.
 """
@@ -41,7 +41,7 @@ def timesteps(
       "leading" leaves the last out, as older published samplers do.
     offset: added to all steps of "leading".
     whole: round the steps of "linspace".
-    spare: place one more in "leading" and "linspace", and leave the cleanest
+    spare: visit one more in "leading" and "linspace", and leave the cleanest
       out: so do the published multistep solvers, whose last step has no end.
     total: where to start, if not from T; lower leaves the noisiest steps out.
 
@@ -81,7 +81,7 @@ def timesteps(
 
 
 def check_num_steps(schedule: Schedule, num_steps: int) -> None:
-  """Sees that there are steps, and not more than a net was trained on."""
+  """Checks that there are steps, and not more than a net was trained on."""
   if not 1 <= num_steps <= schedule.num_steps:
     raise ValueError(
       f"num_steps={num_steps} must be between 1 and {schedule.num_steps}, the"
@@ -178,7 +178,52 @@ def karras(highest: float, lowest: float, num_steps: int) -> np.ndarray:
   return root_N**7
 
 
+def karras_ends(
+  schedule: Schedule,
+  *,
+  highest: float | None,
+  lowest: float | None,
+  times: tuple[float, float] | None = None,
+) -> tuple[float, float]:
+  """The most and the least noise over signal that Karras' steps go between.
+
+  Args:
+    schedule: the process.
+    highest, lowest: of a config, where it says them.
+    times: at which the schedule has them else; None are its ends.
+
+  Returns:
+    Both, in this order.
+  """
+  ratio_T = _published_ratios(schedule)
+  steps_T = np.arange(len(ratio_T))
+  ends = np.interp(times or (steps_T[-1], 0), steps_T, ratio_T)
+  return (
+    float(ends[0]) if highest is None else highest,
+    float(ends[1]) if lowest is None else lowest,
+  )
+
+
 def times_of(schedule: Schedule, ratio_N: np.ndarray) -> np.ndarray:
-  """The step, mostly between two, at which there is this much noise."""
-  log_T = np.log(ratios(schedule))
-  return np.interp(np.log(ratio_N), log_T, np.arange(len(log_T)))
+  """The step, mostly between two, at which there is this much noise.
+
+  The schedule's logarithms are float32, as the publisher's are: the solvers
+  round what comes out, or cut it off, and with exact ones the net would be
+  asked one step beside, in every plan of a cosine schedule. A cosine schedule
+  that is rescaled to no signal may still be asked so: the square roots of its
+  publisher's are not rounded alike on all machines.
+  """
+  log_T = np.log(_published_ratios(schedule))
+  log_N = np.log(ratio_N)
+  low_N = np.searchsorted(log_T, log_N, side="right") - 1
+  low_N = low_N.clip(0, len(log_T) - 2)
+  low, high = log_T[low_N], log_T[low_N + 1]
+  part_N = np.clip((low - log_N) / (low - high), 0, 1)
+  return (1 - part_N) * low_N + part_N * (low_N + 1)
+
+
+def _published_ratios(schedule: Schedule) -> np.ndarray:
+  """`ratios` in float32, by the publisher's formula, whose rounding shows."""
+  kept_T = schedule.alphas_cumprod_T
+  kept_T = np.where(kept_T > 0, kept_T, np.float32(_LEAST_ALPHA**2))
+  return ((np.float32(1) - kept_T) / kept_T) ** np.float32(0.5)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """UniPC: a predictor, and a corrector that costs nothing (arXiv 2302.04867).
 
-Zhao et al.: the net's answer at the predicted point also corrects the step that
+Zhao et al.: the net's output at the predicted point also corrects the step that
 led there (algorithms 1 and 2, multistep, in the form of appendix E, with x_0 or
 with eps). The net sees the prediction, the next step starts from the
 correction: both are remembered. Deterministic.
@@ -31,7 +31,7 @@ def plan_unipc(
 
   Args:
     steps: where it goes, each step to the start of the next.
-    prediction: what the net says.
+    prediction: what the net predicts.
     bounds: limits of x_0.
     order: 1 to 3; the first steps have fewer predictions and a lower order.
     solver: "bh1" or "bh2", the function B(h) of section 3.1.
@@ -45,23 +45,23 @@ def plan_unipc(
   """
   num_steps = len(steps.t_N)
   x, start, *past, x0, eps, _ = terms(2 + order)
-  said = x0 if predict_x0 else eps
+  predicted = x0 if predict_x0 else eps
   used = 0
   update = []
   for n in range(num_steps):
     corrected = x
     if n > 0 and n - 1 not in uncorrected:
       corrected = _step(
-        steps, n - 1, start, past[:used], solver, predict_x0, arrived=said
+        steps, n - 1, start, past[:used], solver, predict_x0, arrived=predicted
       )
     used = min(order, n + 1)
     if lower_order_final:
       used = min(used, num_steps - n)
     if steps.sigma_to_N[n] in (0.0, steps.sigma_N[n]):
       used = 1
-    recent = [said, *past][:used]
+    recent = [predicted, *past][:used]
     new = _step(steps, n, corrected, recent, solver, predict_x0)
-    update.append([new, corrected, *[said, *past][:order]])
+    update.append([new, corrected, *[predicted, *past][:order]])
   return make_plan(steps, update, prediction=prediction, bounds=bounds)
 
 
@@ -76,7 +76,7 @@ def _step(
 ) -> np.ndarray:
   """Step `n` from `start`, through the predictions at its start and before.
 
-  With what the net said where the step `arrived`, it is the corrector.
+  With the net's prediction where the step `arrived`, it is the corrector.
   """
   alpha, sigma = steps.alpha_N[n], steps.sigma_N[n]
   alpha_to, sigma_to = steps.alpha_to_N[n], steps.sigma_to_N[n]
@@ -93,28 +93,28 @@ def _step(
   h = np.log(alpha_to / sigma_to) - lambda_n
   # Where predictions were made, in strides of h from here, and how much they
   # differ from the one here.
-  places, changes = [], []
+  offsets, changes = [], []
   for i in range(1, order):
     behind = np.log(steps.alpha_N[n - i] / steps.sigma_N[n - i])
-    places.append((behind - lambda_n) / h)
-    changes.append((recent[i] - recent[0]) / places[-1])
+    offsets.append((behind - lambda_n) / h)
+    changes.append((recent[i] - recent[0]) / offsets[-1])
   if arrived is not None:
-    places.append(1.0)
+    offsets.append(1.0)
     changes.append(arrived - recent[0])
   pace = -h if predict_x0 else h
   scale = pace if solver == "bh1" else np.expm1(pace)
-  weights = _weights(np.array(places), pace, scale)
+  weights = _weights(np.array(offsets), pace, scale)
   change = sum(w * c for w, c in zip(weights, changes, strict=True))
   return first - (alpha_to if predict_x0 else sigma_to) * scale * change
 
 
-def _weights(places: np.ndarray, pace: float, scale: float) -> np.ndarray:
-  """The weights a_m of eq. 6: exact for polynomials through the places."""
-  if len(places) == 1:
+def _weights(offsets: np.ndarray, pace: float, scale: float) -> np.ndarray:
+  """The weights a_m of eq. 6: exact for polynomials through the offsets."""
+  if len(offsets) == 1:
     return np.array([0.5])  # close to the exact one, and what is published
-  powers = np.vander(places, increasing=True).T
+  powers = np.vander(offsets, increasing=True).T
   wanted, phi, factorial = [], np.expm1(pace) / pace - 1, 1
-  for i in range(len(places)):
+  for i in range(len(offsets)):
     wanted.append(phi * factorial / scale)
     factorial *= i + 2
     phi = phi / pace - 1 / factorial

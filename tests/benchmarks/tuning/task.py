@@ -44,7 +44,7 @@ class Task:
     config: its config.json.
     scheduler: its published scheduler config.
     latent: (H, W, C) of what it denoises.
-    text: (L, D) of what it is told.
+    text: (L, D) of its text.
   """
 
   unet: Path

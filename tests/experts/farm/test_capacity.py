@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many experts a device takes: what a config says, what its memory says."""
+"""How many experts a device takes: by the config, or by its memory."""
 
 import shutil
 import types
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experts import finetune, sample
-from experts.farm import capacity, programs, sampling
+from experts.farm import capacity, programs
 from experts.farm.waves import map_experts
 from suti.io.files import read_json
 from suti.parallel.mesh import batch_sharding, flat_mesh, replicated
@@ -54,7 +54,7 @@ def test_as_many_as_fit_on_each_of_eight_devices(mesh, room, tmp_path):
   assert few.experts_per_wave == 3 * 8
 
 
-def test_a_run_goes_on_with_the_waves_it_began_with(mesh, room, tmp_path):
+def test_a_run_resumes_with_the_waves_it_began_with(mesh, room, tmp_path):
   auto = {"experts_per_device": "auto"}
   settle(mesh, tmp_path, **auto)
 
@@ -66,12 +66,12 @@ def test_a_run_goes_on_with_the_waves_it_began_with(mesh, room, tmp_path):
 
 
 def test_a_number_is_taken_as_it_is(mesh, tmp_path):
-  tune = settle(mesh, tmp_path, experts_per_device="3")
+  tune = settle(mesh, tmp_path, experts_per_device=3)
   assert tune.experts_per_wave == 24
   assert not settle(mesh, tmp_path / "b").experts_per_device
 
 
-def test_they_run_at_once_where_there_is_room(mesh, room, tmp_path):
+def test_they_run_together_where_there_is_room(mesh, room, tmp_path):
   for num, inner in ((16, "vmap"), (64, "vmap"), (72, "map")):
     folder = tmp_path / str(num)
     tune = settle(mesh, folder, experts_per_wave=num, inner="auto")
@@ -83,7 +83,7 @@ def test_they_run_at_once_where_there_is_room(mesh, room, tmp_path):
   assert tune.inner == "vmap"
 
 
-def test_of_two_workers_the_faster_one_says_how_large_a_wave_is(
+def test_of_two_workers_the_first_one_chooses_the_wave_size(
   mesh, room, tmp_path
 ):
   """And how it is run."""
@@ -115,10 +115,8 @@ def test_an_expert_that_does_not_fit_is_one_line(mesh, room, tmp_path):
   assert not (tmp_path / "packing.json").exists()
 
 
-def test_who_goes_on_with_a_run_runs_experts_as_it_began(
-  mesh, room, tmp_path, capsys
-):
-  """Of 72, nine do not fit a device at once; of 16, two do."""
+def test_a_resumed_run_maps_experts_as_it_began(mesh, room, tmp_path, capsys):
+  """Of 72, nine do not fit a device together; of 16, two do."""
   auto = {"inner": "auto"}
   few, many = tmp_path / "few", tmp_path / "many"
   settle(mesh, few, experts_per_wave=16, **auto)
@@ -127,7 +125,7 @@ def test_who_goes_on_with_a_run_runs_experts_as_it_began(
   def never(tune, num):
     raise AssertionError("it was decided before")
 
-  # With less room it is "map" from then on, and said.
+  # With less memory it is "map" from then on, with a message.
   def more(tune, num):
     return 1000 * bytes_at(tune, num) if tune.inner == "vmap" else 0
 
@@ -139,8 +137,9 @@ def test_who_goes_on_with_a_run_runs_experts_as_it_began(
   again = settle(mesh, few, experts_per_wave=16, bytes_at=more, **auto)
   assert again.inner == "map"
   assert capsys.readouterr().err == (
-    "This machine has not the room to run the experts of a device at once, as "
-    "the run began: one after the other they are the same but for rounding.\n"
+    "This machine has too little memory to run the experts of a device in "
+    "parallel, as the run began: they run one after the other, with the same "
+    "results up to rounding.\n"
   )
 
 
@@ -150,12 +149,12 @@ def test_who_goes_on_with_a_run_runs_experts_as_it_began(
     ({"inner": "auto"}, 900, ["vmap"]),
     ({"inner": "auto"}, 901, ["vmap", "map"]),
     ({"experts_per_device": "auto"}, 901, ["vmap", "map"]),
-    # What a config says is done.
+    # Explicit values of a config are used.
     ({}, 901, ["vmap"]),
     ({"inner": "map", "experts_per_device": "auto"}, 901, ["map"]),
   ],
 )
-def test_what_is_drawn_from_the_disk_fits_as_well(
+def test_sampling_from_disk_fits_as_well(
   mesh, room, tmp_path, capsys, fields, needs, asked
 ):
   """As it was tuned, or else one after the other."""
@@ -169,11 +168,11 @@ def test_what_is_drawn_from_the_disk_fits_as_well(
     folder=tmp_path,
   )
   assert inner == asked[-1]
-  assert ("not the room" in capsys.readouterr().err) == (len(asked) == 2)
+  assert ("too little memory" in capsys.readouterr().err) == (len(asked) == 2)
 
 
 def test_a_wave_needs_what_its_largest_program_needs(monkeypatch):
-  """And beside a step there is the autoencoder, which the drawing is given."""
+  """Beside a step there is the autoencoder, an argument of sampling."""
   found = {"finetune": 500, "keep": 700, "sample": 650}
   for name in found:
     monkeypatch.setattr(programs, name, lambda *_, name=name, **__: name)
@@ -231,7 +230,7 @@ def test_what_a_wave_needs_is_of_one_device(mesh, monkeypatch):
 
 
 def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
-  """With room for two a device: the waves, and files, of a run told so."""
+  """With room for two a device: the waves and files of a run given two."""
   whole, config = tuned
   inputs.write_stages(tmp_path, clusters)
   monkeypatch.setattr(capacity, "free_bytes", lambda device, counted: 300)
@@ -253,11 +252,11 @@ def test_a_stage_decides_by_the_memory(tuned, clusters, tmp_path, monkeypatch):
 
 
 class AskedError(Exception):
-  """Stands in for the drawing."""
+  """A fake of the sample function."""
 
 
 @pytest.mark.parametrize("stage", [finetune, sample])
-def test_a_wave_is_drawn_as_it_was_tuned(
+def test_a_wave_is_sampled_as_it_was_tuned(
   tuned, clusters, tmp_path, monkeypatch, stage
 ):
   """Room for one a device, of two: one after the other, then as well as now."""
@@ -284,6 +283,6 @@ def test_a_wave_is_drawn_as_it_was_tuned(
   def refuse(*_, inner, **__):
     raise AskedError(inner)
 
-  monkeypatch.setattr(sampling, "make_sample_wave", refuse)
+  monkeypatch.setattr(stage, "make_sample_wave", refuse)
   with pytest.raises(AskedError, match="map"):
     stage.run(config.lock(), tmp_path)

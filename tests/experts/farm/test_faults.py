@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers that die at any moment leave the files of a run that nobody hurt.
+"""Workers that die at any moment leave the files of an unbroken run.
 
-Some clusters cannot be read, some experts turn NaN, some draw NaN: by what is
-in their files alone. A word that the text encoder makes NaN of spoils whoever
-is told it, in a caption or in a prompt.
+Some clusters cannot be read, some experts turn NaN, some sample NaN: by what is
+in their files alone. A word that the text encoder makes NaN of spoils every
+expert that has it, in a caption or in a prompt.
 """
 
 import json
@@ -20,7 +20,7 @@ from experts import filter as filters
 from experts import pack, sample
 from experts.clusters import read_clusters, write_clusters
 from suti.hf.tokenizer import load_tokenizer
-from suti.io import files
+from suti.io import parts
 from suti.io.files import read_json
 from suti.io.paths import path_of
 from suti.io.records import open_examples, write_lines
@@ -32,7 +32,7 @@ from tests.experts import inputs
 FARM = pathlib.Path(__file__).with_name("workers.py")
 POISON = "teapot"
 NUM_CLUSTERS = 38
-# Places in the order of keys: in waves of four, 9 and 10 are in one.
+# Indices in the order of keys: in waves of four, 9 and 10 are in one.
 NAN_EXPERTS, NAN_PICTURES = (2, 17), (9, 24)
 UNREADABLE, EXCHANGED = (10, 30), (20,)
 FIELDS = {
@@ -43,7 +43,7 @@ FIELDS = {
   "finetune.rank": 2,
   "finetune.experts_per_wave": 4,
   "finetune.num_steps": 12,
-  # Experts stop early, and leave their places to those of the same wave.
+  # Experts stop early, and leave their slots to those of the same wave.
   "finetune.experts_per_slot": 2,
   "finetune.stop_window": 2,
   "finetune.log_every": 2,
@@ -139,7 +139,7 @@ class Farms:
       f"--workdir={workdir}",
     ]
     environment = os.environ | {
-      "PYTHONPATH": str(FARM.parent.parent.parent),
+      "PYTHONPATH": str(FARM.parent.parent.parent.parent),
       "XLA_FLAGS": compiler.FLAGS,
       "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
       "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -147,7 +147,7 @@ class Farms:
     }
     result = subprocess.run(
       command,
-      cwd=FARM.parent.parent.parent,
+      cwd=FARM.parent.parent.parent.parent,
       env=environment,
       capture_output=True,
       text=True,
@@ -185,7 +185,7 @@ def records_of(workdir: pathlib.Path, name: str) -> list[dict]:
 
 
 def contents(workdir: pathlib.Path) -> set[str]:
-  """Names of files that must not depend on clocks, nor on who did the work."""
+  """Names of files that depend neither on clocks nor on the worker."""
   return {
     path.relative_to(workdir).as_posix()
     for path in workdir.rglob("*")
@@ -218,7 +218,7 @@ def test_others_of_a_wave_are_what_they_would_be(whole, farms):
   farms.run("healthy", harmed=False)
   config = inputs.make_config(farms.models, keep=FIELDS["finetune.keep"])
   for workdir in (whole, farms.root / "healthy"):
-    sample.run(config, workdir)  # All is drawn: it only says so.
+    sample.run(config, workdir)  # All is sampled: it only checks that.
   harmed, healthy = (
     {c.key: c for file in sample.open_candidates(workdir) for c in file}
     for workdir in (whole, farms.root / "healthy")
@@ -249,7 +249,7 @@ def test_a_farm_that_is_killed_ends_in_the_same_files(
   killed = farms.root / name
   for workdir in (whole, killed):
     farms.finish(workdir)
-  files.clean_parts(killed)  # as the next command would
+  parts.clean_parts(killed)  # as the next command would
   names = contents(whole) | contents(killed)
   for name in sorted(names):
     assert (whole / name).read_bytes() == (killed / name).read_bytes(), name

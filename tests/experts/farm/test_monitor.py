@@ -15,13 +15,14 @@ from experts.farm.monitor import Monitor, device_memory, read_lines, step_of
 from experts.farm.wave_files import count_experts, write_wave
 from experts.farm.waves import make_waves
 from suti.cli.status import status
-from suti.io.files import write_json
+from suti.io.files import write_atomic, write_json
 from suti.runtime.log import read_log
 from suti.runtime.progress import progress
 
 WAVES = make_waves(
   [f"{i:016x}" for i in range(6)], experts_per_wave=2, num_devices=1
 )
+TUNE = {"num_steps": 100, "experts_per_slot": 1}  # of stage.json
 
 
 @pytest.fixture
@@ -61,9 +62,7 @@ def write(folder, wave, *, quarantined=0):
   write_wave(folder, wave, {"experts": fine + lost}, params=[])
 
 
-def test_one_line_says_waves_experts_speed_and_what_was_lost(
-  tmp_path, clock, capsys
-):
+def test_one_line_has_waves_experts_speed_and_losses(tmp_path, clock, capsys):
   with watch(tmp_path) as monitor:
     tune(monitor, clock, tmp_path, WAVES[0], quarantined=1)
     monitor.begin(WAVES[1], 0)
@@ -77,7 +76,7 @@ def test_one_line_says_waves_experts_speed_and_what_was_lost(
   assert "100 ms a step each" in last
 
 
-def test_a_worker_that_goes_on_does_not_count_old_steps_as_speed(
+def test_a_resumed_worker_does_not_count_old_steps_as_speed(
   tmp_path, clock, capsys
 ):
   write(tmp_path, WAVES[0])
@@ -88,7 +87,7 @@ def test_a_worker_that_goes_on_does_not_count_old_steps_as_speed(
   assert "finetune  200/300  1.0/s  ETA 1 min 40 s" in capsys.readouterr().err
 
 
-def test_the_log_has_a_line_at_each_look_and_no_nan(tmp_path, clock):
+def test_the_log_has_a_line_at_each_sync_and_no_nan(tmp_path, clock):
   with watch(tmp_path) as monitor:
     monitor.begin(WAVES[2], 0)
     monitor.record(1, loss=0.5)  # compiled: it has no speed
@@ -100,7 +99,7 @@ def test_the_log_has_a_line_at_each_look_and_no_nan(tmp_path, clock):
   assert second["step_ms_each"] == pytest.approx(100)
 
 
-def test_who_works_on_what_is_read_from_everybodys_files(
+def test_the_table_is_read_from_the_logs_of_all_workers(
   tmp_path, clock, capsys, monkeypatch
 ):
   monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
@@ -151,7 +150,7 @@ def test_a_dead_workers_speed_does_not_count_but_its_experts_do(
 
 
 def test_a_wave_that_two_workers_finish_counts_once(tmp_path, clock, capsys):
-  # The one had lost its claim to the other and came back; both write in time.
+  # The one had lost its lease to the other and came back; both write in time.
   held = {WAVES[0].name: "two"}
   with watch(tmp_path, "two", held=held) as two:
     two.begin(WAVES[0], 80)
@@ -216,12 +215,47 @@ def test_a_line_that_is_being_written_is_not_read(tmp_path):
   folder = tmp_path / "workers" / "one"
   folder.mkdir(parents=True)
   (folder / "log.jsonl").write_text(json.dumps({"step": 1}) + '\n{"step": 2')
-  assert read_lines(tmp_path) == {"one": {"step": 1}}
+  assert read_lines(tmp_path) == ({"one": {"step": 1}}, set())
   (folder / "log.jsonl").write_text('{"st')
-  assert read_lines(tmp_path) == {}
+  assert read_lines(tmp_path) == ({}, set())
 
 
-def test_a_profile_is_asked_for_while_the_farm_runs(tmp_path, clock, capsys):
+@pytest.mark.parametrize("content", [b"\0\0", b"[]", b"{}", b'{"step": "1"}'])
+def test_a_broken_log_of_one_worker_stops_no_other(
+  place, clock, capsys, content
+):
+  folder = place / "experts" / "finetune"
+  write_json(folder / "stage.json", {"config": {"finetune": TUNE}})
+  with watch(folder, "two") as two:
+    two.begin(WAVES[1], 0)
+    two.record(30, loss=0.5, seconds=0.1)
+  for worker in ("two", "three"):
+    file = folder / "workers" / worker / "log.jsonl"
+    before = file.read_bytes() if file.is_file() else b""
+    write_atomic(file, before + content + b"\n")
+  capsys.readouterr()
+  held = {WAVES[0].name: "one", WAVES[1].name: "two", WAVES[2].name: "three"}
+  with watch(folder, "one", held=held) as one:
+    one.begin(WAVES[0], 0)
+    for step in (10, 20):
+      clock.now += 10
+      one.record(step, loss=0.5, seconds=0.1)
+  lines = capsys.readouterr().err.splitlines()
+  named = [line for line in lines if "ends in a broken line" in line]
+  assert [line.split("/")[-2] for line in named] == ["three", "two"], "once"
+  # The last whole line of two is shown.
+  assert lines[-1].startswith("finetune  50/300")
+
+  for wave, worker in held.items():
+    lease = {"worker": f"{worker}-7-a", "expires": time.time() + 60}
+    write_json(folder / "leases" / f"{wave}.1", lease)
+  status([str(place)])
+  out, err = capsys.readouterr()
+  assert out.startswith("0/3 waves, 0 experts") and len(out.splitlines()) == 4
+  assert len(err.splitlines()) == 2
+
+
+def test_a_profile_is_requested_while_the_farm_runs(tmp_path, clock, capsys):
   traces = lambda: list(tmp_path.glob("workers/one/**/*.xplane.pb"))  # noqa: E731
   with watch(tmp_path) as monitor:
     monitor.begin(WAVES[0], 0)
@@ -273,8 +307,7 @@ def test_the_fullest_device_is_shown(monkeypatch):
 
 def test_status_prints_the_farm_from_its_files(place, clock, capsys):
   folder = place / "experts" / "finetune"
-  tune_fields = {"finetune": {"num_steps": 100}}
-  write_json(folder / "stage.json", {"config": tune_fields})
+  write_json(folder / "stage.json", {"config": {"finetune": TUNE}})
   with watch(folder, "elsewhere-7-a") as monitor:
     tune(monitor, clock, folder, WAVES[0], quarantined=1)
     monitor.begin(WAVES[1], 0)

@@ -62,7 +62,7 @@ def test_a_step_of_a_wave(models, clusters, tmp_path, monkeypatch, changes):
   assert program.calls == config.finetune.num_steps
 
 
-def test_a_drawing_of_candidates(tuned, tmp_path, monkeypatch):
+def test_sampling_of_candidates(tuned, tmp_path, monkeypatch):
   whole, config = tuned
   workdir = tmp_path / "drawn"  # Others read what `tuned` made.
   shutil.copytree(whole, workdir)
@@ -92,7 +92,7 @@ def _leaf(x):
   return isinstance(x, tuple)
 
 
-def test_subjects_need_as_many_drawings_as_they_have_prompts(models):
+def test_subjects_need_a_call_per_batch_of_prompts(models):
   config = inputs.make_config(models).unlock()
   config.prompts.num_per_cluster = 5
   config.sample.update(images_per_prompt=2, batch_size=4)
@@ -102,5 +102,5 @@ def test_subjects_need_as_many_drawings_as_they_have_prompts(models):
     flat_mesh(),
     per_device=1,
   )
-  # Ten pictures an expert, four at once.
+  # Ten pictures an expert, four in a batch.
   assert (program.subjects, program.batch_size, program.calls) == (8, 32, 3)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is drawn, and by which program."""
+"""Sampling a wave: which images, and by which program."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def test_seeds_are_of_cluster_prompt_and_number(clusters, tmp_path):
 def test_pictures_are_decoded_in_parts_and_devices_say_nothing(
   tmp_path, monkeypatch
 ):
-  """Two experts a device draw two each: one by one, or all four at once."""
+  """Two experts a device sample two each: one by one, or all four together."""
   folder = tiny.write_latent_backbone(tmp_path, unet=tiny.ONE_LEVEL_UNET)
   config = inputs.make_config({"backbone": folder}, teacher="lora", rank=2)
   with config.unlocked():

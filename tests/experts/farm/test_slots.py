@@ -82,7 +82,7 @@ class Farm:
     return self.numbers
 
 
-def test_who_is_done_leaves_its_place_to_the_next_in_order(tmp_path):
+def test_slots_of_finished_experts_are_refilled_in_order(tmp_path):
   farm = Farm(tmp_path)
   farm.work()
   assert farm.numbers == [0, 1, 2, 3, 4]
@@ -120,8 +120,8 @@ def test_who_is_done_leaves_its_place_to_the_next_in_order(tmp_path):
   assert not farm.state, "its room is given up"
 
 
-def test_a_wave_goes_on_in_the_places_of_other_devices(tmp_path):
-  """8, then 4, then 1: five places that count, of eight, eight and five."""
+def test_a_wave_resumes_in_the_slots_of_other_devices(tmp_path):
+  """8, then 4, then 1: five active slots, of eight, eight and five."""
   for num_devices, done, expected in (
     (8, (1, 4), [0, 5, 2, 3, 6]),
     (4, (0,), [7, 5, 2, 3, 6]),
@@ -141,7 +141,7 @@ def test_a_wave_goes_on_in_the_places_of_other_devices(tmp_path):
   assert [file.stem for file in files] == [f"{n:05d}" for n in range(5)]
 
 
-def test_a_lost_file_is_made_again_and_a_lost_cluster_has_no_turn(tmp_path):
+def test_a_lost_file_is_made_again_and_a_lost_cluster_gets_no_slot(tmp_path):
   farm = Farm(tmp_path, absent=[6, 19])
   farm.work()
   assert farm.refill(0, 1, 2) == [5, 7, 8, 3, 4]
@@ -189,7 +189,7 @@ def test_a_refill_is_of_each_device_alone_and_in_place(tmp_path):
   assert donated is not None and donated.group(1).count("alias)") >= num - 1
 
 
-def test_an_expert_is_the_same_in_any_place_at_any_time(loops, filled):
+def test_an_expert_is_the_same_in_any_slot_at_any_time(loops, filled):
   """Bitwise: with others beside it, on another device, begun later."""
   loop, num = loops["narrow"], len(filled)
   kind = {"num_steps": NUM_STEPS, "dtype": "bfloat16"}
@@ -199,7 +199,7 @@ def test_an_expert_is_the_same_in_any_place_at_any_time(loops, filled):
   state = loop.start(num)
   number_P = np.roll(np.arange(num), 5)
   first_P = np.arange(num) % 2 == 0
-  # Half of the places begin two steps later, with other experts than before.
+  # Half of the slots begin two steps later, with other experts than before.
   for fresh_P in (np.ones(num, bool), ~first_P):
     state = restart(state, number_P.astype(np.int32), fresh_P)
     data = loop.data([filled[number] for number in number_P])
@@ -223,7 +223,7 @@ def test_an_expert_is_the_same_in_any_place_at_any_time(loops, filled):
 
 @pytest.fixture(scope="module")
 def runs(models, clusters, tmp_path_factory):
-  """The same experts in two waves, and in one of 20 that share 16 places."""
+  """The same experts in two waves, and in one of 20 that share 16 slots."""
   found = {}
   for name, fields in (
     ("waves", {"experts_per_wave": 16}),
@@ -235,7 +235,7 @@ def runs(models, clusters, tmp_path_factory):
       models, log_every=1, sample_after_tuning=True, **STOPPING, **fields
     )
     found[name] = (workdir, config, run(config, workdir))
-    sample.run(config, workdir)  # All is drawn: it only says so.
+    sample.run(config, workdir)  # All is sampled: it only checks that.
   return found
 
 
@@ -269,7 +269,7 @@ def experts_of(workdir):
   return found
 
 
-def test_experts_that_took_turns_are_those_of_waves(runs):
+def test_experts_of_refilled_slots_are_those_of_waves(runs):
   (waves, _, slow), (turns, _, fast) = runs["waves"], runs["turns"]
   names = {p.name for p in (turns / "experts/finetune").glob("wave-*.json")}
   assert names == {"wave-00000.json"}
@@ -282,7 +282,7 @@ def test_experts_that_took_turns_are_those_of_waves(runs):
   assert fast < slow
 
 
-def test_what_took_turns_is_drawn_later_as_well(runs, tmp_path):
+def test_experts_of_refilled_slots_are_sampled_later_as_well(runs, tmp_path):
   turns, config, _ = runs["turns"]
   name = "wave-00000.array_record"
   together = (turns / "experts/sample" / name).read_bytes()
@@ -297,7 +297,7 @@ class KilledError(BaseException):
   """Stands for kill -9."""
 
 
-def test_a_run_that_is_killed_in_the_second_turn_ends_in_the_same_files(
+def test_a_run_that_is_killed_after_a_refill_ends_in_the_same_files(
   runs, clusters, tmp_path, monkeypatch
 ):
   turns, config, steps = runs["turns"]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from experts.farm import train_step
+from experts.farm import train_step, wave_files, waves
 from experts.farm.waves import map_experts
 from suti.parallel.mesh import batch_sharding, flat_mesh
-from tests.experts.farm.loops import NUM_STEPS
+from tests.experts.farm.loops import NUM_STEPS, Loop
 
 
 def mesh_of(num_devices):
@@ -217,7 +217,105 @@ def test_windows_are_compared_once_in_a_window():
   assert not train_step._is_enough(jnp.ones(12), jnp.int32(8), never)
 
 
-def test_what_is_looked_at_leaves_out_the_lost():
+def test_a_loss_far_above_where_it_began_is_seen_once_in_a_window():
+  config = _Fields(diverged=3.0, batch_size=4)
+  window = waves.DIVERGENCE_WINDOW
+  num_steps = 4 * window + 5
+
+  def seen(losses, *, config=config, end=num_steps):
+    loss_T = jnp.asarray(losses, jnp.float32)
+    return [
+      step
+      for step in range(1, end + 1)
+      if train_step._has_diverged(
+        loss_T, jnp.int32(step), config, ends=jnp.bool(step == end)
+      )
+    ]
+
+  begun = np.ones(window)
+  rest = num_steps - window
+  assert seen(np.ones(num_steps)) == []
+  assert seen([*begun, *np.full(rest, 2.9)]) == []
+  risen = [*begun, *np.full(rest, 3.1)]
+  assert seen(risen) == [2 * window, 3 * window, 4 * window, num_steps]
+  assert seen(risen, config=_Fields(diverged=0.0)) == []
+  # An expert that stops early is checked then, if it is of two windows.
+  assert seen(risen, end=2 * window + 3) == [2 * window, 2 * window + 3]
+  assert seen(risen, end=window - 1) == []
+  # One wild loss is noise; what comes after the last whole window counts too.
+  assert seen([*begun, 40, *np.ones(rest - 1)]) == []
+  late = [*np.ones(4 * window), *np.full(5, 1e30)]
+  assert seen(late) == [num_steps]
+  assert seen([*begun, *np.full(rest, 3e38)])[0] == 2 * window  # inf together
+
+  # At too high a rate the first window is wild as well, but for its first loss:
+  # 12.5 times 3 times that is too much of four pictures, not of one.
+  wild = [0.25, *np.full(window, 10.0), *np.full(rest - 1, 2.5)]
+  assert seen(wild) == [window]
+  assert seen(wild, config=_Fields(config | {"batch_size": 1})) == []
+  assert seen([0.25, *np.full(num_steps - 1, 9.0)]) == []
+
+
+def test_an_expert_that_diverges_is_alone_in_it(
+  loops, filled, monkeypatch, tmp_path
+):
+  """It stops there, named with its cause; its neighbours change no bit."""
+  monkeypatch.setattr(train_step, "DIVERGENCE_WINDOW", 1)
+  monkeypatch.setattr(wave_files, "DIVERGENCE_WINDOW", 1)
+  # The fixture knows programs by their config, not by the window.
+  loop = Loop(loops["full"].backbone, diverged=20.0)
+  data = loop.data(filled)
+  x = np.array(data["x_KHWC"])
+  x[2] *= 100  # finite: its loss rises, and nothing else is wrong with it
+  wild = data | {"x_KHWC": jax.device_put(x, batch_sharding(loop.mesh))}
+
+  def run(batches):
+    state = loop.start(len(filled))
+    for batch in batches:
+      state = loop.step(state, loop.frozen, batch)
+    return jax.tree.map(np.asarray, state)
+
+  whole = run([data] * NUM_STEPS)
+  assert not whole["diverged_E"].any() and (whole["failed_E"] == -1).all()
+  state = run([data, data, wild, wild])
+  others = np.arange(16) != 2
+  jax.tree.map(
+    lambda a, b: np.testing.assert_array_equal(a[others], b[others]),
+    {name: x for name, x in state.items() if name != "step"},
+    {name: x for name, x in whole.items() if name != "step"},
+  )
+  # Seen after its third step, it takes no fourth.
+  stopped = run([data, data, wild])
+  for name in ("diverged_E", "done_E", "failed_E", "step_E", "loss_ET"):
+    np.testing.assert_array_equal(state[name][2], stopped[name][2])
+  assert state["diverged_E"][2] and state["done_E"][2]
+  assert state["failed_E"][2] == state["step_E"][2] == 3
+  for name, x in state["params"].items():
+    np.testing.assert_array_equal(x[2], stopped["params"][name][2])
+    assert np.isfinite(x[2]).all()
+
+  (wave,) = waves.make_waves(
+    [f"{i:012x}" for i in range(10)], experts_per_wave=10, num_devices=8
+  )
+  record = wave_files.describe(wave, state, teacher="dreambooth", damaged={})
+  wave_files.write_wave(tmp_path, wave, record, params=[])
+  expert = wave_files.read_experts(tmp_path, wave.name)[2]
+  losses = state["loss_ET"][2].astype(float)
+  cause = (
+    f"loss {losses[2]:.3g} at step 3, far above {losses[0]:.3g} at its first"
+  )
+  assert (expert.status, expert.steps, expert.cause) == (
+    "quarantined",
+    3,
+    cause,
+  )
+  summary = wave_files.summarise(tmp_path, [wave])
+  assert summary["experts"] == 9
+  assert summary["quarantined"] == f"{wave.keys[2]} ({cause})"
+  assert wave_files.count_experts(tmp_path, wave.name) == (9, 1)
+
+
+def test_sync_leaves_out_failed_experts():
   """Two of three have a loss; one of them has taken a step less."""
   state = {
     "step_E": np.array([0, 2, 1]),
@@ -227,7 +325,7 @@ def test_what_is_looked_at_leaves_out_the_lost():
   loss, done_E = train_step.sync_metrics(state, num=3)
   assert loss == 5.0
   np.testing.assert_array_equal(done_E, [True, True, False])
-  # Places that are filled up do not count.
+  # Padding slots do not count.
   loss, done_E = train_step.sync_metrics(state, num=2)
   assert loss == 3.0 and done_E.all()
   lost = {"step_E": np.array([0]), "done_E": np.array([True])}

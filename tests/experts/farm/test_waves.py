@@ -16,7 +16,7 @@ def test_order_of_the_clusters_does_not_matter():
   assert [k for w in waves for k in w.keys] == sorted(KEYS)
 
 
-def test_the_last_wave_has_the_places_of_the_others():
+def test_the_last_wave_has_the_slots_of_the_others():
   last = waves_of(KEYS)[-1]
   assert last.keys == (max(KEYS),)
   assert (last.num_active, last.num_slots) == (1, 2)
@@ -35,7 +35,7 @@ def test_devices_do_not_move_clusters_between_waves():
   assert {w.num_slots for w in spread} == {4}
 
 
-def test_experts_that_take_turns_have_fewer_places():
+def test_refilled_waves_have_fewer_slots():
   """As many on any devices, but for those that are filled up."""
   keys = [f"{i:012x}" for i in range(25)]
   for num_devices, num_slots in ((1, 3), (2, 4), (8, 8)):

@@ -2,6 +2,7 @@
 """CLIP with both towers: CLIPModel of transformers."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from suti.models import clip
@@ -97,7 +98,7 @@ def call(_, apply):
   def run_all(params, x, ids):
     text = apply(params, ids, method="encode_text")
     image = apply(params, x, method="encode_image")
-    scale = apply(params, method="similarity_scale")
+    scale = jnp.exp(params["logit_scale"])
     return {
       "states": apply(params, ids, method="text_states"),
       "text": text,

@@ -65,11 +65,18 @@ def inputs(case: str) -> dict[str, np.ndarray]:
 def call(spec, apply):
   @jax.jit
   def run_all(params, ids):
-    penultimate = apply(params, ids, method="penultimate_states")
-    outputs = {"states": apply(params, ids), "penultimate": penultimate}
-    if "text_projection.weight" in spec:
-      outputs["embedding"] = apply(params, ids, method="embed_text")
-    return outputs
+    states = apply(params, ids)
+    if "text_projection.weight" not in spec:
+      penultimate = apply(params, ids, method="penultimate_states")
+      return {"states": states, "penultimate": penultimate}
+    penultimate, embedding = apply(
+      params, ids, method="penultimate_states_and_embedding"
+    )
+    return {
+      "states": states,
+      "penultimate": penultimate,
+      "embedding": embedding,
+    }
 
   return run_all
 

@@ -139,6 +139,26 @@ _MIXED = _IF2 | {
   "up_block_types": ["ResnetUpsampleBlock2D", "CrossAttnUpBlock2D"],
 }
 
+# Distilled nets: without a middle, or with one ResNet there, and with another
+# number of transformer blocks in every layer (SSD-1B, Segmind-Vega, BK-SDM).
+_NO_MIDDLE = _SD1 | {"mid_block_type": None}
+_NESTED = _SD1 | {
+  "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+  "layers_per_block": [1, 2],
+  "mid_block_scale_factor": 1.4,
+  "mid_block_type": "UNetMidBlock2D",
+  "reverse_transformer_layers_per_block": [[2, 1, 0], 1],
+  "transformer_layers_per_block": [0, [1, 2]],
+  "up_block_types": ["CrossAttnUpBlock2D"] * 2,
+}
+_NESTED_MIDDLE = _NESTED | {
+  "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+  "layers_per_block": 1,
+  "mid_block_type": "UNetMidBlock2DCrossAttn",
+  # What is beyond the layers is not read.
+  "transformer_layers_per_block": [[1], [2, 5]],
+}
+
 declare = unet.declare_unet
 RENAMES = {}
 
@@ -152,6 +172,9 @@ CASES = {
   "unet_if1": (_IF1, (2, 8, 8, 3)),
   "unet_if2": (_IF2, (2, 8, 12, 6)),
   "unet_mixed": (_MIXED, (2, 8, 8, 6)),
+  "unet_no_middle": (_NO_MIDDLE, (2, 8, 8, 4)),
+  "unet_nested": (_NESTED, (2, 8, 8, 4)),
+  "unet_nested_middle": (_NESTED_MIDDLE, (2, 8, 8, 4)),
 }
 # Without a text mask: as Stable Diffusion is called, and where the publisher's
 # code does not hand the mask to all attentions to the text.
@@ -253,8 +276,11 @@ def run(model, values: dict) -> dict[str, np.ndarray]:
       block.downsamplers[0].register_forward_hook(keep(f"down_blocks.{i}", 0))
     else:
       block.register_forward_hook(keep(f"down_blocks.{i}", 1))
-  model.mid_block.register_forward_hook(
-    lambda _, inputs, output: features.update(mid_block=theirs.nhwc(output))
+  # Where there is no middle, its features are what it would be given.
+  (model.mid_block or model.down_blocks[-1]).register_forward_hook(
+    lambda _, inputs, output: features.update(
+      mid_block=theirs.nhwc(output if model.mid_block else output[0])
+    )
   )
   arguments = (
     values["x"].permute(0, 3, 1, 2),

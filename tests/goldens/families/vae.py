@@ -46,6 +46,9 @@ CASES = {
   "vae": (_VAE, (2, 16, 12, 3)),
   "vae_bare": (_VAE_BARE, (2, 8, 8, 3)),
   "vae_tiled": (_VAE_TILED, (2, 26, 18, 3)),
+  # Whatever is between the layers, SiLU is before the last.
+  "vae_gelu": (_VAE | {"act_fn": "gelu"}, (2, 8, 8, 3)),
+  "vae_relu": (_VAE_BARE | {"act_fn": "relu"}, (2, 8, 8, 3)),
 }
 PUBLISHED = {
   "stable-diffusion-v1-5-vae": {

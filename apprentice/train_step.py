@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state and the compiled step of an apprentice's training.
+"""The compiled step of an apprentice's training.
 
-SuTI (arXiv 2304.00186), eq. 6: the squared error of one prediction, given
-demonstrations. What may be dropped, clipped and averaged are config fields; see
+SuTI (arXiv 2304.00186), eq. 6: the squared error of one prediction, conditioned
+on demonstrations. Dropout, clipping and averaging are set by config fields; see
 `apprentice.train`, which runs the loop.
 """
 
@@ -16,28 +16,13 @@ from jax.sharding import Mesh
 
 from apprentice.fields import drop, to_latents
 from apprentice.model import Apprentice
-from apprentice.optimizer import average
 from suti.diffusion.objective import denoising_loss
+from suti.nn.optimizer import average, start_state, step_key
 from suti.parallel.mesh import batch_sharding, replicated
 
+__all__ = ("make_step", "start_state")
+
 # B batch, K demonstrations, H W C latent.
-
-
-def start_state(params: Any, tx: Any, *, seed: int) -> dict[str, Any]:
-  """What training carries on, before its first step.
-
-  Args:
-    params: those that learn.
-    tx: the optimizer.
-    seed: of what is dropped, and of the noise.
-  """
-  return {
-    "params": params,
-    "opt": tx.init(params),
-    "ema": jax.tree.map(jnp.copy, params),
-    "step": jnp.zeros((), jnp.int32),
-    "key": jax.random.key_data(jax.random.key(seed)),
-  }
 
 
 def make_step(
@@ -59,17 +44,14 @@ def make_step(
     placed: shardings of the state.
     mesh: its devices share a batch.
 
-  Returns: the step, which also gives the loss and the gradient's norm.
+  Returns: the step, which also returns the loss and the gradient norm.
   """
   backbone, method = apprentice.backbone, apprentice.method
   apply = apprentice.apply
   dtype = train.dtype  # of the arithmetic
 
   def step(state, frozen, vae_params, batch):
-    key = jax.random.fold_in(
-      jax.random.wrap_key_data(state["key"]), state["step"]
-    )
-    drop_key, loss_key = jax.random.split(key)
+    drop_key, loss_key = jax.random.split(step_key(state))
     batch = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
     batch = drop(batch, drop_key, null_text=null_text, config=train)
 
@@ -83,7 +65,7 @@ def make_step(
         ),
         batch["image"],
         loss_key,
-        weighting=train.get("weighting") or "uniform",
+        weighting=train.weighting,
         gamma=train.min_snr_gamma,
         stratified=True,
       ).mean()

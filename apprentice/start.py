@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Initial parameters of the apprentice's training, and its final folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from apprentice.model import (
+  RECORD,
+  Apprentice,
+  check_base,
+  declare,
+  is_apprentice,
+  save_apprentice,
+)
+from suti.hf.find import find_model
+from suti.hf.weights import load
+from suti.io.files import first_difference, read_json
+from suti.nn.param import functional, init, without
+from suti.pipeline.backbone import Params, load_backbone
+
+
+def start_params(
+  apprentice: Apprentice, *, init_from: str, seed: int
+) -> Params:
+  """The initial arrays, frozen ones included.
+
+  Args:
+    apprentice: declared; its backbone's arrays are not used.
+    init_from: an apprentice, to continue from it; or a backbone, which gives
+      all but the new layers, and those are initialised at random.
+    seed: of the new layers.
+
+  Raises:
+    ValueError: no such model, or one that does not fit: of another method, of
+      another config.method in more than `encoder_gradient`, of another base.
+  """
+  folder = find_model(init_from) / "unet"
+  if is_apprentice(init_from):
+    check_init(apprentice, folder.parent)
+    return load(apprentice.spec, folder)
+  new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
+  known = without(apprentice.spec, new)
+  return load(known, folder) | init(new, jax.random.key(seed))
+
+
+def check_init(apprentice: Apprentice, folder: Path) -> None:
+  """Refuses to continue from an apprentice that computes something else.
+
+  Args:
+    apprentice: declared, as it is to be trained.
+    folder: of the apprentice to continue from.
+
+  Raises:
+    ValueError: it is of another method, config.method or base.
+  """
+  free = ("encoder_gradient", "trainable")  # change nothing but the gradient
+  record = read_json(folder / RECORD)
+  then, now = (
+    {
+      "train": {"method": name},
+      "method": {k: v for k, v in method.items() if k not in free},
+    }
+    for name, method in (
+      (record["method"], record["config"]),
+      (apprentice.name, apprentice.config),
+    )
+  )
+  if found := first_difference(then, now, "config"):
+    field, old, new = found
+    raise ValueError(
+      f"{field} is {new}, and {old} in config.train.init={folder}: give both "
+      "the same, or start from a backbone."
+    )
+  check_base(folder, apprentice.backbone)
+
+
+def take_init(config: Any, folder: Path) -> dict:
+  """Writes `config.train.init` untrained, to be sampled and evaluated.
+
+  Args:
+    config: the whole config.
+    folder: of the stage.
+
+  Returns: the stage's summary.
+  """
+  backbone = load_backbone(config.backbone, weights=False)
+  apprentice = declare(backbone, name=config.train.method, config=config.method)
+  params = start_params(
+    apprentice, init_from=config.train.init, seed=config.seed
+  )
+  write_model(apprentice, params, config, folder)
+  return {"steps": 0}
+
+
+def write_model(
+  apprentice: Apprentice, params: Params, config: Any, folder: Path
+) -> None:
+  """Writes the folder of an apprentice, with its sampling defaults.
+
+  Args:
+    apprentice: declared.
+    params: its arrays, frozen ones included.
+    config: the whole config.
+    folder: of the stage; the apprentice's is `model` in it.
+  """
+  save_apprentice(
+    dataclasses.replace(
+      apprentice,
+      params=params,
+      sampling=config.apprentice_sample.to_dict()
+      | {"max_demonstrations": config.train.max_demonstrations},
+    ),
+    folder / "model",
+    dtype=config.train.save_dtype,
+  )

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Going through folders, links among them."""
+
+from suti.io import folders
+
+
+def test_what_is_below_comes_by_name_and_hidden_folders_are_only_named(
+  tmp_path,
+):
+  for name in ("b", "a/inner", ".git", "a/$RECYCLE.BIN"):
+    (tmp_path / name).mkdir(parents=True)
+  for name in ("2.jpg", "1.jpg", "a/inner/.x", ".git/config"):
+    (tmp_path / name).write_bytes(b"")
+  assert list(folders.walk(tmp_path)) == [
+    (tmp_path, ["1.jpg", "2.jpg"], [".git"]),
+    (tmp_path / "a", [], ["$RECYCLE.BIN"]),
+    (tmp_path / "a" / "inner", [".x"], []),
+    (tmp_path / "b", [], []),
+  ]
+  assert list(folders.walk(tmp_path / ".git")) == [
+    (tmp_path / ".git", ["config"], [])
+  ]
+
+
+def test_links_are_followed_once(tmp_path):
+  (tmp_path / "far").mkdir()
+  (tmp_path / "here").mkdir()
+  (tmp_path / "far" / "back").symlink_to(tmp_path / "here")
+  (tmp_path / "here" / "far").symlink_to(tmp_path / "far")
+  (tmp_path / "here" / "lost").symlink_to(tmp_path / "nowhere")
+  (tmp_path / "here" / "self").symlink_to(tmp_path / "here" / "self")
+  assert list(folders.walk(tmp_path / "here")) == [
+    (tmp_path / "here", ["lost", "self"], []),
+    (tmp_path / "here" / "far", [], []),
+  ]
