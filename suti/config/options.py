@@ -174,6 +174,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "num_demonstrations": _count(),
     "min_demonstrations": _count(low=0),
     "max_demonstrations": _count(),
+    "joint_dropout": _number(low=0.0, high=1.0),
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(),
