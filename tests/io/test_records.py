@@ -52,7 +52,29 @@ def example(seed, num_demonstrations):
       picture(seed + n, 40 + n) for n in range(num_demonstrations)
     ),
     captions=tuple(f"caption {n}" for n in range(num_demonstrations)),
-    delta_clip=0.25 + seed,
+    values={"clip_t": 0.25, "delta_clip": 0.5 + seed},
+  )
+
+
+def labelled(seed):
+  """An example with all that one may lack."""
+  rng = np.random.default_rng(seed)
+  plain = example(seed, 2)
+  shape = plain.image.shape[:2]
+  depth = rng.uniform(0, 9, shape).astype(np.float16)
+  depth[0, 0] = 0
+  return dataclasses.replace(
+    plain,
+    mask=rng.random(shape) < 0.5,
+    depth=depth,
+    demonstration_masks=tuple(
+      rng.random(x.shape[:2]) < 0.5 for x in plain.demonstrations
+    ),
+    names=("dog", "hat"),
+    boxes_xyxy=((0.0, 0.25, 0.5, 1.0), (0.125, 0.25, 0.75, 0.5)),
+    masks=(rng.random(shape) < 0.5, np.zeros(shape, bool)),
+    group=f"{seed + 7:012x}",
+    origin="syncd",
   )
 
 
@@ -62,7 +84,7 @@ def assert_same(one, two):
     other = vars(two)[name]
     if isinstance(value, np.ndarray):
       np.testing.assert_array_equal(value, other)
-      assert other.dtype == np.uint8
+      assert other.dtype == value.dtype
     elif isinstance(value, tuple) and value and hasattr(value[0], "dtype"):
       assert len(value) == len(other)
       for a, b in zip(value, other, strict=True):
@@ -135,6 +157,70 @@ def test_records_travel_to_other_processes_as_a_path(tmp_path):
   assert_same(pickle.loads(message)[0], read[0])
 
 
+def test_masks_depths_and_boxes_come_back(tmp_path):
+  given = labelled(3)
+  label = schema.Label(
+    key=C,
+    number=2,
+    names=given.names,
+    boxes_xyxy=given.boxes_xyxy,
+    scores=(0.5, 1.0),
+    masks=given.masks,
+    depth=given.depth,
+    camera=(1.0, -2.5),
+  )
+  bare = schema.Label(key=C, number=0)
+  path = tmp_path / "labels.array_record"
+  records.write_records(path, [label, bare], kind=schema.Label)
+  for one, two in zip(
+    [label, bare], records.read_records(path, schema.Label), strict=True
+  ):
+    assert_same(one, two)
+  grouped = schema.Candidate(
+    key=C,
+    cluster=C,
+    prompt="p",
+    skill="style",
+    image=given.image,
+    seed=1,
+    guidance=1.0,
+    group=C,
+    number=2,
+    mask=given.mask,
+  )
+  records.write_records(path, [grouped], kind=schema.Candidate)
+  assert_same(records.read_records(path, schema.Candidate)[0], grouped)
+
+
+def test_a_mask_has_one_bit_a_pixel_and_a_depth_sixteen():
+  given = labelled(0)
+  for content, bits in (
+    (record_bytes.encode_mask(given.mask), 1),
+    (record_bytes.encode_depth(given.depth), 16),
+  ):
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert content[24] == bits  # of IHDR, after width and height
+
+
+def test_measures_that_are_no_numbers_survive(tmp_path):
+  score = schema.Score(
+    candidate=C,
+    cluster=C,
+    prompt="p",
+    values={"clip_t": 0.25, "pair_identity": math.nan},
+    kept=False,
+  )
+  path = tmp_path / "scores.jsonl"
+  records.write_lines(path, [score])
+  (read,) = records.read_lines(path, schema.Score)
+  assert read.values["clip_t"] == 0.25
+  assert math.isnan(read.values["pair_identity"])
+  line = json.loads(path.read_text())
+  path.write_text(json.dumps(line | {"values": {"clip_t": "high"}}))
+  with pytest.raises(ValueError, match="clip_t of its values is 'high' and no"):
+    records.read_lines(path, schema.Score)
+
+
 def test_files_hold_png_and_json_and_no_pickle(tmp_path):
   content = record_bytes.encode(cluster(0))
   length = int.from_bytes(content[:4], "little")
@@ -155,7 +241,7 @@ def test_another_schema_is_refused(tmp_path, monkeypatch):
   with pytest.raises(ValueError) as caught:
     records.read_records(path, schema.Cluster)
   assert str(caught.value).startswith(
-    "Shards were written with schema 1, this code reads 2: rerun experts.mine."
+    "Shards were written with schema 1, this code reads 3: rerun experts.mine."
   )
   with pytest.raises(ValueError, match="written with schema 1"):
     records.read_lines(tmp_path / "a.jsonl", schema.Prompt)
@@ -197,7 +283,7 @@ image = np.zeros((64, 64, 3), np.uint8)
 if sys.argv[2] == "examples":
   records.write_examples(sys.argv[1], rows(lambda n: schema.Example(
     key=f"{n:012x}", cluster="c" * 12, prompt="p", image=image,
-    demonstrations=(), captions=(), delta_clip=0.1)), shard_size=8)
+    demonstrations=(), captions=(), values={})), shard_size=8)
 else:
   records.write_records(sys.argv[1], rows(lambda n: schema.Candidate(
     key=f"{n:012x}", cluster="c" * 12, prompt="p", skill="style", image=image,
@@ -351,6 +437,19 @@ def test_examples_come_back_in_order(folder, written):
   assert len(shards) == 3
 
 
+def test_what_an_example_may_lack_comes_back(tmp_path):
+  given = [labelled(1), example(2, 2), labelled(3)]
+  folder = tmp_path / "examples"
+  records.write_examples(folder, given, shard_size=2)
+  read = records.open_examples(folder)
+  for one, two in zip(given, read, strict=True):
+    assert_same(one, two)
+  # TFDS decodes a depth by itself as the bits of its numbers.
+  builder = tfds.builder_from_directory(str(folder))
+  (bits,) = builder.as_data_source(split="train")[0]["depth"]
+  np.testing.assert_array_equal(bits[..., 0].view(np.float16), given[0].depth)
+
+
 def test_tensorflow_datasets_reads_the_folder_by_itself(folder, written):
   builder = tfds.builder_from_directory(str(folder))
   assert builder.info.splits["train"].num_examples == 70
@@ -379,7 +478,7 @@ def test_equal_examples_make_equal_folders(folder, written, tmp_path):
 
 
 def test_no_example_is_a_users_mistake(tmp_path):
-  with pytest.raises(ValueError, match=r"config\.filter\.threshold"):
+  with pytest.raises(ValueError, match=r"config\.filter\.rule"):
     records.write_examples(tmp_path / "pack", [], shard_size=4)
   assert os.listdir(tmp_path) == []
 
@@ -393,7 +492,7 @@ def test_wrong_folders_are_named(tmp_path, monkeypatch):
   with pytest.raises(ValueError) as caught:
     records.open_examples(tmp_path / "pack")
   assert str(caught.value).startswith(
-    "Shards were written with schema 1, this code reads 2: rerun experts.pack."
+    "Shards were written with schema 1, this code reads 3: rerun experts.pack."
   )
   files.write_json(tmp_path / "dataset_info.json", {"name": "mnist"})
   with pytest.raises(ValueError, match="holds the dataset 'mnist'"):
