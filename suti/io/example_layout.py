@@ -3,6 +3,7 @@
 
 Pictures, masks and depths are PNG, of 8, 1 and 16 bits. What an example may
 lack is a sequence of none or one. `suti.io.records` writes and reads folders.
+TFDS alone reads them too; depths, of 16 bits, it decodes with OpenCV only.
 """
 
 import io

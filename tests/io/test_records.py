@@ -17,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from suti import schema
-from suti.io import files, parts, record_bytes, records
+from suti.io import example_layout, files, parts, record_bytes, records
 
 C = "c0ffee0dad00"  # a cluster's key
 
@@ -444,10 +444,15 @@ def test_what_an_example_may_lack_comes_back(tmp_path):
   read = records.open_examples(folder)
   for one, two in zip(given, read, strict=True):
     assert_same(one, two)
-  # TFDS decodes a depth by itself as the bits of its numbers.
+  # TFDS decodes masks by itself, and depths with OpenCV alone.
   builder = tfds.builder_from_directory(str(folder))
-  (bits,) = builder.as_data_source(split="train")[0]["depth"]
-  np.testing.assert_array_equal(bits[..., 0].view(np.float16), given[0].depth)
+  source = builder.as_data_source(
+    split="train", decoders={"depth": example_layout.decoders()["depth"]}
+  )
+  (mask,) = source[0]["mask"]
+  np.testing.assert_array_equal(mask[..., 0] > 0, given[0].mask)
+  assert source[0]["entities"]["mask"][1].shape == (*given[0].mask.shape, 1)
+  assert len(source[1]["mask"]) == len(source[1]["depth"]) == 0
 
 
 def test_tensorflow_datasets_reads_the_folder_by_itself(folder, written):
