@@ -6,7 +6,7 @@ the remedy. What is only known later (whether a folder's weights fit, how many
 devices there are, the fields of a method's own section) is checked where it is
 used.
 
-This file has names and bounds; fields that depend on each other are checked in
+This file has names and bounds; what fields must be to each other is in
 `suti.config.relations`. Neither imports jax or ml_collections: any mapping of
 mappings is accepted.
 """
@@ -16,8 +16,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from suti.config import relations
 from suti.config.names import REPLACED, suggest
+from suti.config.relations import check_relations
 from suti.config.samplers import OWN
 from suti.schema import SKILLS
 
@@ -174,6 +174,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "num_demonstrations": _count(),
     "min_demonstrations": _count(low=0),
     "max_demonstrations": _count(),
+    "joint_dropout": _number(low=0.0, high=1.0),
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(),
@@ -256,7 +257,7 @@ def check(config: Mapping[str, Any], *, data: bool = True) -> None:
     for name, rule in rules.items():
       _check_field(f"{path}.{name}", fields[name], rule)
   _check_prices(config)
-  relations.check(config, data=data)
+  check_relations(config, data=data)
 
 
 def _check_names(

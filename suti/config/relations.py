@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of fields of a config against each other: `check(config)`.
+"""What fields of a config must be to each other, and to the machine's files.
 
-What a field may hold alone is in `suti.config.options`, which calls this file
-once each field is of its kind and within its bounds.
+`suti.config.options` checks each field alone, then calls `check_relations`.
 """
 
 import math
@@ -14,29 +13,43 @@ from typing import Any
 
 from suti.config.rules import parse_rule
 
+# Pairs whose first may not exceed the second.
+_ORDERED = (
+  ("mine.min_images", "mine.max_images"),
+  ("mine.similarity_low", "mine.similarity_high"),
+  ("train.min_demonstrations", "train.num_demonstrations"),
+  ("train.num_demonstrations", "train.max_demonstrations"),
+  ("apprentice_sample.num_demonstrations", "train.max_demonstrations"),
+  ("apprentice_sample.num_demonstrations", "benchmark.images_each"),
+  ("train.warmup_steps", "train.num_steps"),
+  ("benchmark.num_expert_subjects", "benchmark.num_subjects"),
+)
 
-def check(config: Mapping[str, Any], *, data: bool) -> None:
-  """Checks fields that depend on others.
+
+def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
+  """Checks fields that are valid alone, but not together.
 
   Args:
-    config: the whole config, of which each field is right by itself.
+    config: the whole config; each field has been checked.
     data: whether its input files must exist.
 
   Raises:
     ValueError: the first mistake found, in one line.
   """
-  _order(config)
-  _tuning(config["finetune"])
-  _training(config["train"])
+  _check_order(config)
+  _check_tuning(config["finetune"])
+  _check_training(config["train"])
   if data:
-    _sources(config)
-  _mesh(config)
-  _patterns(config)
+    _check_sources(config)
+  _check_mesh(config)
+  _check_patterns(config)
   parse_rule(config["filter"]["rule"] or "", field="config.filter.rule")
-  _together(config["sample"], config["prompts"])
+  _check_together(config["sample"], config["prompts"])
 
 
-def _together(sample: Mapping[str, Any], prompts: Mapping[str, Any]) -> None:
+def _check_together(
+  sample: Mapping[str, Any], prompts: Mapping[str, Any]
+) -> None:
   """Checks that batches and subjects hold whole groups of images."""
   size, batch = sample["together"], sample["batch_size"]
   if batch % size:
@@ -55,20 +68,7 @@ def _together(sample: Mapping[str, Any], prompts: Mapping[str, Any]) -> None:
     )
 
 
-# Pairs whose first may not exceed the second.
-_ORDERED = (
-  ("mine.min_images", "mine.max_images"),
-  ("mine.similarity_low", "mine.similarity_high"),
-  ("train.min_demonstrations", "train.num_demonstrations"),
-  ("train.num_demonstrations", "train.max_demonstrations"),
-  ("apprentice_sample.num_demonstrations", "train.max_demonstrations"),
-  ("apprentice_sample.num_demonstrations", "benchmark.images_each"),
-  ("train.warmup_steps", "train.num_steps"),
-  ("benchmark.num_expert_subjects", "benchmark.num_subjects"),
-)
-
-
-def _order(config: Mapping[str, Any]) -> None:
+def _check_order(config: Mapping[str, Any]) -> None:
   def value(path: str) -> Any:
     section, name = path.split(".")
     return config[section][name]
@@ -82,7 +82,7 @@ def _order(config: Mapping[str, Any]) -> None:
       )
 
 
-def _tuning(tune: Mapping[str, Any]) -> None:
+def _check_tuning(tune: Mapping[str, Any]) -> None:
   if 0 < tune["diverged"] <= 1:
     raise ValueError(
       f"config.finetune.diverged={tune['diverged']!r}: expected a number above "
@@ -98,7 +98,7 @@ def _tuning(tune: Mapping[str, Any]) -> None:
     )
 
 
-def _training(train: Mapping[str, Any]) -> None:
+def _check_training(train: Mapping[str, Any]) -> None:
   if train["checkpoint_every"] % train["log_every"]:
     raise ValueError(
       f"config.train.checkpoint_every={train['checkpoint_every']} is not a "
@@ -115,7 +115,7 @@ def _training(train: Mapping[str, Any]) -> None:
     )
 
 
-def _sources(config: Mapping[str, Any]) -> None:
+def _check_sources(config: Mapping[str, Any]) -> None:
   for section in ("mine", "benchmark"):
     source, path = config[section]["source"], config[section]["path"]
     field = f"config.{section}.path"
@@ -124,7 +124,7 @@ def _sources(config: Mapping[str, Any]) -> None:
         warnings.warn(
           f"{field}={path!r} has no effect with config.{section}.source="
           f"'{source}'.",
-          stacklevel=4,
+          stacklevel=3,
         )
       continue
     what = {
@@ -140,7 +140,7 @@ def _sources(config: Mapping[str, Any]) -> None:
       )
 
 
-def _mesh(config: Mapping[str, Any]) -> None:
+def _check_mesh(config: Mapping[str, Any]) -> None:
   """Checks that the number of devices, where given, divides a batch."""
   mesh = config["mesh"]
   for axis, size in mesh.items():
@@ -166,7 +166,7 @@ def _mesh(config: Mapping[str, Any]) -> None:
     )
 
 
-def _patterns(config: Mapping[str, Any]) -> None:
+def _check_patterns(config: Mapping[str, Any]) -> None:
   for name in ("sites", "trainable"):
     pattern = config["method"].get(name)
     if not pattern:

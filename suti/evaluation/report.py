@@ -10,25 +10,17 @@ page. Nothing is sampled or scored here, and no number is computed that
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from suti.evaluation import page
-from suti.evaluation.report_filter import (
-  find_candidates,
-  kept_and_dropped,
-  read_filter,
-)
-from suti.images import save_png
+from suti.evaluation.report_filter import kept_and_dropped, read_filter
+from suti.evaluation.report_pictures import Album, subjects
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.paths import path_of
-from suti.io.records import read_lines, read_records
 from suti.runtime.progress import span
 from suti.runtime.stage import main
-from suti.schema import Cluster, Prompt
 
 SYSTEMS = {
   "real": "real pictures",
@@ -55,20 +47,6 @@ STAGES = {
   "apprentice/sample": "7 sample",
   "apprentice/evaluate": "8 evaluate",
 }
-
-
-class Album:
-  """Writes pictures under a report's images/ and knows them by path."""
-
-  def __init__(self, folder: Path) -> None:
-    self._folder = folder
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-
-  def add(self, image_u8: np.ndarray, name: str) -> str:
-    """Writes one picture; returns its path relative to the page."""
-    path = f"images/{name}.png"
-    save_png(self._folder / path, image_u8)
-    return path
 
 
 def run(config: Any, workdir: Path) -> dict:
@@ -100,7 +78,7 @@ def run(config: Any, workdir: Path) -> dict:
     body = [
       *_head(config, metrics),
       *_metrics(metrics),
-      *_subjects(config, workdir, album),
+      *subjects(config, workdir, album),
       *kept_and_dropped(config, workdir, album, metrics["filter"]),
       *_learning(workdir, metrics["stages"]),
       *_times(metrics["stages"]),
@@ -127,14 +105,6 @@ def _stages(workdir: Path) -> dict[str, dict[str, Any]]:
       done = read_json(path)
       found[folder] = {"seconds": done["seconds"], "summary": done["summary"]}
   return found
-
-
-def _clusters(workdir: Path, wanted: Iterable[str]) -> dict[str, Cluster]:
-  """Clusters by key, in the order of `wanted`."""
-  path = workdir / "experts" / "mine" / "clusters.array_record"
-  wanted = list(dict.fromkeys(wanted))
-  known = {c.key: c for c in read_records(path, Cluster) if c.key in wanted}
-  return {key: known[key] for key in wanted if key in known}
 
 
 def _losses(workdir: Path) -> list[tuple[float, float]]:
@@ -243,85 +213,6 @@ def _seconds(times: Mapping[str, float], name: str) -> str:
     tune = times["expert_seconds_to_finetune"]
     return f"{tune:.0f} to tune, then {times['expert_seconds_per_image']:.2f}"
   return "–"
-
-
-def _subjects(config: Any, workdir: Path, album: Album) -> list[str]:
-  """A card for each held-out subject: demonstrations and generated images."""
-  benchmark = workdir / "benchmark"
-  prompts: dict[str, list[Prompt]] = {}
-  path = benchmark / "experts" / "prompts" / "prompts.jsonl"
-  for prompt in read_lines(path, Prompt):
-    prompts.setdefault(prompt.cluster, []).append(prompt)
-  keys = list(prompts)[: config.report.num_subjects]
-  sources = {
-    "apprentice": (workdir / "apprentice" / "sample", "apprentice-"),
-    "base": (workdir / "apprentice" / "sample", "base-"),
-    "experts": (benchmark / "experts" / "sample", ""),
-    "scenes": (workdir / "apprentice" / "evaluate", "scenes"),
-  }
-  generated = {
-    name: find_candidates(folder, keys, by="cluster", prefix=prefix)
-    for name, (folder, prefix) in sources.items()
-  }
-  given = config.apprentice_sample.num_demonstrations
-  cards = []
-  for number, cluster in enumerate(_clusters(benchmark, keys).values()):
-    shown = _pick_prompts(prompts[cluster.key], config.report.num_prompts)
-    figures = [
-      page.figure(
-        album.add(image_u8, f"subject-{number:02d}-given-{i}"),
-        caption=caption,
-        note="" if i < given else "not given",
-      )
-      for i, (image_u8, caption) in enumerate(
-        zip(cluster.images, cluster.captions, strict=True)
-      )
-    ]
-    rows = []
-    for name in ("apprentice", "experts", "base", "scenes"):
-      images = {
-        c.prompt: c.image for c in reversed(generated[name][cluster.key])
-      }
-      paths = [
-        album.add(images[p.prompt], f"subject-{number:02d}-{name}-{i}")
-        if p.prompt in images
-        else None
-        for i, p in enumerate(shown)
-      ]
-      if any(paths):
-        rows.append((_row_title(name), paths))
-    cards.append(
-      page.card(
-        f"<h3>{page.text(cluster.caption)}</h3>",
-        page.picture_row(figures),
-        page.picture_grid([p.prompt for p in shown], rows),
-      )
-    )
-  return [
-    page.section(
-      "Subjects it had never seen",
-      page.paragraph(
-        "Above, the pictures of the subject; below, the first image that each "
-        "system generated for a prompt, none chosen. An expert was fine-tuned "
-        "on that subject; the apprentice was not."
-      ),
-      *cards,
-    )
-  ]
-
-
-def _row_title(name: str) -> str:
-  return {"experts": "its expert", "scenes": "real", "base": "base"}.get(
-    name, name
-  )
-
-
-def _pick_prompts(prompts: Sequence[Prompt], num: int) -> list[Prompt]:
-  """Prompts spread over the benchmark's order, not the first ones."""
-  if len(prompts) <= num:
-    return list(prompts)
-  places = np.linspace(0, len(prompts) - 1, num).round().astype(int)
-  return [prompts[i] for i in places]
 
 
 def _learning(workdir: Path, stages: Mapping[str, Any]) -> list[str]:

@@ -2,15 +2,16 @@
 """The report's section on the filter: what it kept, dropped, and by what."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from suti.config.rules import parse_rule
 from suti.evaluation import page
+from suti.evaluation.report_pictures import Album, find_candidates
 from suti.io.files import read_json
-from suti.io.records import read_lines, read_records
-from suti.schema import Candidate, Score
+from suti.io.records import read_lines
+from suti.schema import Score
 
 
 def read_filter(workdir: Path) -> dict[str, Any]:
@@ -42,21 +43,8 @@ def _scores(workdir: Path) -> list[Score]:
   return list(read_lines(path, Score)) if path.is_file() else []
 
 
-def find_candidates(
-  folder: Path, wanted: Iterable[str], *, by: str, prefix: str = ""
-) -> dict[str, list[Candidate]]:
-  """Candidates of a stage's folder by one of their fields."""
-  found: dict[str, list[Candidate]] = {key: [] for key in wanted}
-  for path in sorted(folder.glob(f"{prefix}*.array_record")):
-    for candidate in read_records(path, Candidate):
-      key = getattr(candidate, by)
-      if key in found:
-        found[key].append(candidate)
-  return found
-
-
 def kept_and_dropped(
-  config: Any, workdir: Path, album: Any, numbers: Mapping[str, Any]
+  config: Any, workdir: Path, album: Album, numbers: Mapping[str, Any]
 ) -> list[str]:
   """The filter: its rate, how scores are spread, and where it draws a line."""
   name = numbers["measure"]
