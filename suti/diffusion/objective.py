@@ -19,13 +19,13 @@ Schedule = schedules.Schedule
 Denoise = Callable[[Array, Array], Array]  # (x_BHWC, t_B) -> prediction_BHWC
 
 # Weight of the error of x_0, whatever the net predicts:
-#   uniform        1 for the net's own prediction (arXiv 2006.11239, eq. 14). Of a
-#                  net of x_0, and of no other, this is w_t = 1 of SuTI (arXiv
-#                  2304.00186, eqs. 5 and 6).
+#   uniform        1 for the net's own prediction (arXiv 2006.11239, eq. 14).
+#                  Of a net of x_0, and of no other, this is w_t = 1 of SuTI
+#                  (arXiv 2304.00186, eqs. 5 and 6).
 #   min_snr        min(SNR, gamma) (Hang et al., arXiv 2303.09556)
 #   truncated_snr  max(SNR, 1) (Salimans and Ho, arXiv 2202.00512, section 4)
 #   clamped_snr    the same, and no more than gamma
-#   snr_plus_one   min(SNR + 1, gamma): the error of v (the same section), capped
+#   snr_plus_one   min(SNR + 1, gamma): the error of v, capped (the same section)
 WEIGHTINGS = (
   "uniform",
   "min_snr",
@@ -57,7 +57,7 @@ def denoising_loss(
     weighting: one of `WEIGHTINGS`.
     gamma: the cap of those that have one.
     stratified: spread the steps of a batch evenly over their distribution,
-      which takes away much of the loss's variance; each row's own step keeps it.
+      which takes away much of the loss's variance; each row's own keeps it.
     log_snr: mean and deviation of the steps' log SNR, which is then normal
       (Karras et al., arXiv 2206.00364, table 1, draw log sigma so); None draws
       steps uniformly.
