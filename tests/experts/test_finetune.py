@@ -366,7 +366,6 @@ def test_two_processes_tune_what_one_does(
         "SUTI_NUM_PROCESSES": "2",
         "SUTI_PROCESS_ID": str(index),
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

@@ -142,8 +142,6 @@ class Farms:
       "PYTHONPATH": str(FARM.parent.parent.parent.parent),
       "XLA_FLAGS": compiler.FLAGS,
       "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-      "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     result = subprocess.run(
       command,
