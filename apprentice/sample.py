@@ -169,7 +169,7 @@ def _sample_all(
     if not _times(path).is_file()
   ]
   num_todo = sum(len(shard) for _, shard in todo)
-  with progress(len(rows), f"draw {name}", done=len(rows) - num_todo) as bar:
+  with progress(len(rows), f"sample {name}", done=len(rows) - num_todo) as bar:
     for path, shard in todo:
       sampler.seconds = sampler.compile = 0.0
       candidates = []

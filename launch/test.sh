@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # All tests that need nothing but this machine: an environment, then pytest.
 #
-#   bash launch/test.sh                     18 minutes on 2 cores
+#   bash launch/test.sh                     14 minutes on 2 cores
 #   bash launch/test.sh tests/nn -x         what follows goes to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

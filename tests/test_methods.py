@@ -218,7 +218,12 @@ def test_saved_restored_and_sampled(trained, tmp_path):
 
   def draw(apprentice, seed):
     return generate.generate(
-      apprentice, example.demonstrations, "a red dog", num=2, seed=seed
+      apprentice,
+      example.demonstrations,
+      "a red dog",
+      captions=["a dog"] * len(example.demonstrations),
+      num=2,
+      seed=seed,
     )
 
   images = draw(learnt, 0)

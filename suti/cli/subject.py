@@ -54,7 +54,7 @@ def generate_subject(args: argparse.Namespace) -> None:
     notes.append(NOTE.format(model=model))
   for note in notes:  # Before the work, which may take minutes.
     say(note)
-  drawn = generate(
+  generated = generate(
     apprentice,
     pictures,
     args.prompt,
@@ -64,11 +64,11 @@ def generate_subject(args: argparse.Namespace) -> None:
     steps=args.steps,
     guidance=args.guidance,
   )
-  paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(drawn))]
-  for path, picture in zip(paths, drawn, strict=True):
+  paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(generated))]
+  for path, picture in zip(paths, generated, strict=True):
     images.save_png(path, picture)
   sheet = images.contact_sheet(
-    [pictures, drawn], ["given", args.prompt], size_px=CELL_PX
+    [pictures, generated], ["given", args.prompt], size_px=CELL_PX
   )
   images.save_png(out, sheet)
   others = f"{paths[0]}" + (f" to {paths[-1].name}" if paths[1:] else "")

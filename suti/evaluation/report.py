@@ -214,7 +214,7 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
   return [
     f"<h1>{page.text(config.report.title)}</h1>",
     page.paragraph(
-      f"{trained} draws {num_subjects} {where}, "
+      f"{trained} shows {num_subjects} {where}, "
       f"each from {config.apprentice_sample.num_demonstrations} pictures, "
       f"without fine-tuning.",
       kind="lead",
@@ -285,7 +285,7 @@ def _subjects(config: Any, workdir: Path, album: Album) -> list[str]:
     "experts": (benchmark / "experts" / "sample", ""),
     "scenes": (workdir / "apprentice" / "evaluate", "scenes"),
   }
-  drawn = {
+  generated = {
     name: _candidates(folder, keys, by="cluster", prefix=prefix)
     for name, (folder, prefix) in sources.items()
   }
@@ -305,7 +305,9 @@ def _subjects(config: Any, workdir: Path, album: Album) -> list[str]:
     ]
     rows = []
     for name in ("apprentice", "experts", "base", "scenes"):
-      images = {c.prompt: c.image for c in reversed(drawn[name][cluster.key])}
+      images = {
+        c.prompt: c.image for c in reversed(generated[name][cluster.key])
+      }
       paths = [
         album.add(images[p.prompt], f"subject-{number:02d}-{name}-{i}")
         if p.prompt in images
@@ -325,8 +327,8 @@ def _subjects(config: Any, workdir: Path, album: Album) -> list[str]:
     page.section(
       "Subjects it had never seen",
       page.paragraph(
-        "Above, the pictures of the subject; below, the first picture that "
-        "each system drew for a prompt, none chosen. An expert was fine-tuned "
+        "Above, the pictures of the subject; below, the first image that each "
+        "system generated for a prompt, none chosen. An expert was fine-tuned "
         "on that subject; the apprentice was not."
       ),
       *cards,
@@ -392,9 +394,9 @@ def _kept_and_dropped(
     page.section(
       "What the filter kept",
       page.paragraph(
-        f"Kept {numbers['kept']} of {numbers['candidates']} pictures that "
-        f"experts drew, {numbers['keep_rate']:.0%}: those whose Δ, how much "
-        "better the picture meets its prompt than the best demonstration does, "
+        f"Kept {numbers['kept']} of the {numbers['candidates']} images of the "
+        f"experts, {numbers['keep_rate']:.0%}: those whose Δ, how much "
+        "better the image meets its prompt than the best demonstration does, "
         f"is above {threshold:g}."
       ),
       page.card(
@@ -482,7 +484,7 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
   else:
     notes.append(
       "Demonstrations are photographs. Models that have seen rendered subjects "
-      "alone do not draw photographs, and their encoders do not judge them "
+      "alone do not generate photographs, and their encoders do not judge them "
       "well: read these scores as a test of the machinery."
     )
   return [page.section("What the numbers do not say", page.listing(notes))]

@@ -70,8 +70,9 @@ def step_of(folder, name) -> Step:
 
   @jax.jit
   def loss_of(params):
-    fit = found.fit
-    return fit(apply, backbone, frozen | params, batch, KEY, config.finetune)
+    return found.loss(
+      apply, backbone, frozen | params, batch, KEY, config.finetune
+    )
 
   loss, gradients = jax.value_and_grad(loss_of)(params)
   return Step(

@@ -259,7 +259,7 @@ def write(layout: str, folder: pathlib.Path, *, seed: str) -> None:
   if layout == "peft":
     _write_peft(pipe, folder, seed)
     return
-  # diffusers 0.42 reads names of one kind alone, told from the first.
+  # diffusers 0.42 reads names of one kind alone, recognised by the first.
   add_adapters(pipe, seed=seed, only="attn" if layout == "scripts" else "")
   LAYOUTS[layout](pipe, folder)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The unet/config.json of real models, as published.
 
-Of IF no copies but those of I-XL and II-L could be read. The others are told
-from them by their widths, which agree with the published numbers of parameters.
+Of IF no copies but those of I-XL and II-L could be read. The others are derived
+from these by their widths, which agree with the published parameter counts.
 
 And a tiny one, for goldens of what goes beside a U-Net.
 """

@@ -60,21 +60,6 @@ def published(tmp_path_factory):
   return folder
 
 
-@pytest.fixture
-def hub(published, tmp_path, monkeypatch):
-  """The hub that the client knows, with an empty cache."""
-  with hub_server.serve(published) as running:
-    template = "/{repo_id}/resolve/{revision}/{filename}"
-    for name, value in (
-      ("ENDPOINT", running.url),
-      ("HUGGINGFACE_CO_URL_TEMPLATE", running.url + template),
-      ("HF_HUB_CACHE", str(tmp_path / "hub")),
-      ("HF_HUB_OFFLINE", False),
-    ):
-      monkeypatch.setattr(constants, name, value)
-    yield running
-
-
 def files(folder):
   paths = (p for p in folder.rglob("*") if p.is_file())
   return {path.relative_to(folder).as_posix() for path in paths}

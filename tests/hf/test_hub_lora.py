@@ -14,7 +14,6 @@ from suti.cli.text_only import read_lora
 from suti.hf.hub_lora import HubLora, read_name
 from tests import tiny
 from tests.commands import error_of, start
-from tests.hf import hub_server
 from tests.hf.hub_server import COMMIT, REPO
 
 LAYER = (
@@ -41,21 +40,6 @@ def published(tmp_path):
   for name in ("README.md", "sample.png", "optimizer.bin", "config.yaml"):
     (folder / name).write_text(name)
   return folder
-
-
-@pytest.fixture
-def hub(published, tmp_path, monkeypatch):
-  """The hub that the client knows, with an empty cache."""
-  with hub_server.serve(published) as running:
-    template = "/{repo_id}/resolve/{revision}/{filename}"
-    for name, value in (
-      ("ENDPOINT", running.url),
-      ("HUGGINGFACE_CO_URL_TEMPLATE", running.url + template),
-      ("HF_HUB_CACHE", str(tmp_path / "hub")),
-      ("HF_HUB_OFFLINE", False),
-    ):
-      monkeypatch.setattr(constants, name, value)
-    yield running
 
 
 def refusal(text):

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from suti.config.samplers import PUBLISHED
 from suti.diffusion.scheduler_config import from_config
 from suti.hf.image_processor import load_pixel_reader
 from suti.hf.model import open_model
 from suti.hf.tokenizer import load_tokenizer
 from suti.io.files import read_json
-from suti.pipeline.text_to_image import SAMPLERS
 from tests.diffusion import ours as our_samplers
 from tests.goldens import sampler_cases, theirs
 from tests.goldens.families import CASES
@@ -102,10 +102,10 @@ def saved_scheduler(folder, name, origin):
   return configs, second
 
 
-@pytest.mark.parametrize("name", SAMPLERS.values())
+@pytest.mark.parametrize("name", PUBLISHED.values())
 def test_a_scheduler_made_of_any_other(name, tmp_path):
   """Its own file, and the other's with our choice of another sampler."""
-  others = (*SAMPLERS.values(), "LCMScheduler", "HeunDiscreteScheduler")
+  others = (*PUBLISHED.values(), "LCMScheduler", "HeunDiscreteScheduler")
   for origin, num_steps in itertools.product(others, (9, 20)):
     (first, second), scheduler = saved_scheduler(tmp_path, name, origin)
     scheduler.set_timesteps(num_steps)
@@ -118,7 +118,7 @@ def test_a_scheduler_made_of_any_other(name, tmp_path):
       )
 
 
-@pytest.mark.parametrize("name", SAMPLERS.values())
+@pytest.mark.parametrize("name", PUBLISHED.values())
 def test_every_step_of_a_saved_scheduler(name, tmp_path, monkeypatch):
   from tests.goldens import make_samplers
 

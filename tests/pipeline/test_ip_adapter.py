@@ -218,11 +218,11 @@ def our_latents(name, folder, x, text, null, *, scale=SCALE):
   unet, encode_pictures = opened(folder, name)
   spec, apply = functional(unet)
   params = drawn(spec)
-  conditioning, null = encode_pictures([PICTURES[0]] * len(x), scale=scale)
+  shown, not_shown = encode_pictures([PICTURES[0]] * len(x), scale=scale)
   denoise = guided(
     lambda x, t, c: apply(params, x, t, c[0], context=c[1]),
-    (jnp.asarray(text), conditioning),
-    (jnp.asarray(null), null),
+    (jnp.asarray(text), shown),
+    (jnp.asarray(null), not_shown),
     combine=lambda *said: classifier_free(*said, 4.0),
   )
   plan = from_config(SCHEDULER, num_steps=4)
