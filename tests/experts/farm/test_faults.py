@@ -232,7 +232,11 @@ def test_others_of_a_wave_are_what_they_would_be(whole, farms):
 
 
 @pytest.mark.parametrize(
-  "kills", [8, pytest.param(60, marks=pytest.mark.faults)]
+  "kills",
+  [
+    pytest.param(8, marks=pytest.mark.processes),
+    pytest.param(60, marks=pytest.mark.faults),
+  ],
 )
 def test_a_farm_that_is_killed_ends_in_the_same_files(
   farms, whole, kills, monkeypatch
@@ -259,7 +263,11 @@ def test_a_farm_that_is_killed_ends_in_the_same_files(
 
 
 @pytest.mark.parametrize(
-  "kills", [3, pytest.param(30, marks=pytest.mark.faults)]
+  "kills",
+  [
+    pytest.param(3, marks=pytest.mark.processes),
+    pytest.param(30, marks=pytest.mark.faults),
+  ],
 )
 def test_a_farm_in_a_bucket_that_is_killed_ends_in_the_same_objects(
   farms, whole, buckets, kills, monkeypatch
