@@ -25,7 +25,7 @@ Denoise = Callable[[Array, Array], Array]  # (x_BHWC, t_B) -> prediction_BHWC
 #   min_snr        min(SNR, gamma) (Hang et al., arXiv 2303.09556)
 #   truncated_snr  max(SNR, 1) (Salimans and Ho, arXiv 2202.00512, section 4)
 #   clamped_snr    the same, and no more than gamma
-#   snr_plus_one   min(SNR + 1, gamma): the error of v, capped (the same section)
+#   snr_plus_one   min(SNR + 1, gamma): the error of v, capped (same section)
 WEIGHTINGS = (
   "uniform",
   "min_snr",
