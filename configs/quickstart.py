@@ -50,8 +50,10 @@ def get_config(arg: str = "") -> ConfigDict:
   config.sample = _sample()
   config.filter = ConfigDict(
     {
-      "threshold": 0.02,  # on delta-CLIP; paper: 0.02
-      "identity_threshold": placeholder(float),  # off, as in the paper
+      "name": "suti",  # a file of experts/filters
+      # Another rule than the filter's own: conditions on the measures of
+      # suti/evaluation/measures, as "delta_clip > 0.02, identity > 0.6".
+      "rule": placeholder(str),  # paper: delta_clip > 0.02, the filter's own
     }
   )
   config.pack = ConfigDict({"shard_size": 256})
@@ -167,6 +169,9 @@ def _sample() -> ConfigDict:
   return ConfigDict(
     {
       "images_per_prompt": 1,
+      # Images of a subject that are sampled in each other's sight, by a
+      # teacher that does so; 1 samples each alone.
+      "together": 1,
       "guidance": 3.0,  # paper: 30
       "sampler": "dpmpp_2m",  # ddpm | ddim | dpmpp_2m; paper: ddpm
       "num_steps": 12,
@@ -206,8 +211,12 @@ def _train() -> ConfigDict:
       "demonstration_targets": 0.0,
       # Encodes each picture once, where the base works on latents; one process.
       "cache_latents": True,
-      "text_dropout": 0.1,  # the paper is silent
-      "demonstration_dropout": 0.1,  # the paper is silent
+      # Shares of examples; the paper is silent. That of joint guidance's null,
+      # without text and demonstrations, is joint_dropout and a little: of the
+      # others, text and demonstrations are dropped independently.
+      "joint_dropout": 0.1,
+      "text_dropout": 0.05,
+      "demonstration_dropout": 0.05,
       "ema": 0.99,
       "grad_clip": 1.0,
       "checkpoint_every": 50,
@@ -221,9 +230,12 @@ def _method() -> ConfigDict:
   return ConfigDict(
     {
       # Which transformer blocks attend to the demonstrations: all of the
-      # small base's. The paper is silent.
+      # small base's. Paper, by its figures: those of the decoder.
       "sites": r"transformer_blocks\.\d+$",
-      "num_heads": 4,
+      "num_heads": 4,  # the paper is silent
+      # Hidden width of a feed-forward behind each of these layers, in widths of
+      # its site; 0 is none. Paper, by its number of parameters: 4.
+      "feed_forward": 0,
       # Whether the loss also trains the encoder through the demonstrations'
       # features: it costs more, and the paper seems to do it.
       "encoder_gradient": False,
@@ -298,8 +310,8 @@ def _make_tiny(config: ConfigDict) -> None:
   config.prompts.num_per_cluster = 2
   config.finetune.update(num_steps=2, experts_per_wave=2, batch_size=2)
   config.sample.update(num_steps=2, batch_size=4)
-  # Two steps teach nothing, so nothing would pass the paper's threshold.
-  config.filter.threshold = -1.0
+  # Two steps teach nothing, so nothing would pass the paper's rule.
+  config.filter.rule = "delta_clip > -1"
   config.pack.shard_size = 4
   config.train.update(
     num_steps=4, batch_size=8, warmup_steps=1, checkpoint_every=2, log_every=1
