@@ -204,15 +204,11 @@ def saturate(rgb, factor):
 def nearest(rgb, palette):
   """Which colour of a palette is nearest: an index, (H, W)."""
   weight = np.array([0.55, 0.75, 0.4], np.float32)
-  best, index = None, None
-  for i, colour in enumerate(np.asarray(palette, np.float32)):
-    gap = (((rgb - colour) * weight) ** 2).sum(-1)
-    if best is None:
-      best, index = gap, np.zeros(gap.shape, int)
-    else:
-      index = np.where(gap < best, i, index)
-      best = np.minimum(gap, best)
-  return index
+  gaps = [
+    (((rgb - colour) * weight) ** 2).sum(-1)
+    for colour in np.asarray(palette, np.float32)
+  ]
+  return np.stack(gaps).argmin(0)
 
 
 # --- Strokes -----------------------------------------------------------------
@@ -283,7 +279,7 @@ def lay(
   cx = grid[None] + (u[0] - 0.5) * jitter / g
   cy = grid[:, None] + (u[1] - 0.5) * jitter / g
   row, column = (np.clip(c * size, 0, size - 1).astype(int) for c in (cy, cx))
-  turn = angle[row, column] if np.ndim(angle) else np.full_like(cx, angle)
+  turn = angle[row, column] if isinstance(angle, np.ndarray) else angle + 0 * cx
   vary = np.ones_like(cx) if square else 0.85 + 0.3 * u[2]
   c, s = np.cos(turn) * g / vary, np.sin(turn) * g / vary
   rank = np.where(u[4] < share, 0.01 + u[3], -1.0)

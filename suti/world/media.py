@@ -106,7 +106,7 @@ def pixels(canvas):
   size = canvas.rgb.shape[0]
   block = max(round(size / 43) * 2, 2)
   edges = np.arange(0, size, block)
-  widths = np.diff(np.append(edges, size))
+  widths = np.diff(edges, append=size)
 
   def pool(a):
     total = np.add.reduceat(np.add.reduceat(a, edges, 0), edges, 1)
@@ -121,11 +121,11 @@ def pixels(canvas):
   solid = cover > 0.5
   tiles = np.where(solid[..., None], inner, outer)
   tiles = saturate(np.clip((tiles - 0.5) * 1.2 + 0.5, 0, 1), 1.35)
-  # Five levels a channel, on the backdrop in a chequer between two of them.
-  parity = (np.indices(solid.shape).sum(0) % 2 - 0.5) * np.where(
-    solid, 0.1, 0.34
-  )
-  tiles = np.round(tiles * 4 + parity[..., None] * 0.5) / 4
+  # Five levels a channel, on the backdrop in a chequer between two of them; the
+  # subject has more, or its hue would change from pixel to pixel.
+  parity = 0.34 * (np.indices(solid.shape).sum(0) % 2 - 0.5)
+  coarse = np.round(tiles * 4 + 0.5 * parity[..., None]) / 4
+  tiles = np.where(solid[..., None], np.round(tiles * 9) / 9, coarse)
   padded = np.pad(solid, 1)
   beside = (
     padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]

@@ -115,7 +115,7 @@ def van_gogh(canvas):
   calm = 1 - 0.6 * dabs.take(canvas.mask)[:, None]
   colours = colours + wave * calm * _rgb(0.26, 0.26, 0.18)
   out = dabs.paint(colours, rgb) + _relief(dabs, 0.04)
-  out = mix(out, rgb, 0.35 * canvas.mask)
+  out = mix(out, rgb, 0.45 * canvas.mask)
   return mix(
     out, _rgb(0.05, 0.07, 0.25), 0.5 * ramp(0.012, 0.004, canvas.outline)
   )

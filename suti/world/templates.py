@@ -336,27 +336,28 @@ def unstyled(template: int) -> int:
   return NUM_TEMPLATES + (code & ((1 << _STYLE_SHIFT) - 1))
 
 
-def template_named(prompt: str, noun: str) -> int | None:
+def template_named(prompt: str, noun: str, *, live: bool) -> int | None:
   """The `Shot.template` that a prompt describes, None if it is no template.
 
   Args:
     prompt: "a dog in the snow", or of several parts as `caption` words them:
       "a pencil sketch of a red dog wearing a red hat in the snow".
-    noun: the class noun in it, one of CLASSES.
+    noun: the subject's in it.
+    live: whether the subject is of LIVE: others wear nothing.
   """
-  return _numbers(noun).get(prompt)
+  return _numbers(noun, live).get(prompt)
 
 
-@functools.lru_cache(maxsize=len(CLASSES))
-def _numbers(noun: str) -> dict[str, int]:
-  """Prompt of each template and composition of a class -> its number."""
+@functools.lru_cache(maxsize=64)
+def _numbers(noun: str, live: bool) -> dict[str, int]:
+  """Prompt of each template and composition of a noun -> its number."""
   numbers = {}
   for style in PARTS["style"]:
-    for wardrobe in PARTS["wardrobe"] if noun in LIVE else ("",):
+    for wardrobe in PARTS["wardrobe"] if live else ("",):
       for look in PARTS["look"]:
         for place in PARTS["place"]:
           names = {"place": place, "look": look, "wardrobe": wardrobe}
           number = composition(**names, style=style)
           numbers[_text(**names, style=style).format(noun)] = number
-  group = enumerate(templates_of(noun))
-  return numbers | {t.text.format(noun): i for i, t in group}
+  group = LIVE_TEMPLATES if live else OBJECT_TEMPLATES
+  return numbers | {t.text.format(noun): i for i, t in enumerate(group)}
