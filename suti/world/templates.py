@@ -308,7 +308,7 @@ def _composed(number: int) -> Template:
 
 
 # The words of each part, as DreamBench has them.
-_WORDS = {t.look: t.text for t in TEMPLATES if t.look} | {
+WORDS = {t.look: t.text for t in TEMPLATES if t.look} | {
   t.wardrobe or t.place: t.text.removeprefix("a {}")
   for t in TEMPLATES
   if not t.look
@@ -317,8 +317,8 @@ _WORDS = {t.look: t.text for t in TEMPLATES if t.look} | {
 
 def _text(*, place, look, wardrobe, style):
   """The words of a composition, by those of its parts."""
-  parts = _WORDS.get(look, "a {}"), wardrobe, place
-  return styled(parts[0] + "".join(_WORDS.get(p, "") for p in parts[1:]), style)
+  parts = WORDS.get(look, "a {}"), wardrobe, place
+  return styled(parts[0] + "".join(WORDS.get(p, "") for p in parts[1:]), style)
 
 
 def _skill(*, place, look, wardrobe, style):
