@@ -105,8 +105,15 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
   ),
   # The encoders that judge are published models, like a backbone's parts.
   "suti.evaluation": (
-    ("suti.hf", "suti.images", "suti.io", "suti.runtime", "suti.schema"),
-    JAX,
+    (
+      "suti.config.names",
+      "suti.hf",
+      "suti.images",
+      "suti.io",
+      "suti.runtime",
+      "suti.schema",
+    ),
+    JAX | {"PIL", "krippendorff"},
   ),
   "suti.world": (("suti.images", "suti.io", "suti.schema"), None),
   "suti.pretrain": (("suti",), None),
@@ -156,6 +163,7 @@ WORLD_READERS = (
   "experts.mine",
   "experts.truth",
   "apprentice.evaluate",
+  "apprentice.benchmark",
 )
 
 

@@ -104,13 +104,13 @@ def load_scorer(
   class_token = image_encoder(vit)
 
   return Scorer(
-    clip_images=lambda batch: _in_rows(
+    clip_images=lambda batch: in_rows(
       lambda rows: images(judge.params, clip_pixels(rows)), batch
     ),
-    clip_texts=lambda batch: _in_rows(
+    clip_texts=lambda batch: in_rows(
       lambda rows: texts(judge.params, tokenize(rows)), batch
     ),
-    identity=lambda batch: _in_rows(
+    identity=lambda batch: in_rows(
       lambda rows: class_token(vit.params, vit_pixels(rows)), batch
     ),
   )
@@ -142,7 +142,7 @@ def unit(x_BD: jax.Array) -> jax.Array:
   return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
 
 
-def _in_rows(encode: Callable, batch: Sequence) -> np.ndarray:
+def in_rows(encode: Callable, batch: Sequence) -> np.ndarray:
   """Encodes in blocks of equal size, the last one padded with its last row."""
   batch = list(batch)
   blocks = []
