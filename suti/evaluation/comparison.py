@@ -21,7 +21,7 @@ from suti.evaluation import page, tables
 from suti.evaluation.evaluate import read_scores
 from suti.evaluation.intervals import Interval
 from suti.evaluation.protocol import METRICS, Protocol
-from suti.evaluation.report import Album
+from suti.evaluation.report_pictures import Album
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.image_files import load_image
 from suti.runtime.progress import say
