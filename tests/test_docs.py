@@ -50,6 +50,7 @@ RUN_BY = {
   "suti generate": ("tests/cli/test_text_only.py", '"generate"'),
   "suti evaluate": ("tests/evaluation/test_evaluate.py", '"evaluate"'),
   "suti report": ("tests/evaluation/test_comparison.py", '"report"'),
+  "suti judge": ("tests/evaluation/test_language_model.py", '"judge"'),
   "suti rate": ("tests/evaluation/test_rating.py", '"rate"'),
   "suti convert": ("tests/cli/test_convert.py", '"convert"'),
   "suti status": ("tests/experts/farm/test_monitor.py", "status([str("),

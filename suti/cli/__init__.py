@@ -19,6 +19,7 @@ commands:
              or a text alone, with a published text-to-image model
   evaluate   scores of any model's pictures by DreamBench's protocol
   report     evaluations side by side on one page
+  judge      a language model judges an evaluation's pictures
   rate       people rate pictures in a browser, blind
   plan       memory, time and cost of a config on a TPU slice, without one
   status     progress of the workers of a farm
@@ -34,12 +35,13 @@ COMMANDS = (
   "generate",
   "evaluate",
   "report",
+  "judge",
   "rate",
   "plan",
   "status",
   "convert",
 )
-_RESUMES = ("run", "evaluate", "rate")
+_RESUMES = ("run", "evaluate", "judge", "rate")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
