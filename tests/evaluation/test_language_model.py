@@ -122,10 +122,8 @@ def test_answers_are_kept_and_scored_again_without_asking(folder):
   assert start("judge", folder, "--model", "m") == 0
   table = read_json(folder / "judge-dreambench-plus-m" / "scores.json")
   assert table["scores"]["overall"]["mean"] == pytest.approx(0.375)
-  line = (
-    (folder / "judge-dreambench-plus-m" / "answers.jsonl").open().readline()
-  )
-  kept = json.loads(line)
+  path = folder / "judge-dreambench-plus-m" / "answers.jsonl"
+  kept = json.loads(path.read_text().splitlines()[0])
   assert kept["text"].startswith("It has other eyes") and "seed" in kept
 
 
