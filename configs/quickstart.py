@@ -50,8 +50,10 @@ def get_config(arg: str = "") -> ConfigDict:
   config.sample = _sample()
   config.filter = ConfigDict(
     {
-      "threshold": 0.02,  # on delta-CLIP; paper: 0.02
-      "identity_threshold": placeholder(float),  # off, as in the paper
+      "name": "suti",  # a file of experts/filters
+      # Another rule than the filter's own: conditions on the measures of
+      # suti/evaluation/measures, as "delta_clip > 0.02, identity > 0.6".
+      "rule": placeholder(str),  # paper: delta_clip > 0.02, the filter's own
     }
   )
   config.pack = ConfigDict({"shard_size": 256})
@@ -167,6 +169,9 @@ def _sample() -> ConfigDict:
   return ConfigDict(
     {
       "images_per_prompt": 1,
+      # Images of a subject that are sampled in each other's sight, by a
+      # teacher that does so; 1 samples each alone.
+      "together": 1,
       "guidance": 3.0,  # paper: 30
       "sampler": "dpmpp_2m",  # ddpm | ddim | dpmpp_2m; paper: ddpm
       "num_steps": 12,
@@ -246,12 +251,24 @@ def _apprentice_sample() -> ConfigDict:
   return ConfigDict(
     {
       "num_demonstrations": 4,  # paper: 4
-      "guidance_mode": "joint",  # joint (text and pictures together) | two
+      # How text and pictures guide: joint (together, one weight) | two (a
+      # weight each) | normalised | interleaved | agnostic, see
+      # suti/diffusion/guidance_modes.py. The paper is silent.
+      "guidance_mode": "joint",
       "images_per_prompt": 1,  # paper: 4
       # On 24 validation subjects 12 steps of this sampler score as 20 of ddim,
       # and weights of 2 to 4 differ little.
       "guidance": 3.0,  # paper: 15
-      "text_guidance": placeholder(float),  # of mode two; else as guidance
+      # The text's own weight, of all modes but joint; None: as guidance.
+      "text_guidance": placeholder(float),
+      # What is added to each weight as the noise goes, all of it at the end.
+      # SynCD: 5 to the pictures' 8, 0 to the text's 7.5.
+      "guidance_ramp": 0.0,
+      "text_guidance_ramp": 0.0,
+      # Of mode agnostic: the share of the noise steps above which the pictures
+      # are hidden, and below it a weight, -1 (hidden) to 0 (seen).
+      "agnostic_above": 0.8,
+      "agnostic": 0.0,
       "sampler": "dpmpp_2m",  # paper: ddpm
       "num_steps": 12,
       "percentile": 99.5,
@@ -305,8 +322,8 @@ def _make_tiny(config: ConfigDict) -> None:
   config.prompts.num_per_cluster = 2
   config.finetune.update(num_steps=2, experts_per_wave=2, batch_size=2)
   config.sample.update(num_steps=2, batch_size=4)
-  # Two steps teach nothing, so nothing would pass the paper's threshold.
-  config.filter.threshold = -1.0
+  # Two steps teach nothing, so nothing would pass the paper's rule.
+  config.filter.rule = "delta_clip > -1"
   config.pack.shard_size = 4
   config.train.update(
     num_steps=4, batch_size=8, warmup_steps=1, checkpoint_every=2, log_every=1
