@@ -51,6 +51,7 @@ RUN_BY = {
   "suti evaluate": ("tests/evaluation/test_evaluate.py", '"evaluate"'),
   "suti report": ("tests/evaluation/test_comparison.py", '"report"'),
   "suti judge": ("tests/evaluation/test_language_model.py", '"judge"'),
+  "suti push": ("tests/hf/test_push.py", '"push"'),
   "suti rate": ("tests/evaluation/test_rating.py", '"rate"'),
   "suti convert": ("tests/cli/test_convert.py", '"convert"'),
   "suti status": ("tests/experts/farm/test_monitor.py", "status([str("),

@@ -21,6 +21,7 @@ commands:
   report     evaluations side by side on one page
   judge      a language model judges an evaluation's pictures
   rate       people rate pictures in a browser, blind
+  push       a run's model or data to the Hugging Face hub, with a card
   plan       memory, time and cost of a config on a TPU slice, without one
   status     progress of the workers of a farm
   convert    check a published model and write it anew; take an expert out of a
@@ -37,6 +38,7 @@ COMMANDS = (
   "report",
   "judge",
   "rate",
+  "push",
   "plan",
   "status",
   "convert",

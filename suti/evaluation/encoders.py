@@ -214,7 +214,7 @@ def _encoder(
   }
   return Encoder(
     embed=lambda images: in_rows(
-      lambda rows: run(model.params, np.stack(rows)), prepare(images)
+      lambda rows: run(model.params, np.stack(rows)), list(prepare(images))
     ),
     record=facts,
     key=content_key(*(f"{k}={v}" for k, v in sorted(facts.items()))),

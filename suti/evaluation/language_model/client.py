@@ -182,11 +182,13 @@ def _read(content: bytes) -> Answer:
     ]
   except (ValueError, KeyError, IndexError, TypeError, AttributeError):
     return Answer(failure="an answer of another form than a chat's")
-  about = {
-    "model": str(reply.get("model") or ""),
-    "revision": str(reply.get("system_fingerprint") or ""),
-  }
+  answer = Answer(
+    model=str(reply.get("model") or ""),
+    revision=str(reply.get("system_fingerprint") or ""),
+    tokens_in=counts[0],
+    tokens_out=counts[1],
+  )
   if not isinstance(text, str) or not text.strip():
     why = "the model refused" if refusal else "an empty answer"
-    return Answer(failure=why, **about)
-  return Answer(text=text, tokens_in=counts[0], tokens_out=counts[1], **about)
+    return dataclasses.replace(answer, failure=why)
+  return dataclasses.replace(answer, text=text)
