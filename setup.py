@@ -64,6 +64,8 @@ setup(
     "heif": ["pillow-heif>=1.1"],
     # For a workdir in a bucket, gs://BUCKET/FOLDER.
     "gcs": ["gcsfs>=2026.4"],
+    # The page of `suti demo`; it wants Pillow below 13.
+    "demo": ["gradio>=6.0"],
     # Krippendorff's alpha of `suti rate`.
     "rate": ["krippendorff>=0.9"],
     # Its client of Google Cloud wants protobuf below 7.

@@ -8,9 +8,11 @@ It resumes at the prompt: a file that is there is not sampled again, and a
 folder of another model or other settings is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from apprentice.generate import generate
 from apprentice.model import RECORD, load_apprentice
@@ -31,6 +33,7 @@ from suti.schema import seed_of
 
 SETTINGS = "sampling.json"
 _NUM_SUBJECTS, _IMAGES_EACH = 30, 5  # as many as DreamBench, about
+_LOOKED_AT = 200  # test subjects: all classes are among them
 
 
 def sample(
@@ -168,6 +171,37 @@ def write_world(folder: Path) -> Path:
       },
     )
   return folder
+
+
+def world_subjects(
+  nouns: Sequence[str], *, images_each: int
+) -> list[list[np.ndarray]]:
+  """Pictures of a test subject of SubjectWorld for each noun.
+
+  Args:
+    nouns: classes; one that comes twice has two subjects.
+    images_each: pictures of each.
+
+  Returns: their pictures, uint8.
+  """
+  from suti.world.dataset import Shot, class_of, render_shots, subject_seeds
+
+  seeds = subject_seeds("test", 0, _LOOKED_AT)
+  chosen: list[int] = []
+  for noun in nouns:
+    chosen.append(
+      next(x for x in seeds if class_of(x) == noun and x not in chosen)
+    )
+  shots = [
+    Shot(subject=subject, template=place, seed=place)
+    for subject in chosen
+    for place in range(images_each)
+  ]
+  images = list(render_shots(shots, size_px=64)["image"])
+  return [
+    images[start : start + images_each]
+    for start in range(0, len(images), images_each)
+  ]
 
 
 def judges_of(model: str | Path) -> dict[str, str]:

@@ -52,6 +52,7 @@ RUN_BY = {
   "suti report": ("tests/evaluation/test_comparison.py", '"report"'),
   "suti judge": ("tests/evaluation/test_language_model.py", '"judge"'),
   "suti push": ("tests/hf/test_push.py", '"push"'),
+  "suti demo": ("tests/cli/test_demo.py", '"demo"'),
   "suti rate": ("tests/evaluation/test_rating.py", '"rate"'),
   "suti convert": ("tests/cli/test_convert.py", '"convert"'),
   "suti status": ("tests/experts/farm/test_monitor.py", "status([str("),

@@ -17,6 +17,7 @@ commands:
              sample, evaluate, and a report
   generate   pictures of a subject, given as pictures, in a scene given as text;
              or a text alone, with a published text-to-image model
+  demo       the same in a browser: drop pictures, type, see
   evaluate   scores of any model's pictures by DreamBench's protocol
   report     evaluations side by side on one page
   judge      a language model judges an evaluation's pictures
@@ -34,6 +35,7 @@ python -m experts.mine, with the arguments of `suti run`.
 COMMANDS = (
   "run",
   "generate",
+  "demo",
   "evaluate",
   "report",
   "judge",
