@@ -154,6 +154,7 @@ def build(model: str) -> Any:
         pictures = gr.Gallery(
           label="1 to 10 pictures of one subject",
           type="filepath",
+          file_types=["image"],
           interactive=True,
           columns=4,
           height=220,
@@ -165,6 +166,16 @@ def build(model: str) -> Any:
           elem_id="prompt",
         )
         button = gr.Button("Generate", variant="primary", elem_id="generate")
+        if world:
+          gr.Markdown("Or try one of these, of a subject it has never seen:")
+          with gr.Row():
+            for text, files in write_examples():
+              example = gr.Button(text, size="sm", elem_classes=["example"])
+              example.click(
+                lambda text=text, files=files: (files, text),
+                outputs=[pictures, prompt],
+                api_name=False,
+              )
         with gr.Accordion("More", open=False):
           caption = gr.Textbox(
             label="What the pictures show (empty: after the prompt)"
@@ -179,19 +190,21 @@ def build(model: str) -> Any:
           )
       with gr.Column():
         result = gr.Gallery(
-          label="Generated", format="png", columns=2, elem_id="result"
+          label="Generated",
+          format="png",
+          columns=2,
+          height=560,
+          object_fit="contain",
+          interactive=False,
+          elem_id="result",
         )
-        saved = gr.File(label="Save", file_count="multiple", elem_id="saved")
+        saved = gr.File(
+          label="Save",
+          file_count="multiple",
+          interactive=False,
+          elem_id="saved",
+        )
         notes = gr.Textbox(label="Notes", lines=2, interactive=False)
-    if world:
-      with gr.Row():
-        for text, files in write_examples():
-          example = gr.Button(text, size="sm", elem_classes=["example"])
-          example.click(
-            lambda text=text, files=files: (files, text),
-            outputs=[pictures, prompt],
-            api_name=False,
-          )
 
     def run(*values, progress=gr.Progress()):  # noqa: B008, gradio finds it so
       return work(*values, progress=progress)
@@ -309,7 +322,7 @@ def write_space(folder: Path) -> None:
   Raises:
     ValueError: it is there already, or gradio is not installed.
   """
-  from suti.io.files import check_new_folder, replacing_folder
+  from suti.io.files import check_new_folder, replacing_folder, write_atomic
 
   version = _gradio().__version__
   root = Path(__file__).parent.parent.parent
@@ -326,8 +339,9 @@ def write_space(folder: Path) -> None:
         part / name,
         ignore=shutil.ignore_patterns("__pycache__"),
       )
-    (part / "app.py").write_text(_APP, encoding="utf-8")
-    (part / "requirements.txt").write_text("\n".join([*needed, ""]))
-    (part / "README.md").write_text(
-      _CARD.format(version=version), encoding="utf-8"
-    )
+    for name, text in (
+      ("app.py", _APP),
+      ("requirements.txt", "\n".join([*needed, ""])),
+      ("README.md", _CARD.format(version=version)),
+    ):
+      write_atomic(part / name, text.encode())
