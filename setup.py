@@ -70,6 +70,8 @@ setup(
     "rate": ["krippendorff>=0.9"],
     # Its client of Google Cloud wants protobuf below 7.
     "xm": ["xmanager>=0.8.5"],
+    # Its own browser is not needed: it drives the system's chromium.
+    "browser": ["gradio>=6.0", "playwright>=1.50"],
     "test": [
       "gcsfs>=2026.4",
       "krippendorff>=0.9",

@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,98 +125,118 @@ def build(model: str) -> Any:
   apprentice = load_apprentice(model)
   world = knows_world_alone(model)
 
-  def work(pictures, prompt, caption, num, seed, steps, guidance, progress):
-    files = [Path(path) for path, _ in pictures or []]
+  def run(*values, progress=gr.Progress()):  # noqa: B008, gradio finds it so
     progress(0.1, desc="sampling; the first time programs are compiled")
     try:
-      images, notes = sample(
-        apprentice,
-        files,
-        prompt,
-        caption=caption,
-        num=int(num),
-        seed=int(seed),
-        steps=int(steps),
-        guidance=float(guidance),
-      )
+      return _run(apprentice, *values)
     except ValueError as error:
-      raise gr.Error(html.escape(str(error)), print_exception=False) from error
-    paths = _save(images)
-    return paths, paths, "\n".join(notes)
+      line = html.escape(str(error))  # gradio shows it as markup
+      raise gr.Error(line, print_exception=False) from error
 
-  defaults = apprentice.sampling
   with gr.Blocks(title="SuTI", analytics_enabled=False) as page:
     gr.Markdown("# Show my subject in a new scene")
     if world:
       gr.Markdown(NOTE.format(model=model))
     with gr.Row():
       with gr.Column():
-        pictures = gr.Gallery(
-          label="1 to 10 pictures of one subject",
-          type="filepath",
-          file_types=["image"],
-          interactive=True,
-          columns=4,
-          height=220,
-          elem_id="pictures",
-        )
-        prompt = gr.Textbox(
-          label="What to show",
-          placeholder="a dog in the snow",
-          elem_id="prompt",
-        )
+        pictures, prompt = _subject(gr)
         button = gr.Button("Generate", variant="primary", elem_id="generate")
         if world:
-          gr.Markdown("Or try one of these, of a subject it has never seen:")
-          with gr.Row():
-            for text, files in write_examples():
-              example = gr.Button(text, size="sm", elem_classes=["example"])
-              example.click(
-                lambda text=text, files=files: (files, text),
-                outputs=[pictures, prompt],
-                api_name=False,
-              )
-        with gr.Accordion("More", open=False):
-          caption = gr.Textbox(
-            label="What the pictures show (empty: after the prompt)"
-          )
-          num = gr.Slider(1, 8, value=NUM, step=1, label="Pictures")
-          seed = gr.Number(value=0, precision=0, label="Seed")
-          steps = gr.Slider(
-            1, 250, value=int(defaults["num_steps"]), step=1, label="Steps"
-          )
-          guidance = gr.Slider(
-            0, 30, value=float(defaults["guidance"]), label="Guidance"
-          )
+          _examples(gr, [pictures, prompt])
+        numbers = _numbers(gr, apprentice.sampling)
       with gr.Column():
-        result = gr.Gallery(
-          label="Generated",
-          format="png",
-          columns=2,
-          height=560,
-          object_fit="contain",
-          interactive=False,
-          elem_id="result",
-        )
-        saved = gr.File(
-          label="Save",
-          file_count="multiple",
-          interactive=False,
-          elem_id="saved",
-        )
-        notes = gr.Textbox(label="Notes", lines=2, interactive=False)
-
-    def run(*values, progress=gr.Progress()):  # noqa: B008, gradio finds it so
-      return work(*values, progress=progress)
-
+        outputs = _outputs(gr)
     gr.on(
       [button.click, prompt.submit],
       run,
-      inputs=[pictures, prompt, caption, num, seed, steps, guidance],
-      outputs=[result, saved, notes],
+      inputs=[pictures, prompt, *numbers],
+      outputs=outputs,
       api_name="generate",
     )
   return page
+
+
+def _run(apprentice, pictures, prompt, caption, num, seed, steps, guidance):
+  """The fields of the page -> its outputs."""
+  images, notes = sample(
+    apprentice,
+    [Path(path) for path, _ in pictures or []],
+    prompt,
+    caption=caption,
+    num=int(num),
+    seed=int(seed),
+    steps=int(steps),
+    guidance=float(guidance),
+  )
+  paths = _save(images)
+  return paths, paths, "\n".join(notes)
+
+
+def _subject(gr: Any) -> list[Any]:
+  """Where pictures are dropped, and the text."""
+  return [
+    gr.Gallery(
+      label="1 to 10 pictures of one subject",
+      type="filepath",
+      file_types=["image"],
+      interactive=True,
+      columns=4,
+      height=220,
+      elem_id="pictures",
+    ),
+    gr.Textbox(
+      label="What to show", placeholder="a dog in the snow", elem_id="prompt"
+    ),
+  ]
+
+
+def _examples(gr: Any, fields: Sequence[Any]) -> None:
+  """Buttons that fill the fields in."""
+  gr.Markdown("Or try one of these, of a subject it has never seen:")
+  with gr.Row():
+    for text, files in write_examples():
+      button = gr.Button(text, size="sm", elem_classes=["example"])
+      button.click(
+        lambda text=text, files=files: (files, text),
+        outputs=fields,
+        api_name=False,
+      )
+
+
+def _numbers(gr: Any, sampling: Mapping[str, Any]) -> list[Any]:
+  """What may be left as it is."""
+  with gr.Accordion("More", open=False):
+    return [
+      gr.Textbox(label="What the pictures show (empty: after the prompt)"),
+      gr.Slider(1, 8, value=NUM, step=1, label="Pictures"),
+      gr.Number(value=0, precision=0, label="Seed"),
+      gr.Slider(
+        1, 250, value=int(sampling["num_steps"]), step=1, label="Steps"
+      ),
+      gr.Slider(0, 30, value=float(sampling["guidance"]), label="Guidance"),
+    ]
+
+
+def _outputs(gr: Any) -> list[Any]:
+  """The pictures, their files, and what was left out."""
+  return [
+    gr.Gallery(
+      label="Generated",
+      format="png",
+      columns=2,
+      height=560,
+      object_fit="contain",
+      interactive=False,
+      elem_id="result",
+    ),
+    gr.File(
+      label="Save",
+      file_count="multiple",
+      interactive=False,
+      elem_id="saved",
+    ),
+    gr.Textbox(label="Notes", lines=2, interactive=False),
+  ]
 
 
 def sample(
