@@ -53,6 +53,9 @@ def test_a_ratio_of_means():
 def test_a_ratio_to_nothing_is_not_a_number():
   assert np.isnan(intervals.ratio([0.0, 0.0], [0.0, 0.0]).mean)
   assert intervals.ratio([1.0, 1.0], [0.0, 0.0]).mean == np.inf
+  # Half of the draws of two subjects miss the one that counts.
+  found = intervals.ratio([1.0, 1.0], [0.0, 1.0])
+  assert found.mean == 2.0 and found.low is None and found.high is None
 
 
 def test_equal_values_have_an_interval_of_no_width():
