@@ -17,6 +17,7 @@ from suti.world.palette import RGB
 from suti.world.parts import extent, present
 from suti.world.subjects import build
 from suti.world.templates import (
+  Shot,
   class_indices,
   split_of,
   subject_seeds,
@@ -114,3 +115,20 @@ def groups(seeds, *, size: int) -> list[list[int]]:
       rest = np.sort(order[size:])
       left, shares = left[rest], shares[rest]
   return found
+
+
+def line_up(subject: int, *, template: int, seeds: list[int]) -> list[Shot]:
+  """A subject and its look-alikes in one scene, each under several cameras.
+
+  Args:
+    subject: a seed; its own shots come first.
+    template: of the scene, see `Shot`.
+    seeds: one a camera, the same for all subjects.
+
+  Returns: shots, those of a subject side by side.
+  """
+  return [
+    Shot(subject=who, template=template, seed=seed)
+    for who in [subject, *look_alikes(subject)]
+    for seed in seeds
+  ]
