@@ -18,6 +18,11 @@ Where the source can render a subject in a prompt's scene (SubjectWorld can),
 the row "scenes" measures these renders like generated images. Its CLIP-T is
 also that of "real", whose own pictures show other scenes than the prompts.
 
+There too, `apprentice.judging` measures by the world's truth what those cosines
+cannot: who an image shows among look-alikes, whether it shows what was asked,
+and how far it is from real pictures. CLIP-I and CLIP-T are nearly saturated or
+follow the scene (docs/results.md).
+
   reads   apprentice/sample, benchmark/experts/{mine,prompts,finetune,sample}
   writes  apprentice/evaluate/{metrics.json, scenes.array_record}
   resumes at the subject: apprentice/evaluate/subjects/KEY.json
@@ -33,13 +38,20 @@ from typing import Any
 
 import numpy as np
 
+from apprentice.judging import (
+  Generated,
+  judge_all,
+  template_numbers,
+  world_subject,
+)
 from apprentice.sample import (
   BENCHMARK,
   BENCHMARK_STAGES,
   read_benchmark,
 )
-from suti.evaluation.dreambench import templates_of
+from suti.evaluation.encoders import describe_encoders
 from suti.evaluation.report import METRICS
+from suti.evaluation.report_judged import summary_line
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -54,15 +66,12 @@ from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
 
 # G generated images and R real pictures of a subject, D embedding width.
 
-# (prompt, image) of everything that a system generated of one subject.
-Generated = Sequence[tuple[str, np.ndarray]]
-
 
 def run(config: Any, workdir: Path) -> dict:
   """Measures every system that has generated images.
 
   Args:
-    config: clip, identity.
+    config: clip, identity, judge; backbone and filter, to name their encoders.
     workdir: with the stages that this one reads.
 
   Returns: the means of apprentice, base and real pictures.
@@ -79,11 +88,16 @@ def run(config: Any, workdir: Path) -> dict:
   current = stage(
     workdir,
     "apprentice/evaluate",
-    {"clip": config.clip, "identity": config.identity},
+    {
+      "clip": config.clip,
+      "identity": config.identity,
+      "judge": config.judge,
+    },
     reads=("apprentice/sample", *BENCHMARK_STAGES, *experts),
     folders={
       "config.clip": find_model(config.clip),
       "config.identity": find_model(config.identity),
+      "config.judge": find_model(config.judge),
     },
   )
   if current.done is not None:
@@ -110,8 +124,15 @@ def run(config: Any, workdir: Path) -> dict:
     subjects[key] = read_json(path)
   metrics = summarise(subjects) | {"times": _times(workdir)}
   metrics["speedup"] = _speedup(metrics["times"])
+  metrics["encoders"] = describe_encoders(config)
+  metrics["judged"] = judge_all(
+    config,
+    {key: clusters[key] for key in keys},
+    images,
+    current.folder,
+  )
   write_json(current.folder / "metrics.json", metrics)
-  return current.finish(_headline(metrics))
+  return current.finish(_headline(metrics) | summary_line(metrics["judged"]))
 
 
 def measure(
@@ -202,11 +223,9 @@ def render_scenes(
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
-    truth = cluster.truth[0].split(":") if cluster.truth else [""]
-    known = templates_of(live=cluster.live)
-    texts = [template.text.format(cluster.subject) for template in known]
-    if truth[0] == "world" and prompt.prompt in texts:
-      wanted.append((prompt, int(truth[2]), texts.index(prompt.prompt)))
+    subject, numbers = world_subject(cluster), template_numbers(cluster)
+    if subject is not None and prompt.prompt in numbers:
+      wanted.append((prompt, subject, numbers[prompt.prompt]))
   if not wanted:
     return []
   # Imported here: sources other than SubjectWorld do not need its renderer.

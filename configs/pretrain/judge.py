@@ -23,11 +23,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.pool.first_subject = 950_000_000
   config.pool.num_subjects = 2560
   config.pool.group_size = 8
+  config.pool.num_groups = 170  # of about 310; the first ones have all classes
   config.pool.scenes_each = 3
   config.pool.shots_each = 2  # in each scene, of other camera and light
   config.pool.seed = 0
 
-  config.batch_size = 96  # groups x their subjects x 2 pictures
+  config.batch_size = 64  # groups x their subjects x 2 pictures
   # Share of groups whose pairs of pictures show one scene: there, what is
   # behind the subject tells nothing. In the others they show two.
   config.same_scene = 0.6
@@ -35,14 +36,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # Of the losses beside the contrastive one.
   config.weights = dict(questions=0.25, shape=0.5, softness=0.1)
   config.num_shapes = 32  # principal components of what a subject is built of
-  config.num_steps = 2000
+  config.num_steps = 1000
   config.learning_rate = 1e-3
-  config.warmup_steps = 100
+  config.warmup_steps = 50
   config.weight_decay = 0.05
   config.grad_clip = 1.0
-  config.ema = 0.995
+  config.ema = 0.99
   config.log_every = 20
-  config.checkpoint_every = 100
+  config.checkpoint_every = 50
 
   config.embedding = 128
   config.model = dict(
@@ -50,7 +51,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     model_type="vit",
     hidden_size=192,
     intermediate_size=768,
-    num_hidden_layers=5,
+    num_hidden_layers=4,
     num_attention_heads=6,
     image_size=64,
     patch_size=8,
@@ -61,7 +62,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   )
   if arg == "tiny":
     config.pool.num_subjects, config.pool.group_size = 40, 2
-    config.pool.scenes_each = 2
+    config.pool.scenes_each, config.pool.num_groups = 2, 12
     config.batch_size, config.num_steps = 8, 4
     config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
     config.num_shapes = 2

@@ -33,8 +33,8 @@ def pair_terms(
     generated, real: features (n, F) of the pictures of each subject, the same
       subjects in the same order; their numbers of pictures may differ.
 
-  Returns: for subjects s and t, the mean kernel of generated pictures, plus that
-    of real ones, less those of a generated and a real one; symmetric.
+  Returns: for subjects s and t, the mean kernel of generated pictures, plus
+    that of real ones, less those of a generated and a real one; symmetric.
   """
   size = len(generated)
   assert size == len(real), (size, len(real))

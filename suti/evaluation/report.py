@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from suti.evaluation import page
+from suti.evaluation.report_judged import judged
 from suti.evaluation.report_pictures import (
   Album,
   kept_and_dropped,
@@ -82,6 +83,7 @@ def run(config: Any, workdir: Path) -> dict:
     body = [
       *_head(config, metrics),
       *_metrics(metrics),
+      *judged(metrics, labels=SYSTEMS),
       *subjects(config, workdir, album),
       *kept_and_dropped(config, workdir, album, metrics["filter"]),
       *_learning(workdir, metrics["stages"]),
@@ -207,7 +209,10 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
       page.paragraph(
         "Mean over subjects ± its standard error. Identity: cosine to the real "
         "pictures by an encoder of who a subject is; CLIP-I: the same by CLIP; "
-        "CLIP-T: cosine of picture and prompt."
+        "CLIP-T: cosine of picture and prompt. Small encoders of this world: "
+        "CLIP-I follows the scene and not the subject, and CLIP-T hardly "
+        "separates the rows, so read the judge below. The ceiling of identity "
+        "is the row of true renders in the prompts' scenes."
       ),
       page.card(page.table(columns, rows, mark=SYSTEMS["apprentice"])),
     )

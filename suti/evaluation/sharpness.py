@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sharp pictures are: the mean absolute Laplacian of their lightness.
+"""How sharp pictures are: their mean absolute Laplacian.
 
-Of levels from 0 to 255, at the four neighbours, over the pixels that have them.
-It says nothing of what a picture shows: noise is sharp. It is read beside the
-distance to real pictures, as a share of what real renders of the same prompts
-have.
+Of levels from 0 to 255 in each channel, by the four neighbours, over the pixels
+that have them. It says nothing of what a picture shows: noise is sharp. It is
+read beside the distance to real pictures, as a share of what real renders of
+the same prompts have.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ def sharpness(images_u8: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _laplacian(image_u8: np.ndarray) -> float:
-  level_HW = image_u8.astype(np.float64).mean(axis=-1)
+  level_HWC = image_u8.astype(np.float64)
   around = (
-    level_HW[:-2, 1:-1]
-    + level_HW[2:, 1:-1]
-    + level_HW[1:-1, :-2]
-    + level_HW[1:-1, 2:]
+    level_HWC[:-2, 1:-1]
+    + level_HWC[2:, 1:-1]
+    + level_HWC[1:-1, :-2]
+    + level_HWC[1:-1, 2:]
   )
-  return float(np.abs(around - 4 * level_HW[1:-1, 1:-1]).mean())
+  return float(np.abs(around - 4 * level_HWC[1:-1, 1:-1]).mean())

@@ -45,8 +45,8 @@ def render_look_alikes(
   """Renders the pictures, or reads what is rendered already.
 
   Args:
-    config: split, first_subject, num_subjects, group_size, scenes_each,
-      shots_each, seed.
+    config: split, first_subject, num_subjects, group_size, num_groups,
+      scenes_each, shots_each, seed.
     folder: where chunks of pictures are kept.
     size_px: side of the pictures.
     num_shapes: components that describe what a subject is built of.
@@ -55,7 +55,8 @@ def render_look_alikes(
   members = groups(seeds, size=config.group_size)
   rng = np.random.default_rng(config.seed)
   # Mixed, so that a pool that is cut short has all classes.
-  members = [members[i] for i in rng.permutation(len(members))]
+  chosen = rng.permutation(len(members))[: config.num_groups]
+  members = [members[i] for i in chosen]
   shots, told = [], []
   for group in members:
     templates = rng.permutation(25)[: config.scenes_each]
