@@ -71,7 +71,7 @@ def run(config: Any, workdir: Path) -> dict:
   """Measures every system that has generated images.
 
   Args:
-    config: clip, identity, judge; backbone and filter, to name their encoders.
+    config: clip, identity, judge; backbone, to say which encoders are in use.
     workdir: with the stages that this one reads.
 
   Returns: the means of apprentice, base and real pictures.
@@ -124,7 +124,7 @@ def run(config: Any, workdir: Path) -> dict:
     subjects[key] = read_json(path)
   metrics = summarise(subjects) | {"times": _times(workdir)}
   metrics["speedup"] = _speedup(metrics["times"])
-  metrics["encoders"] = describe_encoders(config)
+  metrics["encoders"] = describe_encoders(config, workdir)
   metrics["judged"] = judge_all(
     config,
     {key: clusters[key] for key in keys},

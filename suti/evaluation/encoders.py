@@ -6,26 +6,31 @@ it chose wins by construction. So metrics.json names all of them, each with a
 hash of its files, and says which are the same.
 """
 
+from pathlib import Path
 from typing import Any
 
 from suti.hf.find import find_model
-from suti.io.files import fingerprint
+from suti.io.files import fingerprint, read_json
 
 
-def describe_encoders(config: Any) -> dict[str, Any]:
+def describe_encoders(config: Any, workdir: Path) -> dict[str, Any]:
   """The encoders of a run by what they do.
 
   SuTI's apprentice has no encoder of demonstrations beside its base: the base's
-  own net reads them.
+  own net reads them. CLIP chooses pages and, as a rule, candidates; the
+  identity encoder chooses where the filter's rule names it.
 
   Args:
-    config: backbone, clip, identity, judge, filter.
+    config: backbone, clip, identity, judge.
+    workdir: whose experts/filter says by which rule it kept.
 
   Returns: {"conditioning", "filter", "scores", "judge": {name: hash},
     "same": sentences}.
   """
   filters = [config.clip]
-  if config.filter.get("identity_threshold") is not None:
+  done = workdir / "experts" / "filter" / "done.json"
+  rule = read_json(done)["summary"].get("rule", "") if done.is_file() else ""
+  if "identity" in rule:
     filters.append(config.identity)
   roles = {
     "conditioning": [config.backbone],
