@@ -221,7 +221,7 @@ def summarise(
       if name in terms and "apprentice" in terms:
         alike = terms[name].shape == terms["apprentice"].shape
         if alike:
-          differences[name]["distance"] = dataclasses.asdict(
+          differences[name]["distance"] = _difference(
             kernel_distance.distance(terms["apprentice"] - terms[name])
           )
   return {
@@ -256,8 +256,13 @@ def _differences(tables: Any, ours: str, theirs: str) -> dict[str, Any]:
   for measure in _known(tables, ours):
     first, second = _paired(tables, measure, ours, theirs)
     if first:
-      found[measure] = dataclasses.asdict(intervals.difference(first, second))
+      found[measure] = _difference(intervals.difference(first, second))
   return found
+
+
+def _difference(found: intervals.Interval) -> dict[str, Any]:
+  """As JSON: "resolved" is whether the interval excludes 0."""
+  return dataclasses.asdict(found) | {"resolved": found.excludes(0.0)}
 
 
 def _known(tables: Any, name: str) -> list[str]:

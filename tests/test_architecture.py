@@ -165,6 +165,7 @@ WORLD_READERS = (
   "experts.mine",
   "experts.truth",
   "apprentice.evaluate",
+  "apprentice.judging",
 )
 
 

@@ -43,17 +43,6 @@ class Judged:
   def __len__(self) -> int:
     return len(self.features_NF)
 
-  def take(self, rows: Sequence[int] | slice) -> "Judged":
-    """Some of the pictures."""
-    return Judged(
-      features_NF=self.features_NF[rows],
-      identity_ND=self.identity_ND[rows],
-      answers={
-        question: np.asarray(chosen)[rows]
-        for question, chosen in self.answers.items()
-      },
-    )
-
 
 # uint8 pictures of any size -> what is seen in them.
 Judge = Callable[[Sequence[np.ndarray]], Judged]

@@ -10,6 +10,7 @@ this order.
 Shape legend: N pictures, S subjects, C look-alikes, V renders of each.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from suti.schema import seed_of
 from suti.world.dataset import Shot, class_of, render_shots, subject_seeds
 from suti.world.judge import fit_judge
 from suti.world.look_alikes import line_up
-from suti.world.questions import asked
+from suti.world.questions import CHOICES, asked
 from suti.world.templates import LIVE, template_of
 
 _NUM_TEMPLATES = 25
@@ -96,6 +97,32 @@ def examine_judge(
     for name, images in kinds.items()
   }
   return result
+
+
+def as_json(result: dict[str, Any]) -> dict[str, Any]:
+  """An examination with its intervals as objects."""
+  return {
+    name: as_json(value)
+    if isinstance(value, dict)
+    else dataclasses.asdict(value)
+    if isinstance(value, intervals.Interval)
+    else value
+    for name, value in result.items()
+  }
+
+
+def lines(result: dict[str, Any]) -> dict[str, str]:
+  """An examination in words, name -> figure with its interval."""
+  told = {
+    "retrieval among 25 look-alikes (chance 0.04)": str(result["retrieval"]),
+    "template by kernel regression": str(result["kernel_regression"]),
+  }
+  for name in ("questions", *CHOICES):
+    if name in result:
+      told[f"answers right: {name}"] = str(result[name])
+  for kind, value in result["distances"].items():
+    told[f"distance (KID) of {kind} renders"] = str(value)
+  return told
 
 
 def _retrieval(

@@ -39,6 +39,7 @@ def test_what_is_hard_for_both_systems_cancels_out():
   hard = np.random.default_rng(2).normal(0, 10, 30)
   small = np.random.default_rng(3).normal(0.1, 0.01, 30)
   paired = intervals.difference(hard + small, hard)
+  assert paired.low is not None and paired.high is not None
   assert paired.low > 0.09 and paired.high < 0.11 and paired.excludes()
   assert not intervals.difference((hard + small)[::-1], hard).excludes()
 
