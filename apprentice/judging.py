@@ -91,7 +91,7 @@ def judge_all(
       shown = {name: d[key] for name, d in images.items() if key in d}
       table, seen = judge_subject(clusters[key], shown, judge=judge)
       buffer = io.BytesIO()
-      np.savez(buffer, **seen)
+      np.savez(buffer, allow_pickle=False, **seen)
       write_atomic(path.with_suffix(".npz"), buffer.getvalue())
       write_json(path, table)
     tables[key] = read_json(path)

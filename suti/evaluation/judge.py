@@ -38,7 +38,7 @@ class Judged:
 
   features_NF: np.ndarray
   identity_ND: np.ndarray
-  answers: Mapping[str, Sequence[str]]
+  answers: Mapping[str, Sequence[str] | np.ndarray]
 
   def __len__(self) -> int:
     return len(self.features_NF)

@@ -12,7 +12,8 @@ import numpy as np
 
 
 def shares(
-  answers: Mapping[str, Sequence[str]], asked: Sequence[Mapping[str, str]]
+  answers: Mapping[str, Sequence[str] | np.ndarray],
+  asked: Sequence[Mapping[str, str]],
 ) -> dict[str, list[float]]:
   """How often pictures show what was asked for.
 
