@@ -113,7 +113,8 @@ def _finetune() -> ConfigDict:
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # Experts that a device tunes together: a number, or "auto", as many as
@@ -200,8 +201,8 @@ def _train() -> ConfigDict:
       "learning_rate": 2e-5,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       "save_dtype": "float32",  # of the weights written at the end
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
-      "min_snr_gamma": 5.0,  # of weighting min_snr
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       "warmup_steps": 10,
       "decay": placeholder(float),  # share of steps in which the rate falls
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
