@@ -38,12 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from apprentice.judging import (
-  Generated,
-  judge_all,
-  template_numbers,
-  world_subject,
-)
+from apprentice.judging import Generated, judge_all, world_subject
 from apprentice.sample import (
   BENCHMARK,
   BENCHMARK_STAGES,
@@ -217,20 +212,23 @@ def render_scenes(
     clusters: by key; those that the source can render again have `truth`.
     prompts: of these clusters.
 
-  Returns: an image for each prompt that is a DreamBench template; none for
-    subjects without truth.
+  Returns: an image for each prompt that is a DreamBench template, or one that
+    places, looks, wardrobes and styles make together; none for subjects without
+    truth.
   """
+  # Imported here: sources other than SubjectWorld do not need its renderer.
+  from suti.world.dataset import Shot, render_shots
+  from suti.world.templates import template_named
+
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
-    subject, numbers = world_subject(cluster), template_numbers(cluster)
-    if subject is not None and prompt.prompt in numbers:
-      wanted.append((prompt, subject, numbers[prompt.prompt]))
+    subject = world_subject(cluster)
+    number = template_named(prompt.prompt, cluster.subject, live=cluster.live)
+    if subject is not None and number is not None:
+      wanted.append((prompt, subject, number))
   if not wanted:
     return []
-  # Imported here: sources other than SubjectWorld do not need its renderer.
-  from suti.world.dataset import Shot, render_shots
-
   shots = [
     Shot(
       subject=subject,

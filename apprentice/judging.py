@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from suti.evaluation import intervals, kernel_distance, questions, retrieval
-from suti.evaluation.dreambench import templates_of
 from suti.evaluation.judge import Judge, load_judge
 from suti.evaluation.sharpness import sharpness
 from suti.io.files import read_json, write_atomic, write_json
@@ -51,12 +50,18 @@ def world_subject(cluster: Cluster) -> int | None:
   return int(truth[2]) if truth[0] == "world" else None
 
 
-def template_numbers(cluster: Cluster) -> dict[str, int]:
-  """Prompt of a cluster -> number of the template that it is."""
-  return {
-    template.text.format(cluster.subject): number
-    for number, template in enumerate(templates_of(live=cluster.live))
+def template_numbers(
+  cluster: Cluster, generated: Mapping[str, Generated]
+) -> dict[str, int]:
+  """Prompt -> number of the world's template, of the prompts that are one."""
+  from suti.world.templates import template_named
+
+  texts = [text for pairs in generated.values() for text, _ in pairs]
+  named = {
+    text: template_named(text, cluster.subject, live=cluster.live)
+    for text in dict.fromkeys(texts)
   }
+  return {t: number for t, number in named.items() if number is not None}
 
 
 def judge_all(
@@ -114,9 +119,9 @@ def judge_subject(
   Returns: system -> measure -> mean over its images, with "images", how many
     were measured, and "left_out"; system -> features (G, F), float16.
   """
-  numbers = template_numbers(cluster)
-  line_ups = _line_ups(cluster, generated, numbers, judge=judge)
-  told = _truths(cluster)
+  numbers = template_numbers(cluster, generated)
+  line_ups = _line_ups(cluster, numbers, judge=judge)
+  told = _truths(cluster, numbers)
   table, features = {}, {}
   for name, pairs in generated.items():
     known = [(text, image) for text, image in pairs if text in numbers]
@@ -124,7 +129,7 @@ def judge_subject(
       continue
     texts, images = zip(*known, strict=True)
     seen = judge(images)
-    scores = questions.shares(seen.answers, [told[numbers[t]] for t in texts])
+    scores = questions.shares(seen.answers, [told[text] for text in texts])
     scores["retrieval"] = [
       float(retrieval.found(seen.identity_ND[i : i + 1], line_ups[text])[0])
       for i, text in enumerate(texts)
@@ -140,11 +145,7 @@ def judge_subject(
 
 
 def _line_ups(
-  cluster: Cluster,
-  generated: Mapping[str, Generated],
-  numbers: Mapping[str, int],
-  *,
-  judge: Judge,
+  cluster: Cluster, numbers: Mapping[str, int], *, judge: Judge
 ) -> dict[str, np.ndarray]:
   """Prompt -> embeddings of its line-up's renders, (C, V, D)."""
   # Imported here: sources other than SubjectWorld do not need its renderer.
@@ -153,34 +154,38 @@ def _line_ups(
 
   subject = world_subject(cluster)
   assert subject is not None, cluster.key
-  asked = {text for pairs in generated.values() for text, _ in pairs}
-  texts = [text for text in numbers if text in asked]
   shots = [
     shot
-    for text in texts
+    for text, number in numbers.items()
     for shot in line_up(
       subject,
-      template=numbers[text],
+      template=number,
       seeds=[seed_of("line-up", text, camera) for camera in range(_CAMERAS)],
     )
   ]
   size_px = cluster.images[0].shape[0]
   seen = judge(list(render_shots(shots, size_px=size_px)["image"]))
   embedded = seen.identity_ND.reshape(
-    len(texts), retrieval.LINE_UP, _CAMERAS, -1
+    len(numbers), retrieval.LINE_UP, _CAMERAS, -1
   )
-  return dict(zip(texts, embedded, strict=True))
+  return dict(zip(numbers, embedded, strict=True))
 
 
-def _truths(cluster: Cluster) -> list[dict[str, str]]:
-  """What each template of a subject's group asks for."""
+def _truths(
+  cluster: Cluster, numbers: Mapping[str, int]
+) -> dict[str, dict[str, str]]:
+  """What each prompt asks for."""
   from suti.world.questions import asked
-  from suti.world.templates import templates_of as templates_of_class
+  from suti.world.templates import Shot, template_of
 
-  return [
-    asked(template, cluster.subject)
-    for template in templates_of_class(cluster.subject)
-  ]
+  subject = world_subject(cluster)
+  assert subject is not None, cluster.key
+  return {
+    text: asked(
+      template_of(Shot(subject=subject, template=number)), cluster.subject
+    )
+    for text, number in numbers.items()
+  }
 
 
 def summarise(

@@ -26,6 +26,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.pool.num_groups = 170  # of about 310; the first ones have all classes
   config.pool.scenes_each = 3
   config.pool.shots_each = 2  # in each scene, of other camera and light
+  # Share of scenes in a style. 0 leaves the question of styles unlearned.
+  config.pool.styled = 0.0
   config.pool.seed = 0
 
   config.batch_size = 64  # groups x their subjects x 2 pictures
@@ -36,7 +38,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # Of the losses beside the contrastive one.
   config.weights = dict(questions=0.25, shape=0.5, softness=0.1)
   config.num_shapes = 32  # principal components of what a subject is built of
-  config.num_steps = 1000
+  config.num_steps = 600
   config.learning_rate = 1e-3
   config.warmup_steps = 50
   config.weight_decay = 0.05
@@ -49,10 +51,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.model = dict(
     architectures=("ViTModel",),
     model_type="vit",
-    hidden_size=192,
-    intermediate_size=768,
+    hidden_size=128,
+    intermediate_size=512,
     num_hidden_layers=4,
-    num_attention_heads=6,
+    num_attention_heads=4,
     image_size=64,
     patch_size=8,
     num_channels=3,
@@ -63,6 +65,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   if arg == "tiny":
     config.pool.num_subjects, config.pool.group_size = 40, 2
     config.pool.scenes_each, config.pool.num_groups = 2, 12
+    config.pool.styled = 0.5
     config.batch_size, config.num_steps = 8, 4
     config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
     config.num_shapes = 2

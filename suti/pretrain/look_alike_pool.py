@@ -21,7 +21,7 @@ from suti.world.look_alikes import groups
 from suti.world.parts import present
 from suti.world.questions import CHOICES, answers
 from suti.world.subjects import build
-from suti.world.templates import template_of
+from suti.world.templates import PARTS, compose, template_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def render_look_alikes(
 
   Args:
     config: split, first_subject, num_subjects, group_size, num_groups,
-      scenes_each, shots_each, seed.
+      scenes_each, shots_each, styled, seed.
     folder: where chunks of pictures are kept.
     size_px: side of the pictures.
     num_shapes: components that describe what a subject is built of.
@@ -59,10 +59,15 @@ def render_look_alikes(
   members = [members[i] for i in chosen]
   shots, told = [], []
   for group in members:
-    templates = rng.permutation(25)[: config.scenes_each]
+    templates = [int(t) for t in rng.permutation(25)[: config.scenes_each]]
+    if config.styled:
+      templates = [
+        _styled(group[0], t, rng) if rng.random() < config.styled else t
+        for t in templates
+      ]
     start = int(rng.integers(2**31 - config.shots_each))
     shots += [
-      Shot(subject=subject, template=int(template), seed=start + view)
+      Shot(subject=subject, template=template, seed=start + view)
       for subject in group
       for template in templates
       for view in range(config.shots_each)
@@ -70,7 +75,7 @@ def render_look_alikes(
     noun = class_of(group[0])
     for template in templates:
       truth = answers(
-        template_of(Shot(subject=group[0], template=int(template))), noun
+        template_of(Shot(subject=group[0], template=template)), noun
       )
       told.append([CHOICES[q].index(truth[q]) for q in CHOICES])
   images = render_chunks(
@@ -78,8 +83,8 @@ def render_look_alikes(
     folder
     / (
       f"look-alikes-{config.first_subject}-{config.num_subjects}by"
-      f"{config.group_size}-{config.scenes_each}x{config.shots_each}-{size_px}"
-      f"px-seed{config.seed}-world{VERSION}"
+      f"{config.group_size}-{config.scenes_each}x{config.shots_each}-"
+      f"{config.styled}styled-{size_px}px-seed{config.seed}-world{VERSION}"
     ),
     size_px=size_px,
   )
@@ -97,6 +102,17 @@ def render_look_alikes(
     shape_GMS=shapes(np.concatenate(members), num=num_shapes).reshape(
       *shape[:2], num_shapes
     ),
+  )
+
+
+def _styled(subject: int, template: int, rng: np.random.Generator) -> int:
+  """The same scene in a style of the world's."""
+  plain = template_of(Shot(subject=subject, template=template))
+  return compose(
+    place=plain.place,
+    look=plain.look,
+    wardrobe=plain.wardrobe,
+    style=str(rng.choice(PARTS["style"][1:])),
   )
 
 
