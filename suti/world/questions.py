@@ -3,7 +3,8 @@
 
 A template asks for a class, and for a place, a look, an outfit or a style where
 it names one: two questions a template and up to five a composition, each with
-the world's own choices. What a template leaves open (where "a red dog" stands) is not asked.
+the world's own choices. What a template leaves open (where "a red dog" stands)
+is not asked.
 """
 
 from suti.world.templates import CLASSES, PARTS, Template
