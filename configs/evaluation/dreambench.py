@@ -35,7 +35,18 @@ def get_config(arg: str = "") -> ConfigDict:
     num_prompts=25,
     num_expert_subjects=4,
   )
-  config.apprentice_sample.update(images_per_prompt=4, batch_size=32)
+  config.apprentice_sample.update(
+    images_per_prompt=4,
+    batch_size=32,
+    systems=(
+      "apprentice",
+      "base",
+      "text_only",
+      "copy",
+      "wrong_subject",
+      "shuffled",
+    ),
+  )
   config.report.update(
     title="DreamBench, 30 subjects", num_subjects=30, num_prompts=8
   )

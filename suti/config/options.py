@@ -22,6 +22,14 @@ from suti.config.samplers import OWN
 from suti.schema import SKILLS
 
 OPTIMIZERS = ("adafactor", "adam")
+SYSTEMS = (
+  "apprentice",
+  "base",
+  "text_only",
+  "copy",
+  "wrong_subject",
+  "shuffled",
+)
 PLANNED = ("finetune", "sample", "filter", "train", "apprentice_sample")
 MAX_PROMPTS = 25  # prompts a subject in DreamBench
 
@@ -128,6 +136,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "experts_per_wave": _count(),
     "experts_per_slot": _count(),
     "num_clusters": _count(optional=True),
+    "num_pictures": _count(optional=True),
     "experts_per_device": _count(
       word="auto",
       optional=True,
@@ -191,6 +200,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "apprentice_sample": {
     **_SAMPLING,
     "num_demonstrations": _count(low=0),
+    "systems": Rule(kind=tuple, choices=SYSTEMS),
     "guidance_mode": _choice("joint", "two"),
     "text_guidance": _number(low=0.0, optional=True),
   },
