@@ -45,7 +45,6 @@ from apprentice.sample import (
   read_benchmark,
 )
 from suti.evaluation import rows
-from suti.evaluation.dreambench import templates_of
 from suti.evaluation.report import METRICS
 from suti.evaluation.scores import (
   Scorer,
@@ -271,22 +270,25 @@ def render_scenes(
     clusters: by key; those that the source can render again have `truth`.
     prompts: of these clusters.
 
-  Returns: an image for each prompt that is a DreamBench template; none for
-    subjects without truth.
+  Returns: an image for each prompt that is a DreamBench template, or one that
+    places, looks, wardrobes and styles make together; none for subjects without
+    truth.
   """
+  # Imported here: sources other than SubjectWorld do not need its renderer.
+  from suti.world.dataset import Shot, render_shots
+  from suti.world.templates import template_named
+
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
     truth = cluster.truth[0].split(":") if cluster.truth else [""]
-    known = templates_of(live=cluster.live)
-    texts = [template.text.format(cluster.subject) for template in known]
-    if truth[0] == "world" and prompt.prompt in texts:
-      wanted.append((prompt, int(truth[2]), texts.index(prompt.prompt)))
+    if truth[0] != "world":
+      continue
+    number = template_named(prompt.prompt, cluster.subject, live=cluster.live)
+    if number is not None:
+      wanted.append((prompt, int(truth[2]), number))
   if not wanted:
     return []
-  # Imported here: sources other than SubjectWorld do not need its renderer.
-  from suti.world.dataset import Shot, render_shots
-
   shots = [
     Shot(
       subject=subject,

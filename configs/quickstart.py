@@ -114,7 +114,8 @@ def _finetune() -> ConfigDict:
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # Experts that a device tunes together: a number, or "auto", as many as
@@ -204,8 +205,8 @@ def _train() -> ConfigDict:
       "learning_rate": 2e-5,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       "save_dtype": "float32",  # of the weights written at the end
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
-      "min_snr_gamma": 5.0,  # of weighting min_snr
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       "warmup_steps": 10,
       "decay": placeholder(float),  # share of steps in which the rate falls
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
@@ -258,12 +259,24 @@ def _apprentice_sample() -> ConfigDict:
       # What is sampled for the benchmark's prompts (apprentice/systems.py):
       # apprentice | base | text_only | copy | wrong_subject | shuffled.
       "systems": ("apprentice", "base", "copy", "wrong_subject"),
-      "guidance_mode": "joint",  # joint (text and pictures together) | two
+      # How text and pictures guide: joint (together, one weight) | two (a
+      # weight each) | normalised | interleaved | agnostic, see
+      # suti/diffusion/guidance_modes.py. The paper is silent.
+      "guidance_mode": "joint",
       "images_per_prompt": 1,  # paper: 4
       # On 24 validation subjects 12 steps of this sampler score as 20 of ddim,
       # and weights of 2 to 4 differ little.
       "guidance": 3.0,  # paper: 15
-      "text_guidance": placeholder(float),  # of mode two; else as guidance
+      # The text's own weight, of all modes but joint; None: as guidance.
+      "text_guidance": placeholder(float),
+      # What is added to each weight as the noise goes, all of it at the end.
+      # SynCD: 5 to the pictures' 8, 0 to the text's 7.5.
+      "guidance_ramp": 0.0,
+      "text_guidance_ramp": 0.0,
+      # Of mode agnostic: the share of the noise steps above which the pictures
+      # are hidden, and below it a weight, -1 (hidden) to 0 (seen).
+      "agnostic_above": 0.8,
+      "agnostic": 0.0,
       "sampler": "dpmpp_2m",  # paper: ddpm
       "num_steps": 12,
       "percentile": 99.5,

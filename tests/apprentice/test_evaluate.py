@@ -13,6 +13,7 @@ from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Cluster, Prompt
+from suti.world.templates import composition
 from tests.apprentice import inputs
 
 # Pictures and texts that a scorer reads an angle from.
@@ -159,6 +160,7 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     Prompt(cluster="c", prompt="a dog in the snow", skill="style"),
     Prompt(cluster="c", prompt="a dog on the moon", skill="style"),
     Prompt(cluster="c", prompt="a dog wearing a red hat", skill="style"),
+    Prompt(cluster="c", prompt="a mosaic of a dog in the snow", skill="style"),
   ]
   asked = []
 
@@ -172,14 +174,17 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
   assert [scene.prompt for scene in scenes] == [
     "a dog in the snow",
     "a dog wearing a red hat",
+    "a mosaic of a dog in the snow",
   ]
+  mosaic = composition(place="snow", style="mosaic")
   assert [(subject, template) for subject, template, _ in asked] == [
     (7, 1),
     (7, 10),
+    (7, mosaic),
   ]
-  assert len({seed for _, _, seed in asked}) == 2
-  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17]
-  assert [scene.cluster for scene in scenes] == ["c", "c"]
+  assert len({seed for _, _, seed in asked}) == 3
+  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17, 18]
+  assert [scene.cluster for scene in scenes] == ["c", "c", "c"]
 
 
 def test_photos_have_no_scenes():

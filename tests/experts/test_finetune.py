@@ -366,6 +366,7 @@ def test_an_experts_time_is_that_of_the_steps_that_were_taken(tmp_path):
     wave_files.mean_steps(tmp_path, waves)
 
 
+@pytest.mark.processes
 def test_two_processes_tune_what_one_does(
   tuned, models, clusters, tmp_path, root
 ):
@@ -392,7 +393,6 @@ def test_two_processes_tune_what_one_does(
         "SUTI_NUM_PROCESSES": "2",
         "SUTI_PROCESS_ID": str(index),
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
