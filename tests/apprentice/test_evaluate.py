@@ -13,7 +13,7 @@ from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Cluster, Prompt
-from suti.world.templates import composition
+from suti.world.templates import compose
 from tests.apprentice import inputs
 
 # Pictures and texts that a scorer reads an angle from.
@@ -176,7 +176,7 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     "a dog wearing a red hat",
     "a mosaic of a dog in the snow",
   ]
-  mosaic = composition(place="snow", style="mosaic")
+  mosaic = compose(place="snow", style="mosaic")
   assert [(subject, template) for subject, template, _ in asked] == [
     (7, 1),
     (7, 10),
