@@ -112,6 +112,7 @@ def _finetune() -> ConfigDict:
     {
       "teacher": "dreambooth",  # a file of experts/teachers
       "text_dtype": "float32",  # of the text encoders; the paper is silent
+      # Too few for an expert to set beside the paper's: for minutes on a CPU.
       "num_steps": 60,  # paper: 500
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5
@@ -124,6 +125,9 @@ def _finetune() -> ConfigDict:
       # it has room for; the wave then fills all devices. None: see above.
       "experts_per_device": placeholder(object),
       "num_clusters": placeholder(int),  # the first N clusters; all of them
+      # An expert is tuned on the first N pictures of its cluster; all of them.
+      # `suti run` gives a benchmark's experts the apprentice's demonstrations.
+      "num_pictures": placeholder(int),
       # How the experts of one device run: vmap, all together | map, one after
       # the other, in the memory of one | auto, vmap where there is room.
       "inner": "vmap",
@@ -255,6 +259,9 @@ def _apprentice_sample() -> ConfigDict:
   return ConfigDict(
     {
       "num_demonstrations": 4,  # paper: 4
+      # What is sampled for the benchmark's prompts (apprentice/systems.py):
+      # apprentice | base | text_only | copy | wrong_subject | shuffled.
+      "systems": ("apprentice", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
       # weight each) | normalised | interleaved | agnostic, see
       # suti/diffusion/guidance_modes.py. The paper is silent.
@@ -288,6 +295,8 @@ def _benchmark() -> ConfigDict:
       "source": "world",  # world | folder
       "path": "",
       "num_subjects": 6,  # DreamBench: 30
+      # Real pictures of a subject, which generated images are compared with;
+      # the first are demonstrations too. Of a folder all are taken.
       "images_each": 5,
       "num_prompts": 6,  # DreamBench: 25
       "num_expert_subjects": 2,  # of them, how many get an expert too

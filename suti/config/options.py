@@ -22,6 +22,14 @@ from suti.config.samplers import GUIDANCE, OWN
 from suti.schema import SKILLS
 
 OPTIMIZERS = ("adafactor", "adam")
+SYSTEMS = (
+  "apprentice",
+  "base",
+  "text_only",
+  "copy",
+  "wrong_subject",
+  "shuffled",
+)
 # Those of suti.diffusion.objective, which imports jax.
 WEIGHTINGS = (
   "uniform",
@@ -137,6 +145,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "experts_per_wave": _count(),
     "experts_per_slot": _count(),
     "num_clusters": _count(optional=True),
+    "num_pictures": _count(optional=True),
     "experts_per_device": _count(
       word="auto",
       optional=True,
@@ -200,6 +209,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "apprentice_sample": {
     **_SAMPLING,
     "num_demonstrations": _count(low=0),
+    "systems": Rule(kind=tuple, choices=SYSTEMS),
     "guidance_mode": _choice(*GUIDANCE),
     "text_guidance": _number(low=0.0, optional=True),
     "guidance_ramp": _number(),
