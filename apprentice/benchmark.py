@@ -16,7 +16,7 @@ import numpy as np
 
 from apprentice.generate import generate
 from apprentice.model import RECORD, load_apprentice
-from suti.evaluation.benchmarks import Benchmark
+from suti.evaluation.benchmark.subjects import Benchmark
 from suti.hf.find import find_model
 from suti.images import save_png
 from suti.io.files import (

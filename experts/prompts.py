@@ -4,8 +4,8 @@
 SuTI (arXiv 2304.00186), section 3.2 uses a large language model to write one
 unseen prompt a cluster, over four skills: recontextualization, attribute
 editing, style, accessories. Its few-shot text is not public. Here prompts are
-made from templates: DreamBench's by group (object or live) and the artists of
-the paper's figures. All templates that no demonstration shows have equal
+made from templates: DreamBench's by group (object or live) and the styles of
+`suti.evaluation.styles`. All templates that no demonstration shows have equal
 probability. With `config.prompts.source="dreambench"` a cluster gets all of the
 benchmark's prompts instead, unseen or not.
 
@@ -21,21 +21,13 @@ import numpy as np
 from experts.clusters import read_clusters, readable
 from experts.mining.captions import with_article
 from suti.evaluation.dreambench import Template, templates_of
+from suti.evaluation.styles import STYLE_TEXTS
 from suti.io.records import read_lines, write_lines
 from suti.runtime.stage import main, progress, stage
 from suti.schema import SKILLS, Cluster, Prompt
 
-# The artists of the paper's style figures.
-ARTISTS = (
-  "Claude Monet",
-  "Pablo Picasso",
-  "Rembrandt",
-  "Rene Magritte",
-  "Vincent van Gogh",
-)
 STYLES = tuple(
-  Template(text=f"a {artist} styled painting of a {{}}", skill="style")
-  for artist in ARTISTS
+  Template(text=text, skill="style") for text in STYLE_TEXTS.values()
 )
 # Words that say nothing about what a picture shows.
 _FILLER = (

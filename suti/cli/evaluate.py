@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from suti.cli.parser import Parser
 
 if TYPE_CHECKING:
-  from suti.evaluation.benchmarks import Benchmark
+  from suti.evaluation.benchmark.subjects import Benchmark
 
 _DESCRIPTION = """\
 Scores a folder of generated pictures, of this or any other project, by
@@ -38,8 +38,8 @@ def evaluate(argv: Sequence[str]) -> None:
 
   xla_flags.prepare()
   from suti.evaluation import protocol
-  from suti.evaluation.evaluate import PICTURES, Job
-  from suti.evaluation.evaluate import evaluate as score
+  from suti.evaluation.benchmark.evaluate import PICTURES, Job
+  from suti.evaluation.benchmark.evaluate import evaluate as score
   from suti.evaluation.folders.reading import layout_of, read_pictures
 
   protocol.choose(args.variant)  # before anything takes time
@@ -110,8 +110,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _benchmark(args: argparse.Namespace, out: Path) -> "Benchmark | None":
   """The benchmark that is named, None where the pictures bring their own."""
-  from suti.evaluation.benchmarks import read_dreambench, read_folder
-  from suti.evaluation.evaluate import DATA
+  from suti.evaluation.benchmark.evaluate import DATA
+  from suti.evaluation.benchmark.subjects import read_dreambench, read_folder
 
   if args.benchmark is None:
     return None

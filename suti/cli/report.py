@@ -33,7 +33,7 @@ def report(argv: Sequence[str]) -> None:
   add("--ratings", metavar="FILE", help="of suti rate")
   add("--title", default="Side by side", metavar="TEXT", help="of the page")
   args = parser.parse_args(list(argv))
-  from suti.evaluation.comparison import write_page
+  from suti.evaluation.benchmark.comparison import write_page
 
   ratings = None
   folders = [Path(name) for name in args.scores]

@@ -92,6 +92,10 @@ SINGLE_REFERENCES = {
 }
 NUM_PHOTOGRAPHS = 158
 IMAGES_PER_PROMPT = 4
+# Photographs of a subject that are read, all of a real benchmark's: DreamBench
+# has 4 to 6.
+MOST_REFERENCES = 1000
+
 CLASSES = tuple(dict.fromkeys(SUBJECTS.values()))
 LIVE = ("cat", "dog")
 

@@ -31,7 +31,8 @@ class Interval:
 
   Attributes:
     mean: the figure on the subjects at hand.
-    low, high: the interval, None for fewer than two subjects.
+    low, high: the interval, None for fewer than two subjects and where the
+      figure is not finite in a resample.
     subjects: how many there were.
   """
 
@@ -97,7 +98,8 @@ def ratio(
 ) -> Interval:
   """One system's mean over another's, such as a ceiling's.
 
-  A mean of 0 below gives an infinite figure, or NaN for 0 / 0.
+  A mean of 0 below gives an infinite figure, or NaN for 0 / 0; where resamples
+  may have one, there is no interval.
 
   Args:
     ours_S, theirs_S: values of the same subjects in the same order.
@@ -158,6 +160,8 @@ def bootstrap(
       )
     ]
   )
+  if not np.isfinite(drawn_R).all():
+    return Interval(mean=figure, low=None, high=None, subjects=size)
   tail = 100 * (1 - LEVEL) / 2
   low, high = np.percentile(drawn_R, [tail, 100 - tail])
   return Interval(mean=figure, low=float(low), high=float(high), subjects=size)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from suti.evaluation.benchmarks import Benchmark, Subject
+from suti.evaluation.benchmark.subjects import Benchmark, Subject
 from suti.evaluation.folders.pictures import Picture, Reading, reading
 from suti.images import save_png
 from suti.io.image_files import load_image

@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from suti.evaluation.benchmarks import read_folder
-from suti.evaluation.evaluate import read_scores
-from suti.evaluation.tables import Row
+from suti.evaluation.benchmark.evaluate import read_scores
+from suti.evaluation.benchmark.subjects import read_folder
+from suti.evaluation.benchmark.tables import Row
 from suti.images import save_png
 from suti.io.files import read_json, write_json
 from tests.commands import error_of, start
@@ -56,7 +56,8 @@ def write_scores(folder, *, system, shift=0.0, fingerprint="a", seed=0):
   text = "\n".join(json.dumps(dataclasses.asdict(row)) for row in rows)
   (folder / "pictures.jsonl").write_text(text)
   write_json(folder / "references.json", references)
-  from suti.evaluation import protocol, tables
+  from suti.evaluation import protocol
+  from suti.evaluation.benchmark import tables
 
   rules = protocol.Protocol()
   groups = tables.grouped(rows, rules, by=lambda row: row.subject)

@@ -7,10 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from suti.evaluation import dreambench, embeddings, protocol
-from suti.evaluation.benchmarks import read_dreambench, read_folder
-from suti.evaluation.encoders import open_encoders
-from suti.evaluation.evaluate import Job, evaluate, read_scores
+from suti.evaluation import dreambench, protocol
+from suti.evaluation.benchmark import embeddings
+from suti.evaluation.benchmark.encoders import open_encoders
+from suti.evaluation.benchmark.evaluate import Job, evaluate, read_scores
+from suti.evaluation.benchmark.subjects import read_dreambench, read_folder
 from suti.evaluation.folders.reading import layout_of, read_pictures
 from suti.images import save_png
 from suti.io.files import read_json

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from suti.evaluation.benchmarks import read_folder
+from suti.evaluation.benchmark.subjects import read_folder
 from suti.evaluation.folders.pictures import find_prompt, plain_prompt
 from suti.evaluation.folders.reading import layout_of, read_pictures
 from suti.images import save_png

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from suti.evaluation import scores as scoring
-from suti.evaluation.evaluate import Job, evaluate
+from suti.evaluation.benchmark.evaluate import Job, evaluate
 from suti.evaluation.protocol import VARIANTS
 from tests.evaluation import protocol_case as case
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from suti.config.names import suggest
-from suti.evaluation.benchmarks import Benchmark, Subject
+from suti.evaluation.benchmark.subjects import Benchmark, Subject
 from suti.evaluation.folders.pictures import (
   Extra,
   Picture,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from suti.evaluation.benchmarks import Benchmark
+from suti.evaluation.benchmark.subjects import Benchmark
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, order=True)

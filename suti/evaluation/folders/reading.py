@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from suti.config.names import suggest
-from suti.evaluation.benchmarks import Benchmark
+from suti.evaluation.benchmark.subjects import Benchmark
 from suti.evaluation.folders import lists, trees
 from suti.evaluation.folders.pictures import Reading
 

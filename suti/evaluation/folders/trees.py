@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suti.config.names import suggest
-from suti.evaluation.benchmarks import Benchmark, Subject, without_masks
+from suti.evaluation.benchmark.subjects import Benchmark, Subject, without_masks
 from suti.evaluation.folders.pictures import (
   Extra,
   Picture,

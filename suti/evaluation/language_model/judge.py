@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 
 from suti.evaluation import intervals
-from suti.evaluation.evaluate import picture_key, read_scores
+from suti.evaluation.benchmark.evaluate import picture_key, read_scores
+from suti.evaluation.benchmark.tables import Row
 from suti.evaluation.language_model.client import Address, RefusedError, ask
 from suti.evaluation.language_model.scales import SCALES, Question, Scale
 from suti.evaluation.rating.tasks import append
-from suti.evaluation.tables import Row
 from suti.io.files import read_json, write_json
 from suti.io.image_files import load_image
 from suti.runtime.progress import progress

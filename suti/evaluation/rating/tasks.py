@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suti.evaluation.evaluate import picture_key, read_scores
-from suti.evaluation.tables import Row
+from suti.evaluation.benchmark.evaluate import picture_key, read_scores
+from suti.evaluation.benchmark.tables import Row
 from suti.io.files import read_json
 from suti.schema import content_key
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from suti.evaluation import page, tables
-from suti.evaluation.evaluate import read_scores
+from suti.evaluation import page
+from suti.evaluation.benchmark import tables
+from suti.evaluation.benchmark.evaluate import read_scores
 from suti.evaluation.intervals import Interval
 from suti.evaluation.protocol import METRICS, Protocol
 from suti.evaluation.report_pictures import Album

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from suti.evaluation.benchmarks import mask_of
-from suti.evaluation.encoders import Encoder
+from suti.evaluation.benchmark.encoders import Encoder
+from suti.evaluation.benchmark.subjects import mask_of
 from suti.evaluation.scores import ROWS
 from suti.io.files import write_atomic
 from suti.io.image_files import load_image

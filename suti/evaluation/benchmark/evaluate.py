@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from suti.evaluation import dreambench, protocol, tables
-from suti.evaluation.benchmarks import Subject
-from suti.evaluation.embeddings import Embedded, embed
-from suti.evaluation.encoders import Encoders, open_encoders
+from suti.evaluation import dreambench, protocol
+from suti.evaluation.benchmark import tables
+from suti.evaluation.benchmark.embeddings import Embedded, embed
+from suti.evaluation.benchmark.encoders import Encoders, open_encoders
+from suti.evaluation.benchmark.subjects import Subject
 from suti.evaluation.folders.pictures import Picture, Reading
 from suti.io.files import read_json, write_atomic, write_json
 from suti.runtime.progress import say
