@@ -42,7 +42,7 @@ def write_training(
     "machine": machine(),
     "data": (
       f"{pool.num_subjects * pool.shots_each} renders of {pool.num_subjects} "
-      f"subjects of SubjectWorld's {pool.split} split"
+      f"subjects of SubjectWorld's {pool.split} split, from {pool.start} on"
     ),
   }
   write_json(model / "training.json", facts)

@@ -46,7 +46,7 @@ class Template:
 
   Attributes:
     text: the prompt with "{}" for the class noun.
-    skill: "recontextualization", "attribute" or "accessory".
+    skill: "recontextualization", "attribute", "accessory" or "composition".
     place: the name of the ground and backdrop (`scenes.PLACES`).
     look: a change of the subject itself, "" for none.
     wardrobe: what the subject wears, "" for nothing.
@@ -122,13 +122,61 @@ TEMPLATES = OBJECT_TEMPLATES + LIVE_TEMPLATES
 STUDIO = Template(text="a {}", skill="recontextualization", place="studio")
 
 
+# Names in their order in TEMPLATES, and how each is said, in the order in which
+# a composition says them: "a red {} wearing a santa hat in the snow".
+LOOKS = {t.look: t.text.removeprefix("a ").removesuffix(" {}") for t in _LOOKS}
+OUTFITS = {t.wardrobe: t.text.removeprefix("a {} ") for t in _WARDROBE}
+PLACES = {
+  t.place: t.text.removeprefix("a {} ")
+  for t in _PLACES_OF_ALL + _PLACES_OF_OBJECTS
+}
+_AXES = tuple(("", *names) for names in (LOOKS, OUTFITS, PLACES))
+_FIRST_COMPOSITION = 1000
+
+
+def compose(*, look: str = "", wardrobe: str = "", place: str = "") -> int:
+  """The `Shot.template` that shows a look, an outfit and a place together.
+
+  Any of them may be "", the last for the studio: all places, looks and outfits
+  are allowed for all subjects, whatever their group's templates are.
+  """
+  row = 0
+  for axis, name in zip(_AXES, (look, wardrobe, place), strict=True):
+    row = row * len(axis) + axis.index(name)
+  return _FIRST_COMPOSITION + row
+
+
+def composition(index: int) -> Template:
+  """What `compose` numbered, as a template with a text."""
+  row, chosen = index - _FIRST_COMPOSITION, []
+  for axis in reversed(_AXES):
+    row, place = divmod(row, len(axis))
+    chosen.append(axis[place])
+  assert row == 0, index
+  place, wardrobe, look = chosen
+  words = [
+    *([LOOKS[look]] if look else []),
+    "{}",
+    *([OUTFITS[wardrobe]] if wardrobe else []),
+    *([PLACES[place]] if place else []),
+  ]
+  return Template(
+    text=f"a {' '.join(words)}",
+    skill="composition",
+    place=place or "studio",
+    look=look,
+    wardrobe=wardrobe,
+  )
+
+
 @dataclasses.dataclass(frozen=True, order=True)
 class Shot:
   """One picture: everything else follows from these three integers.
 
   Attributes:
     subject: subject seed, see `subject_seeds`.
-    template: index into the group's 25 templates, or -1 for a plain studio.
+    template: index into the group's 25 templates, -1 for a plain studio, or
+      what `compose` returns.
     seed: camera, light, heading and scene jitter.
   """
 
@@ -210,6 +258,8 @@ def templates_of(class_name: str) -> tuple[Template, ...]:
 
 def template_of(shot: Shot) -> Template:
   """The template a shot shows."""
+  if shot.template >= _FIRST_COMPOSITION:
+    return composition(shot.template)
   if not -1 <= shot.template < 25:
     raise ValueError(
       f"Shot.template={shot.template}: use -1 (studio) or 0 to 24."
