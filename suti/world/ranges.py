@@ -64,9 +64,9 @@ def check_pool(*, name: str, split: str, start: int, num_subjects: int) -> None:
   if own.start <= start and last < own.stop:
     return
   others = {
-    "the shipped models' subjects": SHIPPED,
-    "the web's": WEB,
-    **{f"the pool {n!r}'s": r for n, r in POOLS.items() if n != name},
+    "those of the shipped models": SHIPPED,
+    "those of the web": WEB,
+    **{f"those of the pool {n!r}": r for n, r in POOLS.items() if n != name},
   }
   met = [
     f"{what} ({r.start} to {r.stop - 1})"
@@ -76,6 +76,6 @@ def check_pool(*, name: str, split: str, start: int, num_subjects: int) -> None:
   raise ValueError(
     f"config.pool.start={start} with {num_subjects} subjects "
     + (f"meets {' and '.join(met)}" if met else "leaves the pool's range")
-    + f": expected subjects of {own.start} to {own.stop - 1}, the pool "
-    f"{name!r}'s; set --config.pool.start={own.start}."
+    + f": expected subjects of {own.start} to {own.stop - 1}, the range of "
+    f"the pool {name!r}; set --config.pool.start={own.start}."
   )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of suti.pretrain: losses in closed form, loops that resume."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,8 +154,14 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
 
 
 def choose_shots(**kw):
-  given = {"split": "train", "start": 900_000_000, "num_subjects": 3}
-  given |= {"shots_each": 16, "studio": 0.0, "templates": "all", "seed": 0}
+  given: dict[str, Any] = {"split": "train", "start": 900_000_000}
+  given |= {
+    "num_subjects": 3,
+    "shots_each": 16,
+    "studio": 0.0,
+    "templates": "all",
+    "seed": 0,
+  }
   return pictures.choose_shots(**given | kw)
 
 
@@ -185,7 +193,7 @@ def test_a_pool_shows_subjects_of_its_own(fake_renderer, tmp_path):
   pool = pictures.render_pool(config, tmp_path, size_px=8)
   assert [s.subject for s in pool.shots[::2]] == [910_000_000, 910_000_001]
   config.start = 0
-  with pytest.raises(ValueError, match="meets the shipped models' subjects"):
+  with pytest.raises(ValueError, match="meets those of the shipped models"):
     pictures.render_pool(config, tmp_path, size_px=8)
 
 

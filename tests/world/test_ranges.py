@@ -34,9 +34,8 @@ def test_every_page_stays_in_the_web(seed):
   assert last + ranges.SUBJECTS_A_PAGE == ranges.WEB.stop
 
 
-def check(**kw):
-  given = {"name": "clip", "split": "train", "start": 910_000_000}
-  ranges.check_pool(**given | {"num_subjects": 6000} | kw)
+def check(*, name="clip", split="train", start=910_000_000):
+  ranges.check_pool(name=name, split=split, start=start, num_subjects=6000)
 
 
 def test_a_pool_in_its_range_is_allowed_and_elsewhere_refused():
@@ -46,12 +45,12 @@ def test_a_pool_in_its_range_is_allowed_and_elsewhere_refused():
   with pytest.raises(ValueError) as error:
     check(start=5_000)
   assert str(error.value) == (
-    "config.pool.start=5000 with 6000 subjects meets the shipped models'"
-    " subjects (0 to 5999) and the web's (6000 to 896005999): expected"
-    " subjects of 910000000 to 919999999, the pool 'clip's; set"
+    "config.pool.start=5000 with 6000 subjects meets those of the shipped"
+    " models (0 to 5999) and those of the web (6000 to 896005999): expected"
+    " subjects of 910000000 to 919999999, the range of the pool 'clip'; set"
     " --config.pool.start=910000000."
   )
-  with pytest.raises(ValueError, match="meets the pool 'identity's"):
+  with pytest.raises(ValueError, match="meets those of the pool 'identity'"):
     check(start=919_994_001)
   with pytest.raises(ValueError, match="leaves the pool's range"):
     check(start=898_000_000)
