@@ -40,7 +40,7 @@ RECORD = "apprentice.json"
 # Values of fields that older records lack, as the code had them then. They are
 # filled in here alone: all other code reads the fields directly.
 _OLDER: Mapping[str, Mapping[str, Any]] = {
-  "config": {"trainable": None},
+  "config": {"feed_forward": 0, "trainable": None},
   "sampling": {"text_guidance": None},
 }
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -126,7 +126,7 @@ def load_apprentice(
       f"{folder} has no {RECORD}: it is no apprentice. Give the folder that "
       "apprentice.train wrote (WORKDIR/apprentice/train/model)."
     )
-  record = read_json(folder / RECORD)
+  record = read_record(folder)
   whole = (folder / "text_encoder").is_dir()
   backbone = load_backbone(folder if whole else record["base"], weights=False)
   check_base(folder, backbone)
@@ -135,13 +135,19 @@ def load_apprentice(
   apprentice = declare(
     backbone,
     name=record["method"],
-    config=ConfigDict({**_OLDER["config"], **record["config"]}),
+    config=ConfigDict(record["config"]),
   )
   return dataclasses.replace(
     apprentice,
     params=load(apprentice.spec, folder / "unet", dtype=dtype),
-    sampling={**_OLDER["sampling"], **record["sampling"]},
+    sampling=record["sampling"],
   )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+  """The apprentice.json of a folder; fields that older ones lack are filled."""
+  record: dict[str, Any] = read_json(folder / RECORD)
+  return record | {part: {**_OLDER[part], **record[part]} for part in _OLDER}
 
 
 def check_base(folder: Path, backbone: Backbone) -> None:

@@ -8,16 +8,16 @@ from typing import Any
 import jax
 
 from apprentice.model import (
-  RECORD,
   Apprentice,
   check_base,
   declare,
   is_apprentice,
+  read_record,
   save_apprentice,
 )
 from suti.hf.find import find_model
 from suti.hf.weights import load
-from suti.io.files import first_difference, read_json
+from suti.io.files import first_difference
 from suti.nn.param import functional, init, without
 from suti.pipeline.backbone import Params, load_backbone
 
@@ -57,7 +57,7 @@ def check_init(apprentice: Apprentice, folder: Path) -> None:
     ValueError: it is of another method, config.method or base.
   """
   free = ("encoder_gradient", "trainable")  # change nothing but the gradient
-  record = read_json(folder / RECORD)
+  record = read_record(folder)
   then, now = (
     {
       "train": {"method": name},

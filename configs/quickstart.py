@@ -206,8 +206,12 @@ def _train() -> ConfigDict:
       "demonstration_targets": 0.0,
       # Encodes each picture once, where the base works on latents; one process.
       "cache_latents": True,
-      "text_dropout": 0.1,  # the paper is silent
-      "demonstration_dropout": 0.1,  # the paper is silent
+      # Shares of examples; the paper is silent. That of joint guidance's null,
+      # without text and demonstrations, is joint_dropout and a little: of the
+      # others, text and demonstrations are dropped independently.
+      "joint_dropout": 0.1,
+      "text_dropout": 0.05,
+      "demonstration_dropout": 0.05,
       "ema": 0.99,
       "grad_clip": 1.0,
       "checkpoint_every": 50,
@@ -221,9 +225,12 @@ def _method() -> ConfigDict:
   return ConfigDict(
     {
       # Which transformer blocks attend to the demonstrations: all of the
-      # small base's. The paper is silent.
+      # small base's. Paper, by its figures: those of the decoder.
       "sites": r"transformer_blocks\.\d+$",
-      "num_heads": 4,
+      "num_heads": 4,  # the paper is silent
+      # Hidden width of a feed-forward behind each of these layers, in widths of
+      # its site; 0 is none. Paper, by its number of parameters: 4.
+      "feed_forward": 0,
       # Whether the loss also trains the encoder through the demonstrations'
       # features: it costs more, and the paper seems to do it.
       "encoder_gradient": False,

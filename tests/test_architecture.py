@@ -135,6 +135,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
 LIGHT = (
   "suti.config.names",
   "suti.config.options",
+  "suti.config.relations",
   "suti.config.samplers",
   "suti.config.flags",
   "suti.config.values",

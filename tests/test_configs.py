@@ -13,6 +13,7 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
+from apprentice.model import declare
 from suti.config import options
 from suti.io.files import write_json
 from suti.nn.param import functional
@@ -135,6 +136,29 @@ def test_a_backbone_has_the_parameters_that_its_text_says(name, tmp_path):
   experts = papers.get(name, f"lora_{name}")
   config = module(f"configs/experts/{experts}.py").get_config()
   assert opened.size_px == config.size_px
+
+
+def test_the_papers_apprentice_has_the_parameters_that_its_text_says(tmp_path):
+  """2.5B, 400M of them new; declared, not allocated."""
+  paper = importlib.import_module("configs.apprentice.suti_imagen64")
+  config = paper.get_config("web.csv").unlock()
+  for part, content in config.plan.backbone.to_dict().items():
+    stem = "scheduler_config" if part == "scheduler" else "config"
+    write_json(tmp_path / part / f"{stem}.json", content)
+  opened = describe_backbone(tmp_path)
+  rows = re.findall(
+    r"  (all|the decoder's) +(4|1|none).* ([\d,]+)  ([\d,]+)",
+    paper.__doc__ or "",
+  )
+  assert len(rows) == 4 and f"{rows[0][3]}  (here)" in (paper.__doc__ or "")
+  assert (config.method.sites, config.method.feed_forward) == (paper.DECODER, 4)
+  for where, feed_forward, new, total in rows:
+    config.method.sites = paper.ALL if where == "all" else paper.DECODER
+    config.method.feed_forward = int(feed_forward.replace("none", "0"))
+    declared = declare(opened, name="suti", config=config.method)
+    num = sum(p.size for p in declared.spec.values())
+    assert f"{num:,}" == total
+    assert f"{num - BACKBONES['imagen64']:,}" == new
 
 
 def test_an_unknown_argument_is_one_line():

@@ -53,6 +53,7 @@ def trained(name, backbone, tiny_backbone, tmp_path_factory):
     warmup_steps=2,
     checkpoint_every=40,
     log_every=10,
+    joint_dropout=0.0,
     text_dropout=0.0,
     demonstration_dropout=0.0,
   ).unlock()

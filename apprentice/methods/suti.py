@@ -7,12 +7,18 @@ its caption, passes clean (t = 0) through the down path and the middle of the
 same U-Net. In new attention layers every position of the target attends to
 every position of every demonstration.
 
-The paper does not say where the new layers are, how they are initialised, or
-what is frozen. Our choices: after the self-attention of the transformer blocks
-that `config.method.sites` matches, each attending to the demonstrations'
-features of its own resolution; a zero-initialised output, so that training
-starts at the base model; the whole U-Net is trained. Demonstrations are a set:
-they have no order, and a mask marks those that exist.
+What the paper shows and what we infer: its Figures 1 and 3 have two encoders,
+of the target and of the demonstrations, meet in an attention whose result goes
+on into the decoder; its section 4 counts 400M parameters of randomly
+initialised "attention layers" in 2.5B. It does not give their number, widths
+and resolutions, nor what is frozen. Here a layer stands after the
+self-attention of each block that `config.method.sites` matches, in the decoder
+or in the target's encoder too, attends to the demonstrations' features of its
+own resolution, and may have a feed-forward (`config.method.feed_forward`);
+configs/apprentice/suti_imagen64.py says which of these come to 400M. Our
+choices: outputs start at zero, so that training starts at the base model; the
+whole U-Net is trained. Demonstrations are a set: they have no order, and a mask
+marks those that exist.
 
 This file neither samples nor trains; the training step drops demonstrations.
 """
@@ -25,7 +31,7 @@ import jax.numpy as jnp
 
 from apprentice.method import Method
 from suti.nn.attention import attend, merge_heads, split_heads
-from suti.nn.layers import LayerNorm, Linear
+from suti.nn.layers import ACTIVATIONS, LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
 from suti.nn.surgery import adapter
 from suti.pipeline.conditioning import Conditioning, apply_denoiser
@@ -39,7 +45,8 @@ class DemonstrationAttention(Module):
 
   `project` turns features into keys and values, which do not depend on the
   noise: sampling calls it once an image. As there are no biases after the
-  attention, the output without demonstrations is exactly zero, trained or not.
+  attention, and a feed-forward is masked, the output without demonstrations is
+  exactly zero, trained or not.
   """
 
   def __init__(
@@ -49,6 +56,7 @@ class DemonstrationAttention(Module):
     site: str,
     sources: Mapping[str, int],
     num_heads: int,
+    feed_forward: int = 0,
     encoder_gradient: bool = True,
   ):
     """Declares the layer.
@@ -58,6 +66,7 @@ class DemonstrationAttention(Module):
       site: path of its transformer block.
       sources: {name of an encoder feature: its width}.
       num_heads: a divisor of `width`.
+      feed_forward: hidden width of a feed-forward, in widths; 0 is none.
       encoder_gradient: whether gradients flow into the encoder that made the
         features.
     """
@@ -82,6 +91,7 @@ class DemonstrationAttention(Module):
       [Linear(d, width, bias=False) for d in sources.values()]
     )
     self.to_out = Linear(width, width, bias=False, init=ZEROS)
+    self.ff = _FeedForward(width, feed_forward) if feed_forward else None
 
   def project(
     self, features: Mapping[str, jax.Array], *, num: int
@@ -117,7 +127,25 @@ class DemonstrationAttention(Module):
     mask_BL = jnp.tile(jnp.repeat(mask_BK, tokens, axis=1), num_sources)
     q_BSND = split_heads(self.to_q(self.norm(x_BSD)), self.num_heads)
     y_BSND = attend(q_BSND, k_BLND, v_BLND, mask_BL[:, None, None])
-    return self.to_out(merge_heads(y_BSND))
+    y_BSD = self.to_out(merge_heads(y_BSND))
+    if self.ff is None:
+      return y_BSD
+    y_BSD = y_BSD + self.ff(x_BSD + y_BSD)
+    # Unlike the attention, a feed-forward makes something of nothing.
+    return jnp.where(mask_BK.any(1)[:, None, None], y_BSD, 0)
+
+
+class _FeedForward(Module):
+  """The usual two layers behind an attention, zero at first."""
+
+  def __init__(self, width: int, multiple: int):
+    self.norm = LayerNorm(width)
+    self.up = Linear(width, multiple * width)
+    self.down = Linear(multiple * width, width, init=ZEROS)
+
+  def __call__(self, x_BSD: jax.Array) -> jax.Array:
+    """(B, S, D) -> the same."""
+    return self.down(ACTIVATIONS["gelu"](self.up(self.norm(x_BSD))))
 
 
 def declare(backbone: Any, config: Any) -> Module:
@@ -125,20 +153,27 @@ def declare(backbone: Any, config: Any) -> Module:
 
   Args:
     backbone: has `unet` and `unet_config`.
-    config: `config.method`: sites, num_heads, encoder_gradient (False trains
-      with about half the arithmetic; the paper does not specify it).
+    config: `config.method`: sites, num_heads, feed_forward, encoder_gradient
+      (False trains with about half the arithmetic; the paper does not specify
+      it).
 
   Returns: a declared module; the backbone's own is unchanged.
 
   Raises:
-    ValueError: a field is missing, `sites` matches no block, or heads do not
-      divide a width.
+    ValueError: a field is missing or wrong, `sites` matches no block, or heads
+      do not divide a width.
   """
-  for name in ("sites", "num_heads", "encoder_gradient"):
+  for name in ("sites", "num_heads", "feed_forward", "encoder_gradient"):
     if name not in config:
       raise ValueError(
         f"config.method.{name} is missing: copy it from configs/quickstart.py."
       )
+  if type(config.feed_forward) is not int or config.feed_forward < 0:
+    raise ValueError(
+      f"config.method.feed_forward={config.feed_forward!r}: expected an "
+      "integer of at least 0, its hidden width in widths of the site; 4 is "
+      "usual, 0 is none."
+    )
   widths = tuple(backbone.unet_config["block_out_channels"])
 
   def make(path: str, block: Any) -> DemonstrationAttention:
@@ -147,6 +182,7 @@ def declare(backbone: Any, config: Any) -> Module:
       site=path,
       sources=_sources(path, widths),
       num_heads=config.num_heads,
+      feed_forward=config.feed_forward,
       encoder_gradient=config.encoder_gradient,
     )
 

@@ -3,7 +3,7 @@
 
 Differs from configs/quickstart.py in: starts from the base instead of an
 apprentice; learns from `suti.pretrain.examples` (a perfect teacher's examples)
-until experts have generated enough; steps, batch and rate.
+until experts have generated enough; steps, batch, rate and dropout.
 
 Command to run:
   python -m apprentice.train \
@@ -29,6 +29,10 @@ def get_config(arg: str = "") -> ConfigDict:
     # world; new layers in a small U-Net want more.
     learning_rate=4e-4,
     weighting="truncated_snr",  # as its base
+    # As the shipped one was trained, before there was a joint share.
+    joint_dropout=0.0,
+    text_dropout=0.1,
+    demonstration_dropout=0.1,
     warmup_steps=200,
     decay=0.2,
     ema=0.999,

@@ -30,6 +30,7 @@ UNET = {
 CONFIG = {
   "sites": r"transformer_blocks\.\d+$",
   "num_heads": 2,
+  "feed_forward": 0,
   "encoder_gradient": True,
 }
 
@@ -174,10 +175,15 @@ def test_what_is_masked_does_not_matter(model):
   np.testing.assert_allclose(predict(model, target, shorter), masked, atol=2e-6)
 
 
-def attend_alone():
+@pytest.fixture(scope="module", params=[0, 4], ids=["attention", "and ff"])
+def alone(request):
   """One new layer by itself: (spec, output of (params, mask))."""
   layer = suti.DemonstrationAttention(
-    8, site="here", sources={"a": 8, "b": 16}, num_heads=2
+    8,
+    site="here",
+    sources={"a": 8, "b": 16},
+    num_heads=2,
+    feed_forward=request.param,
   )
   spec, apply = functional(layer)
   rng = np.random.default_rng(2)
@@ -195,9 +201,9 @@ def attend_alone():
   return spec, run
 
 
-def test_nothing_shown_adds_exactly_nothing():
-  """Even after training: nothing behind the attention has a bias."""
-  spec, run = attend_alone()
+def test_nothing_shown_adds_exactly_nothing(alone):
+  """Even after training: no bias behind the attention, a mask on the rest."""
+  spec, run = alone
   params = draw_params(spec)
   mask = np.asarray([[True, False, True], [False, False, False]])
   y_BSD = np.asarray(run(params, mask))
@@ -205,14 +211,14 @@ def test_nothing_shown_adds_exactly_nothing():
   assert not y_BSD[1].any()
 
 
-def test_an_untrained_layer_adds_exactly_nothing():
-  spec, run = attend_alone()
+def test_an_untrained_layer_adds_exactly_nothing(alone):
+  spec, run = alone
   params = init(spec, jax.random.key(0))
   assert not np.asarray(run(params, np.ones((B, K), bool))).any()
 
 
-def test_nothing_shown_teaches_nothing_and_harms_nothing():
-  spec, run = attend_alone()
+def test_nothing_shown_teaches_nothing_and_harms_nothing(alone):
+  spec, run = alone
   params = draw_params(spec)
 
   def loss(params, mask):
@@ -288,6 +294,23 @@ def test_encoder_gradient_is_a_choice(encoder_gradient):
 def test_heads_must_divide_the_width():
   with pytest.raises(ValueError, match=r"config\.method\.num_heads=3 does not"):
     declare(num_heads=3)
+
+
+def test_a_feed_forward_is_as_wide_as_the_config_says():
+  path = "mid_block.attentions.0.transformer_blocks.0.adapter.ff.up.weight"
+  _, spec, _ = declare(feed_forward=4)
+  assert spec[path].shape == (16, 64)
+  assert not any(
+    ".ff." in name.partition("adapter")[2] for name in declare()[1]
+  )
+
+
+@pytest.mark.parametrize("value", [-1, 2.0, True])
+def test_a_feed_forward_is_an_integer(value):
+  with pytest.raises(
+    ValueError, match=rf"feed_forward={value}: expected an integer of at least"
+  ):
+    declare(feed_forward=value)
 
 
 @pytest.mark.parametrize("name", CONFIG)

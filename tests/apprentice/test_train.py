@@ -42,6 +42,7 @@ def drop_some(*, mask=None, key=0, **config):
     "demonstration_mask": jnp.ones((B, K), bool) if mask is None else mask,
   }
   usual = {
+    "joint_dropout": 0.0,
     "text_dropout": 0.1,
     "demonstration_dropout": 0.1,
     "min_demonstrations": 1,
@@ -65,6 +66,17 @@ def test_text_and_demonstrations_are_dropped_independently():
   assert abs(text_gone.mean() - 0.1) < 0.02
   assert abs(subject_gone.mean() - 0.1) < 0.02
   assert abs((text_gone & subject_gone).mean() - 0.01) < 0.0065
+
+
+def test_a_share_loses_both_together():
+  text_gone, shown = drop_some(
+    joint_dropout=0.2, text_dropout=0.1, demonstration_dropout=0.0
+  )
+  subject_gone = ~shown.any(1)
+  # Text alone of a tenth of the others, demonstrations never alone.
+  assert abs((text_gone & subject_gone).mean() - 0.2) < 0.026
+  assert abs((text_gone & ~subject_gone).mean() - 0.08) < 0.018
+  assert not (subject_gone & ~text_gone).any()
 
 
 def test_a_random_number_is_shown():
@@ -101,7 +113,7 @@ def test_the_key_decides():
 def test_methods_without_demonstrations_are_spared():
   batch = {"text": {"text_BLD": jnp.ones((4, L, D))}}
   null = {"text_BLD": jnp.zeros((1, L, D))}
-  config = ConfigDict({"text_dropout": 1.0, "demonstration_dropout": 1.0})
+  config = ConfigDict({"joint_dropout": 0.0, "text_dropout": 1.0})
   dropped = drop(batch, jax.random.key(0), null_text=null, config=config)
   assert dropped.keys() == batch.keys()
 

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What fields of a config must be to each other, and to the machine's files.
+
+`suti.config.options` checks each field alone, then calls `check_relations`.
+"""
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+# Pairs whose first may not exceed the second.
+_ORDERED = (
+  ("mine.min_images", "mine.max_images"),
+  ("mine.similarity_low", "mine.similarity_high"),
+  ("train.min_demonstrations", "train.num_demonstrations"),
+  ("train.num_demonstrations", "train.max_demonstrations"),
+  ("apprentice_sample.num_demonstrations", "train.max_demonstrations"),
+  ("apprentice_sample.num_demonstrations", "benchmark.images_each"),
+  ("train.warmup_steps", "train.num_steps"),
+  ("benchmark.num_expert_subjects", "benchmark.num_subjects"),
+)
+
+
+def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
+  """Checks fields that are valid alone, but not together.
+
+  Args:
+    config: the whole config; each field has been checked.
+    data: whether its input files must exist.
+
+  Raises:
+    ValueError: the first mistake found, in one line.
+  """
+  _check_order(config)
+  _check_tuning(config["finetune"])
+  _check_training(config["train"])
+  if data:
+    _check_sources(config)
+  _check_mesh(config)
+  _check_patterns(config)
+
+
+def _check_order(config: Mapping[str, Any]) -> None:
+  def value(path: str) -> Any:
+    section, name = path.split(".")
+    return config[section][name]
+
+  for small, large in _ORDERED:
+    low, high = value(small), value(large)
+    if low is not None and low > high:
+      raise ValueError(
+        f"config.{small}={low!r} is above config.{large}={high!r}: expected "
+        "at most that; lower the one or raise the other."
+      )
+
+
+def _check_tuning(tune: Mapping[str, Any]) -> None:
+  if 0 < tune["diverged"] <= 1:
+    raise ValueError(
+      f"config.finetune.diverged={tune['diverged']!r}: expected a number above "
+      "1, how many times its first loss an expert's last may be, or 0, which "
+      "quarantines none by its loss; 6 is a good value."
+    )
+  window, num_steps = tune["stop_window"], tune["num_steps"]
+  if 2 * window > num_steps:
+    raise ValueError(
+      f"config.finetune.stop_window={window} is more than half of "
+      f"config.finetune.num_steps={num_steps}: two windows are compared, so no "
+      "expert would ever stop early; lower it, or set it to 0."
+    )
+
+
+def _check_training(train: Mapping[str, Any]) -> None:
+  if train["checkpoint_every"] % train["log_every"]:
+    raise ValueError(
+      f"config.train.checkpoint_every={train['checkpoint_every']} is not a "
+      f"multiple of config.train.log_every={train['log_every']}: a run that "
+      "goes on from a checkpoint would log other means; use a multiple."
+    )
+  decay = train["decay"] or 0.0
+  steps, warmup = train["num_steps"], train["warmup_steps"]
+  if warmup + int(decay * steps) > steps:
+    raise ValueError(
+      f"config.train.warmup_steps={warmup} and the share "
+      f"config.train.decay={decay} of {steps} steps overlap: lower one, or "
+      "raise config.train.num_steps."
+    )
+
+
+def _check_sources(config: Mapping[str, Any]) -> None:
+  for section in ("mine", "benchmark"):
+    source, path = config[section]["source"], config[section]["path"]
+    field = f"config.{section}.path"
+    if source in ("world", "heldout"):
+      if path:
+        warnings.warn(
+          f"{field}={path!r} has no effect with config.{section}.source="
+          f"'{source}'.",
+          stacklevel=3,
+        )
+      continue
+    what = {
+      "folder": "a folder of subject folders",
+      "table": "a table's file or the folder of its parts",
+    }
+    exists = os.path.isdir if source == "folder" else os.path.exists
+    if not path or not exists(os.path.expanduser(path)):
+      raise ValueError(
+        f"{field}={path!r}: expected {what[source]}, as config.{section}.source"
+        f"={source!r} says, and there is none; give its path or set "
+        f"--config.{section}.source=world."
+      )
+
+
+def _check_mesh(config: Mapping[str, Any]) -> None:
+  """Checks that the number of devices, where given, divides a batch."""
+  mesh = config["mesh"]
+  for axis, size in mesh.items():
+    if size == 0:
+      raise ValueError(
+        f"config.mesh.{axis}=0: expected a number of devices, or -1 for those "
+        "that are left."
+      )
+  if sum(size == -1 for size in mesh.values()) > 1:
+    raise ValueError(
+      f"config.mesh={dict(mesh.items())}: expected -1 for one axis at most; "
+      "give the others a number of devices."
+    )
+  split = [axis for axis in ("data", "fsdp") if mesh[axis] > 1]
+  num_devices = math.prod(mesh[axis] for axis in split)
+  size = config["train"]["batch_size"]
+  if size % num_devices:
+    quoted = " x ".join(f"'{axis}'" for axis in split)
+    raise ValueError(
+      f"config.train.batch_size={size} is not divisible by the {num_devices} "
+      f"devices of mesh axis {quoted}: use a multiple of {num_devices} or set "
+      f"config.mesh.{split[0]}."
+    )
+
+
+def _check_patterns(config: Mapping[str, Any]) -> None:
+  for name in ("sites", "trainable"):
+    pattern = config["method"].get(name)
+    if not pattern:
+      continue
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(
+        f"config.method.{name}={pattern!r}: expected a regular expression, but "
+        f"{error}; quote or mend it."
+      ) from None
