@@ -157,6 +157,9 @@ WORLD_READERS = (
   "experts.mine",
   "experts.truth",
   "apprentice.evaluate",
+  # Which of DreamBench's prompts its models may have been trained without.
+  "experts.prompts",
+  "apprentice.prompt_kinds",
 )
 
 

@@ -32,5 +32,8 @@ def get_config(name: str) -> ml_collections.ConfigDict:
   # Of a group's 25 templates: all | seen (20) | held_out (5), which are
   # suti/world/held_out.py's.
   config.templates = "all"
+  # Share of pictures of a place, an outfit, a look together, two of them; never
+  # the pairs that are held out. The shipped models saw none.
+  config.compositions = 0.0
   config.seed = 0
   return config

@@ -82,7 +82,18 @@ def run(argv: Sequence[str]) -> None:
       _start(title, name, config, workdir)
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
-  print(f"\nDone in {minutes:.1f} min. The report: {page}")
+  print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
+  print(f"The report: {page}")
+
+
+def evaluated_on(benchmark: Any) -> str:
+  """On what the run was evaluated, in words."""
+  where = (
+    f"subjects of the {benchmark.split} split"
+    if benchmark.source == "world"
+    else f"subjects of {benchmark.path}"
+  )
+  return f"evaluated on {benchmark.num_subjects} {where}"
 
 
 def benchmark_config(config: Any) -> Any:
@@ -101,7 +112,7 @@ def benchmark_config(config: Any) -> Any:
   copy.mine.update(
     source="heldout" if benchmark.source == "world" else benchmark.source,
     path=benchmark.path,
-    split="test",
+    split=benchmark.split,
     num_pages=benchmark.num_subjects,
     min_images=min(config.mine.min_images, benchmark.images_each),
     max_images=benchmark.images_each,
@@ -110,7 +121,10 @@ def benchmark_config(config: Any) -> Any:
     similarity_high=1.0,
   )
   copy.prompts.update(
-    source="dreambench", num_per_cluster=benchmark.num_prompts
+    source="list" if benchmark.prompts else "dreambench",
+    path=benchmark.prompts,
+    templates=benchmark.templates,
+    num_per_cluster=benchmark.num_prompts,
   )
   copy.finetune.num_clusters = benchmark.num_expert_subjects or None
   copy.sample.images_per_prompt = config.apprentice_sample.images_per_prompt

@@ -38,6 +38,8 @@ def write_training(
       "--workdir runs/pretrain"
     ),
     "config": config.to_dict(),
+    # Which prompts an evaluation may call unseen: apprentice/prompt_kinds.py.
+    "prompts": {"base": pool.templates},
     "seconds": round(seconds),
     "machine": machine(),
     "data": (

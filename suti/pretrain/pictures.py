@@ -24,9 +24,17 @@ from suti.world.dataset import (
   render_shots,
   subject_seeds,
 )
-from suti.world.held_out import template_rows
+from suti.world.held_out import is_held_out, pair_held_out, template_rows
 from suti.world.ranges import check_pool
-from suti.world.templates import template_of
+from suti.world.templates import (
+  LIVE,
+  LOOKS,
+  OUTFITS,
+  PLACES,
+  compose,
+  composition,
+  template_of,
+)
 
 # N pictures, H W image, L text tokens.
 
@@ -68,6 +76,7 @@ def choose_shots(
   shots_each: int,
   studio: float,
   templates: str,
+  compositions: float,
   seed: int,
 ) -> list[Shot]:
   """Which pictures a pool holds.
@@ -78,6 +87,8 @@ def choose_shots(
     num_subjects, shots_each: the pool has their product of pictures.
     studio: share of pictures on a plain backdrop, without a template.
     templates: "all" of a group's 25, the 20 "seen" or the 5 "held_out".
+    compositions: share of pictures of two names together, such as an outfit and
+      a place; pairs that are held out are shown with "held_out" alone.
     seed: of the choice of templates, cameras and lights.
 
   Returns: shots, the pictures of one subject side by side.
@@ -91,12 +102,32 @@ def choose_shots(
     if shots_each > len(allowed):
       rows = allowed[rng.integers(0, len(allowed), shots_each)]
     rows = np.where(rng.random(shots_each) < studio, -1, rows)
+    for i in np.flatnonzero(rng.random(shots_each) < compositions):
+      rows[i] = _compose(rng, live=class_of(subject) in LIVE, which=templates)
     seeds = rng.integers(0, 2**31, shots_each)
     shots += [
       Shot(subject=int(subject), template=int(row), seed=int(s))
       for row, s in zip(rows, seeds, strict=True)
     ]
   return shots
+
+
+def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
+  """A random pair of a look, an outfit and a place; objects wear nothing."""
+  while True:
+    names = {
+      "look": str(rng.choice(list(LOOKS))),
+      "wardrobe": str(rng.choice(list(OUTFITS))) if live else "",
+      "place": str(rng.choice(list(PLACES))),
+    }
+    if live:
+      names[str(rng.choice(list(names), p=(0.5, 0.3, 0.2)))] = ""
+    index = compose(**names)
+    out = pair_held_out(*names.values())
+    if which != "all":
+      out = is_held_out(composition(index))
+    if out == (which == "held_out"):
+      return index
 
 
 def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
@@ -125,13 +156,14 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
     shots_each=config.shots_each,
     studio=config.studio,
     templates=config.templates,
+    compositions=config.compositions,
     seed=config.seed,
   )
   # Without the number of subjects: a larger pool goes on from a smaller one.
   folder = folder / (
     f"{config.split}-from{config.start}-{config.shots_each}each-"
-    f"{config.studio}studio-{config.templates}-{size_px}px-seed{config.seed}-"
-    f"world{VERSION}"
+    f"{config.studio}studio-{config.templates}-{config.compositions}composed-"
+    f"{size_px}px-seed{config.seed}-world{VERSION}"
   )
   folder.mkdir(parents=True, exist_ok=True)
   starts = range(0, len(shots), _CHUNK)

@@ -17,11 +17,22 @@ Words: in no caption that anything learns from, for things that it knows under
 other words.
 """
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Sequence
 
-from suti.world.templates import Template, templates_of
+from suti.world.templates import (
+  LOOKS,
+  OUTFITS,
+  PLACES,
+  STUDIO,
+  TEMPLATES,
+  Template,
+  compose,
+  composition,
+  templates_of,
+)
 
 WHICH = ("all", "seen", "held_out")
 
@@ -86,3 +97,27 @@ def template_rows(class_name: str, which: str) -> Sequence[int]:
     for row, template in enumerate(templates_of(class_name))
     if which == "all" or is_held_out(template) == (which == "held_out")
   ]
+
+
+def find_template(prompt: str, noun: str) -> Template | None:
+  """The template or the composition that a prompt is of, None for others.
+
+  Args:
+    prompt: "a wet dog in the snow".
+    noun: of its subject, "dog", as often as words describe it.
+  """
+  text = f" {prompt} ".replace(f" {noun} ", " {} ", 1).strip()
+  for article in ("an {}", "an "):
+    if article in text and text not in _texts():
+      text = text.replace(article, article.replace("an", "a"), 1)
+  return _texts().get(text)
+
+
+@functools.cache
+def _texts() -> dict[str, Template]:
+  axes = (("", *LOOKS), ("", *OUTFITS), ("", *PLACES))
+  composed = [
+    composition(compose(look=look, wardrobe=wardrobe, place=place))
+    for look, wardrobe, place in itertools.product(*axes)
+  ]
+  return {t.text: t for t in (*composed, *TEMPLATES, STUDIO)}

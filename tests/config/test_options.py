@@ -110,6 +110,38 @@ MISTAKES = {
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
   ),
+  "experts' subjects are the evaluation's": (
+    {"mine.split": "test"},
+    "config.mine.split='test' is also config.benchmark.split: expected two "
+    "splits, as experts' subjects are not those that the result is evaluated "
+    "on; mine from 'train', or set --config.benchmark.split=validation.",
+  ),
+  "a benchmark's list that is not there": (
+    {"benchmark.prompts": "/no/such.csv"},
+    "config.benchmark.prompts='/no/such.csv': expected a file of prompts, CSV "
+    "or JSON, and there is none; '' takes DreamBench's.",
+  ),
+  "more prompts than DreamBench has": (
+    {"benchmark.num_prompts": 26},
+    "config.benchmark.num_prompts=26: expected at most 25, as many as "
+    "DreamBench has for a subject; more need a list, config.benchmark.prompts.",
+  ),
+  "a list that is not there": (
+    {"prompts.source": "list"},
+    "config.prompts.path='': expected a file of prompts, CSV or JSON, as "
+    "config.prompts.source='list' says, and there is none; give its path or "
+    "set --config.prompts.source=unseen.",
+  ),
+  "a list that is not read": (
+    {"prompts.path": "x.csv"},
+    "config.prompts.path='x.csv' has no effect with config.prompts.source="
+    "'unseen': leave it out, or set --config.prompts.source=list.",
+  ),
+  "templates of no kind": (
+    {"prompts.templates": "some"},
+    "config.prompts.templates='some': expected one of all, seen, held_out; set "
+    "it with --config.prompts.templates=….",
+  ),
   "no folder": (
     {"mine.source": "folder", "mine.path": "/no/such"},
     "config.mine.path='/no/such': expected a folder of subject folders, as "

@@ -29,7 +29,7 @@ from suti.pretrain import (
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
 from suti.runtime.log import read_log
-from suti.world.held_out import TEMPLATES_HELD_OUT
+from suti.world.held_out import TEMPLATES_HELD_OUT, is_held_out, pair_held_out
 from suti.world.templates import template_of
 
 
@@ -185,6 +185,24 @@ def test_a_pool_leaves_held_out_templates_out_and_those_alone():
     assert not texts["seen"] & texts["held_out"]
     assert "a {} in the snow" in texts["seen"]
     assert len(texts["held_out"]) == len(TEMPLATES_HELD_OUT)
+
+
+def test_a_pool_composes_but_for_the_pairs_that_are_held_out():
+  for which in ("all", "seen", "held_out"):
+    shown = {
+      template_of(shot)
+      for shot in choose_shots(
+        num_subjects=20, compositions=1.0, templates=which
+      )
+    }
+    assert len(shown) > 100 and {t.skill for t in shown} == {"composition"}
+    names = [{t.place, t.look, t.wardrobe} - {"", "studio"} for t in shown]
+    assert {len(pair) for pair in names} == {2}
+    if which == "all":
+      assert any(map(is_held_out, shown))  # a template of theirs
+      assert not any(pair_held_out(*pair) for pair in names)
+    else:
+      assert {is_held_out(t) for t in shown} == {which == "held_out"}
 
 
 def test_a_pool_shows_subjects_of_its_own(fake_renderer, tmp_path):

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of a benchmark's prompts the models were trained with, on record.
+
+A model says in `training.json` ("prompts") which templates its pictures showed:
+"all", or "seen", that is all but those of `suti.world.held_out`. A record that
+is missing is "unknown": nothing is assumed. An apprentice has learned twice,
+its base from captions and itself from lessons, so a prompt is
+
+  seen                   the lessons had it, or there were none and the base had
+  held_out_of_lessons    the base had it, the lessons did not
+  held_out               neither had
+  unknown                a record that would say so is missing
+
+and a prompt of a list (`suti.evaluation.prompt_list`) is of the kind that the
+list gives it. Nothing is measured here.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from suti.hf.find import find_model
+from suti.io.files import read_json
+from suti.io.paths import path_of
+from suti.world.held_out import find_template, is_held_out
+
+LISTED = "experts/prompts/listed.json"  # of a workdir
+
+
+def kinds_of(
+  texts: Mapping[str, str],
+  *,
+  base: str,
+  lessons: str,
+  listed: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+  """{prompt: its kind}.
+
+  Args:
+    texts: {prompt: the noun in it}.
+    base, lessons: "all", "seen", "unknown" or "none", which templates the base
+      was trained with, and the apprentice's examples had.
+    listed: of prompts from a list, what it says of them.
+  """
+  return {
+    text: listed[text]["kind"]
+    if text in listed
+    else _kind(text, noun, base=base, lessons=lessons)
+    for text, noun in texts.items()
+  }
+
+
+def _kind(text: str, noun: str, *, base: str, lessons: str) -> str:
+  template = find_template(text, noun)
+  records = [x for x in (lessons, base) if x != "none"]
+  if template is None or "unknown" in records[:1]:
+    return "unknown"
+  if not is_held_out(template) or records[0] == "all":
+    return "seen"
+  if len(records) == 1 or records[1] == "seen":
+    return "held_out"
+  return "held_out_of_lessons" if records[1] == "all" else "unknown"
+
+
+def base_prompts(name_or_dir: str) -> str:
+  """Which templates a base was trained with: "all", "seen" or "unknown"."""
+  return _record(find_model(name_or_dir) / "training.json", "base")
+
+
+def lesson_prompts(workdir: Path) -> str:
+  """Which templates the apprentice of a workdir has learned from.
+
+  Of this run's examples, those of `config.train.examples`, and those that
+  `config.train.init` had learned from before.
+
+  Returns: "all" if any had all, "unknown" if any has no record, "seen" if all
+    left the held-out ones out, "none" if there were no lessons.
+  """
+  train = read_json(workdir / "apprentice/train/done.json")["config"]["train"]
+  found = []
+  start = find_model(train["init"])
+  if (start / "apprentice.json").is_file():
+    found.append(_record(start / "training.json", "lessons"))
+  if train["num_steps"]:
+    own = workdir / "experts"
+    if (own / "pack/done.json").is_file():
+      found.append(_of_experts(own))
+    found += [_of_examples(path_of(x)) for x in train["examples"]]
+  return combine(found)
+
+
+def combine(found: Sequence[str]) -> str:
+  """What several trainings together have seen."""
+  for answer in ("all", "unknown", "seen"):
+    if answer in found:
+      return answer
+  return "none"
+
+
+def _record(path: Path, which: str) -> str:
+  prompts = read_json(path).get("prompts", {}) if path.is_file() else {}
+  return prompts.get(which, "unknown")
+
+
+def _of_examples(folder: Path) -> str:
+  """Of a folder of examples: a pretraining's pool, or another run's experts."""
+  done = folder.parent / "done.json"
+  if done.is_file():
+    pool = read_json(done)["config"].get("pool", {})
+    return pool.get("templates", "unknown")
+  return _of_experts(folder.parent)
+
+
+def _of_experts(folder: Path) -> str:
+  """Of a run's experts, by what its prompts were chosen from."""
+  done = folder / "prompts/done.json"
+  if not done.is_file():
+    return "unknown"
+  prompts = read_json(done)["config"]["prompts"]
+  return prompts.get("templates", "unknown")
