@@ -113,7 +113,7 @@ def open_folder(folder: str | Path) -> Sequence[Example]:
   source = open_examples(folder)
   if not len(source):
     raise ValueError(
-      f"{folder} holds no examples: lower config.filter.threshold and run "
+      f"{folder} holds no examples: loosen config.filter.rule and run "
       "experts.filter and experts.pack again."
     )
   return source

@@ -55,8 +55,10 @@ def get_config(arg: str = "") -> ConfigDict:
   config.sample = _sample()
   config.filter = ConfigDict(
     {
-      "threshold": 0.02,  # on delta-CLIP; paper: 0.02
-      "identity_threshold": placeholder(float),  # off, as in the paper
+      "name": "suti",  # a file of experts/filters
+      # Another rule than the filter's own: conditions on the measures of
+      # suti/evaluation/measures, as "delta_clip > 0.02, identity > 0.6".
+      "rule": placeholder(str),  # paper: delta_clip > 0.02, the filter's own
     }
   )
   config.pack = ConfigDict({"shard_size": 256})
@@ -180,6 +182,9 @@ def _sample() -> ConfigDict:
   return ConfigDict(
     {
       "images_per_prompt": 1,
+      # Images of a subject that are sampled in each other's sight, by a
+      # teacher that does so; 1 samples each alone.
+      "together": 1,
       "guidance": 3.0,  # paper: 30
       "sampler": "dpmpp_2m",  # ddpm | ddim | dpmpp_2m; paper: ddpm
       "num_steps": 12,
@@ -324,8 +329,8 @@ def _make_tiny(config: ConfigDict) -> None:
   config.prompts.num_per_cluster = 2
   config.finetune.update(num_steps=2, experts_per_wave=2, batch_size=2)
   config.sample.update(num_steps=2, batch_size=4)
-  # Two steps teach nothing, so nothing would pass the paper's threshold.
-  config.filter.threshold = -1.0
+  # Two steps teach nothing, so nothing would pass the paper's rule.
+  config.filter.rule = "delta_clip > -1"
   config.pack.shard_size = 4
   config.train.update(
     num_steps=4, batch_size=8, warmup_steps=1, checkpoint_every=2, log_every=1

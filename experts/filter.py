@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 4: scores the candidates by CLIP, and decides which are kept.
+"""Stage 4: measures the candidates, and decides which are kept.
 
 SuTI (arXiv 2304.00186), eq. 7: a candidate y of prompt p is kept if
 
   CLIP(y, p) - max over the demonstrations x of CLIP(x, p) > 0.02
 
 so it must match the prompt better than every picture its expert was tuned on.
-Only the text is compared; the subject's identity is left to the expert. In
-addition, `config.filter.identity_threshold` requires a mean identity cosine to
-the demonstrations; it is off by default, as in the paper.
+That is the filter `suti` of `experts/filters`; others are beside it, and
+`config.filter.rule` is any combination of the measures of
+`suti/evaluation/measures`.
 
-The score of every candidate is written, kept or not: to change the thresholds,
-only this stage is run again, and it reuses the scores.
+Every measure of every candidate is written, kept or not: to change the rule,
+only this stage is run again, and it measures nothing anew.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +21,9 @@ import numpy as np
 
 from experts.clusters import find_clusters, read_clusters
 from experts.sample import open_candidates
-from suti.evaluation.scores import Scorer, delta_clip, load_scorer
+from experts.selection import explain_nothing, open_selection, select
+from suti.evaluation.measure import Evidence, Measure
+from suti.evaluation.scores import Scorer, load_scorer
 from suti.hf.find import find_model
 from suti.io.records import read_lines, write_lines
 from suti.runtime.stage import main, progress, stage
@@ -38,7 +39,8 @@ def read_scores(workdir: Path) -> list[Score]:
 
 def run(config, workdir: Path) -> dict:
   """Writes experts/filter/scores.jsonl."""
-  # The folder does not depend on thresholds: scores are reused with others.
+  selection = open_selection(config)
+  # The folder does not depend on the rule: scores are reused with others.
   current = stage(
     workdir,
     "experts/filter",
@@ -49,14 +51,16 @@ def run(config, workdir: Path) -> dict:
       "config.identity": find_model(config.identity),
     },
   )
-  thresholds = config.filter.to_dict()
-  if current.done is not None and thresholds.items() <= current.done.items():
+  about = selection.about()
+  if current.done is not None and about.items() <= current.done.items():
     return current.done
 
   waves = open_candidates(workdir)
   # The index of a wave is its number, as no wave is left out.
   parts = [current.folder / f"wave-{i:05d}.jsonl" for i in range(len(waves))]
-  left = [i for i, part in enumerate(parts) if not part.exists()]
+  left = [
+    i for i, part in enumerate(parts) if not _has(part, selection.measures)
+  ]
   if left:
     scorer = load_scorer(clip=config.clip, identity=config.identity)
     clusters = read_clusters(workdir)
@@ -66,28 +70,40 @@ def run(config, workdir: Path) -> dict:
       for i in left:
         candidates = list(waves[i])
         found = find_clusters(clusters, {c.cluster for c in candidates})
-        write_lines(parts[i], score_all(candidates, found, scorer=scorer))
+        scores = score_all(
+          candidates, found, scorer=scorer, measures=selection.measures
+        )
+        write_lines(parts[i], scores)
         bar.update(len(candidates))
 
+  # A group lies in one wave, as its cluster does.
   scores = [
-    dataclasses.replace(score, kept=passes(score, config.filter))
+    score
     for part in parts
-    for score in read_lines(part, Score)
+    for score in select(read_lines(part, Score), selection)
   ]
   kept = [score for score in scores if score.kept]
   if not kept:
-    raise ValueError(_nothing(scores, config.filter))
+    raise ValueError(_nothing(scores, selection))
   write_lines(current.folder / "scores.jsonl", scores)
   return current.finish(
     {
       "candidates": len(scores),
       "kept": len(kept),
       "keep_rate": len(kept) / len(scores),
-      "clip_t_of_kept": float(np.mean([s.clip_t for s in kept])),
-      "clip_t_of_all": float(np.mean([s.clip_t for s in scores])),
-      **thresholds,
+      "clip_t_of_kept": float(np.mean([s.values["clip_t"] for s in kept])),
+      "clip_t_of_all": float(np.mean([s.values["clip_t"] for s in scores])),
+      **about,
     }
   )
+
+
+def _has(part: Path, measures: Mapping[str, Measure]) -> bool:
+  """Whether a wave's scores are there, by each of these measures."""
+  if not part.exists():
+    return False
+  scores = read_lines(part, Score)
+  return all(measures.keys() <= score.values.keys() for score in scores)
 
 
 def score_all(
@@ -95,13 +111,15 @@ def score_all(
   clusters: Mapping[str, Cluster],
   *,
   scorer: Scorer,
+  measures: Mapping[str, Measure],
 ) -> list[Score]:
-  """Scores a wave's candidates: all images together, then all texts.
+  """Measures a wave's candidates: all images together, then all texts.
 
   Args:
     candidates: any number.
     clusters: those of the candidates, by key.
     scorer: the encoders.
+    measures: what to measure, by name.
 
   Returns: a score for each candidate, not marked as kept yet.
   """
@@ -116,68 +134,42 @@ def score_all(
   rows_of, start = {}, 0
   for key, cluster in clusters.items():
     rows_of[key] = slice(start, start := start + len(cluster.images))
+  groups = np.array([c.group or c.key for c in candidates])
 
   scores = []
-  for candidate, image_D, identity_D in zip(
-    candidates, image_GD, identity_GD, strict=True
-  ):
-    rows, prompt_D = rows_of[candidate.cluster], text_D[candidate.prompt]
-    clip_t = float(image_D @ prompt_D)
-    delta = float(
-      delta_clip(
-        image_D,
-        shown_clip[rows],
-        prompt_D,
-        np.ones(rows.stop - rows.start, bool),
-      )
+  for index, candidate in enumerate(candidates):
+    rows = rows_of[candidate.cluster]
+    others_G = groups == groups[index]
+    others_G[index] = False
+    evidence = Evidence(
+      clip_D=image_GD[index],
+      text_D=text_D[candidate.prompt],
+      clip_KD=shown_clip[rows],
+      identity_D=identity_GD[index],
+      identity_KD=shown_identity[rows],
+      identity_GD=identity_GD[others_G],
     )
     scores.append(
       Score(
         candidate=candidate.key,
         cluster=candidate.cluster,
         prompt=candidate.prompt,
-        delta_clip=delta,
-        clip_t=clip_t,
-        best_demonstration=clip_t - delta,
-        identity=float((shown_identity[rows] @ identity_D).mean()),
+        values={n: each.measure(evidence) for n, each in measures.items()},
         kept=False,
+        group=candidate.group,
       )
     )
   return scores
 
 
-def passes(score: Score, config) -> bool:
-  """Whether a score passes the thresholds of the section `filter`."""
-  floor = config.identity_threshold
-  return score.delta_clip > config.threshold and (
-    floor is None or score.identity > floor
-  )
-
-
-def _nothing(scores: Sequence[Score], config) -> str:
+def _nothing(scores: Sequence[Score], selection) -> str:
   """The error message of a filter that keeps nothing."""
   if not scores:
     return (
       "experts/sample has no candidates: every expert was quarantined; lower "
       "config.finetune.learning_rate and begin at experts.finetune."
     )
-  best = max(score.delta_clip for score in scores)
-  result = (
-    f"filter kept 0 of {len(scores)} candidates: best delta-CLIP {best:.3f}"
-  )
-  if best <= config.threshold:
-    return (
-      f"{result} <= config.filter.threshold {config.threshold}: lower it, or "
-      "tune the experts longer and guide them more."
-    )
-  closest = max(
-    score.identity for score in scores if score.delta_clip > config.threshold
-  )
-  return (
-    f"{result}, but those above config.filter.threshold {config.threshold} "
-    f"have an identity of at most {closest:.3f} <= "
-    f"config.filter.identity_threshold {config.identity_threshold}: lower it."
-  )
+  return explain_nothing(scores, selection)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experts.clusters import Clusters, find_clusters, read_clusters
-from experts.filter import passes, read_scores
 from experts.sample import open_candidates
+from experts.selection import open_selection, read_scores, select
 from suti.io.files import remove_folder
 from suti.io.records import write_examples
 from suti.runtime.stage import main, progress, stage
@@ -33,6 +33,8 @@ def run(config, workdir: Path) -> dict:
   )
   if current.done is not None:
     return current.done
+  # By the rule of now, which may be another than that of experts.filter.
+  scores = select(read_scores(workdir), open_selection(config))
   candidates = [
     (file, index)
     for file in open_candidates(workdir)
@@ -40,11 +42,13 @@ def run(config, workdir: Path) -> dict:
   ]
   kept = [
     (score, *where)
-    for score, where in zip(read_scores(workdir), candidates, strict=True)
-    if passes(score, config.filter)
+    for score, where in zip(scores, candidates, strict=True)
+    if score.kept
   ]
   kept.sort(key=lambda row: content_key(config.seed, row[0].candidate))
-  examples = make_examples(kept, read_clusters(workdir))
+  examples = make_examples(
+    kept, read_clusters(workdir), origin=config.finetune.teacher
+  )
   part = current.folder / "part"
   count = write_examples(
     part,
@@ -64,12 +68,15 @@ def run(config, workdir: Path) -> dict:
 def make_examples(
   kept: Sequence[tuple[Score, Sequence[Candidate], int]],
   clusters: Clusters,
+  *,
+  origin: str,
 ) -> Iterator[Example]:
   """Joins candidates and demonstrations, one at a time.
 
   Args:
     kept: (score, file of candidates, index in it), in the order to pack.
     clusters: from `experts.mine`.
+    origin: name of the teacher.
 
   Yields: examples.
   """
@@ -89,7 +96,10 @@ def make_examples(
       image=candidate.image,
       demonstrations=cluster.images,
       captions=cluster.captions,
-      delta_clip=score.delta_clip,
+      values=score.values,
+      mask=candidate.mask,
+      group=candidate.group,
+      origin=origin,
     )
 
 

@@ -52,6 +52,8 @@ class Teacher:
       x_BHWC. request has the `conditioning` of the prompts and `null`, that of
       the null text, one row; a row must depend on its own key and text alone;
       config is the section `sample`.
+    together: whether it samples `config.sample.together` rows, side by side, in
+      each other's sight: such a row depends on the others of its group too.
   """
 
   paper: str
@@ -59,6 +61,7 @@ class Teacher:
   trainable: str
   loss: Callable[..., Array] | None
   sample: Callable[..., Array]
+  together: bool = False
 
 
 def find(name: str) -> Teacher:
@@ -70,6 +73,20 @@ def find(name: str) -> Teacher:
   return find_record(
     name, package=teachers, record="TEACHER", field="config.finetune.teacher"
   )
+
+
+def check_together(teacher: Teacher, config) -> None:
+  """Checks that a teacher samples images in groups, if the config says so.
+
+  Raises:
+    ValueError: it samples each alone.
+  """
+  size, name = config.sample.together, config.finetune.teacher
+  if size > 1 and not teacher.together:
+    raise ValueError(
+      f"config.sample.together={size}: the teacher '{name}' samples each image "
+      "alone; set it to 1, or take a teacher whose images see each other."
+    )
 
 
 def open_backbone(config) -> Backbone:

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from experts.clusters import find_clusters, read_clusters
-from experts.filter import read_scores
 from experts.prompts import subject_of
 from experts.sample import open_candidates
+from experts.selection import read_scores
 from suti.evaluation.dreambench import fill, templates_of
 from suti.io.files import write_json
 from suti.runtime.stage import main

@@ -7,7 +7,8 @@ records are the only interface between stages (SuTI, arXiv 2304.00186, section
 library and numpy.
 
 Shape legend: `H` `W` height and width of a picture, which may differ from one
-picture of a record to the next.
+picture of a record to the next. A mask is bool (H, W), a depth float16 (H, W),
+0 where nothing is known; both are as large as their picture.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 # Incremented whenever a field changes: readers refuse files of another version.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # The skills of unseen prompts: the four that SuTI (section 3.2) asks its
 # language model for, and those that its figures show beside them.
@@ -73,7 +74,7 @@ def seed_of(*parts: str | int) -> int:
 
 # The form of a `content_key`, and the fields of records that hold one.
 _KEY = re.compile(r"[0-9a-f]{12}")
-_KEYS = ("key", "cluster", "candidate")
+_KEYS = ("key", "cluster", "candidate", "group")
 
 
 def check_keys(fields: Mapping[str, Any]) -> None:
@@ -90,6 +91,8 @@ def check_keys(fields: Mapping[str, Any]) -> None:
   """
   for field in _KEYS:
     value = fields.get(field, "0" * 12)
+    if field == "group" and value is None:
+      continue
     if not (isinstance(value, str) and _KEY.fullmatch(value)):
       raise ValueError(
         f"its {field} is {reprlib.repr(value)} and not 12 hex digits"
@@ -101,6 +104,15 @@ def _assert_image(image_u8: np.ndarray) -> None:
   assert isinstance(image_u8, np.ndarray), type(image_u8)
   assert image_u8.dtype == np.uint8, image_u8.dtype
   assert image_u8.ndim == 3 and image_u8.shape[2] == 3, image_u8.shape
+
+
+def _assert_fits(
+  plane_HW: np.ndarray | None, dtype: type, image_u8: np.ndarray
+) -> None:
+  """Fails unless a mask or a depth, if there is one, is that of the picture."""
+  if plane_HW is not None:
+    assert plane_HW.dtype == dtype, plane_HW.dtype
+    assert plane_HW.shape == image_u8.shape[:2], plane_HW.shape
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -195,6 +207,10 @@ class Candidate:
     image: uint8 RGB (H, W, 3).
     seed: of its noise.
     guidance: weight of classifier-free guidance it was sampled with.
+    group: key shared by images that saw each other while they were sampled;
+      None if it was sampled alone.
+    number: its place in the group, from 0.
+    mask: where the subject is, as its teacher knows; None if it does not.
   """
 
   key: str
@@ -204,10 +220,14 @@ class Candidate:
   image: np.ndarray
   seed: int
   guidance: float
+  group: str | None = None
+  number: int = 0
+  mask: np.ndarray | None = None
 
   def __post_init__(self) -> None:
-    """Checks picture and skill."""
+    """Checks picture, mask and skill."""
     _assert_image(self.image)
+    _assert_fits(self.mask, np.bool_, self.image)
     assert self.skill in SKILLS, self.skill
 
 
@@ -219,21 +239,55 @@ class Score:
     candidate: key of the candidate.
     cluster: key of its cluster.
     prompt: its text.
-    delta_clip: clip_t - best_demonstration (SuTI, eq. 7), in [-2, 2].
-    clip_t: cosine of picture and prompt.
-    best_demonstration: largest cosine of a demonstration and the prompt.
-    identity: mean cosine to the demonstrations by the identity encoder.
+    values: {name of a measure, a file of `suti/evaluation/measures`: value}.
     kept: whether it passed.
+    group: as in `Candidate`.
   """
 
   candidate: str
   cluster: str
   prompt: str
-  delta_clip: float
-  clip_t: float
-  best_demonstration: float
-  identity: float
+  values: Mapping[str, float]
   kept: bool
+  group: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Label:
+  """What is where in one picture of a cluster, or in a candidate.
+
+  Attributes:
+    key: of the cluster or the candidate.
+    number: of the cluster's picture, from 0; 0 for a candidate.
+    names: of the entities that were found, such as "dog".
+    boxes_xyxy: of each: left, top, right, bottom, as shares of width and
+      height, in [0, 1].
+    scores: confidence in each, in [0, 1].
+    masks: of each, bool (H, W).
+    depth: distance from the camera, float16 (H, W); None if it is not known.
+    camera: numbers that describe it, by the source of the labels; None if it is
+      not known.
+  """
+
+  key: str
+  number: int
+  names: tuple[str, ...] = ()
+  boxes_xyxy: tuple[tuple[float, ...], ...] = ()
+  scores: tuple[float, ...] = ()
+  masks: tuple[np.ndarray, ...] = ()
+  depth: np.ndarray | None = None
+  camera: tuple[float, ...] | None = None
+
+  def __post_init__(self) -> None:
+    """Checks that each entity is described whole."""
+    for each in (self.boxes_xyxy, self.scores, self.masks):
+      assert len(each) == len(self.names), self.key
+    for box in self.boxes_xyxy:
+      assert len(box) == 4 and all(0 <= x <= 1 for x in box), box
+    for mask_HW in self.masks:
+      assert mask_HW.dtype == np.bool_, mask_HW.dtype
+      assert mask_HW.ndim == 2, mask_HW.shape
+    assert self.depth is None or self.depth.dtype == np.float16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -247,7 +301,14 @@ class Example:
     image: the target, uint8 RGB (H, W, 3).
     demonstrations: 0 to 10 pictures of the subject, each uint8 RGB (H, W, 3).
     captions: one text for each demonstration.
-    delta_clip: score of the target, so that a stricter filter needs no rerun.
+    values: scores of the target by measure, so that a stricter filter needs no
+      rerun.
+    mask: where the subject is in the target; None if it is not known.
+    depth: of the target; None if it is not known.
+    demonstration_masks: where it is in each demonstration; empty if not known.
+    names, boxes_xyxy, masks: the entities of the target, as in `Label`.
+    group: as in `Candidate`.
+    origin: what made the target: name of the teacher.
   """
 
   key: str
@@ -256,10 +317,28 @@ class Example:
   image: np.ndarray
   demonstrations: tuple[np.ndarray, ...]
   captions: tuple[str, ...]
-  delta_clip: float
+  values: Mapping[str, float]
+  mask: np.ndarray | None = None
+  depth: np.ndarray | None = None
+  demonstration_masks: tuple[np.ndarray, ...] = ()
+  names: tuple[str, ...] = ()
+  boxes_xyxy: tuple[tuple[float, ...], ...] = ()
+  masks: tuple[np.ndarray, ...] = ()
+  group: str | None = None
+  origin: str = ""
 
   def __post_init__(self) -> None:
-    """Checks pictures and their texts."""
+    """Checks pictures, and all that belongs to them."""
     for image_u8 in (self.image, *self.demonstrations):
       _assert_image(image_u8)
     assert len(self.captions) == len(self.demonstrations), self.key
+    _assert_fits(self.mask, np.bool_, self.image)
+    _assert_fits(self.depth, np.float16, self.image)
+    for mask_HW in self.masks:
+      _assert_fits(mask_HW, np.bool_, self.image)
+    assert len(self.names) == len(self.boxes_xyxy) == len(self.masks), self.key
+    if self.demonstration_masks:
+      for mask_HW, image_u8 in zip(
+        self.demonstration_masks, self.demonstrations, strict=True
+      ):
+        _assert_fits(mask_HW, np.bool_, image_u8)

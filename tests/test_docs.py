@@ -56,6 +56,7 @@ RUN_BY = {
     "tests/experts/farm/workers.py",
     'stage.main("experts.finetune"',
   ),
+  "python -m experts.filter": ("tests/experts/test_filter.py", "filters.run("),
   "python -m experts.truth": ("tests/experts/test_truth.py", "truth.run("),
   "python -m apprentice.train": (
     "tests/apprentice/test_train.py",

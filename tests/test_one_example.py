@@ -105,7 +105,7 @@ def mined() -> dict:
     image=candidate.image,
     demonstrations=cluster.images,
     captions=cluster.captions,
-    delta_clip=0.1,
+    values={"delta_clip": 0.1},
   )
   delta = delta_clip(
     vectors_KD[0],

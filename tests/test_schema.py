@@ -97,7 +97,7 @@ def test_captions_are_as_many_as_pictures():
     "prompt": "p",
     "image": IMAGE,
     "demonstrations": (IMAGE, IMAGE),
-    "delta_clip": 0.1,
+    "values": {"delta_clip": 0.1},
   }
   schema.Example(captions=("a", "b"), **fields)
   with pytest.raises(AssertionError):

@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.sample.update(
     guidance=7.5, sampler="dpmpp_2m", num_steps=25, batch_size=1
   )
-  config.filter.threshold = 0.02
+  config.filter.rule = "delta_clip > 0.02"
   config.plan.update(
     stages=("finetune", "sample", "filter"), num_subjects=100_000
   )

@@ -35,5 +35,5 @@ def get_config(arg: str = "") -> ConfigDict:
     similarity_high=1.0,
   )
   # CLIP has not seen photographs either, and the filter is only as good as it.
-  config.filter.threshold = -1.0
+  config.filter.rule = "delta_clip > -1"
   return config.lock()

@@ -68,7 +68,7 @@ def get_config(arg: str = "") -> ConfigDict:
     percentile=99.5,  # choice: Imagen's, and weight 30 needs one
     batch_size=1,
   )
-  config.filter.threshold = 0.02
+  config.filter.rule = "delta_clip > 0.02"
   config.pack.shard_size = 4096  # choice
   config.plan.update(
     stages=("finetune", "sample", "filter"), num_subjects=1_800_000

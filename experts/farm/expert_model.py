@@ -15,7 +15,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experts.teacher import Teacher, declare, find, open_backbone
+from experts.teacher import (
+  Teacher,
+  check_together,
+  declare,
+  find,
+  open_backbone,
+)
 from suti.parallel.mesh import described, flat_mesh, replicated
 from suti.pipeline.backbone import Backbone
 
@@ -59,6 +65,7 @@ def open_expert_model(config) -> ExpertModel:
   """
   mesh = flat_mesh()
   teacher = find(config.finetune.teacher)
+  check_together(teacher, config)
   backbone = open_backbone(config)
   apply, trainable, frozen = declare(teacher, backbone, config)
   return ExpertModel(

@@ -140,6 +140,7 @@ def _look_ahead(config: Any) -> None:
   """
   import apprentice.data
   import apprentice.method
+  import experts.selection
   import experts.teacher
   from suti.hf.find import find_model
 
@@ -148,7 +149,9 @@ def _look_ahead(config: Any) -> None:
   find_model(config.train.init)
   for folder in config.train.examples:
     apprentice.data.open_folder(folder)
-  experts.teacher.find(config.finetune.teacher)
+  teacher = experts.teacher.find(config.finetune.teacher)
+  experts.teacher.check_together(teacher, config)
+  experts.selection.open_selection(config)
   apprentice.method.find(config.train.method)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from suti.config.names import REPLACED
 from suti.io.paths import in_bucket, path_of
 
 
@@ -181,4 +182,6 @@ def _unknown_field(
     if flag.startswith("config.") and field in flag.split("."):
       field = flag
   remedy = hint[0].rstrip("'") if hint else "See the file for its fields."
+  if field in REPLACED:
+    remedy = f"Did you mean config.filter.rule? {REPLACED[field]}."
   return f"--{field}: {path} has no such field. {remedy}"

@@ -8,9 +8,17 @@ file, which defines one record.
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
+
+# Fields that are gone -> what took their place.
+REPLACED: Mapping[str, str] = {
+  "config.filter.threshold": "a threshold of 0.02 is "
+  '--config.filter.rule="delta_clip > 0.02"',
+  "config.filter.identity_threshold": "it is a condition of "
+  '--config.filter.rule="delta_clip > 0.02, identity > 0.6"',
+}
 
 
 def nearest(

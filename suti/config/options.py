@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from suti.config.names import suggest
+from suti.config.names import REPLACED, suggest
 from suti.config.relations import check_relations
 from suti.config.samplers import OWN
 from suti.schema import SKILLS
@@ -154,10 +154,10 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "sample_after_tuning": _flag(),
     "keep": _choice("trainable", "difference", "nothing"),
   },
-  "sample": dict(_SAMPLING),
+  "sample": {**_SAMPLING, "together": _count()},
   "filter": {
-    "threshold": _number(low=-2.0, high=2.0),
-    "identity_threshold": _number(low=-1.0, high=1.0, optional=True),
+    "name": _text(remedy="name a file of experts/filters"),
+    "rule": _text(optional=True, empty=True),
   },
   "pack": {"shard_size": _count()},
   "train": {
@@ -282,13 +282,20 @@ def _check_names(
       listed = f" {path} has {', '.join(known)}."
       raise ValueError(
         f"{path}.{name}={fields[name]!r}: there is no such field."
-        f"{suggest(str(name), known) or listed}"
+        f"{_instead(f'{path}.{name}', known) or listed}"
       )
   for name in known:
     if name not in fields:
       raise ValueError(
         f"{path}.{name} is missing: copy it from configs/quickstart.py."
       )
+
+
+def _instead(path: str, known: Iterable[str]) -> str:
+  """What is meant by a field that there is not; "" if nobody knows."""
+  if path in REPLACED:
+    return f" Did you mean config.filter.rule? {REPLACED[path]}."
+  return suggest(path.rpartition(".")[2], known)
 
 
 def _check_field(path: str, value: Any, rule: Rule) -> None:

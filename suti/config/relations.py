@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from suti.config.rules import parse_rule
+
 # Pairs whose first may not exceed the second.
 _ORDERED = (
   ("mine.min_images", "mine.max_images"),
@@ -43,6 +45,29 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
     _check_prompts(config)
   _check_mesh(config)
   _check_patterns(config)
+  parse_rule(config["filter"]["rule"] or "", field="config.filter.rule")
+  _check_together(config["sample"], config["prompts"])
+
+
+def _check_together(
+  sample: Mapping[str, Any], prompts: Mapping[str, Any]
+) -> None:
+  """Checks that batches and subjects hold whole groups of images."""
+  size, batch = sample["together"], sample["batch_size"]
+  if batch % size:
+    raise ValueError(
+      f"config.sample.batch_size={batch} is not a multiple of "
+      f"config.sample.together={size}: images that see each other are sampled "
+      "in one batch; use a multiple."
+    )
+  total = prompts["num_per_cluster"] * sample["images_per_prompt"]
+  if total % size:
+    raise ValueError(
+      f"config.prompts.num_per_cluster={prompts['num_per_cluster']} times "
+      f"config.sample.images_per_prompt={sample['images_per_prompt']} is "
+      f"{total} images a subject, no multiple of config.sample.together={size}:"
+      " change one, so that groups are whole."
+    )
 
 
 def _check_order(config: Mapping[str, Any]) -> None:

@@ -15,12 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from suti.evaluation import page
-from suti.evaluation.report_pictures import (
-  Album,
-  kept_and_dropped,
-  read_scores,
-  subjects,
-)
+from suti.evaluation.report_filter import kept_and_dropped, read_filter
+from suti.evaluation.report_pictures import Album, subjects
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.paths import path_of
 from suti.runtime.progress import span
@@ -74,7 +70,7 @@ def run(config: Any, workdir: Path) -> dict:
     )
   metrics = read_json(scores) | {
     "stages": _stages(workdir),
-    "filter": _filter(workdir, config),
+    "filter": read_filter(workdir),
     "config": config.to_dict(),
   }
   with replacing_folder(workdir / "report", last="index.html") as folder:
@@ -109,19 +105,6 @@ def _stages(workdir: Path) -> dict[str, dict[str, Any]]:
       done = read_json(path)
       found[folder] = {"seconds": done["seconds"], "summary": done["summary"]}
   return found
-
-
-def _filter(workdir: Path, config: Any) -> dict[str, Any]:
-  """How many candidates were kept, and how delta-CLIP is spread."""
-  scores = read_scores(workdir)
-  kept = [score for score in scores if score.kept]
-  return {
-    "candidates": len(scores),
-    "kept": len(kept),
-    "keep_rate": len(kept) / len(scores) if scores else None,
-    "threshold": config.filter.threshold,
-    "delta_clip": [round(score.delta_clip, 5) for score in scores],
-  }
 
 
 def _losses(workdir: Path) -> list[tuple[float, float]]:
@@ -287,14 +270,14 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
     "flatter what it chose. The identity encoder chose nothing"
     + (
       "."
-      if config.filter.identity_threshold is None
+      if "identity" not in metrics["filter"]["rule"]
       else ", but for the identity filter that was on."
     ),
   ]
-  if config.filter.threshold <= -1:
+  if metrics["filter"]["kept"] == metrics["filter"]["candidates"]:
     notes.append(
-      f"The filter's threshold is {config.filter.threshold:g}: it dropped "
-      "nothing, and the apprentice learned from failures too."
+      f"The filter, “{metrics['filter']['rule']}”, dropped nothing: the "
+      "apprentice learned from failures too."
     )
   if config.benchmark.source == "world":
     notes.append(

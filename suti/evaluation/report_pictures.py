@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a report: a card for each subject, and the filter's choice.
+"""The pictures of a report: the album, and a card for each subject.
 
-Their sections of the page; `suti.evaluation.report` has the numbers.
+`suti.evaluation.report` has the numbers, `report_filter` the filter's choice.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from suti.evaluation import page
 from suti.images import save_png
 from suti.io.records import read_lines, read_records
-from suti.schema import Candidate, Cluster, Prompt, Score
+from suti.schema import Candidate, Cluster, Prompt
 
 
 class Album:
@@ -30,13 +30,7 @@ class Album:
     return path
 
 
-def read_scores(workdir: Path) -> list[Score]:
-  """The filter's scores of all candidates; none if it was not run."""
-  path = workdir / "experts" / "filter" / "scores.jsonl"
-  return list(read_lines(path, Score)) if path.is_file() else []
-
-
-def _candidates(
+def find_candidates(
   folder: Path, wanted: Iterable[str], *, by: str, prefix: str = ""
 ) -> dict[str, list[Candidate]]:
   """Candidates of a stage's folder by one of their fields."""
@@ -72,7 +66,7 @@ def subjects(config: Any, workdir: Path, album: Album) -> list[str]:
     "scenes": (workdir / "apprentice" / "evaluate", "scenes"),
   }
   generated = {
-    name: _candidates(folder, keys, by="cluster", prefix=prefix)
+    name: find_candidates(folder, keys, by="cluster", prefix=prefix)
     for name, (folder, prefix) in sources.items()
   }
   given = config.apprentice_sample.num_demonstrations
@@ -134,67 +128,3 @@ def _pick_prompts(prompts: Sequence[Prompt], num: int) -> list[Prompt]:
     return list(prompts)
   places = np.linspace(0, len(prompts) - 1, num).round().astype(int)
   return [prompts[i] for i in places]
-
-
-def kept_and_dropped(
-  config: Any, workdir: Path, album: Album, numbers: Mapping[str, Any]
-) -> list[str]:
-  """The filter: its rate, how scores are spread, and where it draws a line."""
-  scores = sorted(
-    read_scores(workdir), key=lambda s: s.delta_clip, reverse=True
-  )
-  if not scores:
-    return []
-  num = config.report.num_examples
-  kept = [score for score in scores if score.kept]
-  dropped = [score for score in scores if not score.kept]
-  groups = {
-    "best kept": kept[:num],
-    "worst kept": kept[num:][-num:],
-    "best dropped": dropped[:num],
-    "worst dropped": dropped[num:][-num:],
-  }
-  wanted = [s.candidate for group in groups.values() for s in group]
-  pictures = _candidates(
-    workdir / "experts" / "sample", wanted, by="key", prefix="wave-"
-  )
-  blocks = []
-  for title, group in groups.items():
-    figures = [
-      page.figure(
-        album.add(
-          pictures[score.candidate][0].image, f"filter-{score.candidate}"
-        ),
-        caption=score.prompt,
-        note=f"Δ {score.delta_clip:+.3f}",
-      )
-      for score in group
-      if pictures[score.candidate]
-    ]
-    if figures:
-      kind = "good" if "kept" in title else "bad"
-      blocks.append(
-        f'<h3><span class="tag {kind}">{page.text(title)}</span></h3>'
-        + page.picture_row(figures)
-      )
-  threshold = numbers["threshold"]
-  return [
-    page.section(
-      "What the filter kept",
-      page.paragraph(
-        f"Kept {numbers['kept']} of the {numbers['candidates']} images of the "
-        f"experts, {numbers['keep_rate']:.0%}: those whose Δ, how much "
-        "better the image meets its prompt than the best demonstration does, "
-        f"is above {threshold:g}."
-      ),
-      page.card(
-        page.histogram(
-          numbers["delta_clip"],
-          threshold=threshold,
-          x_label="Δ = CLIP(picture, prompt) − max CLIP(demonstration, prompt)",
-          title="Delta-CLIP of all candidates",
-        ),
-      ),
-      page.card(*blocks),
-    )
-  ]

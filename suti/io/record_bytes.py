@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serialises pictures and records of `suti.schema` to bytes, and back.
 
-A record is the length of a line of JSON, that line, and its pictures as PNG, to
-which the JSON refers by their numbers.
+A record is the length of a line of JSON, that line, and its pictures as PNG,
+to which the JSON refers by their numbers. A PNG has 8 bits and three channels
+for a picture, 1 bit for a mask, and 16 bits for a depth.
 """
 
 import dataclasses
@@ -36,6 +37,48 @@ def decode_png(content: bytes) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
+def encode_mask(mask_HW: np.ndarray) -> bytes:
+  """Packs a mask, bool (H, W), as PNG of 1 bit a pixel."""
+  assert mask_HW.dtype == np.bool_ and mask_HW.ndim == 2, mask_HW.dtype
+  buffer = io.BytesIO()
+  Image.fromarray(mask_HW).save(buffer, "PNG", compress_level=3)
+  return buffer.getvalue()
+
+
+def decode_mask(content: bytes) -> np.ndarray:
+  """Unpacks `encode_mask`'s bytes: bool (H, W)."""
+  with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    return np.array(image.convert("1"))
+
+
+def encode_depth(depth_HW: np.ndarray) -> bytes:
+  """Packs a depth, float16 (H, W), as PNG of 16 bits a pixel, without loss.
+
+  A pixel is the number's own bits: those of numbers from 0 up are in their
+  order, so that other programs see nearer as darker.
+  """
+  assert depth_HW.dtype == np.float16 and depth_HW.ndim == 2, depth_HW.dtype
+  buffer = io.BytesIO()
+  bits_HW = np.ascontiguousarray(depth_HW).view(np.uint16)
+  Image.fromarray(bits_HW).save(buffer, "PNG", compress_level=3)
+  return buffer.getvalue()
+
+
+def decode_depth(content: bytes) -> np.ndarray:
+  """Unpacks `encode_depth`'s bytes: float16 (H, W)."""
+  with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    return np.array(image).astype(np.uint16).view(np.float16)
+
+
+# How an array is packed, by its dtype: name in the JSON, and both directions.
+_KINDS = {
+  np.dtype(np.uint8): ("png", encode_png, decode_png),
+  np.dtype(np.bool_): ("mask", encode_mask, decode_mask),
+  np.dtype(np.float16): ("depth", encode_depth, decode_depth),
+}
+_DECODE = {name: decode for name, _, decode in _KINDS.values()}
+
+
 def fields_of(kind: Any) -> tuple[dataclasses.Field, ...]:
   """The fields of a record class."""
   return dataclasses.fields(kind)
@@ -56,8 +99,11 @@ def encode(record: Any) -> bytes:
 def to_json(value: Any, blobs: list[bytes]) -> Any:
   """Replaces pictures by their number, and puts their bytes into `blobs`."""
   if isinstance(value, np.ndarray):
-    blobs.append(encode_png(value))
-    return {"png": len(blobs) - 1}
+    name, pack, _ = _KINDS[value.dtype]
+    blobs.append(pack(value))
+    return {name: len(blobs) - 1}
+  if isinstance(value, Mapping):
+    return {name: to_json(item, blobs) for name, item in value.items()}
   if isinstance(value, (tuple, list)):
     return [to_json(item, blobs) for item in value]
   if isinstance(value, np.generic):
@@ -91,7 +137,8 @@ def from_json(
 
   def value_of(value: Any) -> Any:
     if isinstance(value, dict):
-      return decode_png(blobs[value["png"]])
+      ((name, number),) = value.items()
+      return _DECODE[name](blobs[number])
     if isinstance(value, list):
       return tuple(value_of(item) for item in value)
     return value
@@ -102,6 +149,9 @@ def from_json(
   check_keys(values)
   fields = {}
   for field in fields_of(kind):
+    if field.type == Mapping[str, float]:
+      fields[field.name] = _numbers(field.name, values[field.name])
+      continue
     value = value_of(values[field.name])
     is_nan = value is None and field.type in (float, "float")
     fields[field.name] = math.nan if is_nan else value
@@ -111,6 +161,17 @@ def from_json(
   except AssertionError as error:
     # A record's own check of a value from a file.
     raise ValueError(f"a value is out of its range ({error})") from error
+
+
+def _numbers(field: str, value: Any) -> dict[str, float]:
+  """{name: number}, of JSON; a number that is not finite comes back as NaN."""
+  if not isinstance(value, dict):
+    raise ValueError(f"its {field} is {reprlib.repr(value)} and no mapping")
+  for name, number in value.items():
+    if isinstance(number, bool) or not isinstance(number, int | float | None):
+      text = reprlib.repr(number)
+      raise ValueError(f"{name} of its {field} is {text} and no number")
+  return {n: math.nan if x is None else float(x) for n, x in value.items()}
 
 
 def _check_kind(field: dataclasses.Field, value: Any) -> None:

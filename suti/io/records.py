@@ -17,28 +17,24 @@ and are pickled to other processes as a path.
 
 import functools
 import importlib
-import io
 import json
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
-import numpy as np
-
 from suti.io import files
+from suti.io.example_layout import decoders, features, from_tfds, to_tfds
 from suti.io.paths import in_bucket, local, path_of
 from suti.io.record_bytes import (
   Record,
   decode,
-  decode_png,
   encode,
-  encode_png,
   fields_of,
   from_json,
   to_json,
 )
-from suti.schema import SCHEMA_VERSION, Example, check_keys
+from suti.schema import SCHEMA_VERSION, Example
 
 # One record a chunk: reading one must not decompress its neighbours.
 _WRITE_OPTIONS = "group_size:1"
@@ -285,26 +281,6 @@ def read_lines(path: str | Path, kind: type[Record]) -> list[Record]:
 # --- A folder for TensorFlow Datasets ----------------------------------------
 
 
-def _features() -> Any:
-  """How an `Example` is laid out in the folder."""
-  # Imported where used: it takes 0.3 s. It does without TensorFlow.
-  import tensorflow_datasets as tfds
-
-  image = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
-  return tfds.features.FeaturesDict(
-    {
-      "key": tfds.features.Text(),
-      "cluster": tfds.features.Text(),
-      "prompt": tfds.features.Text(),
-      "image": image,
-      "demonstrations": tfds.features.Sequence(
-        {"image": image, "caption": tfds.features.Text()}
-      ),
-      "delta_clip": np.float32,
-    }
-  )
-
-
 def write_examples(
   folder: str | Path, examples: Iterable[Example], *, shard_size: int
 ) -> int:
@@ -336,7 +312,7 @@ def write_examples(
         data_dir=str(part),
         module_name=__name__,
       ),
-      features=_features(),
+      features=features(),
       description="Targets, prompts and demonstrations, as SuTI learns from.",
     )
     writer = tfds.core.SequentialWriter(
@@ -346,7 +322,7 @@ def write_examples(
     writer.initialize_splits([_SPLIT])
     batch = []
     for example in examples:
-      batch.append(_to_tfds(example))
+      batch.append(to_tfds(example))
       count += 1
       # It writes its index at every call: not once an example.
       if len(batch) == 64:
@@ -356,27 +332,10 @@ def write_examples(
     writer.close_all()
     if not count:
       raise ValueError(
-        f"No example to write to {folder}: lower config.filter.threshold or"
+        f"No example to write to {folder}: loosen config.filter.rule or"
         " make more candidates."
       )
   return count
-
-
-def _to_tfds(example: Example) -> dict[str, Any]:
-  """An example with its pictures as PNG in memory, which tfds stores as is."""
-  return {
-    "key": example.key,
-    "cluster": example.cluster,
-    "prompt": example.prompt,
-    "image": io.BytesIO(encode_png(example.image)),
-    "demonstrations": [
-      {"image": io.BytesIO(encode_png(image)), "caption": caption}
-      for image, caption in zip(
-        example.demonstrations, example.captions, strict=True
-      )
-    ],
-    "delta_clip": example.delta_clip,
-  }
 
 
 def open_examples(folder: str | Path) -> "Examples":
@@ -418,19 +377,9 @@ class Examples(Sequence):
     _check_schema(int(version) if version.isdigit() else version, index)
     import tensorflow_datasets as tfds
 
-    class Encoded(tfds.decode.SkipDecoding):
-      """Leaves pictures in a sequence as PNG; tfds does so for single ones."""
-
-      def decode_batch_example_np(self, encoded: Any) -> Any:
-        return encoded
-
     # Its annotations lack `split`.
     builder: Any = tfds.builder_from_directory(str(local(self._folder)))
-    return builder.as_data_source(
-      split=_SPLIT,
-      # Decoded here and not by tfds, which would warn that OpenCV is missing.
-      decoders={"image": Encoded(), "demonstrations": {"image": Encoded()}},
-    )
+    return builder.as_data_source(split=_SPLIT, decoders=decoders())
 
   def __len__(self) -> int:
     return len(self._source)
@@ -439,24 +388,13 @@ class Examples(Sequence):
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
     number = _in_range(index, len(self))
-    fields = self._source[number]
-    demonstrations = fields["demonstrations"]
-    keys = {name: fields[name].decode() for name in ("key", "cluster")}
     try:
-      check_keys(keys)
+      return from_tfds(self._source[number])
     except ValueError as error:
       raise ValueError(
         f"Example {number} of {self._folder} is damaged: {error}. Delete the "
         "folder and run experts.pack again."
       ) from error
-    return Example(
-      **keys,
-      prompt=fields["prompt"].decode(),
-      image=decode_png(fields["image"]),
-      demonstrations=tuple(map(decode_png, demonstrations["image"])),
-      captions=tuple(text.decode() for text in demonstrations["caption"]),
-      delta_clip=float(fields["delta_clip"]),
-    )
 
   def __iter__(self) -> Iterator[Example]:
     return (self[index] for index in range(len(self)))

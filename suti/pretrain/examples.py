@@ -68,7 +68,13 @@ def make_examples(
       image=pool.image_u8_NHWC[target],
       demonstrations=tuple(pool.image_u8_NHWC[row] for row in rows),
       captions=tuple(pool.plain[row] for row in rows),
-      delta_clip=float(clip_t - (images_ND[rows] @ texts_ND[target]).max()),
+      values={
+        "clip_t": float(clip_t),
+        "delta_clip": float(
+          clip_t - (images_ND[rows] @ texts_ND[target]).max()
+        ),
+      },
+      origin="suti.pretrain.examples",
     )
 
 

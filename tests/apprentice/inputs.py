@@ -88,7 +88,7 @@ def draw_examples(num: int, *, num_demonstrations: int = 4) -> list[Example]:
         draw_picture(rng) for _ in range(num_demonstrations)
       ),
       captions=tuple(TEXTS[i % len(TEXTS)] for i in range(num_demonstrations)),
-      delta_clip=0.1,
+      values={"delta_clip": 0.1},
     )
     for number in range(num)
   ]

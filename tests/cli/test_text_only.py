@@ -34,13 +34,14 @@ PICTURE = np.zeros((8, 8, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-  return tiny.write_latent_backbone(tmp_path_factory.mktemp("latent"))
+  folder = tmp_path_factory.mktemp("latent")
+  return tiny.write_latent_backbone(folder, unet=tiny.ONE_LEVEL_UNET)
 
 
 @pytest.fixture(scope="module")
-def pixels(tmp_path_factory):
+def pixels(tiny_backbone):
   """A model of patches with the U-Net of `model`: it compiles faster."""
-  return tiny.write_backbone(tmp_path_factory.mktemp("pixels"))
+  return tiny_backbone
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +287,7 @@ def test_a_lora_of_another_model(capsys, model, updates, tmp_path):
     for name, x in updates["unet"].items()
   }
   save_lora({"unet": wide}, file)
-  assert "is 32 to 16 wide, and the model's is 16 to 16. Give it the" in (
+  assert "is 32 to 8 wide, and the model's is 16 to 8. Give it the" in (
     line(file)
   )
   shutil.copy(model / "vae" / "diffusion_pytorch_model.safetensors", file)

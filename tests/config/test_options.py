@@ -94,6 +94,29 @@ MISTAKES = {
     {"pack.zzz": 4},
     "config.pack.zzz=4: there is no such field. config.pack has shard_size.",
   ),
+  "a field that another replaced": (
+    {"filter.threshold": 0.1},
+    "config.filter.threshold=0.1: there is no such field. Did you mean "
+    "config.filter.rule? a threshold of 0.02 is --config.filter.rule="
+    '"delta_clip > 0.02".',
+  ),
+  "a rule that is none": (
+    {"filter.rule": "0.02"},
+    "config.filter.rule='0.02': '0.02' is no condition: write NAME > NUMBER, "
+    "or with >=, < or <=, and join several by commas, as in 'delta_clip > "
+    "0.02, identity > 0.6'.",
+  ),
+  "half a group in a batch": (
+    {"sample.together": 3},
+    "config.sample.batch_size=8 is not a multiple of config.sample.together=3: "
+    "images that see each other are sampled in one batch; use a multiple.",
+  ),
+  "half a group of a subject": (
+    {"sample.together": 3, "sample.batch_size": 6},
+    "config.prompts.num_per_cluster=4 times config.sample.images_per_prompt=1 "
+    "is 4 images a subject, no multiple of config.sample.together=3: change "
+    "one, so that groups are whole.",
+  ),
   "a section that is none": (
     {"pack": 3},
     "config.pack=3: expected a section with fields, as in "
@@ -270,6 +293,19 @@ def test_every_field_of_the_quickstart_has_a_rule_and_the_reverse(variant):
   for section, known in rules.items():
     fields = config[section] if section else config
     assert set(known) == set(fields), section
+
+
+def test_a_field_that_another_replaced_on_the_command_line(root):
+  file = root / "configs" / "quickstart.py"
+  with pytest.raises(ValueError) as caught:
+    flags.parse_config(
+      [f"--config={file}", "--config.filter.threshold=0.1"], command=""
+    )
+  assert str(caught.value) == (
+    f"--config.filter.threshold: {file} has no such field. Did you mean "
+    "config.filter.rule? a threshold of 0.02 is --config.filter.rule="
+    '"delta_clip > 0.02".'
+  )
 
 
 @pytest.mark.parametrize(

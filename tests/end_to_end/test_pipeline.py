@@ -171,8 +171,10 @@ def test_what_passes_between_stages_fits_together(whole):
   assert [s.candidate for s in scores] == [c.key for c in candidates]
   for score in scores:
     assert score.cluster in clusters
-    delta = score.clip_t - score.best_demonstration
-    assert score.delta_clip == pytest.approx(delta, abs=1e-6)
+    assert set(score.values) == {"clip_t", "delta_clip", "identity", "nearest"}
+    # The best demonstration's cosine lies in [-1, 1].
+    best = score.values["clip_t"] - score.values["delta_clip"]
+    assert -1 <= best <= 1
   kept = {score.candidate for score in scores if score.kept}
   examples = {e.key: e for e in open_examples(experts / "pack")}
   assert set(examples) == kept != set()
@@ -229,6 +231,7 @@ def test_another_config_in_the_same_workdir_is_one_line(runs, whole):
   )
 
 
+@pytest.mark.processes
 def test_killed_in_each_stage_it_ends_in_the_same_files(runs, whole):
   result = runs.start("broken", deaths=DEATHS)
   assert result.returncode == 0, result.stderr[-4000:]

@@ -137,10 +137,7 @@ def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
         candidate=candidate.key,
         cluster=candidate.cluster,
         prompt=candidate.prompt,
-        delta_clip=float(delta),
-        clip_t=0.3,
-        best_demonstration=0.3 - float(delta),
-        identity=0.8,
+        values={"clip_t": 0.3, "delta_clip": float(delta), "identity": 0.8},
         kept=bool(delta > 0.02),
       )
       for candidate, delta in zip(tried, deltas, strict=True)
@@ -150,7 +147,7 @@ def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
     workdir, "experts/finetune", 243.0, experts=12, quarantined=0, loss=0.0412
   )
   done(workdir, "experts/sample", 71.0, candidates=len(tried))
-  done(workdir, "experts/filter", 3.1, kept=20)
+  done(workdir, "experts/filter", 3.1, kept=20, rule="delta_clip > 0.02")
   done(workdir, "experts/pack", 0.4, examples=20)
 
 
@@ -297,7 +294,7 @@ def test_metrics_json_has_the_numbers_and_the_config(folder):
   assert metrics["filter"]["candidates"] == 72
   assert metrics["filter"]["keep_rate"] == metrics["filter"]["kept"] / 72
   assert metrics["stages"]["apprentice/train"]["seconds"] == 412.0
-  assert metrics["config"]["filter"]["threshold"] == 0.02
+  assert metrics["filter"]["threshold"] == 0.02
 
 
 def test_the_best_kept_is_the_best(folder):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delta-CLIP by hand, thresholds, and errors."""
+"""Measures by hand, rules, and errors."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from experts import filter as filters
-from suti.io.records import write_records
+from experts.selection import find, open_selection, read_scores, select
+from suti.evaluation.measure import all_measures
+from suti.evaluation.scores import delta_clip
+from suti.io.records import read_lines, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
 from tests.experts import inputs
@@ -34,53 +37,148 @@ CANDIDATES = [
   for i, cluster in enumerate(CLUSTERS)
   for j, prompt in enumerate(("a red dog", "a wet dog", "a dog"))
 ]
+# The same, each cluster's sampled in each other's sight.
+GROUPED = [
+  dataclasses.replace(c, group=c.cluster, number=number % 3)
+  for number, c in enumerate(CANDIDATES)
+]
 
 
-def score_of(delta, identity=0.5):
+def score_of(delta=0.1, identity=0.5, group=None):
   return Score(
-    candidate="c", cluster="k", prompt="p", delta_clip=delta, clip_t=0.3,
-    best_demonstration=0.3 - delta, identity=identity, kept=False,
+    candidate="c", cluster="k", prompt="p", kept=False, group=group,
+    values={"delta_clip": delta, "clip_t": 0.3, "identity": identity},
   )  # fmt: skip
 
 
-def thresholds(threshold, identity_threshold=None):
-  return ConfigDict(
-    {"threshold": threshold, "identity_threshold": identity_threshold}
+def config_of(rule, *, name="suti", together=1):
+  config = inputs.make_config({}).unlock()
+  config.filter.update(name=name, rule=rule)
+  config.sample.together = together
+  return config
+
+
+def kept(scores, rule, **kw):
+  selection = open_selection(config_of(rule, **kw))
+  return [score.kept for score in select(scores, selection)]
+
+
+def scored(candidates):
+  return filters.score_all(
+    candidates,
+    {c.key: c for c in CLUSTERS},
+    scorer=inputs.colour_scorer(),
+    measures=all_measures(),
   )
 
 
-def test_scores_are_the_definition():
+def test_measures_are_their_definitions():
   scorer = inputs.colour_scorer()
-  scores = filters.score_all(
-    CANDIDATES, {c.key: c for c in CLUSTERS}, scorer=scorer
-  )
+  scores = scored(CANDIDATES)
   assert [s.candidate for s in scores] == [c.key for c in CANDIDATES]
   for score, candidate in zip(scores, CANDIDATES, strict=True):
     cluster = next(c for c in CLUSTERS if c.key == candidate.cluster)
     (y,) = scorer.clip_images([candidate.image])
     (p,) = scorer.clip_texts([candidate.prompt])
     shown = scorer.clip_images(cluster.images)
-    assert score.clip_t == pytest.approx(float(y @ p), abs=1e-6)
     best = max(float(x @ p) for x in shown)
-    assert score.best_demonstration == pytest.approx(best, abs=1e-6)
-    assert score.delta_clip == pytest.approx(float(y @ p) - best, abs=1e-6)
-    assert score.identity == pytest.approx(float((shown @ y).mean()), abs=1e-6)
+    by_hand = {
+      "clip_t": float(y @ p),
+      "delta_clip": float(y @ p) - best,
+      "identity": float((shown @ y).mean()),
+      "nearest": max(float(x @ y) for x in shown),
+      "pair_identity": math.nan,  # each was sampled alone
+    }
+    assert score.values == pytest.approx(by_hand, abs=1e-6, nan_ok=True)
+
+
+def test_a_pair_is_of_one_group_and_no_image_is_its_own():
+  encode = inputs.colour_scorer().identity
+  y_GD = encode([c.image for c in GROUPED])
+  for index, score in enumerate(scored(GROUPED)):
+    first = index // 3 * 3
+    others = [i for i in range(first, first + 3) if i != index]
+    best = max(float(y_GD[i] @ y_GD[index]) for i in others)
+    assert score.values["pair_identity"] == pytest.approx(best, abs=1e-6)
 
 
 def test_no_candidates_have_no_scores():
-  assert filters.score_all([], {}, scorer=inputs.colour_scorer()) == []
+  assert scored([]) == []
 
 
-def test_the_threshold_itself_is_not_enough():
-  assert filters.passes(score_of(0.0201), thresholds(0.02))
-  assert not filters.passes(score_of(0.02), thresholds(0.02))
-  assert not filters.passes(score_of(0.0199), thresholds(0.02))
+def test_delta_clip_at_the_threshold_is_not_enough():
+  scores = [score_of(0.0201), score_of(0.02), score_of(0.0199)]
+  assert kept(scores, None) == [True, False, False]
+  assert find("suti").rule == "delta_clip > 0.02"
 
 
-def test_identity_counts_only_with_a_threshold():
-  assert filters.passes(score_of(0.1, identity=-1.0), thresholds(0.02))
-  assert not filters.passes(score_of(0.1, identity=0.4), thresholds(0.02, 0.4))
-  assert filters.passes(score_of(0.1, identity=0.41), thresholds(0.02, 0.4))
+def test_all_conditions_of_a_rule_must_hold():
+  scores = [score_of(identity=x) for x in (-1.0, 0.4, 0.41)]
+  assert kept(scores, "delta_clip > 0.02") == [True] * 3
+  rule = "delta_clip > 0.02, identity > 0.4"
+  assert kept(scores, rule) == [False, False, True]
+  assert kept(scores, "identity <= 0.4, identity >= -1") == [True, True, False]
+  assert kept(scores, "") == [True] * 3
+  assert kept([score_of(math.nan)], "delta_clip < 3") == [False]
+
+
+def test_a_filter_may_ask_for_whole_groups():
+  scores = [
+    score_of(identity=x, group=g)
+    for g, x in (("a", 0.1), ("a", 0.9), ("b", 0.9), ("b", 0.8), ("b", 0.1))
+  ]
+  found = kept(scores, "identity > 0.5", name="syncd", together=3)
+  assert found == [False, False, True, True, False]
+  assert kept(scores, "identity > 0.5") == [False, True, True, True, False]
+
+
+MISTAKES = {
+  "no condition": (
+    {"rule": "delta_clip = 0.02"},
+    "config.filter.rule='delta_clip = 0.02': 'delta_clip = 0.02' is no "
+    "condition: write NAME > NUMBER, or with >=, < or <=, and join several by "
+    "commas, as in 'delta_clip > 0.02, identity > 0.6'.",
+  ),
+  "a comma too many": (
+    {"rule": "identity > .5,"},
+    "config.filter.rule='identity > .5,': '' is no condition: write NAME > "
+    "NUMBER, or with >=, < or <=, and join several by commas, as in "
+    "'delta_clip > 0.02, identity > 0.6'.",
+  ),
+  "no such measure": (
+    {"rule": "detla_clip > 0.02"},
+    "config.filter.rule='detla_clip > 0.02': there is no measure 'detla_clip'. "
+    "There are clip_t, delta_clip, identity, nearest, pair_identity. Did you "
+    "mean 'delta_clip'?",
+  ),
+  "a measure that these candidates cannot have": (
+    {"rule": "delta_clip > 0.02, pair_identity > 0.7"},
+    "config.filter.rule='delta_clip > 0.02, pair_identity > 0.7': "
+    "pair_identity compares images that were sampled in each other's sight, "
+    "and the teacher 'dreambooth' samples each alone with "
+    "config.sample.together=1: take another measure, or a teacher that samples "
+    "several together.",
+  ),
+  "groups of one": (
+    {"rule": "identity > 0", "name": "syncd"},
+    "config.filter.name='syncd' keeps groups of 2 images or more, and "
+    "config.sample.together=1 samples each alone: take another filter, or a "
+    "teacher that samples several together.",
+  ),
+  "no such filter": (
+    {"rule": None, "name": "sutti"},
+    "No filter 'sutti' (config.filter.name). experts/filters has suti, syncd. "
+    "Did you mean 'suti'?",
+  ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_the_text_of_a_mistake(name):
+  fields, text = MISTAKES[name]
+  with pytest.raises(ValueError) as caught:
+    open_selection(config_of(**fields))
+  assert str(caught.value) == text
 
 
 @pytest.fixture
@@ -103,54 +201,69 @@ def workdir(tmp_path, monkeypatch):
   return tmp_path, calls
 
 
-def config_of(threshold, identity_threshold=None):
-  config = inputs.make_config({}).unlock()
-  config.filter.update(
-    threshold=threshold, identity_threshold=identity_threshold
-  )
-  return config
-
-
 def test_the_stage_scores_once_and_decides_again(workdir):
   folder, calls = workdir
-  summary = filters.run(config_of(-2.0), folder)
+  summary = filters.run(config_of("delta_clip > -2"), folder)
   assert summary["kept"] == summary["candidates"] == 6
-  deltas = sorted(s.delta_clip for s in filters.read_scores(folder))
-  config = config_of((deltas[2] + deltas[3]) / 2)
+  scores = read_scores(folder)
+  deltas = sorted(s.values["delta_clip"] for s in scores)
+  middle = (deltas[2] + deltas[3]) / 2
+  config = config_of(f"delta_clip > {middle}")
   assert filters.run(config, folder)["kept"] == 3
-  kept = {s.delta_clip for s in filters.read_scores(folder) if s.kept}
+  kept = {s.values["delta_clip"] for s in read_scores(folder) if s.kept}
   assert kept == set(deltas[3:])
+  # A rule on other measures needs no new scores either.
+  nearest = sorted(s.values["nearest"] for s in scores)
+  rule = f"nearest < {(nearest[1] + nearest[2]) / 2}, clip_t > -1"
+  assert filters.run(config_of(rule), folder)["kept"] == 2
   assert len(calls) == 1
   assert filters.run(config, folder)["kept"] == 3
+
+
+def test_scores_without_a_measure_are_made_anew(workdir, monkeypatch):
+  folder, calls = workdir
+  fewer = {n: m for n, m in all_measures().items() if n != "nearest"}
+  with monkeypatch.context() as patch:
+    patch.setattr("experts.selection.all_measures", lambda: fewer)
+    filters.run(config_of("identity > -1"), folder)
+  filters.run(config_of("nearest > -1"), folder)
+  assert len(calls) == 2
+  assert all("nearest" in score.values for score in read_scores(folder))
 
 
 def test_keeping_nothing_names_the_best_value_and_loses_no_score(workdir):
   folder, calls = workdir
   with pytest.raises(ValueError) as caught:
-    filters.run(config_of(1.9), folder)
-  best = max(s.delta_clip for s in _parts(folder))
-  assert str(caught.value).startswith(
-    f"filter kept 0 of 6 candidates: best delta-CLIP {best:.3f} <= "
-    "config.filter.threshold 1.9"
+    filters.run(config_of("delta_clip > 1.9"), folder)
+  best = max(s.values["delta_clip"] for s in _parts(folder))
+  assert str(caught.value) == (
+    "filter kept 0 of 6 candidates: the largest delta_clip is "
+    f"{best:.3f}, and config.filter.rule='delta_clip > 1.9' asks for "
+    "delta_clip > 1.9: loosen it, or tune the experts longer and guide them "
+    "more."
   )
-  assert filters.run(config_of(best - 1e-3), folder)["kept"] >= 1
+  rule = f"delta_clip > {best - 1e-3}"
+  assert filters.run(config_of(rule), folder)["kept"] >= 1
   assert len(calls) == 1
 
 
-def test_keeping_nothing_because_of_identity_is_reported(workdir):
+def test_the_condition_that_drops_the_last_is_reported(workdir):
   folder, _ = workdir
-  with pytest.raises(ValueError, match=r"identity of at most .* <= config.fil"):
-    filters.run(config_of(-2.0, 0.9999), folder)
+  with pytest.raises(ValueError, match=r"largest identity of the 6 that pass"):
+    filters.run(config_of("delta_clip > -2, identity > 0.9999"), folder)
+  with pytest.raises(ValueError, match=r"the smallest clip_t is "):
+    filters.run(config_of("clip_t < -0.9999"), folder)
 
 
 def _parts(folder):
   files = sorted((folder / "experts/filter").glob("wave-*.jsonl"))
-  return [s for file in files for s in filters.read_lines(file, Score)]
+  return [s for file in files for s in read_lines(file, Score)]
 
 
 def test_a_killed_run_resumes_at_its_wave(workdir, monkeypatch):
   folder, _ = workdir
-  filters.run(config_of(-2.0), folder)
+  config = config_of("delta_clip > -2")
+  filters.run(config, folder)
   whole = (folder / "experts/filter/scores.jsonl").read_bytes()
   for name in ("scores.jsonl", "done.json", "wave-00001.jsonl"):
     (folder / "experts/filter" / name).unlink()
@@ -162,46 +275,33 @@ def test_a_killed_run_resumes_at_its_wave(workdir, monkeypatch):
     return score_all(candidates, *args, **kw)
 
   monkeypatch.setattr(filters, "score_all", counted)
-  filters.run(config_of(-2.0), folder)
+  filters.run(config, folder)
   assert seen == [[c.key for c in CANDIDATES[3:]]]
   assert (folder / "experts/filter/scores.jsonl").read_bytes() == whole
 
 
 def test_candidates_that_are_gone_are_named_and_not_left_out(workdir):
   folder, _ = workdir
+  config = config_of("delta_clip > -2")
   first = folder / "experts/sample/wave-00000.array_record"
   kept = first.read_bytes()
   first.unlink()
   with pytest.raises(
     ValueError, match=r"wave-00000\.array_record is gone, and"
   ):
-    filters.run(config_of(-2.0), folder)
+    filters.run(config, folder)
   assert not _parts(folder)
   first.write_bytes(kept)
-  assert filters.run(config_of(-2.0), folder)["candidates"] == 6
+  assert filters.run(config, folder)["candidates"] == 6
   last = folder / "experts/sample/wave-00001.array_record"
   last.unlink()
   line = "delete wave-00001.json and done.json in .*/experts/sample and run"
   with pytest.raises(ValueError, match=line):
-    filters.run(config_of(-1.0), folder)
+    filters.run(config_of("delta_clip > -1"), folder)
 
 
 def test_the_masked_maximum_ignores_what_is_not_there():
   x = inputs.unit(np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]))
   text = inputs.unit(np.array([0.1, 0.2, 0.9]))
-  delta = filters.delta_clip(x[1], x, text, np.array([True, True, False]))
+  delta = delta_clip(x[1], x, text, np.array([True, True, False]))
   assert float(delta) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_records_keep_what_the_filter_measured(workdir):
-  folder, _ = workdir
-  measured = filters.score_all(
-    CANDIDATES, {c.key: c for c in CLUSTERS}, scorer=inputs.colour_scorer()
-  )
-  deltas = sorted(score.delta_clip for score in measured)
-  threshold = (deltas[2] + deltas[3]) / 2
-  filters.run(config_of(threshold), folder)
-  assert filters.read_scores(folder) == [
-    dataclasses.replace(score, kept=score.delta_clip > threshold)
-    for score in measured
-  ]

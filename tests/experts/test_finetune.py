@@ -340,6 +340,7 @@ def test_pictures_past_the_limit_are_left_out(loops, clusters):
   np.testing.assert_array_equal(data["x_KHWC"][0][:3], data["x_KHWC"][1][:3])
 
 
+@pytest.mark.processes
 def test_two_processes_tune_what_one_does(
   tuned, models, clusters, tmp_path, root
 ):
@@ -366,7 +367,6 @@ def test_two_processes_tune_what_one_does(
         "SUTI_NUM_PROCESSES": "2",
         "SUTI_PROCESS_ID": str(index),
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

@@ -35,10 +35,7 @@ SCORES = [
     candidate=c.key,
     cluster=c.cluster,
     prompt=c.prompt,
-    delta_clip=c.seed / 100,
-    clip_t=0.3,
-    best_demonstration=0.3 - c.seed / 100,
-    identity=0.5,
+    values={"clip_t": 0.3, "delta_clip": c.seed / 100, "identity": 0.5},
     kept=c.seed >= 2,
   )
   for c in CANDIDATES
@@ -61,7 +58,7 @@ def make_workdir(folder):
 
 def config_of(**kw):
   config = inputs.make_config({}).unlock()
-  config.filter.threshold = 0.015  # as SCORES say
+  config.filter.rule = "delta_clip > 0.015"  # as SCORES say
   config.update(kw)
   return config
 
@@ -78,7 +75,7 @@ def test_kept_candidates_come_with_their_cluster(tmp_path):
     assert example.cluster == cluster.key
     assert example.prompt == candidate.prompt
     assert example.captions == cluster.captions
-    assert example.delta_clip == pytest.approx(candidate.seed / 100)
+    assert example.values["delta_clip"] == pytest.approx(candidate.seed / 100)
     np.testing.assert_array_equal(example.image, candidate.image)
     for ours, theirs in zip(
       example.demonstrations, cluster.images, strict=True
@@ -134,18 +131,19 @@ def test_two_processes_write_the_same_bytes(tmp_path, root):
   assert names == ["dataset_info", *["examples-train"] * 3, "features"]
   # Of an example, its features in the order of their names.
   file = tmp_path / "1/experts/pack/examples-train.array_record-00000"
-  fields = ("cluster", "delta_clip", "demonstrations/caption", "key", "prompt")
+  fields = ("cluster", "demonstrations/caption", "key", "prompt", "values/name")
   for content in ArrayRecordReader(str(file)).read_all():
     order = [content.index(name.encode()) for name in fields]
     assert order == sorted(order)
 
 
-def test_the_threshold_is_the_configs_own(tmp_path):
+def test_the_rule_is_the_configs_own(tmp_path):
   """What `filter` was last run with may be another."""
   config = config_of()
-  config.filter.threshold = 0.065
+  config.filter.rule = "delta_clip > 0.065"
   summary = pack.run(config, make_workdir(tmp_path))
-  assert summary["examples"] == sum(s.delta_clip > 0.065 for s in SCORES) == 5
+  expected = sum(s.values["delta_clip"] > 0.065 for s in SCORES)
+  assert summary["examples"] == expected == 5
 
 
 def test_a_killed_run_is_done_again(tmp_path, monkeypatch):
@@ -169,4 +167,4 @@ def test_a_killed_run_is_done_again(tmp_path, monkeypatch):
 def test_scores_of_other_candidates_are_caught():
   wrong = dataclasses.replace(SCORES[0], candidate="ffffffffffff")
   with pytest.raises(AssertionError):
-    list(pack.make_examples([(wrong, CANDIDATES, 0)], CLUSTERS))
+    list(pack.make_examples([(wrong, CANDIDATES, 0)], CLUSTERS, origin="lora"))

@@ -56,8 +56,8 @@ def write_workdir(workdir, candidates, kept):
   filtered = stage(workdir, "experts/filter", {})
   scores = [
     Score(
-      candidate=c.key, cluster=c.cluster, prompt=c.prompt, delta_clip=0.1,
-      clip_t=0.3, best_demonstration=0.2, identity=0.5, kept=k,
+      candidate=c.key, cluster=c.cluster, prompt=c.prompt,
+      values={"delta_clip": 0.1, "clip_t": 0.3}, kept=k,
     )
     for c, k in zip(candidates, kept, strict=True)
   ]  # fmt: skip

@@ -18,59 +18,7 @@ import tensorflow_datasets as tfds
 
 from suti import schema
 from suti.io import files, parts, record_bytes, records
-
-C = "c0ffee0dad00"  # a cluster's key
-
-
-def picture(seed, height=64, width=48):
-  rng = np.random.default_rng(seed)
-  return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def cluster(seed, num_images=3, truth=True):
-  images = tuple(picture(seed + n, 32 + n) for n in range(num_images))
-  return schema.Cluster(
-    key=schema.content_key(*images),
-    subject="dog",
-    caption='a "brown" dög\n🐕',
-    images=images,
-    captions=tuple(f"text {n}" for n in range(num_images)),
-    live=True,
-    source="https://example.com/a?b=c",
-    truth=("world:train:7",) * num_images if truth else None,
-    originals=((640, 480 + seed),) * num_images if truth else None,
-  )
-
-
-def example(seed, num_demonstrations):
-  return schema.Example(
-    key=f"{seed:012x}",
-    cluster=C,
-    prompt="a dög in the snow",
-    image=picture(seed),
-    demonstrations=tuple(
-      picture(seed + n, 40 + n) for n in range(num_demonstrations)
-    ),
-    captions=tuple(f"caption {n}" for n in range(num_demonstrations)),
-    delta_clip=0.25 + seed,
-  )
-
-
-def assert_same(one, two):
-  assert type(one) is type(two)
-  for name, value in vars(one).items():
-    other = vars(two)[name]
-    if isinstance(value, np.ndarray):
-      np.testing.assert_array_equal(value, other)
-      assert other.dtype == np.uint8
-    elif isinstance(value, tuple) and value and hasattr(value[0], "dtype"):
-      assert len(value) == len(other)
-      for a, b in zip(value, other, strict=True):
-        np.testing.assert_array_equal(a, b)
-    else:
-      assert value == other
-      assert type(value) is type(other)
-
+from tests.io.record_cases import C, assert_same, cluster, example, picture
 
 # --- One file ----------------------------------------------------------------
 
@@ -155,7 +103,7 @@ def test_another_schema_is_refused(tmp_path, monkeypatch):
   with pytest.raises(ValueError) as caught:
     records.read_records(path, schema.Cluster)
   assert str(caught.value).startswith(
-    "Shards were written with schema 1, this code reads 2: rerun experts.mine."
+    "Shards were written with schema 1, this code reads 3: rerun experts.mine."
   )
   with pytest.raises(ValueError, match="written with schema 1"):
     records.read_lines(tmp_path / "a.jsonl", schema.Prompt)
@@ -197,7 +145,7 @@ image = np.zeros((64, 64, 3), np.uint8)
 if sys.argv[2] == "examples":
   records.write_examples(sys.argv[1], rows(lambda n: schema.Example(
     key=f"{n:012x}", cluster="c" * 12, prompt="p", image=image,
-    demonstrations=(), captions=(), delta_clip=0.1)), shard_size=8)
+    demonstrations=(), captions=(), values={})), shard_size=8)
 else:
   records.write_records(sys.argv[1], rows(lambda n: schema.Candidate(
     key=f"{n:012x}", cluster="c" * 12, prompt="p", skill="style", image=image,
@@ -379,7 +327,7 @@ def test_equal_examples_make_equal_folders(folder, written, tmp_path):
 
 
 def test_no_example_is_a_users_mistake(tmp_path):
-  with pytest.raises(ValueError, match=r"config\.filter\.threshold"):
+  with pytest.raises(ValueError, match=r"config\.filter\.rule"):
     records.write_examples(tmp_path / "pack", [], shard_size=4)
   assert os.listdir(tmp_path) == []
 
@@ -393,7 +341,7 @@ def test_wrong_folders_are_named(tmp_path, monkeypatch):
   with pytest.raises(ValueError) as caught:
     records.open_examples(tmp_path / "pack")
   assert str(caught.value).startswith(
-    "Shards were written with schema 1, this code reads 2: rerun experts.pack."
+    "Shards were written with schema 1, this code reads 3: rerun experts.pack."
   )
   files.write_json(tmp_path / "dataset_info.json", {"name": "mnist"})
   with pytest.raises(ValueError, match="holds the dataset 'mnist'"):

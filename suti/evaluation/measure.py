@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `Measure` record: a number of a generated image, by the encoders.
+
+A file of `suti/evaluation/measures` defines `MEASURE`; the file's name is what
+rules call it (`suti.config.rules`). The filter writes all of them of every
+candidate, so that another rule needs no new embeddings. Judges of a benchmark
+are in `suti.evaluation.scores`.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+
+import numpy as np
+
+from suti.config.names import names_in
+from suti.evaluation import measures
+
+# D embedding width, K demonstrations, G images of a group but for one.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence:
+  """What the encoders see of one candidate, in unit embeddings, float32.
+
+  Attributes:
+    clip_D: of the image, by CLIP.
+    text_D: of its prompt, by CLIP.
+    clip_KD: of the demonstrations, by CLIP.
+    identity_D: of the image, by the identity encoder.
+    identity_KD: of the demonstrations, by the identity encoder.
+    identity_GD: the same of the images that were sampled in its sight; none if
+      it was sampled alone.
+  """
+
+  clip_D: np.ndarray
+  text_D: np.ndarray
+  clip_KD: np.ndarray
+  identity_D: np.ndarray
+  identity_KD: np.ndarray
+  identity_GD: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measure:
+  """A number of a candidate.
+
+  Attributes:
+    paper: link to who uses it.
+    of: "candidate", or "group" if it compares images that were sampled in each
+      other's sight: others do not have it.
+    measure: Evidence -> the number.
+  """
+
+  paper: str
+  of: str
+  measure: Callable[[Evidence], float]
+
+  def __post_init__(self) -> None:
+    """Checks what it is of."""
+    assert self.of in ("candidate", "group"), self.of
+
+
+def all_measures() -> dict[str, Measure]:
+  """Every measure, by name."""
+  return {
+    name: importlib.import_module(f"{measures.__name__}.{name}").MEASURE
+    for name in names_in(measures)
+  }
