@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from apprentice.prompt_kinds import describe_benchmark, read_listed
 from apprentice.sample import (
   BENCHMARK,
   BENCHMARK_STAGES,
@@ -90,7 +91,8 @@ def run(config: Any, workdir: Path) -> dict:
     return current.done
   scenes = current.folder / "scenes.array_record"
   if not scenes.is_file():
-    write_records(scenes, render_scenes(clusters, prompts), kind=Candidate)
+    drawn = render_scenes(clusters, prompts, read_listed(workdir))
+    write_records(scenes, drawn, kind=Candidate)
   sampled = workdir / "apprentice" / "sample"
   by_experts = workdir / BENCHMARK / "experts" / "sample"
   images = {
@@ -110,6 +112,9 @@ def run(config: Any, workdir: Path) -> dict:
     subjects[key] = read_json(path)
   metrics = summarise(subjects) | {"times": _times(workdir)}
   metrics["speedup"] = _speedup(metrics["times"])
+  metrics["benchmark"] = describe_benchmark(
+    workdir, clusters, prompts, base=config.backbone
+  )
   write_json(current.folder / "metrics.json", metrics)
   return current.finish(_headline(metrics))
 
@@ -188,16 +193,19 @@ def summarise(
 
 
 def render_scenes(
-  clusters: Mapping[str, Cluster], prompts: Iterable[Prompt]
+  clusters: Mapping[str, Cluster],
+  prompts: Iterable[Prompt],
+  listed: Mapping[str, Mapping[str, str]],
 ) -> list[Candidate]:
   """Ground truth: renders of subjects in their prompts' scenes.
 
   Args:
     clusters: by key; those that the source can render again have `truth`.
     prompts: of these clusters.
+    listed: what a list of prompts says that they should show.
 
-  Returns: an image for each prompt that is a DreamBench template; none for
-    subjects without truth.
+  Returns: an image for each prompt that is a DreamBench template, or listed;
+    none for subjects without truth.
   """
   wanted = []
   for prompt in prompts:
@@ -205,8 +213,12 @@ def render_scenes(
     truth = cluster.truth[0].split(":") if cluster.truth else [""]
     known = templates_of(live=cluster.live)
     texts = [template.text.format(cluster.subject) for template in known]
-    if truth[0] == "world" and prompt.prompt in texts:
+    if truth[0] != "world":
+      continue
+    if prompt.prompt in texts:
       wanted.append((prompt, int(truth[2]), texts.index(prompt.prompt)))
+    elif shown := listed.get(prompt.prompt):
+      wanted.append((prompt, int(truth[2]), _composed(shown)))
   if not wanted:
     return []
   # Imported here: sources other than SubjectWorld do not need its renderer.
@@ -234,6 +246,15 @@ def render_scenes(
     )
     for (prompt, _, _), shot, image in zip(wanted, shots, images, strict=True)
   ]
+
+
+def _composed(shown: Mapping[str, str]) -> int:
+  """The `Shot.template` of what a listed prompt should show."""
+  from suti.world.templates import compose
+
+  return compose(
+    look=shown["look"], wardrobe=shown["wardrobe"], place=shown["place"]
+  )
 
 
 def _read_generated(
@@ -317,6 +338,8 @@ def _speedup(times: Mapping[str, float]) -> float | None:
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
   headline: dict[str, Any] = {}
+  if split := metrics.get("benchmark", {}).get("split"):
+    headline["split"] = split
   for name in ("apprentice", "base", "real"):
     for metric in METRICS:
       if metric in metrics["systems"].get(name, {}):

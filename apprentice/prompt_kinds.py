@@ -17,13 +17,49 @@ list gives it. Nothing is measured here.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from apprentice.sample import BENCHMARK
 from suti.hf.find import find_model
 from suti.io.files import read_json
 from suti.io.paths import path_of
+from suti.schema import Cluster, Prompt
 from suti.world.held_out import find_template, is_held_out
 
-LISTED = "experts/prompts/listed.json"  # of a workdir
+_LISTED = f"{BENCHMARK}/experts/prompts/listed.json"
+
+
+def describe_benchmark(
+  workdir: Path,
+  clusters: Mapping[str, Cluster],
+  prompts: Sequence[Prompt],
+  *,
+  base: str,
+) -> dict[str, Any]:
+  """On what a workdir's models are evaluated, and what of it they had seen.
+
+  Args:
+    workdir: of the run.
+    clusters, prompts: of its benchmark.
+    base: `config.backbone`.
+
+  Returns: `split`, of SubjectWorld's subjects ("" of others), `base` and
+    `lessons`, see `kinds_of`, and `kinds`, {prompt: its kind}.
+  """
+  saw = {"base": base_prompts(base), "lessons": lesson_prompts(workdir)}
+  source = next(iter(clusters.values())).source
+  nouns = {p.prompt: clusters[p.cluster].subject for p in prompts}
+  return {
+    "split": source.removeprefix("world:") if "world:" in source else "",
+    **saw,
+    "kinds": kinds_of(nouns, listed=read_listed(workdir), **saw),
+  }
+
+
+def read_listed(workdir: Path) -> dict[str, dict[str, str]]:
+  """{prompt: what the benchmark's list says of it}; {} without a list."""
+  path = workdir / _LISTED
+  return read_json(path) if path.is_file() else {}
 
 
 def kinds_of(
@@ -75,7 +111,10 @@ def lesson_prompts(workdir: Path) -> str:
   Returns: "all" if any had all, "unknown" if any has no record, "seen" if all
     left the held-out ones out, "none" if there were no lessons.
   """
-  train = read_json(workdir / "apprentice/train/done.json")["config"]["train"]
+  done = workdir / "apprentice/train/done.json"
+  if not done.is_file():
+    return "unknown"
+  train = read_json(done)["config"]["train"]
   found = []
   start = find_model(train["init"])
   if (start / "apprentice.json").is_file():

@@ -9,6 +9,7 @@ page. Nothing is sampled or scored here, and no number is computed that
 `apprentice.evaluate` or `experts.filter` did not write.
 """
 
+import collections
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,7 +130,7 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
   """Title, one sentence, and the numbers to remember."""
   benchmark = config.benchmark
   where = (
-    "held-out SubjectWorld subjects"
+    f"SubjectWorld subjects of the {benchmark.split} split"
     if benchmark.source == "world"
     else f"subjects of {benchmark.path}"
   )
@@ -192,9 +193,24 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
         "pictures by an encoder of who a subject is; CLIP-I: the same by CLIP; "
         "CLIP-T: cosine of picture and prompt."
       ),
+      page.paragraph(told(metrics.get("benchmark", {})), kind="soft"),
       page.card(page.table(columns, rows, mark=SYSTEMS["apprentice"])),
     )
   ]
+
+
+def told(benchmark: Mapping[str, Any]) -> str:
+  """On which prompts it was evaluated, in one sentence; "" if unknown."""
+  if not benchmark:
+    return ""
+  counts = collections.Counter(benchmark["kinds"].values())
+  listed = ", ".join(
+    f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items()
+  )
+  return (
+    f"Its prompts, by what the models' records say they were trained with: "
+    f"{listed}."
+  )
 
 
 def _score(value: Mapping[str, float] | None) -> str:

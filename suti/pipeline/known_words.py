@@ -52,6 +52,6 @@ def note(folder: Path, *texts: str) -> str:
   listed = ", ".join(f"'{word}'" for word in words)
   what, them = ("a word", "it") if len(words) == 1 else ("words", "they")
   return (
-    f"Note: {folder.name} has never met {listed}, {what} that no caption of its "
-    f"training has: {them} may be ignored."
+    f"Note: {folder.name} has never met {listed}, {what} that no caption of "
+    f"its training has: {them} may be ignored."
   )

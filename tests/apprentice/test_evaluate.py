@@ -13,6 +13,7 @@ from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Cluster, Prompt
+from suti.world.templates import compose
 from tests.apprentice import inputs
 
 # Pictures and texts that a scorer reads an angle from.
@@ -128,6 +129,7 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     Prompt(cluster="c", prompt="a dog in the snow", skill="style"),
     Prompt(cluster="c", prompt="a dog on the moon", skill="style"),
     Prompt(cluster="c", prompt="a dog wearing a red hat", skill="style"),
+    Prompt(cluster="c", prompt="a wet dog at sea", skill="style"),
   ]
   asked = []
 
@@ -136,24 +138,30 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     return {"image": [picture(i + size_px) for i in range(len(shots))]}
 
   monkeypatch.setattr("suti.world.dataset.render_shots", render)
-  scenes = evaluate.render_scenes({"c": cluster}, prompts)
+  scenes = evaluate.render_scenes(
+    {"c": cluster},
+    prompts,
+    {"a wet dog at sea": {"place": "water", "look": "wet", "wardrobe": ""}},
+  )
   # No template says anything of the moon. Live subjects wear hats.
   assert [scene.prompt for scene in scenes] == [
     "a dog in the snow",
     "a dog wearing a red hat",
+    "a wet dog at sea",
   ]
   assert [(subject, template) for subject, template, _ in asked] == [
     (7, 1),
     (7, 10),
+    (7, compose(look="wet", place="water")),
   ]
-  assert len({seed for _, _, seed in asked}) == 2
-  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17]
-  assert [scene.cluster for scene in scenes] == ["c", "c"]
+  assert len({seed for _, _, seed in asked}) == 3
+  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17, 18]
+  assert {scene.cluster for scene in scenes} == {"c"}
 
 
 def test_photos_have_no_scenes():
   prompts = [Prompt(cluster="c", prompt="a dog in the snow", skill="style")]
-  assert evaluate.render_scenes({"c": make_cluster(0)}, prompts) == []
+  assert evaluate.render_scenes({"c": make_cluster(0)}, prompts, {}) == []
 
 
 def finish(workdir, name, summary=None, **done):
@@ -249,6 +257,14 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
   assert summary["speedup"] == pytest.approx(64.0)
   ours = metrics["systems"]["apprentice"]["identity"]["mean"]
   assert summary["apprentice_identity"] == ours
+  # The models here have no record of what they were trained with.
+  told = metrics["benchmark"]
+  assert (told["base"], told["lessons"], told["split"]) == (
+    "unknown",
+    "unknown",
+    "",
+  )
+  assert told["kinds"] == dict.fromkeys(inputs.TEXTS[2:], "unknown")
 
 
 def test_a_killed_evaluation_resumes_at_its_subject(

@@ -73,12 +73,14 @@ MISTAKES = {
   "no such skill": (
     {"prompts.skills": ("stile",)},
     "config.prompts.skills=('stile',): expected some of recontextualization, "
-    "attribute, style, accessory. Did you mean 'style'?",
+    "attribute, style, accessory, view, expression, composition. Did "
+    "you mean 'style'?",
   ),
   "no skill": (
     {"prompts.skills": ()},
     "config.prompts.skills=(): expected some of recontextualization, "
-    "attribute, style, accessory; set it with --config.prompts.skills=….",
+    "attribute, style, accessory, view, expression, composition; set it "
+    "with --config.prompts.skills=….",
   ),
   "empty model": (
     {"backbone": " "},

@@ -14,7 +14,6 @@ from experts.clusters import find_clusters, read_clusters
 from experts.farm.waves import wave_data
 from experts.mining import sources
 from experts.mining.decisions import decisions
-from experts.mining.embedding import Embedding
 from suti.io.image_files import load_image
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.stage import guard
@@ -195,72 +194,6 @@ def test_the_band_drops_mixtures_and_repetitions():
   assert len(clusters) == 3
 
 
-def test_pictures_unlike_their_texts_are_left_out_and_counted():
-  """A picture is compared with its own text; without words it stays."""
-  images = inputs.draw_pictures(1, 4)
-  told = inputs.unit([[1, 0], [1, 0], [0, 1], [0, 1]])
-  scorer = dataclasses.replace(
-    inputs.colour_scorer(),
-    clip_images=lambda batch: told[: len(batch)],
-    clip_texts=lambda texts: np.tile(told[:1], (len(texts), 1)),
-  )
-  texts = ("a dog", "a dog in the snow", "a dog on sale", "IMG_1.jpg")
-  rows = tuple(row_of(x, text=t) for x, t in zip(images, texts, strict=True))
-  page = sources.Page(url="page", rows=rows)
-
-  def mined(page, low):
-    config = config_of(
-      "",
-      similarity_low=-1.0,
-      similarity_high=1.0,
-      text_similarity_low=low,
-    ).mine
-    (clusters, (fact,)) = mine.mine_pages(
-      [page],
-      config,
-      size_px=16,
-      scorer=scorer,
-      match=mine.text_matcher(scorer),
-    )
-    return clusters, fact, decisions([fact], config)
-
-  (cluster,), fact, lines = mined(page, 0.5)
-  assert [tuple(x[0, 0]) for x in cluster.images] == [
-    tuple(images[i][0, 0]) for i in (0, 1, 3)
-  ]
-  assert (fact["unlike_text"], fact["pictures"], fact["unused"]) == (1, 3, 0)
-  assert lines[1] == (
-    "page: 1 pictures are unlike their own texts, below"
-    " config.mine.text_similarity_low=0.5, and are left out."
-  )
-  (cluster,), fact, lines = mined(page, None)
-  assert (len(cluster.images), fact["unlike_text"], len(lines)) == (4, 0, 1)
-  # What a person collected is left alone.
-  chosen = dataclasses.replace(page, chosen=True)
-  assert mined(chosen, 0.5)[1]["unlike_text"] == 0
-
-
-def test_clip_sees_pictures_whole():
-  """Not the square that is cut of them, and each where it belongs."""
-  wide = [x.repeat(4, axis=1) for x in inputs.draw_pictures(1, 70)]
-  seen = []
-
-  def clip_images(batch):
-    seen.extend(batch)
-    return inputs.unit([[1.0, x[0, 0, 0]] for x in batch])
-
-  scorer = dataclasses.replace(inputs.colour_scorer(), clip_images=clip_images)
-  embed = Embedding(scorer)
-  for image in [*wide, np.zeros((900, 1800, 3), np.uint8)]:
-    embed.add(image)
-  vectors = embed.all()
-  assert len(vectors) == 71 and seen[0].shape == (16, 64, 3)
-  assert seen[-1].shape == (448, 896, 3)  # but not larger than CLIP needs
-  np.testing.assert_array_equal(seen[69], wide[69])
-  expected = inputs.unit([[1.0, wide[69][0, 0, 0]]])[0]
-  np.testing.assert_array_equal(vectors[69], expected)
-
-
 def test_large_pages_are_cut_and_truth_is_carried():
   page = page_of("page", inputs.draw_pictures(1, 14), truth="world:train:3")
   (cluster,), (fact,) = mine_pages([page], similarity_high=1.0)
@@ -423,19 +356,6 @@ def test_texts_beside_pictures_become_captions(photos, tmp_path):
     "a dog in the snow",
     "a dog",
     "a dog",
-  )
-
-
-def test_captions_are_the_nouns_or_descriptions_that_a_config_chooses(
-  photos, tmp_path
-):
-  (photos / "brown_dog" / "0.txt").write_text("a dog in the snow")
-  config = config_of(photos, captions="descriptive")
-  mine.run(config, tmp_path / "run")
-  found = {c.source: c for c in read_clusters(tmp_path / "run")}
-  assert found["brown_dog"].captions[:2] == (
-    "a brown dog in the snow",
-    "a brown dog",
   )
 
 
