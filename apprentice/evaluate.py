@@ -39,7 +39,6 @@ from apprentice.sample import (
   BENCHMARK_STAGES,
   read_benchmark,
 )
-from suti.evaluation.dreambench import templates_of
 from suti.evaluation.report import METRICS
 from suti.evaluation.scores import (
   Scorer,
@@ -204,26 +203,31 @@ def render_scenes(
     prompts: of these clusters.
     listed: what a list of prompts says that they should show.
 
-  Returns: an image for each prompt that is a DreamBench template, or listed;
-    none for subjects without truth.
+  Returns: an image for each prompt that is a DreamBench template, one that
+    places, looks, wardrobes and styles make together, or a listed one; none for
+    subjects without truth.
   """
+  # Imported here: sources other than SubjectWorld do not need its renderer.
+  from suti.world.dataset import Shot, render_shots
+  from suti.world.templates import composition, template_named
+
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
     truth = cluster.truth[0].split(":") if cluster.truth else [""]
-    known = templates_of(live=cluster.live)
-    texts = [template.text.format(cluster.subject) for template in known]
     if truth[0] != "world":
       continue
-    if prompt.prompt in texts:
-      wanted.append((prompt, int(truth[2]), texts.index(prompt.prompt)))
-    elif shown := listed.get(prompt.prompt):
-      wanted.append((prompt, int(truth[2]), _composed(shown)))
+    number = template_named(prompt.prompt, cluster.subject, live=cluster.live)
+    if number is None and (shown := listed.get(prompt.prompt)):
+      number = composition(
+        place=shown["place"] or "studio",
+        look=shown["look"],
+        wardrobe=shown["wardrobe"],
+      )
+    if number is not None:
+      wanted.append((prompt, int(truth[2]), number))
   if not wanted:
     return []
-  # Imported here: sources other than SubjectWorld do not need its renderer.
-  from suti.world.dataset import Shot, render_shots
-
   shots = [
     Shot(
       subject=subject,
@@ -246,15 +250,6 @@ def render_scenes(
     )
     for (prompt, _, _), shot, image in zip(wanted, shots, images, strict=True)
   ]
-
-
-def _composed(shown: Mapping[str, str]) -> int:
-  """The `Shot.template` of what a listed prompt should show."""
-  from suti.world.templates import compose
-
-  return compose(
-    look=shown["look"], wardrobe=shown["wardrobe"], place=shown["place"]
-  )
 
 
 def _read_generated(

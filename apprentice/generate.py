@@ -4,9 +4,9 @@
 SuTI (arXiv 2304.00186), section 3.3 and Algorithm 1's last lines: 4
 demonstrations, classifier-free guidance of weight 15, ancestral sampling. The
 paper does not say what its null branch drops. Ours drops text and
-demonstrations together ("joint"); "two" is the two-condition form of
-InstructPix2Pix (arXiv 2211.09800, eq. 3), with a weight for each, at half more
-arithmetic. Demonstrations are encoded once an image, not once a step.
+demonstrations together ("joint"); for other modes of guidance, of any method,
+see `suti.diffusion.guidance_modes`. Demonstrations are encoded once an image,
+not once a step.
 
 `suti generate` and the stage `apprentice.sample` both sample with this file.
 """
@@ -21,7 +21,8 @@ import numpy as np
 
 from apprentice.fields import fit, make_fields, pick, to_latents
 from apprentice.model import Apprentice
-from suti.diffusion.guidance import classifier_free, two_conditions
+from suti.config.names import suggest
+from suti.diffusion.guidance_modes import MODES, SUBJECT, TEXT, guide
 from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.images import to_u8
 
@@ -35,18 +36,17 @@ def make_sample_fn(
 
   Args:
     apprentice: its arrays are not used: the function takes them as an argument.
-    sampling: num_steps, sampler, percentile, and guidance_mode ("joint" or
-      "two").
+    sampling: num_steps, sampler, percentile, and guidance_mode, one of
+      `suti.diffusion.guidance_modes.MODES`.
 
   Returns:
     sample(params, vae_params, batch, null_text, seeds_B, guidance) ->
     image_pm1_BHWC. `batch` is `Method.fields` without the target, images uint8;
-    `null_text` is the backbone's, one row; `guidance` is (text weight, subject
-    weight), of which "joint" reads the second.
+    `null_text` is the backbone's, one row; `guidance` is that of `weights`.
   """
   backbone, method = apprentice.backbone, apprentice.method
   sample = SAMPLERS[sampling["sampler"]]
-  mode = sampling["guidance_mode"]
+  turns = MODES[sampling["guidance_mode"]]
 
   def sample_images(params, vae_params, batch, null_text, seeds_B, guidance):
     num, text = seeds_B.shape[0], batch["text"]
@@ -56,27 +56,26 @@ def make_sample_fn(
     latents = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
     context = method.encode(apprentice.apply, params, latents)
 
-    def predict(x_BHWC, t_B, text, context):
+    def predict(hidden, x_BHWC, t_B):
+      # Without context the new layers are skipped, not masked: the same
+      # number, for less.
       x_BHWC = method.denoise(
-        apprentice.apply, params, x_BHWC, t_B, text, context
+        apprentice.apply,
+        params,
+        x_BHWC,
+        t_B,
+        null if TEXT in hidden else text,
+        None if SUBJECT in hidden else context,
       )
       return x_BHWC.astype(jnp.float32)
 
-    def denoise(x_BHWC, t_B):
-      full = predict(x_BHWC, t_B, text, context)
-      # Without context the new layers are skipped, not masked: the same
-      # number, for less.
-      nothing = predict(x_BHWC, t_B, null, None)
-      if mode == "joint":
-        return classifier_free(full, nothing, guidance[1])
-      subject = predict(x_BHWC, t_B, null, context)
-      return two_conditions(
-        full,
-        subject,
-        nothing,
-        text_scale=guidance[0],
-        subject_scale=guidance[1],
-      )
+    denoise = guide(
+      predict,
+      turns,
+      guidance,
+      schedule_steps=backbone.schedule.num_steps,
+      num_steps=sampling["num_steps"],
+    )
 
     # A key an image, so that it does not depend on the rest of its batch.
     keys_B = row_keys(jax.random.key(0), seeds_B)
@@ -93,11 +92,25 @@ def make_sample_fn(
   return sample_images
 
 
-def weights(sampling: Mapping[str, Any]) -> np.ndarray:
-  """(text weight, subject weight) of guidance, float32."""
-  guidance = sampling["guidance"]
+def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
+  """The weights of guidance, see `suti.diffusion.guidance_modes.guide`.
+
+  Args:
+    sampling: `guidance` is the subject's weight and, where `text_guidance` is
+      None, the text's; each has a ramp.
+
+  Returns: float32, by name.
+  """
   text = sampling["text_guidance"]
-  return np.asarray([guidance if text is None else text, guidance], np.float32)
+  numbers = {
+    "text": sampling["guidance"] if text is None else text,
+    "subject": sampling["guidance"],
+    "text_ramp": sampling["text_guidance_ramp"],
+    "subject_ramp": sampling["guidance_ramp"],
+    "agnostic": sampling["agnostic"],
+    "agnostic_above": sampling["agnostic_above"],
+  }
+  return {name: np.float32(number) for name, number in numbers.items()}
 
 
 def make_batch(
@@ -145,6 +158,8 @@ def generate(
   seed: int = 0,
   steps: int | None = None,
   guidance: float | None = None,
+  text_guidance: float | None = None,
+  guidance_mode: str | None = None,
 ) -> list[np.ndarray]:
   """Generates images of a subject in a new scene.
 
@@ -162,12 +177,16 @@ def generate(
       for one image.
     steps: of the sampler; None is the apprentice's default.
     guidance: weight; None is the apprentice's default.
+    text_guidance: weight of the text, where the mode has one for each.
+    guidance_mode: one of `suti.diffusion.guidance_modes.MODES`; None is the
+      apprentice's default.
 
   Returns: `num` images, uint8 RGB.
 
   Raises:
     ValueError: more pictures than a demonstration set holds, an empty prompt,
-      a number below 1, or captions that do not match the pictures.
+      a number below 1, captions that do not match the pictures, or no such
+      mode.
   """
   check(apprentice, prompt, num_images=len(images), num=num, steps=steps)
   if len(captions) != len(images):
@@ -176,7 +195,14 @@ def generate(
     )
   sampling = dict(apprentice.sampling)
   sampling["num_steps"] = steps or sampling["num_steps"]
-  sampling["guidance"] = sampling["guidance"] if guidance is None else guidance
+  for name, value in (
+    ("guidance", guidance),
+    ("text_guidance", text_guidance),
+    ("guidance_mode", guidance_mode),
+  ):
+    if value is not None:
+      sampling[name] = value
+  check_mode(sampling["guidance_mode"])
   usual = int(sampling["num_demonstrations"])
   # Resized once, as every generated image has the same demonstrations.
   images = [fit(image, apprentice.backbone.size_px) for image in images]
@@ -195,6 +221,19 @@ def generate(
     weights(sampling),
   )
   return list(to_u8(np.asarray(image_pm1_BHWC)))
+
+
+def check_mode(mode: str) -> None:
+  """Checks the name of a mode of guidance.
+
+  Raises:
+    ValueError: there is no such mode; lists those there are, and the nearest.
+  """
+  if mode not in MODES:
+    raise ValueError(
+      f"guidance_mode={mode!r}: expected one of {', '.join(MODES)}."
+      f"{suggest(mode, MODES)}"
+    )
 
 
 _SAMPLE_FNS: dict[Any, Callable[..., jax.Array]] = {}

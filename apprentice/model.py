@@ -42,7 +42,13 @@ RECORD = "apprentice.json"
 # filled in here alone: all other code reads the fields directly.
 _OLDER: Mapping[str, Mapping[str, Any]] = {
   "config": {"feed_forward": 0, "trainable": None},
-  "sampling": {"text_guidance": None},
+  "sampling": {
+    "text_guidance": None,
+    "guidance_ramp": 0.0,
+    "text_guidance_ramp": 0.0,
+    "agnostic": 0.0,
+    "agnostic_above": 1.0,
+  },
 }
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # Parts of a base that only some models have.

@@ -9,7 +9,8 @@ its base from captions and itself from lessons, so a prompt is
   seen                   the lessons had it, or there were none and the base had
   held_out_of_lessons    the base had it, the lessons did not
   held_out               neither had
-  unknown                a record that would say so is missing
+  unknown                a record that would say so is missing, or it is none of
+                         DreamBench's templates
 
 and a prompt of a list (`suti.evaluation.prompt_list`) is of the kind that the
 list gives it. Nothing is measured here.
@@ -25,6 +26,7 @@ from suti.io.files import read_json
 from suti.io.paths import path_of
 from suti.schema import Cluster, Prompt
 from suti.world.held_out import find_template, is_held_out
+from suti.world.templates import LIVE_TEMPLATES, OBJECT_TEMPLATES
 
 _LISTED = f"{BENCHMARK}/experts/prompts/listed.json"
 
@@ -48,11 +50,12 @@ def describe_benchmark(
   """
   saw = {"base": base_prompts(base), "lessons": lesson_prompts(workdir)}
   source = next(iter(clusters.values())).source
-  nouns = {p.prompt: clusters[p.cluster].subject for p in prompts}
+  of = {p.prompt: clusters[p.cluster] for p in prompts}
+  texts = {text: (c.subject, c.live) for text, c in of.items()}
   return {
     "split": source.removeprefix("world:") if "world:" in source else "",
     **saw,
-    "kinds": kinds_of(nouns, listed=read_listed(workdir), **saw),
+    "kinds": kinds_of(texts, listed=read_listed(workdir), **saw),
   }
 
 
@@ -63,7 +66,7 @@ def read_listed(workdir: Path) -> dict[str, dict[str, str]]:
 
 
 def kinds_of(
-  texts: Mapping[str, str],
+  texts: Mapping[str, tuple[str, bool]],
   *,
   base: str,
   lessons: str,
@@ -72,7 +75,7 @@ def kinds_of(
   """{prompt: its kind}.
 
   Args:
-    texts: {prompt: the noun in it}.
+    texts: {prompt: (the noun in it, whether that is live)}.
     base, lessons: "all", "seen", "unknown" or "none", which templates the base
       was trained with, and the apprentice's examples had.
     listed: of prompts from a list, what it says of them.
@@ -80,15 +83,16 @@ def kinds_of(
   return {
     text: listed[text]["kind"]
     if text in listed
-    else _kind(text, noun, base=base, lessons=lessons)
-    for text, noun in texts.items()
+    else _kind(text, noun, live=live, base=base, lessons=lessons)
+    for text, (noun, live) in texts.items()
   }
 
 
-def _kind(text: str, noun: str, *, base: str, lessons: str) -> str:
-  template = find_template(text, noun)
+def _kind(text: str, noun: str, *, live: bool, base: str, lessons: str) -> str:
+  template = find_template(text, noun, live=live)
   records = [x for x in (lessons, base) if x != "none"]
-  if template is None or "unknown" in records[:1]:
+  group = LIVE_TEMPLATES if live else OBJECT_TEMPLATES
+  if template not in group or "unknown" in records[:1]:
     return "unknown"
   if not is_held_out(template) or records[0] == "all":
     return "seen"

@@ -264,12 +264,24 @@ def _apprentice_sample() -> ConfigDict:
   return ConfigDict(
     {
       "num_demonstrations": 4,  # paper: 4
-      "guidance_mode": "joint",  # joint (text and pictures together) | two
+      # How text and pictures guide: joint (together, one weight) | two (a
+      # weight each) | normalised | interleaved | agnostic, see
+      # suti/diffusion/guidance_modes.py. The paper is silent.
+      "guidance_mode": "joint",
       "images_per_prompt": 1,  # paper: 4
       # On 24 validation subjects 12 steps of this sampler score as 20 of ddim,
       # and weights of 2 to 4 differ little.
       "guidance": 3.0,  # paper: 15
-      "text_guidance": placeholder(float),  # of mode two; else as guidance
+      # The text's own weight, of all modes but joint; None: as guidance.
+      "text_guidance": placeholder(float),
+      # What is added to each weight as the noise goes, all of it at the end.
+      # SynCD: 5 to the pictures' 8, 0 to the text's 7.5.
+      "guidance_ramp": 0.0,
+      "text_guidance_ramp": 0.0,
+      # Of mode agnostic: the share of the noise steps above which the pictures
+      # are hidden, and below it a weight, -1 (hidden) to 0 (seen).
+      "agnostic_above": 0.8,
+      "agnostic": 0.0,
       "sampler": "dpmpp_2m",  # paper: ddpm
       "num_steps": 12,
       "percentile": 99.5,

@@ -5,12 +5,13 @@ SuTI (arXiv 2304.00186), section 3.2 uses a large language model to write one
 unseen prompt a cluster, over four skills: recontextualization, attribute
 editing, style, accessories; its figures also show novel views, expressions and
 compositions of two skills. Its few-shot text is not public. Here prompts are
-made from templates: DreamBench's by group (object or live) and the words of the
-paper's figures. All templates that no demonstration shows have equal
-probability; of compositions, which are hundreds, as many are drawn before as
-DreamBench has prompts. With `config.prompts.source="dreambench"` a cluster gets
-all of the benchmark's prompts instead, unseen or not, and with "list" those
-that a file has for it (`suti.evaluation.prompt_list`).
+made from templates: DreamBench's by group (object or live), the styles of
+`suti.evaluation.styles` and the words of the paper's figures. All templates
+that no demonstration shows have equal probability; of compositions, which are
+hundreds, as many are drawn before as DreamBench has prompts. With
+`config.prompts.source="dreambench"` a cluster gets all of the benchmark's
+prompts instead, unseen or not, and with "list" those that a file has for it
+(`suti.evaluation.prompt_list`).
 
 `config.prompts.templates` leaves out DreamBench's held-out templates and pairs,
 or all others (`suti.world.held_out`). A prompt names the subject by its noun,
@@ -31,6 +32,7 @@ from experts.clusters import read_clusters, readable
 from experts.mining.captions import COLOURS
 from suti.evaluation.dreambench import Template, fill, templates_of
 from suti.evaluation.prompt_list import Listed, prompts_of, read_prompt_list
+from suti.evaluation.styles import STYLE_TEXTS, styled
 from suti.io.files import write_json
 from suti.io.paths import path_of
 from suti.io.records import read_lines, write_lines
@@ -38,17 +40,8 @@ from suti.runtime.stage import main, progress, stage
 from suti.schema import SKILLS, Cluster, Prompt
 from suti.world.held_out import find_template, is_held_out
 
-# The artists of the paper's style figures.
-ARTISTS = (
-  "Claude Monet",
-  "Pablo Picasso",
-  "Rembrandt",
-  "Rene Magritte",
-  "Vincent van Gogh",
-)
 STYLES = tuple(
-  Template(text=f"a {artist} styled painting of a {{}}", skill="style")
-  for artist in ARTISTS
+  Template(text=text, skill="style") for text in STYLE_TEXTS.values()
 )
 # Of any subject, and of living ones.
 VIEWS = tuple(
@@ -100,19 +93,21 @@ def unseen(cluster: Cluster, templates: Iterable[Template]) -> list[Template]:
 
 def compositions(live: bool) -> list[Template]:
   """All pairs of a place and of what changes, dresses or paints the subject."""
-  rows = [*templates_of(live=live), *STYLES]
+  rows = templates_of(live=live)
   of = {s: [t.text for t in rows if t.skill == s] for s in SKILLS}
   both = [
     *itertools.product(of["attribute"], of["recontextualization"]),
-    *itertools.product(of["style"], of["recontextualization"]),
     *itertools.product(of["accessory"], of["recontextualization"]),
     *itertools.product(of["attribute"], of["accessory"]),
   ]
   # "a wet {}" and "a {} in the snow" are "a wet {} in the snow".
-  return [
-    Template(text=first + second.removeprefix("a {}"), skill="composition")
-    for first, second in both
+  texts = [first + second.removeprefix("a {}") for first, second in both]
+  texts += [
+    styled(text, style)
+    for text in of["recontextualization"]
+    for style in STYLE_TEXTS
   ]
+  return [Template(text=text, skill="composition") for text in texts]
 
 
 def choose(
@@ -130,25 +125,25 @@ def choose(
   rows = [*templates_of(live=live), *STYLES, *VIEWS]
   rows += EXPRESSIONS if live else ()
   skills = set(skills)
-  allowed = allow([t for t in rows if t.skill in skills], templates)
+  allowed = allow([t for t in rows if t.skill in skills], templates, live=live)
   if "composition" in skills:
-    pairs = allow(compositions(live), templates)
+    pairs = allow(compositions(live), templates, live=live)
     num = len(templates_of(live=live))
     allowed += [pairs[i] for i in rng.permutation(len(pairs))[:num]]
   return allowed
 
 
-def allow(rows: Sequence[Template], which: str) -> list[Template]:
+def allow(
+  rows: Sequence[Template], which: str, *, live: bool
+) -> list[Template]:
   """Leaves out the templates that are held out, or all but them."""
   if which == "all":
     return list(rows)
-  # What is painted may be held out, however it is painted.
-  texts = [t.text.rpartition("painting of ")[2] for t in rows]
-  found = [find_template(text, "{}") for text in texts]
+  out = [is_held_out(find_template(t.text, "{}", live=live)) for t in rows]
   return [
     row
-    for row, template in zip(rows, found, strict=True)
-    if (template is not None and is_held_out(template)) == (which == "held_out")
+    for row, held in zip(rows, out, strict=True)
+    if held == (which == "held_out")
   ]
 
 
@@ -188,7 +183,8 @@ def propose(
       for row in _spread(rows, num)
     ]
   if source == "dreambench":
-    chosen = _spread(allow(templates_of(live=cluster.live), templates), num)
+    rows = allow(templates_of(live=cluster.live), templates, live=cluster.live)
+    chosen = _spread(rows, num)
   else:
     rng = np.random.default_rng([seed, int(cluster.key, 16)])
     allowed = choose(cluster.live, skills, templates=templates, rng=rng)

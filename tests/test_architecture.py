@@ -115,7 +115,11 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     ),
     JAX,
   ),
-  "suti.world": (("suti.images", "suti.io", "suti.schema"), None),
+  # Of evaluation the names of styles alone.
+  "suti.world": (
+    ("suti.evaluation.styles", "suti.images", "suti.io", "suti.schema"),
+    None,
+  ),
   "suti.pretrain": (("suti",), None),
   "experts": (("suti",), None),
   "apprentice": (("suti",), None),

@@ -8,7 +8,7 @@ without             by a published text-to-image model (`text_only.py`)
 from collections.abc import Sequence
 
 from suti.cli.parser import Parser
-from suti.config.samplers import PUBLISHED
+from suti.config.samplers import GUIDANCE, PUBLISHED
 
 _DESCRIPTION = """\
 Shows a subject, given as pictures, in a new scene; without --subject samples a
@@ -24,7 +24,7 @@ examples:
 """
 
 # Flags of only one of the two ways.
-_SUBJECT_ONLY = ("caption",)
+_SUBJECT_ONLY = ("caption", "guidance_mode", "text_guidance")
 _TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
 
 
@@ -52,10 +52,11 @@ def generate(argv: Sequence[str]) -> None:
       "text-to-image model to sample the text alone."
     )
   for name in _SUBJECT_ONLY:
+    flag = name.replace("_", "-")
     if getattr(args, name) is not None:
       raise ValueError(
-        f"--{name} goes with pictures of a subject: give --subject, or leave "
-        f"out --{name}."
+        f"--{flag} goes with pictures of a subject: give --subject, or leave "
+        f"out --{flag}."
       )
   from suti.cli.text_only import generate_text
 
@@ -131,6 +132,20 @@ def _parser() -> Parser:
     metavar="W",
     help="weight of guidance, how strongly text and pictures are followed; 1 "
     "is none, and of a text alone less is, too (default: the model's)",
+  )
+  add(
+    "--guidance-mode",
+    metavar="MODE",
+    choices=GUIDANCE,
+    help="with --subject, how text and pictures guide: "
+    f"{', '.join(GUIDANCE)} (default: the model's)",
+  )
+  add(
+    "--text-guidance",
+    type=float,
+    metavar="W",
+    help="with --subject, the text's own weight, of all modes but joint "
+    "(default: that of --guidance)",
   )
   _add_text_only(parser)
   return parser

@@ -44,11 +44,13 @@ def check_numbers(args: argparse.Namespace) -> None:
     ("steps", 1, 1000),
     ("seed", 0, 2**32 - MAX_NUM),
     ("guidance", 0, 1000),
+    ("text_guidance", 0, 1000),
   ):
     value = getattr(args, name)
     # Not a number is not between any two.
     if value is not None and not low <= value <= high:
-      raise ValueError(f"--{name}={value} must be between {low} and {high}.")
+      flag = name.replace("_", "-")
+      raise ValueError(f"--{flag}={value} must be between {low} and {high}.")
 
 
 def check_out(name: str) -> Path:

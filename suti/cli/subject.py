@@ -67,6 +67,8 @@ def generate_subject(args: argparse.Namespace) -> None:
     seed=args.seed,
     steps=args.steps,
     guidance=args.guidance,
+    text_guidance=args.text_guidance,
+    guidance_mode=args.guidance_mode,
   )
   paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(generated))]
   for path, picture in zip(paths, generated, strict=True):

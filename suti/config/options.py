@@ -18,7 +18,7 @@ from typing import Any
 
 from suti.config.names import REPLACED, suggest
 from suti.config.relations import check_relations
-from suti.config.samplers import OWN
+from suti.config.samplers import GUIDANCE, OWN
 from suti.schema import SKILLS
 
 OPTIMIZERS = ("adafactor", "adam")
@@ -196,8 +196,12 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "apprentice_sample": {
     **_SAMPLING,
     "num_demonstrations": _count(low=0),
-    "guidance_mode": _choice("joint", "two"),
+    "guidance_mode": _choice(*GUIDANCE),
     "text_guidance": _number(low=0.0, optional=True),
+    "guidance_ramp": _number(),
+    "text_guidance_ramp": _number(),
+    "agnostic": _number(low=-1.0, high=0.0),
+    "agnostic_above": _number(low=0.0, high=1.0),
   },
   "benchmark": {
     "source": _choice("world", "folder"),

@@ -28,10 +28,8 @@ from suti.world.held_out import is_held_out, pair_held_out, template_rows
 from suti.world.ranges import check_pool
 from suti.world.templates import (
   LIVE,
-  LOOKS,
-  OUTFITS,
-  PLACES,
-  compose,
+  PARTS,
+  composed,
   composition,
   template_of,
 )
@@ -113,21 +111,22 @@ def choose_shots(
 
 
 def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
-  """A random pair of a look, an outfit and a place; objects wear nothing."""
+  """A random pair of a place, a look and an outfit; objects wear nothing."""
   while True:
     names = {
-      "look": str(rng.choice(list(LOOKS))),
-      "wardrobe": str(rng.choice(list(OUTFITS))) if live else "",
-      "place": str(rng.choice(list(PLACES))),
+      part: str(rng.choice(PARTS[part][1:]))
+      for part in ("place", "look", "wardrobe")
     }
+    gone = "wardrobe"
     if live:
-      names[str(rng.choice(list(names), p=(0.5, 0.3, 0.2)))] = ""
-    index = compose(**names)
+      gone = str(rng.choice(list(names), p=(0.2, 0.5, 0.3)))
+    names[gone] = PARTS[gone][0]
+    number = composition(**names)
     out = pair_held_out(*names.values())
     if which != "all":
-      out = is_held_out(composition(index))
+      out = is_held_out(composed(number))
     if out == (which == "held_out"):
-      return index
+      return number
 
 
 def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:

@@ -17,20 +17,17 @@ Words: in no caption that anything learns from, for things that it knows under
 other words.
 """
 
-import functools
 import hashlib
 import itertools
 from collections.abc import Sequence
 
 from suti.world.templates import (
-  LOOKS,
-  OUTFITS,
-  PLACES,
-  STUDIO,
-  TEMPLATES,
+  LIVE_TEMPLATES,
+  NUM_TEMPLATES,
+  OBJECT_TEMPLATES,
   Template,
-  compose,
-  composition,
+  composed,
+  template_named,
   templates_of,
 )
 
@@ -58,8 +55,13 @@ WORDS_HELD_OUT = (
 )
 
 
-def is_held_out(template: Template) -> bool:
-  """Whether a template is one of those to leave out, or a held-out pair."""
+def is_held_out(template: Template | None) -> bool:
+  """Whether it is one of the templates to leave out, or has a held-out pair.
+
+  In whatever style; what is no template (None) is not held out.
+  """
+  if template is None:
+    return False
   names = (template.place, template.look, template.wardrobe)
   return bool(set(names) & set(TEMPLATES_HELD_OUT)) or pair_held_out(*names)
 
@@ -99,25 +101,18 @@ def template_rows(class_name: str, which: str) -> Sequence[int]:
   ]
 
 
-def find_template(prompt: str, noun: str) -> Template | None:
+def find_template(prompt: str, noun: str, *, live: bool) -> Template | None:
   """The template or the composition that a prompt is of, None for others.
 
   Args:
     prompt: "a wet dog in the snow".
-    noun: of its subject, "dog", as often as words describe it.
+    noun: of its subject, "dog", or "{}".
+    live: the group of its subject.
   """
-  text = f" {prompt} ".replace(f" {noun} ", " {} ", 1).strip()
-  for article in ("an {}", "an "):
-    if article in text and text not in _texts():
-      text = text.replace(article, article.replace("an", "a"), 1)
-  return _texts().get(text)
-
-
-@functools.cache
-def _texts() -> dict[str, Template]:
-  axes = (("", *LOOKS), ("", *OUTFITS), ("", *PLACES))
-  composed = [
-    composition(compose(look=look, wardrobe=wardrobe, place=place))
-    for look, wardrobe, place in itertools.product(*axes)
-  ]
-  return {t.text: t for t in (*composed, *TEMPLATES, STUDIO)}
+  text = prompt.replace(f"an {noun}", f"a {noun}")
+  number = template_named(text, noun, live=live)
+  if number is None:
+    return None
+  if number < NUM_TEMPLATES:
+    return (LIVE_TEMPLATES if live else OBJECT_TEMPLATES)[number]
+  return composed(number)

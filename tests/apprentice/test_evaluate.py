@@ -13,7 +13,7 @@ from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Cluster, Prompt
-from suti.world.templates import compose
+from suti.world.templates import composition
 from tests.apprentice import inputs
 
 # Pictures and texts that a scorer reads an angle from.
@@ -129,6 +129,7 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     Prompt(cluster="c", prompt="a dog in the snow", skill="style"),
     Prompt(cluster="c", prompt="a dog on the moon", skill="style"),
     Prompt(cluster="c", prompt="a dog wearing a red hat", skill="style"),
+    Prompt(cluster="c", prompt="a mosaic of a dog in the snow", skill="style"),
     Prompt(cluster="c", prompt="a wet dog at sea", skill="style"),
   ]
   asked = []
@@ -147,15 +148,18 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
   assert [scene.prompt for scene in scenes] == [
     "a dog in the snow",
     "a dog wearing a red hat",
+    "a mosaic of a dog in the snow",
     "a wet dog at sea",
   ]
+  mosaic = composition(place="snow", style="mosaic")
   assert [(subject, template) for subject, template, _ in asked] == [
     (7, 1),
     (7, 10),
-    (7, compose(look="wet", place="water")),
+    (7, mosaic),
+    (7, composition(look="wet", place="water")),
   ]
-  assert len({seed for _, _, seed in asked}) == 3
-  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17, 18]
+  assert len({seed for _, _, seed in asked}) == 4
+  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17, 18, 19]
   assert {scene.cluster for scene in scenes} == {"c"}
 
 

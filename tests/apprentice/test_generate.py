@@ -34,6 +34,10 @@ SAMPLING = {
   "max_demonstrations": 10,
   "guidance_mode": "joint",
   "text_guidance": None,
+  "guidance_ramp": 0.0,
+  "text_guidance_ramp": 0.0,
+  "agnostic": 0.0,
+  "agnostic_above": 0.8,
 }
 
 
@@ -135,7 +139,7 @@ def parts(apprentice, pictures):
         SAMPLING | {"guidance_mode": mode, "num_steps": 1, "percentile": None},
       )
     )
-    for mode in ("joint", "two")
+    for mode in ("joint", "two", "interleaved")
   }
 
   def draw(mode, text, subject):
@@ -146,7 +150,9 @@ def parts(apprentice, pictures):
         batch,
         null,
         np.arange(2, dtype=np.uint32),
-        np.asarray([text, subject], np.float32),
+        drawing.weights(
+          SAMPLING | {"guidance": subject, "text_guidance": text}
+        ),
       )
     )
 
@@ -165,11 +171,18 @@ def test_each_weight_has_an_effect_of_its_own(parts):
   assert np.abs(parts("two", 2.0, 3.0) - usual).max() > 1e-4
 
 
+def test_the_first_of_interleaved_steps_guides_by_text(parts):
+  usual = parts("interleaved", 2.0, 2.0)
+  np.testing.assert_array_equal(parts("interleaved", 2.0, 5.0), usual)
+  assert np.abs(parts("interleaved", 3.0, 2.0) - usual).max() > 1e-4
+
+
 def test_weights_of_guidance():
-  one = {"guidance": 4.0, "text_guidance": None}
-  np.testing.assert_array_equal(drawing.weights(one), [4, 4])
-  both = {"guidance": 4.0, "text_guidance": 2.0}
-  np.testing.assert_array_equal(drawing.weights(both), [2, 4])
+  one = drawing.weights(SAMPLING | {"guidance": 4.0})
+  assert (one["text"], one["subject"]) == (4, 4)
+  both = drawing.weights(SAMPLING | {"guidance": 4.0, "text_guidance": 2.0})
+  assert (both["text"], both["subject"]) == (2, 4)
+  assert {x.dtype for x in both.values()} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize(
@@ -179,6 +192,11 @@ def test_weights_of_guidance():
     ({"num": 0}, "num=0: expected 1 or more"),
     ({"steps": 0}, "steps=0: expected 1 or more"),
     ({"captions": ["a dog"]}, "1 captions for 3 pictures"),
+    (
+      {"guidance_mode": "too"},
+      "guidance_mode='too': expected one of joint, two, normalised, "
+      r"interleaved, agnostic\. Did you mean 'two'",
+    ),
     ({"images": 11}, "11 pictures of the subject were given; .* at most 10"),
   ],
 )

@@ -25,7 +25,7 @@ SNOW, PINK = "a dog in the snow", "a dog on top of pink fabric"
 )
 def test_a_prompt_is_what_both_trainings_make_it(base, lessons, snow, pink):
   kinds = prompt_kinds.kinds_of(
-    {SNOW: "dog", PINK: "dog", "dog, jungle": "dog", "a dog at sea": "dog"},
+    dict.fromkeys((SNOW, PINK, "dog, jungle", "a dog at sea"), ("dog", True)),
     base=base,
     lessons=lessons,
     listed={"dog, jungle": {"kind": "other_words"}},

@@ -103,9 +103,10 @@ def test_held_out_templates_are_left_out_and_are_those_alone():
   seen = texts(templates="seen")
   assert not seen & out and any("Monet" in text for text in seen)
   both = {t.text for t in prompts.compositions(live=True)}
-  left = {t.text for t in prompts.allow(
-    prompts.compositions(live=True), "seen"
-  )}  # fmt: skip
+  left = {
+    t.text
+    for t in prompts.allow(prompts.compositions(live=True), "seen", live=True)
+  }
   assert "a {} in a police outfit in the snow" in both - left
   assert "a Rembrandt styled painting of a {} on top of pink fabric" not in left
   assert "a {} in a police outfit in the jungle" in left

@@ -195,7 +195,7 @@ def test_a_pool_composes_but_for_the_pairs_that_are_held_out():
         num_subjects=20, compositions=1.0, templates=which
       )
     }
-    assert len(shown) > 100 and {t.skill for t in shown} == {"composition"}
+    assert len(shown) > 100
     names = [{t.place, t.look, t.wardrobe} - {"", "studio"} for t in shown]
     assert {len(pair) for pair in names} == {2}
     if which == "all":

@@ -8,9 +8,13 @@ import pytest
 
 from suti.world import held_out, templates
 from suti.world.captions import caption
-from suti.world.templates import LIVE_TEMPLATES, OBJECT_TEMPLATES, Shot, compose
+from suti.world.templates import LIVE_TEMPLATES, OBJECT_TEMPLATES, Shot
 
-NAMES = (*templates.PLACES, *templates.LOOKS, *templates.OUTFITS)
+NAMES = tuple(
+  name
+  for part in ("place", "look", "wardrobe")
+  for name in templates.PARTS[part][1:]
+)
 
 
 @pytest.mark.parametrize("group", [LIVE_TEMPLATES, OBJECT_TEMPLATES])
@@ -63,24 +67,16 @@ def test_pairs_held_out_are_those_that_bases_were_trained_without():
   assert not held_out.pair_held_out("snow", "studio", "")
 
 
-def test_every_composition_has_a_number_and_a_text():
-  found = set()
-  for look in ("", *templates.LOOKS):
-    for wardrobe in ("", *templates.OUTFITS):
-      for place in ("", *templates.PLACES):
-        index = compose(look=look, wardrobe=wardrobe, place=place)
-        shown = templates.composition(index)
-        assert (shown.look, shown.wardrobe) == (look, wardrobe)
-        assert shown.place == (place or "studio")
-        found.add((index, shown.text))
-  assert len(found) == len({i for i, _ in found}) == 6 * 11 * 21
-  subject = 7
-  shot = Shot(subject, compose(look="wet", wardrobe="santa hat", place="snow"))
-  noun = templates.class_of(subject)
-  assert caption(shot) == f"a wet {noun} wearing a santa hat in the snow"
-  red = Shot(subject, compose(look="red", place="beach"))
-  assert caption(red, detailed=True).startswith("a red ")
-  assert caption(red, detailed=True).endswith(" on the beach")
+def test_what_a_prompt_is_of_is_found():
+  found = held_out.find_template("a wet dog in the snow", "dog", live=True)
+  assert found is not None and (found.look, found.place) == ("wet", "snow")
+  assert not held_out.is_held_out(found)
+  text = "a mosaic of a dog in a police outfit in the snow"
+  assert held_out.is_held_out(held_out.find_template(text, "dog", live=True))
+  owl = held_out.find_template("an owl on top of pink fabric", "owl", live=True)
+  assert owl is not None and owl.place == "pink fabric"
+  assert held_out.find_template("a dog at sea", "dog", live=True) is None
+  assert not held_out.is_held_out(None)
 
 
 def test_words_held_out_stand_in_no_caption():
