@@ -154,12 +154,14 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
 
 
 def choose_shots(**kw):
-  given: dict[str, Any] = {"split": "train", "start": 900_000_000}
-  given |= {
+  given: dict[str, Any] = {
+    "split": "train",
+    "start": 900_000_000,
     "num_subjects": 3,
     "shots_each": 16,
     "studio": 0.0,
     "templates": "all",
+    "compositions": 0.0,
     "seed": 0,
   }
   return pictures.choose_shots(**given | kw)
@@ -195,7 +197,7 @@ def test_a_pool_composes_but_for_the_pairs_that_are_held_out():
         num_subjects=20, compositions=1.0, templates=which
       )
     }
-    assert len(shown) > 100
+    assert len(shown) > 60
     names = [{t.place, t.look, t.wardrobe} - {"", "studio"} for t in shown]
     assert {len(pair) for pair in names} == {2}
     if which == "all":
