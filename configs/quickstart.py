@@ -122,17 +122,22 @@ def _finetune() -> ConfigDict:
     {
       "teacher": "dreambooth",  # a file of experts/teachers
       "text_dtype": "float32",  # of the text encoders; the paper is silent
+      # Too few for an expert to set beside the paper's: for minutes on a CPU.
       "num_steps": 60,  # paper: 500
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # Experts that a device tunes together: a number, or "auto", as many as
       # it has room for; the wave then fills all devices. None: see above.
       "experts_per_device": placeholder(object),
       "num_clusters": placeholder(int),  # the first N clusters; all of them
+      # An expert is tuned on the first N pictures of its cluster; all of them.
+      # `suti run` gives a benchmark's experts the apprentice's demonstrations.
+      "num_pictures": placeholder(int),
       # How the experts of one device run: vmap, all together | map, one after
       # the other, in the memory of one | auto, vmap where there is room.
       "inner": "vmap",
@@ -213,8 +218,8 @@ def _train() -> ConfigDict:
       "learning_rate": 2e-5,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       "save_dtype": "float32",  # of the weights written at the end
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
-      "min_snr_gamma": 5.0,  # of weighting min_snr
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       "warmup_steps": 10,
       "decay": placeholder(float),  # share of steps in which the rate falls
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
@@ -264,6 +269,9 @@ def _apprentice_sample() -> ConfigDict:
   return ConfigDict(
     {
       "num_demonstrations": 4,  # paper: 4
+      # What is sampled for the benchmark's prompts (apprentice/systems.py):
+      # apprentice | base | text_only | copy | wrong_subject | shuffled.
+      "systems": ("apprentice", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
       # weight each) | normalised | interleaved | agnostic, see
       # suti/diffusion/guidance_modes.py. The paper is silent.
@@ -303,6 +311,8 @@ def _benchmark() -> ConfigDict:
       "prompts": "",
       "templates": "all",  # of DreamBench's: all | seen | held_out
       "num_subjects": 6,  # DreamBench: 30
+      # Real pictures of a subject, which generated images are compared with;
+      # the first are demonstrations too. Of a folder all are taken.
       "images_each": 5,
       "num_prompts": 6,  # DreamBench: 25
       "num_expert_subjects": 2,  # of them, how many get an expert too

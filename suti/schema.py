@@ -72,6 +72,19 @@ def seed_of(*parts: str | int) -> int:
   return zlib.crc32("/".join(map(str, parts)).encode())
 
 
+def image_seed(seed: int, prompt: "Prompt", number: int) -> int:
+  """The seed of an image's noise, whoever samples it.
+
+  Expert, apprentice and base begin the same image from the same noise.
+
+  Args:
+    seed: of the config.
+    prompt: of the image.
+    number: which of the prompt's images, from 0.
+  """
+  return seed_of(seed, prompt.cluster, prompt.prompt, number)
+
+
 # The form of a `content_key`, and the fields of records that hold one.
 _KEY = re.compile(r"[0-9a-f]{12}")
 _KEYS = ("key", "cluster", "candidate", "group")

@@ -225,6 +225,9 @@ def test_the_benchmark_runs_on_held_out_subjects_with_the_benchmarks_prompts():
   # All that decides how an expert learns is that of the training's experts.
   for name in ("num_steps", "batch_size", "learning_rate", "teacher"):
     assert benchmark.finetune[name] == config.finetune[name]
+  # And an expert knows the pictures that the apprentice is shown, no others.
+  assert config.finetune.num_pictures is None
+  assert benchmark.finetune.num_pictures == 4 < benchmark.mine.max_images
   assert config.mine.source == "world", "the config itself has not changed"
 
 
@@ -245,6 +248,13 @@ def test_the_benchmark_s_split_and_prompts_are_the_config_s():
   assert evaluated_on(config.benchmark) == (
     "evaluated on 6 subjects of the validation split"
   )
+
+
+def test_all_photographs_of_a_benchmarks_folder_are_references(tmp_path):
+  config = quickstart.get_config().unlock()
+  config.benchmark.update(source="folder", path=str(tmp_path), images_each=2)
+  options.check(config)  # though 4 demonstrations are more than images_each
+  assert benchmark_config(config).mine.max_images == 1000
 
 
 # --- suti generate -----------------------------------------------------------

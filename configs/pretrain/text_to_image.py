@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # in the snow", as DreamBench's prompts are.
   config.detailed = 0.4
   config.text_dropout = 0.1
-  config.weighting = "truncated_snr"
+  config.weighting = "clamped_snr"
   # A base to go on from, with the same autoencoder: a shipped model's name or a
   # folder; "" starts from random weights.
   config.init = ""

@@ -8,6 +8,8 @@ number of each kind is printed and the rest counted; `pages.json` has all.
 
 from collections.abc import Sequence
 
+from suti.evaluation.dreambench import MOST_REFERENCES
+
 _MAX_LINES = 20
 
 
@@ -78,5 +80,5 @@ def _unused(kept: Sequence[dict], config) -> list[str]:
     f"{sum(fact['unused'] for fact in rows)} pictures of {len(rows)} subjects"
     f" are not used, most of {most['url']} ({most['unused']}):"
     f" config.mine.max_images={config.max_images}, of a benchmark"
-    " config.benchmark.images_each."
+    f" {MOST_REFERENCES}."
   ]

@@ -40,6 +40,7 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
   _check_tuning(config["finetune"])
   _check_training(config["train"])
   _check_splits(config)
+  _check_systems(config)
   if data:
     _check_sources(config)
     _check_prompts(config)
@@ -76,6 +77,10 @@ def _check_order(config: Mapping[str, Any]) -> None:
     return config[section][name]
 
   for small, large in _ORDERED:
+    if large == "benchmark.images_each" and (
+      config["benchmark"]["source"] == "folder"
+    ):
+      continue  # A folder's subjects have as many pictures as they have.
     low, high = value(small), value(large)
     if low is not None and low > high:
       raise ValueError(
@@ -157,6 +162,24 @@ def _check_training(train: Mapping[str, Any]) -> None:
       f"config.train.warmup_steps={warmup} and the share "
       f"config.train.decay={decay} of {steps} steps overlap: lower one, or "
       "raise config.train.num_steps."
+    )
+
+
+def _check_systems(config: Mapping[str, Any]) -> None:
+  field = "config.apprentice_sample.systems"
+  systems = config["apprentice_sample"]["systems"]
+  if "apprentice" not in systems:
+    raise ValueError(
+      f"{field}={tuple(systems)!r}: expected 'apprentice' among them, as the "
+      "others are compared with it; add it."
+    )
+  if not config["apprentice_sample"]["num_demonstrations"] and (
+    shown := [s for s in systems if s in ("copy", "wrong_subject", "shuffled")]
+  ):
+    raise ValueError(
+      f"{field} has {shown[0]!r}, which takes demonstrations, and "
+      "config.apprentice_sample.num_demonstrations=0: leave it out, or raise "
+      "that."
     )
 
 

@@ -57,6 +57,10 @@ SUBJECTS = {
   "vase": "vase",
   "wolf_plushie": "stuffed animal",
 }
+# Photographs of a subject that are read, all of a real benchmark's: DreamBench
+# has 4 to 6.
+MOST_REFERENCES = 1000
+
 CLASSES = tuple(dict.fromkeys(SUBJECTS.values()))
 LIVE = ("cat", "dog")
 

@@ -29,7 +29,7 @@ from suti.world.ranges import check_pool
 from suti.world.templates import (
   LIVE,
   PARTS,
-  composed,
+  compose,
   composition,
   template_of,
 )
@@ -121,10 +121,10 @@ def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
     if live:
       gone = str(rng.choice(list(names), p=(0.2, 0.5, 0.3)))
     names[gone] = PARTS[gone][0]
-    number = composition(**names)
+    number = compose(**names)
     out = pair_held_out(*names.values())
     if which != "all":
-      out = is_held_out(composed(number))
+      out = is_held_out(composition(number))
     if out == (which == "held_out"):
       return number
 

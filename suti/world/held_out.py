@@ -26,7 +26,7 @@ from suti.world.templates import (
   NUM_TEMPLATES,
   OBJECT_TEMPLATES,
   Template,
-  composed,
+  composition,
   template_named,
   templates_of,
 )
@@ -115,4 +115,4 @@ def find_template(prompt: str, noun: str, *, live: bool) -> Template | None:
     return None
   if number < NUM_TEMPLATES:
     return (LIVE_TEMPLATES if live else OBJECT_TEMPLATES)[number]
-  return composed(number)
+  return composition(number)

@@ -208,6 +208,23 @@ MISTAKES = {
     "config.finetune.num_steps=60: two windows are compared, so no expert "
     "would ever stop early; lower it, or set it to 0.",
   ),
+  "nothing to compare with": (
+    {"apprentice_sample.systems": ("base",)},
+    "config.apprentice_sample.systems=('base',): expected 'apprentice' among "
+    "them, as the others are compared with it; add it.",
+  ),
+  "no such system": (
+    {"apprentice_sample.systems": ("apprentice", "coppy")},
+    "config.apprentice_sample.systems=('apprentice', 'coppy'): expected some "
+    "of apprentice, base, text_only, copy, wrong_subject, shuffled. Did you "
+    "mean 'copy'?",
+  ),
+  "nothing to copy": (
+    {"apprentice_sample.num_demonstrations": 0},
+    "config.apprentice_sample.systems has 'copy', which takes demonstrations, "
+    "and config.apprentice_sample.num_demonstrations=0: leave it out, or raise "
+    "that.",
+  ),
   "a rate that falls before it has risen": (
     {"train.decay": 1.0},
     "config.train.warmup_steps=10 and the share config.train.decay=1.0 of 100 "

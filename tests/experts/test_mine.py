@@ -237,7 +237,7 @@ def test_decisions_on_each_subject_are_printed(photos, tmp_path, capsys):
     "vase is left out: 2 different pictures, and config.mine.min_images=3 are "
     "needed.",
     "1 pictures of 1 subjects are not used, most of Rex (1): "
-    "config.mine.max_images=3, of a benchmark config.benchmark.images_each.",
+    "config.mine.max_images=3, of a benchmark 1000.",
   ]
 
 
