@@ -233,10 +233,11 @@ def summarise(
     subjects: {cluster key: what `measure` returned}.
 
   Returns: {"systems": {system: {metric: {"mean", "stderr", "subjects"},
-    "images"}}, "by_skill", "by_kind", "copying", "per_subject", "gap_closed" (to real
-    pictures), "gap_closed_scenes" (to renders of the prompts), "clip_t_drop"}.
-    A standard error of one subject is None. Experts may exist for some subjects
-    only: then "apprentice_expert_subjects" is the apprentice on those.
+    "images"}}, "by_skill", "by_kind", "copying", "per_subject", "gap_closed"
+    (to real pictures), "gap_closed_scenes" (to renders of the prompts),
+    "clip_t_drop"}. A standard error of one subject is None. Experts may exist
+    for some subjects only: then "apprentice_expert_subjects" is the apprentice
+    on those.
   """
   names = list(dict.fromkeys(n for table in subjects.values() for n in table))
   systems = {
