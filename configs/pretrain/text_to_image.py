@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.seed = 0
   config.size_px = 64
   config.dtype = "float32"
-  config.pool = pool.get_config()
+  config.pool = pool.get_config("text_to_image")
   # Shares of texts: as DreamBench's prompts are, "a dog in the snow"; with the
   # subject's colours and parts; in the many ways in which people put it.
   config.texts = dict(plain=0.4, detailed=0.3, other_words=0.3)

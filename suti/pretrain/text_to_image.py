@@ -34,6 +34,7 @@ from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import Param, functional, init
 from suti.pipeline.codec import Codec, open_autoencoder, pixels
+from suti.pipeline.known_words import known_words, write_words
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import Pool, render_pool
@@ -139,6 +140,7 @@ def run(config: Any, workdir: Path) -> dict:
   )
   _write_model(model, params, unet_spec, text_spec, config=config, patch=patch)
   write_training(model, name="text_to_image", config=config, seconds=seconds)
+  write_words(model, _all_texts(config, pool))
   return {"steps": config.num_steps, "model": str(model)}
 
 
@@ -197,6 +199,17 @@ def _make_batch_at(
     return {"x": picture_NHWC[rows], "ids": np.asarray(tokenize(texts))}
 
   return batch_at
+
+
+def _all_texts(config: Any, pool: Pool) -> list[str]:
+  """Texts with about every word that this training, or that of its init, had."""
+  texts = [*pool.plain, *pool.detailed]
+  if config.texts.get("other_words"):
+    rng = np.random.default_rng(config.seed)
+    texts += [in_other_words(shot, rng) for shot in pool.shots]
+  if config.init:
+    texts += known_words(find_model(config.init))
+  return texts
 
 
 def _make_preview(

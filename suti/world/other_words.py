@@ -11,7 +11,13 @@ import numpy as np
 from suti.evaluation.styles import PAPER_ARTISTS, STYLE_TEXTS
 from suti.world.captions import with_article
 from suti.world.subjects import phrase
-from suti.world.templates import WORDS, Shot, class_of, template_of
+from suti.world.templates import (
+  OUTFITS,
+  PLACES,
+  Shot,
+  class_of,
+  template_of,
+)
 
 _NOUNS = {
   "dog": ("dog", "puppy", "doggy"),
@@ -194,7 +200,7 @@ def in_other_words(shot: Shot, rng: np.random.Generator) -> str:
   if look:
     noun = f"{_pick(rng, _LOOKS[look])} {noun}"
   rest = [
-    _pick(rng, (*_OUTFITS[name], WORDS[name].strip()))
+    _pick(rng, (*_OUTFITS[name], OUTFITS[name]))
     for name in (template.wardrobe,)
     if name
   ]
@@ -202,9 +208,7 @@ def in_other_words(shot: Shot, rng: np.random.Generator) -> str:
     # Most people do not mention that there is nothing.
     place = _pick(rng, _PLACES["studio"] + ("",) * 6)
   else:
-    place = _pick(
-      rng, (*_PLACES[template.place], WORDS[template.place].strip())
-    )
+    place = _pick(rng, (*_PLACES[template.place], PLACES[template.place]))
   rest += [place] if place else []
   if template.style:
     rest.append(_pick(rng, _STYLES[template.style]))

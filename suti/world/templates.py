@@ -3,8 +3,8 @@
 
 The classes and prompts are those of DreamBench (DreamBooth, arXiv:2208.12242,
 supplementary material). Beyond them, a place, a look, a wardrobe and a style
-make a `composition`, which no benchmark has. This file holds names only: how a
-class looks is in `subjects.py`, a prompt in `scenes.py`, a style in
+make a composition (`compose`), which no benchmark has. This file holds names
+only: how a class looks is in `subjects.py`, a prompt in `scenes.py`, a style in
 `styles.py`.
 
 Shape legend: n a batch of seeds, m draws per seed.
@@ -137,7 +137,7 @@ class Shot:
   Attributes:
     subject: subject seed, see `subject_seeds`.
     template: index into the group's 25 templates, -1 for a plain studio, or
-      from 25 on a `composition`.
+      from 25 on what `compose` returns.
     seed: camera, light, heading and scene jitter.
   """
 
@@ -226,13 +226,13 @@ def template_of(shot: Shot) -> Template:
   if shot.template < -1:
     raise ValueError(
       f"Shot.template={shot.template}: use -1 (studio), 0 to 24, or what"
-      " suti.world.composition gives."
+      " suti.world.compose gives."
     )
   if shot.template < 0:
     return STUDIO
   if shot.template < NUM_TEMPLATES:
     return templates_of(class_of(shot.subject))[shot.template]
-  template = _composed(shot.template)
+  template = composition(shot.template)
   if template.wardrobe and class_of(shot.subject) not in LIVE:
     raise ValueError(
       f"Shot.template={shot.template} has the wardrobe {template.wardrobe!r},"
@@ -244,12 +244,20 @@ def template_of(shot: Shot) -> Template:
 
 # --- Compositions ------------------------------------------------------------
 
+# How each name is said, in the order in which a composition says them: "a
+# mosaic of a red {} wearing a santa hat in the snow".
+LOOKS = {t.look: t.text.removeprefix("a ").removesuffix(" {}") for t in _LOOKS}
+OUTFITS = {t.wardrobe: t.text.removeprefix("a {} ") for t in _WARDROBE}
+PLACES = {
+  t.place: t.text.removeprefix("a {} ")
+  for t in _PLACES_OF_ALL + _PLACES_OF_OBJECTS
+}
 # What a composition is made of: part -> its names, first that of nothing. The
 # positions of names are in the numbers of shots: new ones go to the end.
 PARTS = {
-  "place": tuple(dict.fromkeys(["studio", *(t.place for t in TEMPLATES)])),
-  "look": tuple(dict.fromkeys(["", *(t.look for t in TEMPLATES)])),
-  "wardrobe": tuple(dict.fromkeys(["", *(t.wardrobe for t in TEMPLATES)])),
+  "place": ("studio", *PLACES),
+  "look": ("", *LOOKS),
+  "wardrobe": ("", *OUTFITS),
   "style": ("", *STYLE_TEXTS),
 }
 # Bits of a number that hold each part, from the lowest up, so that one more
@@ -258,14 +266,14 @@ _BITS = {"place": 6, "look": 4, "wardrobe": 5, "style": 5}
 _STYLE_SHIFT = 15
 
 
-def composition(
-  *, place: str = "studio", look: str = "", wardrobe: str = "", style: str = ""
+def compose(
+  *, place: str = "", look: str = "", wardrobe: str = "", style: str = ""
 ) -> int:
   """The `Shot.template` of any place, look, wardrobe and style together.
 
   Args:
-    place, look, wardrobe, style: names of PARTS; only live subjects are
-      dressed.
+    place, look, wardrobe, style: names of PARTS, or "" for none: a studio
+      is no place. Only live subjects are dressed.
 
   Returns:
     A number from 25 on, another one for each composition. The numbers below
@@ -278,6 +286,7 @@ def composition(
   asked = {"place": place, "look": look, "wardrobe": wardrobe, "style": style}
   number, shift = 0, 0
   for part, name in asked.items():
+    name = name or PARTS[part][0]
     if name not in PARTS[part]:
       raise ValueError(
         f"{part}={name!r} is unknown: use one of"
@@ -289,8 +298,12 @@ def composition(
 
 
 @functools.cache
-def _composed(number: int) -> Template:
-  """The template of a composition's number; undoes `composition`."""
+def composition(number: int) -> Template:
+  """The template that `compose` numbered; undoes it.
+
+  Raises:
+    ValueError: it gives no such number.
+  """
   code, names = number - NUM_TEMPLATES, {}
   for part, bits in _BITS.items():
     index = code & ((1 << bits) - 1)
@@ -302,23 +315,20 @@ def _composed(number: int) -> Template:
   if code:
     raise ValueError(
       f"Shot.template={number} is no composition: use -1 (studio), 0 to 24, or"
-      " what suti.world.composition gives."
+      " what suti.world.compose gives."
     )
   return Template(text=_text(**names), skill=_skill(**names), **names)
 
 
-# The words of each part, as DreamBench has them.
-WORDS = {t.look: t.text for t in TEMPLATES if t.look} | {
-  t.wardrobe or t.place: t.text.removeprefix("a {}")
-  for t in TEMPLATES
-  if not t.look
-}
-
-
 def _text(*, place, look, wardrobe, style):
   """The words of a composition, by those of its parts."""
-  parts = WORDS.get(look, "a {}"), wardrobe, place
-  return styled(parts[0] + "".join(WORDS.get(p, "") for p in parts[1:]), style)
+  words = (
+    LOOKS.get(look),
+    "{}",
+    OUTFITS.get(wardrobe),
+    PLACES.get(place),
+  )
+  return styled(f"a {' '.join(filter(None, words))}", style)
 
 
 def _skill(*, place, look, wardrobe, style):
@@ -357,7 +367,7 @@ def _numbers(noun: str, live: bool) -> dict[str, int]:
       for look in PARTS["look"]:
         for place in PARTS["place"]:
           names = {"place": place, "look": look, "wardrobe": wardrobe}
-          number = composition(**names, style=style)
+          number = compose(**names, style=style)
           numbers[_text(**names, style=style).format(noun)] = number
   group = LIVE_TEMPLATES if live else OBJECT_TEMPLATES
   return numbers | {t.text.format(noun): i for i, t in enumerate(group)}

@@ -14,7 +14,7 @@ from suti.world.templates import (
   PARTS,
   Shot,
   class_of,
-  composition,
+  compose,
   subject_seeds,
   template_named,
   template_of,
@@ -31,7 +31,7 @@ def test_each_composition_has_a_number_of_its_own_that_leads_back():
     dict(zip(PARTS, values, strict=True))
     for values in itertools.product(*PARTS.values())
   ]
-  numbers = [composition(**names) for names in everything]
+  numbers = [compose(**names) for names in everything]
   assert min(numbers) == NUM_TEMPLATES == 25
   assert len(set(numbers)) == len(numbers)
   # 17 divides no part's count: all names are seen.
@@ -42,12 +42,12 @@ def test_each_composition_has_a_number_of_its_own_that_leads_back():
 
 def test_numbers_stay_what_they_were():
   """Pools on disk and shots in files are named by them."""
-  assert composition() == 25
-  assert composition(place="snow") == 25 + 2
-  assert composition(look="red") == 25 + 64
-  assert composition(wardrobe="red hat") == 25 + 1024
-  assert composition(style="Claude Monet") == 25 + 32768
-  everything = composition(
+  assert compose() == 25
+  assert compose(place="snow") == 25 + 2
+  assert compose(look="red") == 25 + 64
+  assert compose(wardrobe="red hat") == 25 + 1024
+  assert compose(style="Claude Monet") == 25 + 32768
+  everything = compose(
     place="white rug", look="cube", wardrobe="wizard", style="mosaic"
   )
   assert everything == 25 + 20 + 5 * 64 + 10 * 1024 + 12 * 32768
@@ -57,13 +57,13 @@ def test_numbers_stay_what_they_were():
 
 def test_what_names_nothing_is_one_line():
   with pytest.raises(ValueError, match=r"^place='moon' is unknown: use one of"):
-    composition(place="moon")
+    compose(place="moon")
   with pytest.raises(ValueError, match=r"^style='Monet' is unknown: .*Claude"):
-    composition(style="Monet")
+    compose(style="Monet")
   for number in (25 + 21, 25 + 6 * 64, 25 + 11 * 1024, 25 + 13 * 32768, 10**9):
     with pytest.raises(ValueError, match=rf"={number} is no composition: use"):
       template_of(Shot(DOG, number))
-  chef = composition(wardrobe="chef")
+  chef = compose(wardrobe="chef")
   with pytest.raises(
     ValueError, match=r"'chef', and .* a teapot: only dog and"
   ):
@@ -71,13 +71,13 @@ def test_what_names_nothing_is_one_line():
 
 
 def test_captions_of_compositions():
-  both = composition(place="snow", wardrobe="santa hat")
-  monet = composition(place="snow", look="red", style="Claude Monet")
+  both = compose(place="snow", wardrobe="santa hat")
+  monet = compose(place="snow", look="red", style="Claude Monet")
   assert caption(Shot(DOG, both)) == "a dog wearing a santa hat in the snow"
   assert caption(Shot(DOG, monet)) == (
     "a Claude Monet styled painting of a red dog in the snow"
   )
-  sketch = composition(style="pencil sketch")
+  sketch = compose(style="pencil sketch")
   assert caption(Shot(TEAPOT, sketch)) == "a pencil sketch of a teapot"
   detailed = caption(Shot(TEAPOT, sketch), detailed=True)
   plain = caption(Shot(TEAPOT), detailed=True)
@@ -88,13 +88,13 @@ def test_captions_of_compositions():
     for s in subject_seeds("test", 0, 2000)
     if caption(Shot(s), detailed=True).startswith("an ")
   )
-  mosaic = caption(Shot(orange, composition(style="mosaic")), detailed=True)
+  mosaic = caption(Shot(orange, compose(style="mosaic")), detailed=True)
   assert mosaic.startswith("a mosaic of an ")
 
 
 def test_a_skill_is_the_rarest_that_is_asked_for():
   def skill(**names):
-    return template_of(Shot(DOG, composition(**names))).skill
+    return template_of(Shot(DOG, compose(**names))).skill
 
   assert skill(place="snow") == "recontextualization"
   assert skill(place="snow", look="red") == "attribute"
@@ -112,18 +112,18 @@ def test_a_prompt_leads_to_its_number():
       assert named(template.text.format(noun), noun) == i
     for style in PARTS["style"][1:]:
       for place in ("studio", "eiffel tower", "milk"):
-        number = composition(place=place, look="wet", style=style)
+        number = compose(place=place, look="wet", style=style)
         prompt = caption(Shot(subject, number))
         assert named(prompt, noun) == number
-  assert named("a dog", "dog") == composition()
+  assert named("a dog", "dog") == compose()
   assert named("a dog on the moon", "dog") is None
   assert named("a cat in the snow", "dog") is None
   assert named("a teapot in a chef outfit", "teapot") is None
 
 
 def test_a_style_moves_neither_camera_nor_light():
-  shot = Shot(DOG, composition(place="snow", wardrobe="chef"), 5)
-  painted = composition(place="snow", wardrobe="chef", style="mosaic")
+  shot = Shot(DOG, compose(place="snow", wardrobe="chef"), 5)
+  painted = compose(place="snow", wardrobe="chef", style="mosaic")
   first, second = stage([shot]), stage([Shot(DOG, painted, 5)])
   for key, value in first.items():
     np.testing.assert_array_equal(value, second[key], err_msg=key)

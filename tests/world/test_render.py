@@ -11,7 +11,7 @@ from suti.world import (
   PARTS,
   Shot,
   class_of,
-  composition,
+  compose,
   render_shots,
   subject_seeds,
   wardrobe,
@@ -125,12 +125,12 @@ def test_places_and_settings_agree():
 
 def test_a_style_is_painted_over_the_same_picture_and_over_no_other():
   dog, teapot = of_class("dog"), of_class("teapot")
-  snow, wet = composition(place="snow"), composition(look="wet")
+  snow, wet = compose(place="snow"), compose(look="wet")
   plain = [Shot(dog, snow, 3), Shot(teapot, 4, 3), Shot(teapot, wet, 3)]
   styled = [
-    Shot(dog, composition(place="snow", style="mosaic"), 3),
+    Shot(dog, compose(place="snow", style="mosaic"), 3),
     plain[1],
-    Shot(teapot, composition(look="wet", style="Rembrandt"), 3),
+    Shot(teapot, compose(look="wet", style="Rembrandt"), 3),
   ]
   before = render_shots(plain, size_px=SIZE_PX)
   after = render_shots(styled, size_px=SIZE_PX)
