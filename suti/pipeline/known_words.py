@@ -32,7 +32,7 @@ def write_words(folder: Path, captions: Iterable[str]) -> None:
 
 
 def known_words(folder: Path) -> list[str]:
-  """The words that a model's captions had; [] where nothing is known of them."""
+  """The words of a model's captions; [] where nothing is known of them."""
   path = folder / FILE
   return read_json(path)["words"] if path.is_file() else []
 

@@ -202,7 +202,7 @@ def _make_batch_at(
 
 
 def _all_texts(config: Any, pool: Pool) -> list[str]:
-  """Texts with about every word that this training, or that of its init, had."""
+  """Texts with about every word of this training, and of its init's."""
   texts = [*pool.plain, *pool.detailed]
   if config.texts.get("other_words"):
     rng = np.random.default_rng(config.seed)

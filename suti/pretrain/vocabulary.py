@@ -14,7 +14,7 @@ from suti.evaluation.styles import STYLE_TEXTS
 from suti.hf.tokenizer import train_tokenizer
 from suti.world.dataset import Shot, caption, describe, subject_seeds
 from suti.world.other_words import in_other_words
-from suti.world.templates import NUM_TEMPLATES, composition
+from suti.world.templates import NUM_TEMPLATES, compose
 
 # Words people use around a subject which the captions above never contain.
 _EVERYDAY = (
@@ -43,7 +43,7 @@ def write_tokenizer(folder: Path, text_config: Any) -> None:
   rng = np.random.default_rng(0)
   for subject in subject_seeds("train", 0, 400):
     texts.append(f"a photo of {describe(subject)}")
-    styles = [composition(style=style) for style in STYLE_TEXTS]
+    styles = [compose(style=style) for style in STYLE_TEXTS]
     for template in [*range(NUM_TEMPLATES), *styles]:
       shot = Shot(subject=int(subject), template=template, seed=0)
       texts += [caption(shot), caption(shot, detailed=True)]

@@ -13,7 +13,7 @@ from suti.world.templates import (
   PARTS,
   Shot,
   class_of,
-  composition,
+  compose,
   subject_seeds,
 )
 
@@ -36,7 +36,7 @@ def test_a_text_names_what_the_picture_shows():
   )
   shot = Shot(
     subject=subject,
-    template=composition(place="beach", wardrobe="chef", style="mosaic"),
+    template=compose(place="beach", wardrobe="chef", style="mosaic"),
   )
   texts = {in_other_words(shot, rng) for _ in range(300)}
   assert len(texts) > 200
@@ -53,7 +53,7 @@ def test_a_text_names_what_the_picture_shows():
 def test_colours_that_the_scene_changes_are_not_named():
   rng = np.random.default_rng(0)
   for subject in subject_seeds("train", 0, 30):
-    shot = Shot(subject=subject, template=composition(look="red"))
+    shot = Shot(subject=subject, template=compose(look="red"))
     for text in (in_other_words(shot, rng) for _ in range(20)):
       assert "red" in text.split(), text
       assert not {"purple", "green", "pink", "teal"} & set(text.split()), text
