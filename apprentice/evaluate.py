@@ -223,8 +223,9 @@ def summarise(
     subjects: {cluster key: what `measure` returned}.
 
   Returns: {"systems": {system: {metric: {"mean", "stderr", "subjects"},
-    "images"}}, "by_skill", "copying", "per_subject", "gap_closed" (to real
-    pictures), "gap_closed_scenes" (to renders of the prompts), "clip_t_drop"}.
+    "images"}}, "by_skill", "copying", "differences" (of the apprentice to the
+    other systems, paired), "per_subject", "gap_closed" (to real pictures),
+    "gap_closed_scenes" (to renders of the prompts), "clip_t_drop"}.
     A standard error of one subject is None. Experts may exist for some subjects
     only: then "apprentice_expert_subjects" is the apprentice on those.
   """
@@ -243,6 +244,7 @@ def summarise(
     "per_subject": subjects,
     "by_skill": rows.mean_by_skill(subjects),
     "copying": rows.copying(subjects),
+    "differences": rows.differences(subjects, [*METRICS, "copying"]),
   }
   if {"apprentice", "base"} <= set(systems):
     ours, base = systems["apprentice"], systems["base"]
