@@ -24,6 +24,11 @@ Beside the protocol, each row has how near its images are to the nearest
 demonstration and how far from each other, and its means by skill
 (`suti.evaluation.rows`).
 
+There too, `apprentice.judging` measures by the world's truth what those cosines
+cannot: who an image shows among look-alikes, whether it shows what was asked,
+and how far it is from real pictures. CLIP-I and CLIP-T are nearly saturated or
+follow the scene (docs/results.md).
+
   reads   apprentice/sample, benchmark/experts/{mine,prompts,finetune,sample}
   writes  apprentice/evaluate/{metrics.json, scenes.array_record}
   resumes at the subject: apprentice/evaluate/subjects/KEY.json
@@ -39,13 +44,16 @@ from typing import Any
 
 import numpy as np
 
+from apprentice.judging import Generated, judge_all, world_subject
 from apprentice.sample import (
   BENCHMARK,
   BENCHMARK_STAGES,
   read_benchmark,
 )
 from suti.evaluation import rows
+from suti.evaluation.encoders import describe_encoders
 from suti.evaluation.report import METRICS
+from suti.evaluation.report_judged import summary_line
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -60,15 +68,12 @@ from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
 
 # G generated images and R real pictures of a subject, D embedding width.
 
-# (prompt, image) of everything that a system generated of one subject.
-Generated = Sequence[tuple[str, np.ndarray]]
-
 
 def run(config: Any, workdir: Path) -> dict:
   """Measures every system that has generated images.
 
   Args:
-    config: clip, identity.
+    config: clip, identity, judge; backbone, to say which encoders are in use.
     workdir: with the stages that this one reads.
 
   Returns: the means of apprentice, base and real pictures.
@@ -85,11 +90,16 @@ def run(config: Any, workdir: Path) -> dict:
   current = stage(
     workdir,
     "apprentice/evaluate",
-    {"clip": config.clip, "identity": config.identity},
+    {
+      "clip": config.clip,
+      "identity": config.identity,
+      "judge": config.judge,
+    },
     reads=("apprentice/sample", *BENCHMARK_STAGES, *experts),
     folders={
       "config.clip": find_model(config.clip),
       "config.identity": find_model(config.identity),
+      "config.judge": find_model(config.judge),
     },
   )
   if current.done is not None:
@@ -130,8 +140,15 @@ def run(config: Any, workdir: Path) -> dict:
     ),
   }
   metrics["speedup"] = _speedup(metrics["times"])
+  metrics["encoders"] = describe_encoders(config, workdir)
+  metrics["judged"] = judge_all(
+    config,
+    {key: clusters[key] for key in keys},
+    images,
+    current.folder,
+  )
   write_json(current.folder / "metrics.json", metrics)
-  return current.finish(_headline(metrics))
+  return current.finish(_headline(metrics) | summary_line(metrics["judged"]))
 
 
 def measure(
@@ -283,12 +300,10 @@ def render_scenes(
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
-    truth = cluster.truth[0].split(":") if cluster.truth else [""]
-    if truth[0] != "world":
-      continue
+    subject = world_subject(cluster)
     number = template_named(prompt.prompt, cluster.subject, live=cluster.live)
-    if number is not None:
-      wanted.append((prompt, int(truth[2]), number))
+    if subject is not None and number is not None:
+      wanted.append((prompt, subject, number))
   if not wanted:
     return []
   shots = [

@@ -32,6 +32,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.backbone = "world_base"
   config.clip = "world_clip"  # paper: ViT-L/14
   config.identity = "world_identity"
+  # Evaluates alone, and neither filters nor conditions; by the world's truth,
+  # so that on photographs it is not used.
+  config.judge = "world_identity"
 
   # For training: over how many devices its batch is spread (both axes) and its
   # parameters (fsdp); -1 takes those that the other leaves. Tuning of experts

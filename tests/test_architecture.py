@@ -169,6 +169,7 @@ WORLD_READERS = (
   "experts.mine",
   "experts.truth",
   "apprentice.evaluate",
+  "apprentice.judging",
 )
 
 

@@ -139,7 +139,12 @@ def _look_ahead(config: Any) -> None:
   import experts.teacher
   from suti.hf.find import find_model
 
-  for name in (config.backbone, config.clip, config.identity):
+  for name in (
+    config.backbone,
+    config.clip,
+    config.identity,
+    config.judge,
+  ):
     find_model(name)
   find_model(config.train.init)
   for folder in config.train.examples:

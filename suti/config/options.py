@@ -248,6 +248,7 @@ _TOP: Mapping[str, Rule] = {
   "backbone": _MODEL,
   "clip": _MODEL,
   "identity": _MODEL,
+  "judge": _MODEL,
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from suti.evaluation import page, rows
 from suti.evaluation.report_filter import kept_and_dropped, read_filter
+from suti.evaluation.report_judged import judged
 from suti.evaluation.report_pictures import Album, subjects
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.paths import path_of
@@ -82,6 +83,7 @@ def run(config: Any, workdir: Path) -> dict:
     body = [
       *_head(config, metrics),
       *_metrics(metrics),
+      *judged(metrics, labels=SYSTEMS),
       *subjects(config, workdir, album),
       *kept_and_dropped(config, workdir, album, metrics["filter"]),
       *_learning(workdir, metrics["stages"]),
@@ -206,6 +208,12 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
         "CLIP-T: cosine of picture and prompt. Nearest demonstration: cosine "
         "to it by the same encoder as identity; diversity: 1 - cosine between "
         "the images of one prompt by CLIP."
+      ),
+      page.paragraph(
+        "Small encoders of this world: CLIP-I follows the scene and not the "
+        "subject, and CLIP-T hardly separates the rows, so read the judge "
+        "below. The ceiling of identity is the row of true renders in the "
+        "prompts' scenes."
       ),
       page.paragraph(_pictures(metrics)),
       page.card(page.table(columns, lines, mark=SYSTEMS["apprentice"])),

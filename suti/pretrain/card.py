@@ -21,7 +21,7 @@ _LIMITS = (
 
 
 def write_training(
-  model: Path, *, name: str, config: Any, seconds: float
+  model: Path, *, name: str, config: Any, seconds: float, data: str = ""
 ) -> None:
   """Writes training.json: the facts that only the trainer knows.
 
@@ -30,8 +30,13 @@ def write_training(
     name: of the trainer's module and of its config.
     config: the locked config, seed, steps and pool included.
     seconds: of training, all restarts together.
+    data: what it learned from, in words; else by the config's pool.
   """
   pool = config.pool
+  data = data or (
+    f"{pool.num_subjects * pool.shots_each} renders of {pool.num_subjects} "
+    f"subjects of SubjectWorld's {pool.split} split"
+  )
   facts = {
     "command": (
       f"python -m suti.pretrain.{name} --config configs/pretrain/{name}.py "
@@ -40,10 +45,7 @@ def write_training(
     "config": config.to_dict(),
     "seconds": round(seconds),
     "machine": machine(),
-    "data": (
-      f"{pool.num_subjects * pool.shots_each} renders of {pool.num_subjects} "
-      f"subjects of SubjectWorld's {pool.split} split"
-    ),
+    "data": data,
   }
   write_json(model / "training.json", facts)
 

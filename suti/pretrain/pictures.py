@@ -106,10 +106,33 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
     f"{config.split}-{config.shots_each}each-{config.studio}studio-{size_px}px-"
     f"seed{config.seed}-world{VERSION}"
   )
+  images = render_chunks(shots, folder, size_px=size_px)
+  return Pool(
+    image_u8_NHWC=images,
+    shots=shots,
+    subject_N=np.repeat(np.arange(config.num_subjects), config.shots_each),
+    class_N=np.array([class_of(shot.subject) for shot in shots]),
+    plain=[caption(shot) for shot in shots],
+    detailed=[caption(shot, detailed=True) for shot in shots],
+    identity_N=np.array([_keeps_identity(shot) for shot in shots]),
+  )
+
+
+def render_chunks(
+  shots: Sequence[Shot], folder: Path, *, size_px: int
+) -> np.ndarray:
+  """Renders shots chunk by chunk, or reads the chunks that are there.
+
+  Args:
+    shots: what to render.
+    folder: holds these shots alone, one file a chunk.
+    size_px: side of the pictures.
+
+  Returns: (N, H, W, C) uint8.
+  """
   folder.mkdir(parents=True, exist_ok=True)
-  starts = range(0, len(shots), _CHUNK)
   images = np.empty((len(shots), size_px, size_px, 3), np.uint8)
-  for start in progress(starts, "chunks of pictures"):
+  for start in progress(range(0, len(shots), _CHUNK), "chunks of pictures"):
     chunk = shots[start : start + _CHUNK]
     name = f"{start // _CHUNK:05d}"
     # The last chunk may be cut short; it is another file when it is whole.
@@ -121,15 +144,7 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
       np.save(buffer, np.asarray(drawn), allow_pickle=False)
       write_atomic(path, buffer.getvalue())
     images[start : start + len(chunk)] = np.load(path, allow_pickle=False)
-  return Pool(
-    image_u8_NHWC=images,
-    shots=shots,
-    subject_N=np.repeat(np.arange(config.num_subjects), config.shots_each),
-    class_N=np.array([class_of(shot.subject) for shot in shots]),
-    plain=[caption(shot) for shot in shots],
-    detailed=[caption(shot, detailed=True) for shot in shots],
-    identity_N=np.array([_keeps_identity(shot) for shot in shots]),
-  )
+  return images
 
 
 def _keeps_identity(shot: Shot) -> bool:
