@@ -293,7 +293,7 @@ def test_the_page_shows_what_was_asked_for(folder):
     " of a subject, are demonstrations.",
     "at 0.500 to 0.900 from the nearest demonstration. Above that band, as "
     "copies are: apprentice 3%, a demonstration, copied 100%.",
-    "+0.290 [+0.250, +0.330]",
+    "+0.290 <small>[+0.250, +0.330]</small>",
     "Identity by skill",
     "0.613",
     "+0.003",  # CLIP-T rose, so the drop is negative
