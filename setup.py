@@ -29,6 +29,7 @@ setup(
       "pretrained/*.md",
       "pretrained/*/*",
       "pretrained/*/*/*",
+      "world/*.csv",
       "world/*.png",
     ]
   },

@@ -171,6 +171,9 @@ WORLD_READERS = (
   "apprentice.evaluate",
   "apprentice.benchmark",
   "apprentice.judging",
+  # Which of DreamBench's prompts its models may have been trained without.
+  "experts.prompts",
+  "apprentice.prompt_kinds",
 )
 
 

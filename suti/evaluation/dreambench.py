@@ -156,6 +156,22 @@ OBJECT_TEMPLATES = _PLACES + _MORE_PLACES + _CHANGES
 LIVE_TEMPLATES = _PLACES + _OUTFITS + _CHANGES
 
 
+# Words that begin with a vowel's letter and no vowel, and the other way round.
+_AS_YOU = ("eu", "one", "uk", "uni", "use")
+_SILENT = ("heir", "honest", "hour")
+
+
+def with_article(text: str) -> str:
+  """A text with its indefinite article, by its sound: "an owl", "a unicorn"."""
+  vowel = text.startswith(tuple("aeiou")) and not text.startswith(_AS_YOU)
+  return f"{'an' if vowel or text.startswith(_SILENT) else 'a'} {text}"
+
+
+def fill(text: str, subject: str) -> str:
+  """A template's text with a subject: "a {} in snow" -> "an owl in snow"."""
+  return text.replace("a {}", with_article(subject)).replace("{}", subject)
+
+
 def templates_of(*, live: bool) -> tuple[Template, ...]:
   """The 25 prompts of a group, in the published order."""
   return LIVE_TEMPLATES if live else OBJECT_TEMPLATES
