@@ -84,7 +84,18 @@ def run(argv: Sequence[str]) -> None:
       _start(title, name, config, workdir)
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
-  print(f"\nDone in {minutes:.1f} min. The report: {page}")
+  print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
+  print(f"The report: {page}")
+
+
+def evaluated_on(benchmark: Any) -> str:
+  """On what the run was evaluated, in words."""
+  where = (
+    f"subjects of the {benchmark.split} split"
+    if benchmark.source == "world"
+    else f"subjects of {benchmark.path}"
+  )
+  return f"evaluated on {benchmark.num_subjects} {where}"
 
 
 def benchmark_config(config: Any) -> Any:
@@ -107,7 +118,7 @@ def benchmark_config(config: Any) -> Any:
   copy.mine.update(
     source="heldout" if rendered else benchmark.source,
     path=benchmark.path,
-    split="test",
+    split=benchmark.split,
     num_pages=benchmark.num_subjects,
     min_images=min(config.mine.min_images, benchmark.images_each),
     max_images=benchmark.images_each if rendered else MOST_REFERENCES,
@@ -116,7 +127,10 @@ def benchmark_config(config: Any) -> Any:
     similarity_high=1.0,
   )
   copy.prompts.update(
-    source="dreambench", num_per_cluster=benchmark.num_prompts
+    source="list" if benchmark.prompts else "dreambench",
+    path=benchmark.prompts,
+    templates=benchmark.templates,
+    num_per_cluster=benchmark.num_prompts,
   )
   copy.finetune.update(
     num_clusters=benchmark.num_expert_subjects or None,

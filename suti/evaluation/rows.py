@@ -151,12 +151,19 @@ def by_skill(
 
 def mean_by_skill(
   subjects: Mapping[str, Mapping[str, Mapping[str, Any]]],
+  *,
+  field: str = "by_skill",
 ) -> dict[str, dict[str, dict[str, float]]]:
-  """{skill: {system: {metric: mean over its subjects}}}."""
+  """{skill: {system: {metric: mean over its subjects}}}; or of other groups.
+
+  Args:
+    subjects: {cluster: {system: a row with `field`}}.
+    field: where a row has what `by_skill` returned.
+  """
   found: dict[tuple[str, str, str], list[float]] = collections.defaultdict(list)
   for table in subjects.values():
     for system, row in table.items():
-      for skill, means in row.get("by_skill", {}).items():
+      for skill, means in row.get(field, {}).items():
         for metric, mean in means.items():
           found[skill, system, metric].append(mean)
   table = {}

@@ -215,6 +215,10 @@ def write_metrics(
         }
       },
       "by_skill": {"style": {"apprentice": {"identity": 0.6125}}},
+      "by_kind": {
+        "held_out": {"apprentice": {"identity": 0.5, "clip_t": 0.3145}}
+      },
+      "benchmark": {"kinds": {"a dog": "seen", "a cat": "held_out"}},
       "clip_t_drop": -0.003,
       "speedup": 50.0 if experts else None,
       "times": times,
@@ -296,6 +300,12 @@ def test_the_page_shows_what_was_asked_for(folder):
     "+0.290 <small>[+0.250, +0.330]</small>",
     "Identity by skill",
     "0.613",
+    "CLIP-T by what a prompt was in training",
+    "held out",
+    "0.315",
+    "Its prompts, by what the models&#x27; records say they were trained with: "
+    "1 seen, 1 held out.",
+    "SubjectWorld subjects of the test split",
     "+0.003",  # CLIP-T rose, so the drop is negative
     "50×",
     "0.710 <small>± 0.012</small>",
