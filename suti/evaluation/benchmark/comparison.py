@@ -60,9 +60,9 @@ class System:
     for field in ("protocol", "encoders"):
       if self.metrics[field] != other.metrics[field]:
         return field
-    if self.metrics["benchmark"]["name"] != other.metrics["benchmark"]["name"]:
-      return "benchmark"
-    return ""
+    # Its photographs and prompts, whatever it is called.
+    same = self.metrics["benchmark"]["key"] == other.metrics["benchmark"]["key"]
+    return "" if same else "benchmark"
 
 
 def write_page(
