@@ -120,6 +120,7 @@ def test_scores_are_means_over_all_pairs(scores, data, encoders):
   expected = by_hand(data, encoders)
   for name, value in expected.items():
     assert metrics["scores"][name]["mean"] == pytest.approx(value, abs=1e-6)
+  assert metrics["titles"]["identity"] == "identity"  # it is no published one
   # Subjects of 3 and of 4 photographs, 4 pictures each.
   assert metrics["pairs"] == 4 * 3 + 4 * 4
   assert len(rows) == 8
@@ -431,7 +432,7 @@ def test_the_whole_benchmark_is_15800_pairs_in_one_go(tmp_path, monkeypatch):
 
   judge = Encoder(
     embed=embed,
-    record={"folder": "x", "fingerprint": "y"},
+    record={"folder": "x", "fingerprint": "y", "class": "ViTModel"},
     key="0" * 12,
     expected=True,
   )
@@ -469,4 +470,5 @@ def test_the_whole_benchmark_is_15800_pairs_in_one_go(tmp_path, monkeypatch):
   assert metrics["pairs"] == 15_800
   assert metrics["coverage"]["scored"] == 3000 and metrics["comparable"]
   assert metrics["scores"]["diversity"]["pictures"] == 3000
+  assert metrics["titles"]["identity"] == "DINO"
   assert len(metrics["per_prompt"]) == 35  # 15 are of both groups

@@ -27,7 +27,7 @@ from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.image_files import load_image
 from suti.runtime.progress import say
 
-_COLUMNS = {**METRICS, "diversity": "diversity"}
+_COLUMNS = (*METRICS, "diversity")
 _THUMBNAIL_PX = 192
 _SUBJECTS, _PROMPTS = 6, 4  # shown as pictures
 _TABLES = {
@@ -54,6 +54,11 @@ class System:
     known = {field: None for field in Protocol.__dataclass_fields__}
     fields = self.metrics["protocol"]
     self.protocol = Protocol(**{k: fields[k] for k in known if k in fields})
+
+  @property
+  def titles(self) -> list[str]:
+    """Of the metrics' columns."""
+    return [self.metrics["titles"][metric] for metric in METRICS]
 
   def difference_of_rules(self, other: "System") -> str:
     """What differs from another's, so that scores do not compare; or ""."""
@@ -186,7 +191,8 @@ def _scores(systems: Sequence[System]) -> list[str]:
   )
   columns = [
     "",
-    *_COLUMNS.values(),
+    *systems[0].titles,
+    "diversity",
     "copies",
     "pictures",
     "comparable",
@@ -246,7 +252,7 @@ def _differences(
         "Paired by subject, on those that both have: where the interval "
         "includes 0, the difference is within noise."
       ),
-      page.card(page.table(["", *METRICS.values()], rows)),
+      page.card(page.table(["", *systems[0].titles], rows)),
     )
   ]
 
@@ -345,7 +351,7 @@ def _tables(systems: Sequence[System]) -> list[str]:
               str(row["pictures"]),
             ]
           )
-    table = page.table(["", *METRICS.values(), "pictures"], rows)
+    table = page.table(["", *systems[0].titles, "pictures"], rows)
     pieces.append(
       f"<details><summary>{page.text(title)} ({len(names)})</summary>"
       f"{page.card(table)}</details>"

@@ -274,6 +274,7 @@ def _metrics(
     "system": job.system,
     "protocol": protocol.record(rules, job.variants),
     "encoders": encoders.records(),
+    "titles": protocol.titles_of(encoders.identity_title),
     "benchmark": {
       "name": benchmark.name,
       "key": benchmark.key(),
