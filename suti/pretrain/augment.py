@@ -62,24 +62,19 @@ def augment(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
   return jnp.clip(x + tint_B + noise, -1.0, 1.0)
 
 
-DAMAGES = 3  # blur, coarseness, noise: what `damage` says of each picture
 _SHARPEST = 0.3  # px, a Gaussian that changes nothing one can see
 
 
-def damage(
-  image_u8_BHWC: jax.Array, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def damage(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
   """Mirrors, shifts, scales and tints; blurs, coarsens, adds noise to some.
 
-  Half of the pictures stay sharp, and half free of noise: what is added is
-  told, so that a model can learn to see it.
+  Half of the pictures stay sharp, and half free of noise.
 
   Args:
     image_u8_BHWC: uint8 pictures, square.
     key: of the random numbers.
 
-  Returns: float32 in [-1, 1], same shape; the damages (B, DAMAGES), each 0 for
-    none and about 1 for the most.
+  Returns: float32 in [-1, 1], same shape.
   """
   b, size, _, _ = image_u8_BHWC.shape
   keys = jax.random.split(key, 10)
@@ -129,8 +124,7 @@ def damage(
   noise_B = noisy_B * jax.random.uniform(noise_keys[0], (b,))
   noise = jax.random.normal(noise_keys[1], x.shape)
   x = x + 0.1 * noise_B[:, None, None, None] * noise
-  told = jnp.stack([blur_B, coarse_B.astype(jnp.float32), noise_B], axis=-1)
-  return jnp.clip(x, -1.0, 1.0), told
+  return jnp.clip(x, -1.0, 1.0)
 
 
 def _cubic(distance: jax.Array) -> jax.Array:
