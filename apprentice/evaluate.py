@@ -44,7 +44,13 @@ from typing import Any
 
 import numpy as np
 
-from apprentice.judging import Generated, judge_all, world_subject
+from apprentice.judging import (
+  Generated,
+  judge_all,
+  template_number,
+  world_subject,
+)
+from apprentice.prompt_kinds import describe_benchmark, read_listed
 from apprentice.sample import (
   BENCHMARK,
   BENCHMARK_STAGES,
@@ -104,9 +110,11 @@ def run(config: Any, workdir: Path) -> dict:
   )
   if current.done is not None:
     return current.done
+  listed = read_listed(workdir)
   scenes = current.folder / "scenes.array_record"
   if not scenes.is_file():
-    write_records(scenes, render_scenes(clusters, prompts), kind=Candidate)
+    drawn = render_scenes(clusters, prompts, listed)
+    write_records(scenes, drawn, kind=Candidate)
   sampled = workdir / "apprentice" / "sample"
   by_experts = workdir / BENCHMARK / "experts" / "sample"
   stage_7 = read_json(sampled / "done.json")["summary"]
@@ -117,6 +125,7 @@ def run(config: Any, workdir: Path) -> dict:
     "experts": _read_generated(by_experts, "wave-*", field="candidates"),
     "scenes": _by_cluster([scenes]),
   }
+  told = describe_benchmark(workdir, clusters, prompts, base=config.backbone)
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   keys = list(dict.fromkeys(prompt.cluster for prompt in prompts))
   subjects = {}
@@ -130,6 +139,7 @@ def run(config: Any, workdir: Path) -> dict:
         scorer=scorer,
         num_shown=stage_7["demonstrations"],
         skills={p.prompt: p.skill for p in prompts if p.cluster == key},
+        kinds=told["kinds"],
       )
       write_json(path, table)
     subjects[key] = read_json(path)
@@ -140,12 +150,14 @@ def run(config: Any, workdir: Path) -> dict:
     ),
   }
   metrics["speedup"] = _speedup(metrics["times"])
+  metrics["benchmark"] = told
   metrics["encoders"] = describe_encoders(config, workdir)
   metrics["judged"] = judge_all(
     config,
     {key: clusters[key] for key in keys},
     images,
     current.folder,
+    listed=listed,
   )
   write_json(current.folder / "metrics.json", metrics)
   return current.finish(_headline(metrics) | summary_line(metrics["judged"]))
@@ -158,6 +170,7 @@ def measure(
   scorer: Scorer,
   num_shown: int,
   skills: Mapping[str, str],
+  kinds: Mapping[str, str],
 ) -> dict[str, dict[str, Any]]:
   """All metrics of one subject.
 
@@ -167,9 +180,10 @@ def measure(
     scorer: the encoders.
     num_shown: how many of the real pictures are demonstrations, the first.
     skills: {prompt: its skill}.
+    kinds: {prompt: what it was in training}, see `apprentice.prompt_kinds`.
 
   Returns: {system: {metric: mean, "images": count, "nearest": to a
-    demonstration, of each image, "by_skill"}}, "real" included.
+    demonstration, of each image, "by_skill", "by_kind"}}, "real" included.
   """
   real_RD = scorer.identity(cluster.images)
   real_clip_RD = scorer.clip_images(cluster.images)
@@ -194,11 +208,14 @@ def measure(
       "clip_i": mean_over_pairs(image_GD, real_clip_RD),
       "clip_t": float(clip_t_G.mean()),
       "images": len(images),
-      "by_skill": rows.by_skill(
-        [skills[text] for text in texts],
-        (identity_GD @ real_RD.T).mean(-1),
-        clip_t_G,
-      ),
+      **{
+        field: rows.by_skill(
+          [group[text] for text in texts],
+          (identity_GD @ real_RD.T).mean(-1),
+          clip_t_G,
+        )
+        for field, group in (("by_skill", skills), ("by_kind", kinds))
+      },
     } | _nearness(rows.nearest(identity_GD, real_RD[:num_shown]))
     if (apart := rows.diversity(image_GD, texts)) is not None:
       table[name]["diversity"] = apart
@@ -240,10 +257,12 @@ def summarise(
     subjects: {cluster key: what `measure` returned}.
 
   Returns: {"systems": {system: {metric: {"mean", "stderr", "subjects"},
-    "images"}}, "by_skill", "copying", "per_subject", "gap_closed" (to real
-    pictures), "gap_closed_scenes" (to renders of the prompts), "clip_t_drop"}.
-    A standard error of one subject is None. Experts may exist for some subjects
-    only: then "apprentice_expert_subjects" is the apprentice on those.
+    "images"}}, "by_skill", "by_kind", "copying", "differences" (of the
+    apprentice to the other systems, paired), "per_subject", "gap_closed" (to
+    real pictures), "gap_closed_scenes" (to renders of the prompts),
+    "clip_t_drop"}. A standard error of one subject is None. Experts may exist
+    for some subjects only: then "apprentice_expert_subjects" is the apprentice
+    on those.
   """
   names = list(dict.fromkeys(n for table in subjects.values() for n in table))
   systems = {
@@ -259,7 +278,9 @@ def summarise(
     "systems": systems,
     "per_subject": subjects,
     "by_skill": rows.mean_by_skill(subjects),
+    "by_kind": rows.mean_by_skill(subjects, field="by_kind"),
     "copying": rows.copying(subjects),
+    "differences": rows.differences(subjects, [*METRICS, "copying"]),
   }
   if {"apprentice", "base"} <= set(systems):
     ours, base = systems["apprentice"], systems["base"]
@@ -279,27 +300,29 @@ def summarise(
 
 
 def render_scenes(
-  clusters: Mapping[str, Cluster], prompts: Iterable[Prompt]
+  clusters: Mapping[str, Cluster],
+  prompts: Iterable[Prompt],
+  listed: Mapping[str, Mapping[str, str]],
 ) -> list[Candidate]:
   """Ground truth: renders of subjects in their prompts' scenes.
 
   Args:
     clusters: by key; those that the source can render again have `truth`.
     prompts: of these clusters.
+    listed: what a list of prompts says that they should show.
 
-  Returns: an image for each prompt that is a DreamBench template, or one that
-    places, looks, wardrobes and styles make together; none for subjects without
-    truth.
+  Returns: an image for each prompt that is a DreamBench template, one that
+    places, looks, wardrobes and styles make together, or a listed one; none for
+    subjects without truth.
   """
   # Imported here: sources other than SubjectWorld do not need its renderer.
   from suti.world.dataset import Shot, render_shots
-  from suti.world.templates import template_named
 
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
     subject = world_subject(cluster)
-    number = template_named(prompt.prompt, cluster.subject, live=cluster.live)
+    number = template_number(prompt.prompt, cluster, listed)
     if subject is not None and number is not None:
       wanted.append((prompt, subject, number))
   if not wanted:
@@ -409,6 +432,8 @@ def _speedup(times: Mapping[str, float]) -> float | None:
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
   headline: dict[str, Any] = {}
+  if split := metrics.get("benchmark", {}).get("split"):
+    headline["split"] = split
   for name in ("apprentice", "base", "real"):
     for metric in METRICS:
       if metric in metrics["systems"].get(name, {}):

@@ -44,8 +44,13 @@ def get_config(arg: str = "") -> ConfigDict:
   config.mine = _mine()
   config.prompts = ConfigDict(
     {
-      "source": "unseen",  # unseen | dreambench
+      "source": "unseen",  # unseen | dreambench | list
+      "path": "",  # of the list, a file; see suti/evaluation/prompt_list.py
+      # Of DreamBench's 2 x 25: all | seen, which leaves 2 x 5 and one pair in
+      # six out for evaluation | held_out, those alone (suti/world/held_out.py).
+      "templates": "all",
       "num_per_cluster": 4,  # paper: 1
+      # Also view, expression and composition, which the paper's figures show.
       "skills": ("recontextualization", "attribute", "style", "accessory"),
     }
   )
@@ -102,6 +107,14 @@ def _mine() -> ConfigDict:
       # small CLIP, of 240 validation pages mined with the band open, -1 to 1.
       "similarity_low": -0.14,
       "similarity_high": 0.77,
+      # CLIP similarity of a picture and its own text, below which it is left
+      # out; pictures without a text stay. The paper mentions such a filter and
+      # no threshold: off, as a third of this web's texts say nothing.
+      "text_similarity_low": placeholder(float),
+      # What experts are tuned on, unseen prompts name the subject by and
+      # demonstrations are captioned with: noun, "a dog" | descriptive, "a
+      # spotted brown dog" (paper: one descriptive text a cluster).
+      "captions": "noun",
     }
   )
 
@@ -204,7 +217,8 @@ def _train() -> ConfigDict:
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",
       # Paper: 1e-4. Here training continues on fewer than a hundred examples:
-      # at 1e-4 identity falls from 0.73 to 0.69, at this rate to 0.72.
+      # at 1e-4 identity fell from 0.73 to 0.69, at this rate to 0.72; on the
+      # test subjects, and when the web's had been learned before.
       "learning_rate": 2e-5,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       "save_dtype": "float32",  # of the weights written at the end
@@ -294,6 +308,12 @@ def _benchmark() -> ConfigDict:
     {
       "source": "world",  # world | folder
       "path": "",
+      # Of the world's subjects: validation to choose by, test once at the end.
+      "split": "test",
+      # A file of prompts (suti/evaluation/prompt_list.py), such as
+      # suti/world/prompts_beforehand.csv; "" for DreamBench's.
+      "prompts": "",
+      "templates": "all",  # of DreamBench's: all | seen | held_out
       "num_subjects": 6,  # DreamBench: 30
       # Real pictures of a subject, which generated images are compared with;
       # the first are demonstrations too. Of a folder all are taken.

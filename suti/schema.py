@@ -24,8 +24,17 @@ import numpy as np
 # Incremented whenever a field changes: readers refuse files of another version.
 SCHEMA_VERSION = 3
 
-# The skills of unseen prompts (SuTI, section 3.2).
-SKILLS = ("recontextualization", "attribute", "style", "accessory")
+# The skills of unseen prompts: the four that SuTI (section 3.2) asks its
+# language model for, and those that its figures show beside them.
+SKILLS = (
+  "recontextualization",
+  "attribute",
+  "style",
+  "accessory",
+  "view",
+  "expression",
+  "composition",
+)
 
 
 def content_key(*parts: str | int | bytes | np.ndarray) -> str:

@@ -56,12 +56,13 @@ def run(argv: Sequence[str]) -> None:
   if any(arg in ("-h", "--help", "-help") for arg in argv):
     print(USAGE, end="")
     return
-  from suti.config import flags, options
+  from suti.config import flags, options, relations
   from suti.io import parts
   from suti.runtime import hosts, locks, xla_flags
 
   config, workdir = flags.parse(argv)
   options.check(config)
+  relations.check_splits(config)
   xla_flags.prepare()
   if (place := hosts.find_process()) is not None:
     if place.index:
@@ -84,7 +85,18 @@ def run(argv: Sequence[str]) -> None:
       _start(title, name, config, workdir)
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
-  print(f"\nDone in {minutes:.1f} min. The report: {page}")
+  print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
+  print(f"The report: {page}")
+
+
+def evaluated_on(benchmark: Any) -> str:
+  """On what the run was evaluated, in words."""
+  where = (
+    f"subjects of the {benchmark.split} split"
+    if benchmark.source == "world"
+    else f"subjects of {benchmark.path}"
+  )
+  return f"evaluated on {benchmark.num_subjects} {where}"
 
 
 def benchmark_config(config: Any) -> Any:
@@ -107,7 +119,7 @@ def benchmark_config(config: Any) -> Any:
   copy.mine.update(
     source="heldout" if rendered else benchmark.source,
     path=benchmark.path,
-    split="test",
+    split=benchmark.split,
     num_pages=benchmark.num_subjects,
     min_images=min(config.mine.min_images, benchmark.images_each),
     max_images=benchmark.images_each if rendered else MOST_REFERENCES,
@@ -116,7 +128,10 @@ def benchmark_config(config: Any) -> Any:
     similarity_high=1.0,
   )
   copy.prompts.update(
-    source="dreambench", num_per_cluster=benchmark.num_prompts
+    source="list" if benchmark.prompts else "dreambench",
+    path=benchmark.prompts,
+    templates=benchmark.templates,
+    num_per_cluster=benchmark.num_prompts,
   )
   copy.finetune.update(
     num_clusters=benchmark.num_expert_subjects or None,

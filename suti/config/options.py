@@ -39,7 +39,8 @@ WEIGHTINGS = (
   "snr_plus_one",
 )
 PLANNED = ("finetune", "sample", "filter", "train", "apprentice_sample")
-MAX_PROMPTS = 25  # prompts a subject in DreamBench
+MAX_PROMPTS = 1000  # prompts a subject; DreamBench has 25
+TEMPLATES = ("all", "seen", "held_out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,9 +128,13 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "max_images": _count(),
     "similarity_low": _number(low=-1.0, high=1.0),
     "similarity_high": _number(low=-1.0, high=1.0),
+    "text_similarity_low": _number(low=-1.0, high=1.0, optional=True),
+    "captions": _choice("noun", "descriptive"),
   },
   "prompts": {
-    "source": _choice("unseen", "dreambench"),
+    "source": _choice("unseen", "dreambench", "list"),
+    "path": _text(empty=True),
+    "templates": _choice(*TEMPLATES),
     "num_per_cluster": _count(),
     "skills": Rule(kind=tuple, choices=SKILLS),
   },
@@ -220,6 +225,9 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "benchmark": {
     "source": _choice("world", "folder"),
     "path": _text(empty=True),
+    "split": _choice("validation", "test"),
+    "prompts": _text(empty=True),
+    "templates": _choice(*TEMPLATES),
     "num_subjects": _count(),
     "images_each": _count(low=2),
     "num_prompts": _count(high=MAX_PROMPTS),

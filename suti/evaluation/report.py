@@ -9,6 +9,7 @@ page. Nothing is sampled or scored here, and no number is computed that
 `apprentice.evaluate` or `experts.filter` did not write.
 """
 
+import collections
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,7 +136,7 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
   """Title, one sentence, and the numbers to remember."""
   benchmark = config.benchmark
   where = (
-    "held-out SubjectWorld subjects"
+    f"SubjectWorld subjects of the {benchmark.split} split"
     if benchmark.source == "world"
     else f"subjects of {benchmark.path}"
   )
@@ -209,6 +210,7 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
         "to it by the same encoder as identity; diversity: 1 - cosine between "
         "the images of one prompt by CLIP."
       ),
+      page.paragraph(told(metrics.get("benchmark", {})), kind="soft"),
       page.paragraph(
         "Small encoders of this world: CLIP-I follows the scene and not the "
         "subject, and CLIP-T hardly separates the rows, so read the judge "
@@ -217,10 +219,26 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
       ),
       page.paragraph(_pictures(metrics)),
       page.card(page.table(columns, lines, mark=SYSTEMS["apprentice"])),
+      *_differences(metrics),
       *_copies(metrics),
-      *_skills(metrics),
+      *_split(metrics.get("by_skill", {}), "identity", "Identity by skill"),
+      *_kinds(metrics),
     )
   ]
+
+
+def told(benchmark: Mapping[str, Any]) -> str:
+  """On which prompts it was evaluated, in one sentence; "" if unknown."""
+  if not benchmark:
+    return ""
+  counts = collections.Counter(benchmark["kinds"].values())
+  listed = ", ".join(
+    f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items()
+  )
+  return (
+    f"Its prompts, by what the models' records say they were trained with: "
+    f"{listed}."
+  )
 
 
 def _pictures(metrics: Mapping[str, Any]) -> str:
@@ -238,6 +256,38 @@ def _pictures(metrics: Mapping[str, Any]) -> str:
     f"{pictures['references']} real pictures are references, {each} of a "
     f"subject; the first of them, {shown} of a subject, are demonstrations."
   )
+
+
+def _differences(metrics: Mapping[str, Any]) -> list[str]:
+  """The apprentice against each other system, on the subjects of both."""
+  table = metrics.get("differences", {})
+  lines = [
+    [
+      label,
+      *(_interval(table[name].get(metric)) for metric in METRICS),
+      str(max(x["subjects"] for x in table[name].values())),
+    ]
+    for name, label in SYSTEMS.items()
+    if name in table
+  ]
+  if not lines:
+    return []
+  return [
+    "<h3>The apprentice, less each of them</h3>",
+    page.paragraph(
+      "On the subjects of both, with 95% of paired bootstrap resamples of "
+      "subjects. What includes 0 is no difference."
+    ),
+    page.card(page.table(["", *METRICS.values(), "subjects"], lines)),
+  ]
+
+
+def _interval(value: Mapping[str, Any] | None) -> str:
+  if value is None:
+    return "–"
+  if value["low"] is None:
+    return f"{value['mean']:+.3f}"
+  return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
 
 
 def _copies(metrics: Mapping[str, Any]) -> list[str]:
@@ -258,25 +308,36 @@ def _copies(metrics: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def _skills(metrics: Mapping[str, Any]) -> list[str]:
-  """Identity by skill: the row of renders is its ceiling."""
-  table = metrics.get("by_skill", {})
+def _kinds(metrics: Mapping[str, Any]) -> list[str]:
+  """Scores by what prompts were in training, where they were not all seen."""
+  table = metrics.get("by_kind", {})
+  if set(table) <= {"seen"}:
+    return []
+  return [
+    *_split(table, "identity", "Identity by what a prompt was in training"),
+    *_split(table, "clip_t", "CLIP-T by what a prompt was in training"),
+  ]
+
+
+def _split(table: Mapping[str, Any], metric: str, title: str) -> list[str]:
+  """One metric by groups of prompts: the row of renders is its ceiling."""
   if not table:
     return []
   lines = [
     [
       label,
       *(
-        f"{table[skill][name]['identity']:.3f}" if name in table[skill] else "–"
-        for skill in table
+        f"{table[group][name][metric]:.3f}" if name in table[group] else "–"
+        for group in table
       ),
     ]
     for name, label in SYSTEMS.items()
     if any(name in systems for systems in table.values())
   ]
+  columns = ["", *(group.replace("_", " ") for group in table)]
   return [
-    "<h3>Identity by skill</h3>",
-    page.card(page.table(["", *table], lines, mark=SYSTEMS["apprentice"])),
+    f"<h3>{page.text(title)}</h3>",
+    page.card(page.table(columns, lines, mark=SYSTEMS["apprentice"])),
   ]
 
 

@@ -9,10 +9,13 @@ makes.
 """
 
 import collections
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from suti.evaluation import intervals
 
 # G generated images and R real pictures of a subject, K demonstrations among
 # them, D embedding width.
@@ -96,6 +99,37 @@ def copying(
   }
 
 
+def differences(
+  subjects: Mapping[str, Mapping[str, Mapping[str, Any]]],
+  metrics: Sequence[str],
+  *,
+  ours: str = "apprentice",
+) -> dict[str, dict[str, dict[str, Any]]]:
+  """By how much a system exceeds each other one, on the subjects of both.
+
+  Args:
+    subjects: {cluster: {system: {metric: mean}}}.
+    metrics: to compare.
+    ours: the system.
+
+  Returns: {other system: {metric: fields of `suti.evaluation.intervals`'
+    `Interval`, paired over subjects}}.
+  """
+  systems = {name for table in subjects.values() for name in table} - {ours}
+  found: dict[str, dict[str, dict[str, Any]]] = {}
+  for other in sorted(systems):
+    for metric in metrics:
+      pairs = [
+        (table[ours][metric], table[other][metric])
+        for table in subjects.values()
+        if metric in table.get(ours, {}) and metric in table.get(other, {})
+      ]
+      if pairs:
+        interval = intervals.difference(*zip(*pairs, strict=True))
+        found.setdefault(other, {})[metric] = dataclasses.asdict(interval)
+  return found
+
+
 def by_skill(
   skills: Sequence[str], identity_G: np.ndarray, clip_t_G: np.ndarray
 ) -> dict[str, dict[str, float]]:
@@ -117,12 +151,19 @@ def by_skill(
 
 def mean_by_skill(
   subjects: Mapping[str, Mapping[str, Mapping[str, Any]]],
+  *,
+  field: str = "by_skill",
 ) -> dict[str, dict[str, dict[str, float]]]:
-  """{skill: {system: {metric: mean over its subjects}}}."""
+  """{skill: {system: {metric: mean over its subjects}}}; or of other groups.
+
+  Args:
+    subjects: {cluster: {system: a row with `field`}}.
+    field: where a row has what `by_skill` returned.
+  """
   found: dict[tuple[str, str, str], list[float]] = collections.defaultdict(list)
   for table in subjects.values():
     for system, row in table.items():
-      for skill, means in row.get("by_skill", {}).items():
+      for skill, means in row.get(field, {}).items():
         for metric, mean in means.items():
           found[skill, system, metric].append(mean)
   table = {}

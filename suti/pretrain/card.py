@@ -35,7 +35,7 @@ def write_training(
   pool = config.pool
   data = data or (
     f"{pool.num_subjects * pool.shots_each} renders of {pool.num_subjects} "
-    f"subjects of SubjectWorld's {pool.split} split"
+    f"subjects of SubjectWorld's {pool.split} split, from {pool.start} on"
   )
   facts = {
     "command": (
@@ -43,6 +43,8 @@ def write_training(
       "--workdir runs/pretrain"
     ),
     "config": config.to_dict(),
+    # Which prompts an evaluation may call unseen: apprentice/prompt_kinds.py.
+    "prompts": {"base": pool.get("templates", "unknown")},
     "seconds": round(seconds),
     "machine": machine(),
     "data": data,

@@ -59,6 +59,7 @@ def test_the_measures_of_a_subject():
     scorer=SCORER,
     num_shown=1,
     skills={"0": "attribute", "90": "style"},
+    kinds={"0": "seen", "90": "held_out"},
   )
   # One pair of different real pictures, 60 degrees apart (120 for CLIP).
   assert table["real"]["identity"] == pytest.approx(cos(60))
@@ -82,6 +83,10 @@ def test_the_measures_of_a_subject():
   assert table["ours"]["by_skill"]["style"] == pytest.approx(
     {"identity": (cos(30) + cos(30)) / 2, "clip_t": cos(30)}
   )
+  assert table["ours"]["by_kind"] == {
+    "seen": table["ours"]["by_skill"]["attribute"],
+    "held_out": table["ours"]["by_skill"]["style"],
+  }
 
 
 def test_two_images_of_a_prompt_have_a_distance():
@@ -91,6 +96,7 @@ def test_two_images_of_a_prompt_have_a_distance():
     scorer=SCORER,
     num_shown=0,
     skills={"0": "style"},
+    kinds={"0": "seen"},
   )
   assert table["ours"]["diversity"] == pytest.approx(1 - cos(60))
   assert "copying" not in table["ours"]
@@ -103,6 +109,7 @@ def test_scenes_give_real_pictures_their_clip_t():
     scorer=SCORER,
     num_shown=1,
     skills={"40": "style"},
+    kinds={"40": "seen"},
   )
   assert table["real"]["clip_t"] == pytest.approx(cos(20))
 
@@ -161,6 +168,7 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     Prompt(cluster="c", prompt="a dog on the moon", skill="style"),
     Prompt(cluster="c", prompt="a dog wearing a red hat", skill="style"),
     Prompt(cluster="c", prompt="a mosaic of a dog in the snow", skill="style"),
+    Prompt(cluster="c", prompt="a wet dog at sea", skill="style"),
   ]
   asked = []
 
@@ -169,27 +177,33 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     return {"image": [picture(i + size_px) for i in range(len(shots))]}
 
   monkeypatch.setattr("suti.world.dataset.render_shots", render)
-  scenes = evaluate.render_scenes({"c": cluster}, prompts)
+  scenes = evaluate.render_scenes(
+    {"c": cluster},
+    prompts,
+    {"a wet dog at sea": {"place": "water", "look": "wet", "wardrobe": ""}},
+  )
   # No template says anything of the moon. Live subjects wear hats.
   assert [scene.prompt for scene in scenes] == [
     "a dog in the snow",
     "a dog wearing a red hat",
     "a mosaic of a dog in the snow",
+    "a wet dog at sea",
   ]
   mosaic = compose(place="snow", style="mosaic")
   assert [(subject, template) for subject, template, _ in asked] == [
     (7, 1),
     (7, 10),
     (7, mosaic),
+    (7, compose(look="wet", place="water")),
   ]
-  assert len({seed for _, _, seed in asked}) == 3
-  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17, 18]
-  assert [scene.cluster for scene in scenes] == ["c", "c", "c"]
+  assert len({seed for _, _, seed in asked}) == 4
+  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17, 18, 19]
+  assert {scene.cluster for scene in scenes} == {"c"}
 
 
 def test_photos_have_no_scenes():
   prompts = [Prompt(cluster="c", prompt="a dog in the snow", skill="style")]
-  assert evaluate.render_scenes({"c": make_cluster(0)}, prompts) == []
+  assert evaluate.render_scenes({"c": make_cluster(0)}, prompts, {}) == []
 
 
 def finish(workdir, name, summary=None, **done):
@@ -273,6 +287,7 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
     "experts",
   }
   assert set(metrics["by_skill"]) == {"attribute"}
+  assert set(metrics["by_kind"]) == {"unknown"}
   encode = load_scorer(clip=tiny_clip, identity=tiny_identity).identity
   mine = workdir / "benchmark/experts/mine/clusters.array_record"
   real = {c.key: c.images for c in read_records(mine, Cluster)}
@@ -302,6 +317,14 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
   assert summary["speedup"] == pytest.approx(64.0)
   ours = metrics["systems"]["apprentice"]["identity"]["mean"]
   assert summary["apprentice_identity"] == ours
+  # The models here have no record of what they were trained with.
+  told = metrics["benchmark"]
+  assert (told["base"], told["lessons"], told["split"]) == (
+    "unknown",
+    "unknown",
+    "",
+  )
+  assert told["kinds"] == dict.fromkeys(inputs.TEXTS[2:], "unknown")
 
 
 def test_a_killed_evaluation_resumes_at_its_subject(

@@ -73,12 +73,14 @@ MISTAKES = {
   "no such skill": (
     {"prompts.skills": ("stile",)},
     "config.prompts.skills=('stile',): expected some of recontextualization, "
-    "attribute, style, accessory. Did you mean 'style'?",
+    "attribute, style, accessory, view, expression, composition. Did "
+    "you mean 'style'?",
   ),
   "no skill": (
     {"prompts.skills": ()},
     "config.prompts.skills=(): expected some of recontextualization, "
-    "attribute, style, accessory; set it with --config.prompts.skills=….",
+    "attribute, style, accessory, view, expression, composition; set it "
+    "with --config.prompts.skills=….",
   ),
   "empty model": (
     {"backbone": " "},
@@ -132,6 +134,32 @@ MISTAKES = {
     "config.apprentice_sample.num_demonstrations=6 is above "
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
+  ),
+  "a benchmark's list that is not there": (
+    {"benchmark.prompts": "/no/such.csv"},
+    "config.benchmark.prompts='/no/such.csv': expected a file of prompts, CSV "
+    "or JSON, and there is none; '' takes DreamBench's.",
+  ),
+  "more prompts than DreamBench has": (
+    {"benchmark.num_prompts": 26},
+    "config.benchmark.num_prompts=26: expected at most 25, as many as "
+    "DreamBench has for a subject; more need a list, config.benchmark.prompts.",
+  ),
+  "a list that is not there": (
+    {"prompts.source": "list"},
+    "config.prompts.path='': expected a file of prompts, CSV or JSON, as "
+    "config.prompts.source='list' says, and there is none; give its path or "
+    "set --config.prompts.source=unseen.",
+  ),
+  "a list that is not read": (
+    {"prompts.path": "x.csv"},
+    "config.prompts.path='x.csv' has no effect with config.prompts.source="
+    "'unseen': leave it out, or set --config.prompts.source=list.",
+  ),
+  "templates of no kind": (
+    {"prompts.templates": "some"},
+    "config.prompts.templates='some': expected one of all, seen, held_out; set "
+    "it with --config.prompts.templates=….",
   ),
   "no folder": (
     {"mine.source": "folder", "mine.path": "/no/such"},
