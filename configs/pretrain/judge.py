@@ -8,6 +8,8 @@ Command to run:
 
 import ml_collections
 
+from configs.pretrain import pool
+
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """The shipped judge; `:tiny` learns from few pictures, for tests."""
@@ -18,8 +20,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # Subjects that no other training has seen, in groups of one class and similar
   # colours. A group's subjects are all rendered in the same scenes.
   config.pool = ml_collections.ConfigDict()
+  config.pool.name = "judges"
   config.pool.split = "train"
-  config.pool.first_subject = 950_000_000
+  config.pool.start = pool.START["judges"]
   config.pool.num_subjects = 2560
   config.pool.group_size = 8
   config.pool.num_groups = 170  # of about 310; the first ones have all classes

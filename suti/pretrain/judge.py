@@ -96,7 +96,7 @@ def run(config: Any, workdir: Path) -> dict:
     seconds=time.monotonic() - start,
     data=(
       f"{len(raw_NF) // 2} renders of {num} subjects of SubjectWorld's "
-      f"{config.pool.split} split from number {config.pool.first_subject} on, "
+      f"{config.pool.split} split from number {config.pool.start} on, "
       "which no other training uses"
     ),
   )

@@ -19,6 +19,7 @@ from suti.pretrain.pictures import render_chunks
 from suti.world.dataset import VERSION, Shot, class_of, subject_seeds
 from suti.world.look_alikes import groups
 from suti.world.questions import CHOICES, answers
+from suti.world.ranges import check_pool
 from suti.world.templates import PARTS, compose, template_of
 
 
@@ -41,12 +42,18 @@ def render_look_alikes(
   """Renders the pictures, or reads what is rendered already.
 
   Args:
-    config: split, first_subject, num_subjects, group_size, num_groups,
+    config: name, split, start, num_subjects, group_size, num_groups,
       scenes_each, shots_each, styled, seed.
     folder: where chunks of pictures are kept.
     size_px: side of the pictures.
   """
-  seeds = subject_seeds(config.split, config.first_subject, config.num_subjects)
+  check_pool(
+    name=config.name,
+    split=config.split,
+    start=config.start,
+    num_subjects=config.num_subjects,
+  )
+  seeds = subject_seeds(config.split, config.start, config.num_subjects)
   members = groups(seeds, size=config.group_size)
   rng = np.random.default_rng(config.seed)
   # Mixed, so that a pool that is cut short has all classes.
@@ -77,7 +84,7 @@ def render_look_alikes(
     shots,
     folder
     / (
-      f"look-alikes-{config.first_subject}-{config.num_subjects}by"
+      f"look-alikes-{config.start}-{config.num_subjects}by"
       f"{config.group_size}-{config.scenes_each}x{config.shots_each}-"
       f"{config.styled}styled-{size_px}px-seed{config.seed}-world{VERSION}"
     ),
