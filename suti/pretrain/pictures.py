@@ -24,11 +24,12 @@ from suti.world.dataset import (
   render_shots,
   subject_seeds,
 )
-from suti.world.templates import template_of
+from suti.world.templates import PARTS, STUDIO, compose, template_of
 
 # N pictures, H W image, L text tokens.
 
 _CHUNK = 2048
+_STYLE_STREAM = 8  # of random numbers, apart from those that choose all else
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class Pool:
     plain, detailed: captions of each picture, "a dog in the snow" and "a brown
       dog with white ears in the snow".
     identity_N: bool, whether the picture shows the subject's own colours and
-      shape; "a red dog" and "a cube shaped dog" do not.
+      shape; "a red dog", "a cube shaped dog" and "a mosaic of a dog" do not.
   """
 
   image_u8_NHWC: np.ndarray
@@ -56,7 +57,13 @@ class Pool:
 
 
 def choose_shots(
-  *, split: str, num_subjects: int, shots_each: int, studio: float, seed: int
+  *,
+  split: str,
+  num_subjects: int,
+  shots_each: int,
+  studio: float,
+  seed: int,
+  styles: float = 0.0,
 ) -> list[Shot]:
   """Which pictures a pool holds.
 
@@ -65,6 +72,7 @@ def choose_shots(
     num_subjects, shots_each: the pool has their product of pictures.
     studio: share of pictures on a plain backdrop, without a template.
     seed: of the choice of templates, cameras and lights.
+    styles: share of pictures in a style; all others are the same without.
 
   Returns: shots, the pictures of one subject side by side.
   """
@@ -81,14 +89,39 @@ def choose_shots(
       Shot(subject=int(subject), template=int(t), seed=int(s))
       for t, s in zip(templates, seeds, strict=True)
     ]
-  return shots
+  return _with_styles(shots, share=styles, seed=seed)
+
+
+def _with_styles(
+  shots: Sequence[Shot], *, share: float, seed: int
+) -> list[Shot]:
+  """Asks for a style in some of the pictures, and leaves all others alone.
+
+  Half of those keep their scene, "a mosaic of a dog in the snow"; the others
+  are what a prompt of a style alone asks for, "a mosaic of a dog".
+  """
+  rng = np.random.default_rng([seed, _STYLE_STREAM])
+  names = PARTS["style"][1:]
+  chosen = []
+  for shot, u, v in zip(shots, *rng.random((2, len(shots))), strict=True):
+    if u < share:
+      scene = template_of(shot) if v < 0.5 else STUDIO
+      number = compose(
+        place=scene.place,
+        look=scene.look,
+        wardrobe=scene.wardrobe,
+        style=names[int(rng.integers(len(names)))],
+      )
+      shot = dataclasses.replace(shot, template=number)
+    chosen.append(shot)
+  return chosen
 
 
 def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   """Renders the pool, or reads what is rendered already.
 
   Args:
-    config: `split`, `num_subjects`, `shots_each`, `studio`, `seed`.
+    config: `split`, `num_subjects`, `shots_each`, `studio`, `styles`, `seed`.
     folder: where chunks are kept, by what they hold.
     size_px: side of the pictures.
 
@@ -100,11 +133,13 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
     shots_each=config.shots_each,
     studio=config.studio,
     seed=config.seed,
+    styles=config.styles,
   )
   # Without the number of subjects: a larger pool goes on from a smaller one.
   folder = folder / (
     f"{config.split}-{config.shots_each}each-{config.studio}studio-{size_px}px-"
     f"seed{config.seed}-world{VERSION}"
+    + (f"-{config.styles}styles" if config.styles else "")
   )
   folder.mkdir(parents=True, exist_ok=True)
   starts = range(0, len(shots), _CHUNK)
@@ -134,4 +169,5 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
 
 def _keeps_identity(shot: Shot) -> bool:
   """False where the scene changes the subject's own colour or shape."""
-  return shot.template < 0 or template_of(shot).skill != "attribute"
+  template = template_of(shot)
+  return not (template.look or template.style)
