@@ -28,6 +28,7 @@ setup(
       "pretrained/*.md",
       "pretrained/*/*",
       "pretrained/*/*/*",
+      "world/*.csv",
       "world/*.png",
     ]
   },

@@ -169,6 +169,10 @@ WORLD_READERS = (
   "experts.mine",
   "experts.truth",
   "apprentice.evaluate",
+  "apprentice.judging",
+  # Which of DreamBench's prompts its models may have been trained without.
+  "experts.prompts",
+  "apprentice.prompt_kinds",
 )
 
 

@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.seed = 0
   config.size_px = 64
   config.dtype = "float32"
-  config.pool = pool.get_config()
+  config.pool = pool.get_config("text_to_image")
   # Share of examples whose caption describes the subject; the rest is "a dog
   # in the snow", as DreamBench's prompts are.
   config.detailed = 0.4

@@ -4,7 +4,8 @@
 SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert samples its cluster's
 unseen prompt. Here the experts of a wave sample together, their weights
 arguments of one program, mapped as in `experts.farm.train_step`. An image
-depends on cluster, prompt and its number alone, not on the rest of its batch.
+depends on cluster, prompt and its number alone, not on the rest of its batch,
+and begins with the noise that `apprentice.sample` gives the same image.
 
 The weights come from the caller: `experts.finetune` samples with those on the
 devices, `experts.sample` with those on disk.
@@ -33,7 +34,7 @@ from suti.io.records import write_records
 from suti.parallel.mesh import replicated
 from suti.pipeline.backbone import Backbone
 from suti.pipeline.codec import decode_in_parts
-from suti.schema import Candidate, Prompt, content_key
+from suti.schema import Candidate, Prompt, content_key, image_seed
 
 # E experts, B rows of one expert in a batch, N rows of a device, H W C image.
 
@@ -46,13 +47,15 @@ class Row:
   seed: int
 
 
-def rows_of(prompts: Iterable[Prompt], *, num: int) -> dict[str, list[Row]]:
-  """{cluster: its images to sample}, `num` for each prompt."""
+def rows_of(
+  prompts: Iterable[Prompt], *, num: int, seed: int
+) -> dict[str, list[Row]]:
+  """{cluster: its images to sample}, `num` for each prompt, by config.seed."""
   rows = collections.defaultdict(list)
   for prompt in prompts:
     for number in range(num):
-      key = content_key(prompt.cluster, prompt.prompt, number)
-      rows[prompt.cluster].append(Row(prompt=prompt, seed=int(key[:7], 16)))
+      row = Row(prompt=prompt, seed=image_seed(seed, prompt, number))
+      rows[prompt.cluster].append(row)
   return rows
 
 
@@ -72,7 +75,11 @@ def make_sample_wave(
     model.teacher, model.apply, backbone, config, mesh, inner=inner
   )
   null = backbone.null_text()
-  rows = rows_of(read_prompts(workdir), num=config.sample.images_per_prompt)
+  rows = rows_of(
+    read_prompts(workdir),
+    num=config.sample.images_per_prompt,
+    seed=config.seed,
+  )
   compiled = False
 
   def sample_group(
@@ -195,7 +202,8 @@ def make_sample(
 
   def sample_expert(shared, params, request):
     frozen, null = shared
-    keys_B = row_keys(jax.random.key(config.seed), request["seeds_B"])
+    # As `apprentice.generate` has it: the seeds are of config.seed already.
+    keys_B = row_keys(jax.random.key(0), request["seeds_B"])
     return teacher.sample(
       apply,
       backbone,

@@ -57,6 +57,10 @@ SUBJECTS = {
   "vase": "vase",
   "wolf_plushie": "stuffed animal",
 }
+# Photographs of a subject that are read, all of a real benchmark's: DreamBench
+# has 4 to 6.
+MOST_REFERENCES = 1000
+
 CLASSES = tuple(dict.fromkeys(SUBJECTS.values()))
 LIVE = ("cat", "dog")
 
@@ -115,6 +119,22 @@ _CHANGES = _templates(
 
 OBJECT_TEMPLATES = _PLACES + _MORE_PLACES + _CHANGES
 LIVE_TEMPLATES = _PLACES + _OUTFITS + _CHANGES
+
+
+# Words that begin with a vowel's letter and no vowel, and the other way round.
+_AS_YOU = ("eu", "one", "uk", "uni", "use")
+_SILENT = ("heir", "honest", "hour")
+
+
+def with_article(text: str) -> str:
+  """A text with its indefinite article, by its sound: "an owl", "a unicorn"."""
+  vowel = text.startswith(tuple("aeiou")) and not text.startswith(_AS_YOU)
+  return f"{'an' if vowel or text.startswith(_SILENT) else 'a'} {text}"
+
+
+def fill(text: str, subject: str) -> str:
+  """A template's text with a subject: "a {} in snow" -> "an owl in snow"."""
+  return text.replace("a {}", with_article(subject)).replace("{}", subject)
 
 
 def templates_of(*, live: bool) -> tuple[Template, ...]:

@@ -34,6 +34,7 @@ from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import Param, functional, init
 from suti.pipeline.codec import Codec, open_autoencoder
+from suti.pipeline.known_words import write_words
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import Pool, render_pool
@@ -122,6 +123,7 @@ def run(config: Any, workdir: Path) -> dict:
   )
   _write_model(model, params, unet_spec, text_spec, config=config, patch=patch)
   write_training(model, name="text_to_image", config=config, seconds=seconds)
+  write_words(model, [*pool.plain, *pool.detailed])
   return {"steps": config.num_steps, "model": str(model)}
 
 

@@ -29,6 +29,9 @@ LAYERS = {
 }
 
 
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
   folder = tmp_path_factory.mktemp("latent")
@@ -106,6 +109,28 @@ def test_a_prompt_that_is_too_long_is_told_what_is_not_read(
   assert start(*argv(model, tmp_path / "x.png", "--prompt", prompt)) == 0
   said = [x for x in capsys.readouterr().err.splitlines() if "is left out" in x]
   assert len(said) == 1
+
+
+def test_words_that_the_model_never_met_are_named(
+  capsys, model, monkeypatch, tmp_path
+):
+  """Of a model that has words.json; published ones have none."""
+  monkeypatch.setattr("suti.cli.text_only._sample", lambda *a, **kw: [PICTURE])
+  asked = argv(model, tmp_path / "x.png", "--prompt", "a dog at the seaside")
+  assert start(*asked) == 0
+  assert capsys.readouterr().err == ""
+  write_json(model / "words.json", {"words": ["a", "at", "dog", "the"]})
+  try:
+    assert start(*asked) == 0
+    said = capsys.readouterr().err
+    assert start(*argv(model, tmp_path / "x.png")) == 0
+  finally:
+    (model / "words.json").unlink()
+  assert said == (
+    f"Note: {model.name} has never met 'seaside', a word that no caption of its"
+    " training has: it may be ignored.\n"
+  )
+  assert capsys.readouterr().err == "", "it knows them all"
 
 
 def test_several_pictures_and_the_sheet(capsys, model, tmp_path):

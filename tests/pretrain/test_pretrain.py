@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of suti.pretrain: losses in closed form, loops that resume."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
+from configs.pretrain import examples as examples_config
 from configs.pretrain import text_to_image as base_config
 from suti.evaluation.styles import style_in
 from suti.hf.model import open_model
@@ -18,6 +21,7 @@ from suti.pretrain import (
   autoencoder,
   clip,
   exam,
+  examples,
   identity,
   loop,
   pictures,
@@ -26,6 +30,7 @@ from suti.pretrain import (
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
 from suti.runtime.log import read_log
+from suti.world.held_out import TEMPLATES_HELD_OUT, is_held_out, pair_held_out
 from suti.world.templates import PARTS, template_of
 
 
@@ -149,10 +154,22 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     start(autoencoder="one")
 
 
+def choose_shots(**kw):
+  given: dict[str, Any] = {
+    "split": "train",
+    "start": 900_000_000,
+    "num_subjects": 3,
+    "shots_each": 16,
+    "studio": 0.0,
+    "templates": "all",
+    "compositions": 0.0,
+    "seed": 0,
+  }
+  return pictures.choose_shots(**given | kw)
+
+
 def test_chosen_shots_of_a_subject_show_different_templates():
-  shots = pictures.choose_shots(
-    split="train", num_subjects=3, shots_each=16, studio=0.0, seed=0
-  )
+  shots = choose_shots()
   for start in range(0, 48, 16):
     subject = shots[start : start + 16]
     assert len({shot.subject for shot in subject}) == 1
@@ -161,19 +178,12 @@ def test_chosen_shots_of_a_subject_show_different_templates():
 
 def test_a_share_of_a_pool_is_in_a_style_and_the_rest_is_as_before():
   chosen = {
-    share: pictures.choose_shots(
-      split="train",
-      num_subjects=40,
-      shots_each=16,
-      studio=0.1,
-      seed=0,
-      styles=share,
-    )
+    share: choose_shots(num_subjects=40, studio=0.1, styles=share)
     for share in (0.0, 0.25, 1.0)
   }
   # What a pool was before there were styles.
   first = [(shot.template, shot.seed) for shot in chosen[0.0][:3]]
-  assert first == [(-1, 907713895), (4, 908297868), (10, 1043323488)]
+  assert first == [(-1, 907713895), (4, 1700138882), (10, 1882235553)]
   assert all(shot.template < 25 for shot in chosen[0.0])
   styled = [shot.template >= 25 for shot in chosen[0.25]]
   assert 0.2 < np.mean(styled) < 0.3
@@ -197,7 +207,7 @@ def test_a_pool_with_styles_lies_apart_and_hides_identity(
   config = clip_config.get_config("tiny").pool
   plain = pictures.render_pool(config, tmp_path, size_px=8)
   (folder,) = tmp_path.iterdir()
-  assert folder.name == ("train-4each-0.1studio-8px-seed0-world1.0.0")
+  assert folder.name.endswith("8px-seed0-world1.0.0")
   config.styles = 0.5
   mixed = pictures.render_pool(config, tmp_path, size_px=8)
   assert len(list(tmp_path.iterdir())) == 2
@@ -210,6 +220,64 @@ def test_a_pool_with_styles_lies_apart_and_hides_identity(
     bool(style_in(text)) == shown
     for text, shown in zip(mixed.detailed, styled, strict=True)
   )
+
+
+def test_a_pool_leaves_held_out_templates_out_and_those_alone():
+  """However many pictures a subject has: 4 of 5, 16 of 20, 30 of either."""
+  for each in (4, 16, 30):
+    texts = {
+      which: {template_of(s).text for s in choose_shots(
+        templates=which, shots_each=each, num_subjects=20
+      )}
+      for which in ("seen", "held_out")
+    }  # fmt: skip
+    assert not texts["seen"] & texts["held_out"]
+    assert "a {} in the snow" in texts["seen"]
+    assert len(texts["held_out"]) == len(TEMPLATES_HELD_OUT)
+
+
+def test_a_pool_composes_but_for_the_pairs_that_are_held_out():
+  for which in ("all", "seen", "held_out"):
+    shown = {
+      template_of(shot)
+      for shot in choose_shots(
+        num_subjects=20, compositions=1.0, templates=which
+      )
+    }
+    assert len(shown) > 60
+    names = [{t.place, t.look, t.wardrobe} - {"", "studio"} for t in shown]
+    assert {len(pair) for pair in names} == {2}
+    if which == "all":
+      assert any(map(is_held_out, shown))  # a template of theirs
+      assert not any(pair_held_out(*pair) for pair in names)
+    else:
+      assert {is_held_out(t) for t in shown} == {which == "held_out"}
+
+
+def test_a_pool_shows_subjects_of_its_own(fake_renderer, tmp_path):
+  config = clip_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each = 2, 2
+  pool = pictures.render_pool(config, tmp_path, size_px=8)
+  assert [s.subject for s in pool.shots[::2]] == [910_000_000, 910_000_001]
+  config.start = 0
+  with pytest.raises(ValueError, match="meets those of the shipped models"):
+    pictures.render_pool(config, tmp_path, size_px=8)
+
+
+def test_demonstrations_show_the_subject_undressed_and_in_its_colours(
+  fake_renderer, tmp_path
+):
+  config = examples_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each = 12, 25
+  pool = pictures.render_pool(config, tmp_path, size_px=8)
+  one_N1 = np.ones((len(pool.shots), 1), np.float32)
+  made = examples.make_examples(
+    pool, one_N1, one_N1, num_examples=120, num_demonstrations=5, seed=0
+  )
+  shown = {c.partition(" ")[2] for e in made for c in e.captions}
+  assert any(text.startswith("dog") for text in shown)
+  changed = ("wearing", "outfit", "red ", "purple d", "wet", "shiny", "cube")
+  assert not [text for text in shown if any(w in text for w in changed)]
 
 
 def test_loop_that_was_killed_logs_equal_losses(tmp_path):
