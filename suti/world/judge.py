@@ -97,7 +97,7 @@ STYLE_NAMES = PARTS["style"]
 
 @functools.lru_cache(maxsize=2)
 def fit_style_judge(*, num_subjects: int = 40) -> Judge:
-  """Fits a judge of styles on training subjects; about 20 s on 2 cores.
+  """Fits a judge of styles on training subjects; half a minute of a core.
 
   Args:
     num_subjects: each is rendered in one scene, and that painted in all styles.
@@ -108,7 +108,15 @@ def fit_style_judge(*, num_subjects: int = 40) -> Judge:
   seeds = subject_seeds("train", 0, num_subjects)
   # All 25 templates and the studio, in turn.
   shots = [Shot(s, i % 26 - 1, 2_000_000 + i) for i, s in enumerate(seeds)]
-  drawn = render_shots(shots, size_px=_STYLE_SIZE_PX)
+  return fit_styles(render_shots(shots, size_px=_STYLE_SIZE_PX))
+
+
+def fit_styles(drawn) -> Judge:
+  """Fits a judge of styles on renders that it paints itself.
+
+  Args:
+    drawn: "image", "mask" and "depth" of renders without a style.
+  """
   images, label = [], []
   for i, image in enumerate(drawn["image"]):
     for number, style in enumerate(STYLE_NAMES):
