@@ -25,6 +25,7 @@ setup(
   packages=find_packages(include=["suti*", "experts*", "apprentice*"]),
   package_data={
     "suti": [
+      "evaluation/rating/*.html",
       "pretrained/*.md",
       "pretrained/*/*",
       "pretrained/*/*/*",
@@ -64,10 +65,17 @@ setup(
     "heif": ["pillow-heif>=1.1"],
     # For a workdir in a bucket, gs://BUCKET/FOLDER.
     "gcs": ["gcsfs>=2026.4"],
+    # The page of `suti demo`; it wants Pillow below 13.
+    "demo": ["gradio>=6.0"],
+    # Krippendorff's alpha of `suti rate`.
+    "rate": ["krippendorff>=0.9"],
     # Its client of Google Cloud wants protobuf below 7.
     "xm": ["xmanager>=0.8.5"],
+    # Its own browser is not needed: it drives the system's chromium.
+    "browser": ["gradio>=6.0", "playwright>=1.50"],
     "test": [
       "gcsfs>=2026.4",
+      "krippendorff>=0.9",
       "ipykernel>=7",
       "nbclient>=0.11",
       "nbformat>=5.11",

@@ -250,8 +250,9 @@ def summarise(
     subjects: {cluster key: what `measure` returned}.
 
   Returns: {"systems": {system: {metric: {"mean", "stderr", "subjects"},
-    "images"}}, "by_skill", "by_kind", "copying", "per_subject", "gap_closed"
-    (to real pictures), "gap_closed_scenes" (to renders of the prompts),
+    "images"}}, "by_skill", "by_kind", "copying", "differences" (of the
+    apprentice to the other systems, paired), "per_subject", "gap_closed" (to
+    real pictures), "gap_closed_scenes" (to renders of the prompts),
     "clip_t_drop"}. A standard error of one subject is None. Experts may exist
     for some subjects only: then "apprentice_expert_subjects" is the apprentice
     on those.
@@ -272,6 +273,7 @@ def summarise(
     "by_skill": rows.mean_by_skill(subjects),
     "by_kind": rows.mean_by_skill(subjects, field="by_kind"),
     "copying": rows.copying(subjects),
+    "differences": rows.differences(subjects, [*METRICS, "copying"]),
   }
   if {"apprentice", "base"} <= set(systems):
     ours, base = systems["apprentice"], systems["base"]

@@ -219,6 +219,7 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
       ),
       page.paragraph(_pictures(metrics)),
       page.card(page.table(columns, lines, mark=SYSTEMS["apprentice"])),
+      *_differences(metrics),
       *_copies(metrics),
       *_split(metrics.get("by_skill", {}), "identity", "Identity by skill"),
       *_kinds(metrics),
@@ -255,6 +256,38 @@ def _pictures(metrics: Mapping[str, Any]) -> str:
     f"{pictures['references']} real pictures are references, {each} of a "
     f"subject; the first of them, {shown} of a subject, are demonstrations."
   )
+
+
+def _differences(metrics: Mapping[str, Any]) -> list[str]:
+  """The apprentice against each other system, on the subjects of both."""
+  table = metrics.get("differences", {})
+  lines = [
+    [
+      label,
+      *(_interval(table[name].get(metric)) for metric in METRICS),
+      str(max(x["subjects"] for x in table[name].values())),
+    ]
+    for name, label in SYSTEMS.items()
+    if name in table
+  ]
+  if not lines:
+    return []
+  return [
+    "<h3>The apprentice, less each of them</h3>",
+    page.paragraph(
+      "On the subjects of both, with 95% of paired bootstrap resamples of "
+      "subjects. What includes 0 is no difference."
+    ),
+    page.card(page.table(["", *METRICS.values(), "subjects"], lines)),
+  ]
+
+
+def _interval(value: Mapping[str, Any] | None) -> str:
+  if value is None:
+    return "–"
+  if value["low"] is None:
+    return f"{value['mean']:+.3f}"
+  return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
 
 
 def _copies(metrics: Mapping[str, Any]) -> list[str]:

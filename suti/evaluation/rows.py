@@ -9,10 +9,13 @@ makes.
 """
 
 import collections
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from suti.evaluation import intervals
 
 # G generated images and R real pictures of a subject, K demonstrations among
 # them, D embedding width.
@@ -94,6 +97,37 @@ def copying(
       if values
     },
   }
+
+
+def differences(
+  subjects: Mapping[str, Mapping[str, Mapping[str, Any]]],
+  metrics: Sequence[str],
+  *,
+  ours: str = "apprentice",
+) -> dict[str, dict[str, dict[str, Any]]]:
+  """By how much a system exceeds each other one, on the subjects of both.
+
+  Args:
+    subjects: {cluster: {system: {metric: mean}}}.
+    metrics: to compare.
+    ours: the system.
+
+  Returns: {other system: {metric: fields of `suti.evaluation.intervals`'
+    `Interval`, paired over subjects}}.
+  """
+  systems = {name for table in subjects.values() for name in table} - {ours}
+  found: dict[str, dict[str, dict[str, Any]]] = {}
+  for other in sorted(systems):
+    for metric in metrics:
+      pairs = [
+        (table[ours][metric], table[other][metric])
+        for table in subjects.values()
+        if metric in table.get(ours, {}) and metric in table.get(other, {})
+      ]
+      if pairs:
+        interval = intervals.difference(*zip(*pairs, strict=True))
+        found.setdefault(other, {})[metric] = dataclasses.asdict(interval)
+  return found
 
 
 def by_skill(

@@ -209,6 +209,11 @@ def write_metrics(
         "band": [0.5, 0.9],
         "above_band": {"apprentice": 0.03, "copy": 1.0},
       },
+      "differences": {
+        "base": {
+          "identity": {"mean": 0.29, "low": 0.25, "high": 0.33, "subjects": 3}
+        }
+      },
       "by_skill": {"style": {"apprentice": {"identity": 0.6125}}},
       "by_kind": {
         "held_out": {"apprentice": {"identity": 0.5, "clip_t": 0.3145}}
@@ -292,6 +297,7 @@ def test_the_page_shows_what_was_asked_for(folder):
     " of a subject, are demonstrations.",
     "at 0.500 to 0.900 from the nearest demonstration. Above that band, as "
     "copies are: apprentice 3%, a demonstration, copied 100%.",
+    "+0.290 <small>[+0.250, +0.330]</small>",
     "Identity by skill",
     "0.613",
     "CLIP-T by what a prompt was in training",

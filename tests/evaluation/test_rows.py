@@ -55,6 +55,25 @@ def test_the_band_is_that_of_real_pictures_and_copies_are_above_it():
   assert rows.copying({"a": {"copy": {"nearest": [1.0]}}}) == {}
 
 
+def test_systems_are_compared_on_the_subjects_of_both():
+  subjects = {
+    "a": {"apprentice": {"identity": 0.5}, "experts": {"identity": 0.75}},
+    "b": {"apprentice": {"identity": 0.25}, "experts": {"identity": 0.5}},
+    "c": {"apprentice": {"identity": 0.9}, "base": {"identity": 0.1}},
+  }
+  found = rows.differences(subjects, ["identity", "clip_t"])
+  # Equal on both subjects, so that the paired interval has no width.
+  assert found["experts"]["identity"] == {
+    "mean": -0.25,
+    "low": -0.25,
+    "high": -0.25,
+    "subjects": 2,
+  }
+  assert found["base"]["identity"]["mean"] == pytest.approx(0.8)
+  assert found["base"]["identity"]["low"] is None
+  assert set(found) == {"experts", "base"} and "clip_t" not in found["base"]
+
+
 def test_means_by_skill_are_over_images_and_then_over_subjects():
   one = rows.by_skill(["x", "x", "y"], np.array([1, 2, 5]), np.array([0, 1, 0]))
   assert one == {
