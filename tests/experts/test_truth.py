@@ -19,8 +19,9 @@ from tests.experts import inputs
 (DOG,) = [
   int(s) for s in subject_seeds("test", 0, 60) if class_of(int(s)) == "dog"
 ][:1]
+(CLUSTER,) = inputs.make_clusters(1)
 CLUSTER = dataclasses.replace(
-  inputs.make_clusters(1)[0], truth=(f"world:test:{DOG}",)
+  CLUSTER, truth=(f"world:test:{DOG}",) * len(CLUSTER.images)
 )
 PLACES = ("a {} in the snow", "a {} in the jungle", "a {} on the beach")
 
