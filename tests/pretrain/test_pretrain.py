@@ -330,6 +330,8 @@ def latent_model(tmp_path_factory):
   of_autoencoder.num_steps, of_autoencoder.checkpoint_every = 1, 2
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
+  config.patch_size, config.optimizer = 0, "adamw"
+  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
   with (
     pytest.MonkeyPatch.context() as patch,
     jax.numpy_dtype_promotion("standard"),
@@ -381,10 +383,71 @@ def test_the_pool_is_encoded_once(latent_model):
   np.testing.assert_allclose(latents_NHWC[:3], x_BHWC, rtol=2e-3, atol=2e-3)
 
 
+def test_a_base_of_pixels(fake_renderer, tmp_path):
+  """It needs no autoencoder, and learns from all kinds of words."""
+  config = base_config.get_config("tiny")
+  config.num_steps, config.checkpoint_every = 1, 2
+  config.optimizer = "adamw"  # Muon compiles long, and has a test of its own
+  with jax.numpy_dtype_promotion("standard"):
+    text_to_image.run(config, tmp_path)
+  backbone = load_backbone(tmp_path / "text_to_image" / "model")
+  assert backbone.latent_shape == (16, 16, 48)
+  assert backbone.limits(99.5) == {"percentile": 99.5, "clip": True}
+  image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+  again = backbone.to_image(backbone.to_latent(jnp.asarray(image)))
+  np.testing.assert_allclose(again, image, atol=1e-6)
+
+
+def test_muon_moves_matrices_by_orthogonal_ones(tmp_path):
+  config = base_config.get_config("tiny")
+  config.update(num_steps=1, warmup_steps=0, weight_decay=0.0, ema=0.0)
+  rng = np.random.default_rng(0)
+  params = {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in {
+      "mid.conv.weight": (3, 3, 4, 6),
+      "mid.bias": (6,),
+      "text.embeddings.weight": (5, 4),
+      "conv_in.weight": (3, 3, 3, 4),
+    }.items()
+  }
+  targets = jax.tree.map(lambda x: x + 1 + x**2, params)
+
+  def loss(params, batch, key):
+    errors = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, targets)
+    return sum(errors.values()), {}
+
+  with jax.numpy_dtype_promotion("standard"):
+    moved, _ = loop.train(
+      config,
+      tmp_path,
+      params=jax.tree.map(jnp.copy, params),  # they are given away
+      loss=loss,
+      batch_at=lambda rng: {},
+    )
+  step = {n: np.asarray(params[n] - moved[n]) for n in params}
+  singular = np.linalg.svd(
+    step["mid.conv.weight"].reshape(36, 6), compute_uv=False
+  )
+  # Newton-Schulz in five steps ends between 0.7 and 1.2.
+  assert singular.max() / singular.min() < 1.8
+  rate = config.learning_rate
+  rms = np.sqrt(np.square(step["mid.conv.weight"]).mean())
+  assert rms == pytest.approx(0.2 * rate, rel=0.2)
+  # The others' first step is Adam's, the sign, at half the rate; by Nesterov's
+  # rule it looks one step ahead.
+  ahead = 1 + 0.9 * (1 - 0.9) / (1 - 0.9**2)
+  for name in ("mid.bias", "text.embeddings.weight", "conv_in.weight"):
+    expected = 0.5 * rate * ahead
+    np.testing.assert_allclose(abs(step[name]), expected, rtol=1e-3)
+
+
 def test_a_base_goes_on_from_another(latent_model, fake_renderer, tmp_path):
   """With its autoencoder; the first step's rate is zero."""
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
+  config.patch_size, config.optimizer = 0, "adamw"
+  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
   config.init, config.seed = str(latent_model), 7
   with jax.numpy_dtype_promotion("standard"):
     text_to_image.run(config, tmp_path / "later")
