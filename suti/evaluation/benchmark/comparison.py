@@ -60,9 +60,9 @@ class System:
     for field in ("protocol", "encoders"):
       if self.metrics[field] != other.metrics[field]:
         return field
-    if self.metrics["benchmark"]["name"] != other.metrics["benchmark"]["name"]:
-      return "benchmark"
-    return ""
+    # Its photographs and prompts, whatever it is called.
+    same = self.metrics["benchmark"]["key"] == other.metrics["benchmark"]["key"]
+    return "" if same else "benchmark"
 
 
 def write_page(
@@ -263,10 +263,17 @@ def _ratings(ratings: Mapping[str, Any]) -> list[str]:
     ]
     for name, row in ratings["systems"].items()
   ]
-  agreement = ", ".join(
-    f"{question} {value:.2f}" if value is not None else f"{question} not known"
-    for question, value in ratings["alpha"].items()
-  )
+  known = {
+    q: value for q, value in ratings["alpha"].items() if value is not None
+  }
+  agreement = ", ".join(f"{q} {value:.2f}" for q, value in known.items())
+  if unknown := [q for q in ratings["alpha"] if q not in known]:
+    agreement += (
+      f"{', ' if known else ''}not known of {', '.join(unknown)} (it needs two "
+      "raters of one picture who do not always say the same, and "
+      "pip install -e '.[rate]')"
+    )
+  raters = ratings["raters"]
   wins = [
     [a, b, str(row["wins"]), str(row["losses"]), str(row["ties"])]
     for (a, b), row in (
@@ -275,8 +282,8 @@ def _ratings(ratings: Mapping[str, Any]) -> list[str]:
   ]
   pieces = [
     page.paragraph(
-      f"{ratings['raters']} raters. Overall is all three. Krippendorff's "
-      f"alpha: {agreement}."
+      f"{raters} rater{'s' if raters > 1 else ''}. Overall is all three. "
+      f"Krippendorff's alpha: {agreement}."
     )
   ]
   if rows:

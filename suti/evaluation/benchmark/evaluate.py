@@ -130,7 +130,10 @@ def _claim(job: Job, encoders: Encoders, out: Path) -> None:
   what = {
     "protocol": protocol.record(protocol.choose(job.variants), job.variants),
     "encoders": encoders.records(),
-    "benchmark": job.reading.benchmark.name,
+    "benchmark": {
+      "name": job.reading.benchmark.name,
+      "key": job.reading.benchmark.key(),
+    },
     "system": job.system,
   }
   if path.is_file():
@@ -273,6 +276,7 @@ def _metrics(
     "encoders": encoders.records(),
     "benchmark": {
       "name": benchmark.name,
+      "key": benchmark.key(),
       "subjects": len(benchmark.subjects),
       "references": sum(len(s.references) for s in benchmark.subjects.values()),
       "images_per_prompt": benchmark.images_per_prompt,

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Values = Sequence[float] | np.ndarray
 
-def tau(scores_N: Sequence[float], truths_N: Sequence[float]) -> float | None:
+
+def tau(scores_N: Values, truths_N: Values) -> float | None:
   """Kendall's tau-b of two rankings.
 
   By all pairs: groups are of a few dozen pictures, and scipy takes a second to
@@ -31,9 +33,7 @@ def tau(scores_N: Sequence[float], truths_N: Sequence[float]) -> float | None:
 
 
 def mean_tau(
-  scores_N: Sequence[float],
-  truths_N: Sequence[float],
-  groups_N: Sequence,
+  scores_N: Values, truths_N: Values, groups_N: Sequence
 ) -> float | None:
   """The mean of tau over groups.
 
@@ -46,7 +46,7 @@ def mean_tau(
   places = collections.defaultdict(list)
   for place, group in enumerate(groups_N):
     places[group].append(place)
-  scores_N, truths_N = np.asarray(scores_N), np.asarray(truths_N)
-  found = [tau(scores_N[rows], truths_N[rows]) for rows in places.values()]
+  scores, truths = np.asarray(scores_N), np.asarray(truths_N)
+  found = [tau(scores[rows], truths[rows]) for rows in places.values()]
   taus = [value for value in found if value is not None]
   return float(np.mean(taus)) if taus else None

@@ -20,6 +20,7 @@ import numpy as np
 
 from suti.evaluation import intervals
 from suti.evaluation.protocol import METRICS, Protocol
+from suti.evaluation.scores import mean_over_distinct_pairs
 
 BAND = (5.0, 95.0)  # percentiles of real photographs' nearest neighbours
 
@@ -111,14 +112,13 @@ def measure_real(
   if count < 2:
     return {}
   apart_RR = ~np.eye(count, dtype=bool)
-  found: dict[str, Any] = {"pairs": count * (count - 1)}
-  for name, x_RD in (("identity", identity_RD), ("clip_i", clip_RD)):
-    cosine_RR = x_RD @ x_RD.T
-    found[name] = float(cosine_RR[apart_RR].mean())
-    if name == "identity":
-      nearest_R = np.where(apart_RR, cosine_RR, -1.0).max(-1)
-      found["nearest"] = [float(x) for x in nearest_R]
-  return found
+  nearest_R = np.where(apart_RR, identity_RD @ identity_RD.T, -1.0).max(-1)
+  return {
+    "pairs": count * (count - 1),
+    "identity": mean_over_distinct_pairs(identity_RD),
+    "clip_i": mean_over_distinct_pairs(clip_RD),
+    "nearest": [float(x) for x in nearest_R],
+  }
 
 
 # --- Tables ------------------------------------------------------------------
@@ -285,9 +285,7 @@ def diversity(
   pictures = 0
   for (subject, _), group in places.items():
     if len(group) > 1:
-      cosine = identity_GD[group] @ identity_GD[group].T
-      apart = ~np.eye(len(group), dtype=bool)
-      sums[subject][0] += 1.0 - float(cosine[apart].mean())
+      sums[subject][0] += 1.0 - mean_over_distinct_pairs(identity_GD[group])
       sums[subject][1] += 1.0
       pictures += len(group)
   if not sums:
