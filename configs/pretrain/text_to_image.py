@@ -18,6 +18,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.size_px = 64
   config.dtype = "float32"
   config.pool = pool.get_config("text_to_image")
+  # A subject a picture: a base is to know shapes and colours in general. A
+  # third of the pictures are more than one template says.
+  config.pool.num_subjects, config.pool.shots_each = 65_536, 1
+  config.pool.compositions, config.pool.styles = 0.2, 0.12
   # Shares of texts: as DreamBench's prompts are, "a dog in the snow"; with the
   # subject's colours and parts; in the many ways in which people put it.
   config.texts = dict(plain=0.4, detailed=0.3, other_words=0.3)
