@@ -48,7 +48,7 @@ setup(
     "jax>=0.10.2",
     "ml_collections>=1.1.0",
     "numpy>=2.0",
-    "optax>=0.2.6",
+    "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "pillow>=11.3",
     "safetensors>=0.6.2",

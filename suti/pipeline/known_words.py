@@ -31,6 +31,12 @@ def write_words(folder: Path, captions: Iterable[str]) -> None:
   write_json(folder / FILE, {"words": sorted(found)})
 
 
+def known_words(folder: Path) -> list[str]:
+  """The words of a model's captions; [] where nothing is known of them."""
+  path = folder / FILE
+  return read_json(path)["words"] if path.is_file() else []
+
+
 def unknown_words(folder: Path, *texts: str) -> list[str]:
   """The words of texts that no caption of a model's training had.
 
@@ -40,7 +46,7 @@ def unknown_words(folder: Path, *texts: str) -> list[str]:
   """
   if not (folder / FILE).is_file():
     return []
-  known = set(read_json(folder / FILE)["words"])
+  known = set(known_words(folder))
   return [word for word in words_in(" ".join(texts)) if word not in known]
 
 

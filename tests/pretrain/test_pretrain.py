@@ -12,6 +12,7 @@ from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
 from configs.pretrain import examples as examples_config
 from configs.pretrain import text_to_image as base_config
+from suti.evaluation.styles import style_in
 from suti.hf.model import open_model
 from suti.io.files import read_json
 from suti.pipeline.backbone import load_backbone
@@ -30,7 +31,7 @@ from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
 from suti.runtime.log import read_log
 from suti.world.held_out import TEMPLATES_HELD_OUT, is_held_out, pair_held_out
-from suti.world.templates import template_of
+from suti.world.templates import PARTS, template_of
 
 
 def fake_rendering(patch):
@@ -175,6 +176,52 @@ def test_chosen_shots_of_a_subject_show_different_templates():
     assert len({shot.template for shot in subject}) == 16
 
 
+def test_a_share_of_a_pool_is_in_a_style_and_the_rest_is_as_before():
+  chosen = {
+    share: choose_shots(num_subjects=40, studio=0.1, styles=share)
+    for share in (0.0, 0.25, 1.0)
+  }
+  # What a pool was before there were styles.
+  first = [(shot.template, shot.seed) for shot in chosen[0.0][:3]]
+  assert first == [(-1, 907713895), (4, 1700138882), (10, 1882235553)]
+  assert all(shot.template < 25 for shot in chosen[0.0])
+  styled = [shot.template >= 25 for shot in chosen[0.25]]
+  assert 0.2 < np.mean(styled) < 0.3
+  for before, after, other in zip(
+    chosen[0.0], chosen[0.25], styled, strict=True
+  ):
+    assert (after.subject, after.seed) == (before.subject, before.seed)
+    assert other or after == before
+  shown = [template_of(shot) for shot in chosen[1.0]]
+  assert {t.style for t in shown} == set(PARTS["style"][1:])
+  scenes = [
+    (t.place, t.look, t.wardrobe) == (b.place, b.look, b.wardrobe)
+    for t, b in zip(shown, map(template_of, chosen[0.0]), strict=True)
+  ]
+  assert 0.45 < np.mean(scenes) < 0.65  # half of them, and studios of the rest
+
+
+def test_a_pool_with_styles_lies_apart_and_hides_identity(
+  fake_renderer, tmp_path
+):
+  config = clip_config.get_config("tiny").pool
+  plain = pictures.render_pool(config, tmp_path, size_px=8)
+  (folder,) = tmp_path.iterdir()
+  assert folder.name.endswith("8px-seed0-world1.0.0")
+  config.styles = 0.5
+  mixed = pictures.render_pool(config, tmp_path, size_px=8)
+  assert len(list(tmp_path.iterdir())) == 2
+  styled = np.array([shot.template >= 25 for shot in mixed.shots])
+  assert styled.any() and not mixed.identity_N[styled].any()
+  np.testing.assert_array_equal(
+    mixed.identity_N[~styled], plain.identity_N[~styled]
+  )
+  assert all(
+    bool(style_in(text)) == shown
+    for text, shown in zip(mixed.detailed, styled, strict=True)
+  )
+
+
 def test_a_pool_leaves_held_out_templates_out_and_those_alone():
   """However many pictures a subject has: 4 of 5, 16 of 20, 30 of either."""
   for each in (4, 16, 30):
@@ -283,6 +330,8 @@ def latent_model(tmp_path_factory):
   of_autoencoder.num_steps, of_autoencoder.checkpoint_every = 1, 2
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
+  config.patch_size, config.optimizer = 0, "adamw"
+  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
   with (
     pytest.MonkeyPatch.context() as patch,
     jax.numpy_dtype_promotion("standard"),
@@ -334,10 +383,71 @@ def test_the_pool_is_encoded_once(latent_model):
   np.testing.assert_allclose(latents_NHWC[:3], x_BHWC, rtol=2e-3, atol=2e-3)
 
 
+def test_a_base_of_pixels(fake_renderer, tmp_path):
+  """It needs no autoencoder, and learns from all kinds of words."""
+  config = base_config.get_config("tiny")
+  config.num_steps, config.checkpoint_every = 1, 2
+  config.optimizer = "adamw"  # Muon compiles long, and has a test of its own
+  with jax.numpy_dtype_promotion("standard"):
+    text_to_image.run(config, tmp_path)
+  backbone = load_backbone(tmp_path / "text_to_image" / "model")
+  assert backbone.latent_shape == (16, 16, 48)
+  assert backbone.limits(99.5) == {"percentile": 99.5, "clip": True}
+  image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+  again = backbone.to_image(backbone.to_latent(jnp.asarray(image)))
+  np.testing.assert_allclose(again, image, atol=1e-6)
+
+
+def test_muon_moves_matrices_by_orthogonal_ones(tmp_path):
+  config = base_config.get_config("tiny")
+  config.update(num_steps=1, warmup_steps=0, weight_decay=0.0, ema=0.0)
+  rng = np.random.default_rng(0)
+  params = {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in {
+      "mid.conv.weight": (3, 3, 4, 6),
+      "mid.bias": (6,),
+      "text.embeddings.weight": (5, 4),
+      "conv_in.weight": (3, 3, 3, 4),
+    }.items()
+  }
+  targets = jax.tree.map(lambda x: x + 1 + x**2, params)
+
+  def loss(params, batch, key):
+    errors = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, targets)
+    return sum(errors.values()), {}
+
+  with jax.numpy_dtype_promotion("standard"):
+    moved, _ = loop.train(
+      config,
+      tmp_path,
+      params=jax.tree.map(jnp.copy, params),  # they are given away
+      loss=loss,
+      batch_at=lambda rng: {},
+    )
+  step = {n: np.asarray(params[n] - moved[n]) for n in params}
+  singular = np.linalg.svd(
+    step["mid.conv.weight"].reshape(36, 6), compute_uv=False
+  )
+  # Newton-Schulz in five steps ends between 0.7 and 1.2.
+  assert singular.max() / singular.min() < 1.8
+  rate = config.learning_rate
+  rms = np.sqrt(np.square(step["mid.conv.weight"]).mean())
+  assert rms == pytest.approx(0.2 * rate, rel=0.2)
+  # The others' first step is Adam's, the sign, at half the rate; by Nesterov's
+  # rule it looks one step ahead.
+  ahead = 1 + 0.9 * (1 - 0.9) / (1 - 0.9**2)
+  for name in ("mid.bias", "text.embeddings.weight", "conv_in.weight"):
+    expected = 0.5 * rate * ahead
+    np.testing.assert_allclose(abs(step[name]), expected, rtol=1e-3)
+
+
 def test_a_base_goes_on_from_another(latent_model, fake_renderer, tmp_path):
   """With its autoencoder; the first step's rate is zero."""
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
+  config.patch_size, config.optimizer = 0, "adamw"
+  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
   config.init, config.seed = str(latent_model), 7
   with jax.numpy_dtype_promotion("standard"):
     text_to_image.run(config, tmp_path / "later")
