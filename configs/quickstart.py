@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.identity = "world_identity"
   # Evaluates alone, and neither filters nor conditions; by the world's truth,
   # so that on photographs it is not used.
-  config.judge = "world_identity"
+  config.judge = "world_judge"
 
   # For training: over how many devices its batch is spread (both axes) and its
   # parameters (fsdp); -1 takes those that the other leaves. Tuning of experts

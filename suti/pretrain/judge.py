@@ -11,9 +11,9 @@ patches (`suti.models.patch_dictionary`) with linear heads, all in closed form:
             own truth
   features  principal components, by which the kernel distance compares
 
-A ViT reaches less in the minutes that two cores have for it; see
-docs/results.md. Each picture is also shown damaged (blurred, coarse, noisy,
-mirrored, moved): samples are soft and are judged by what they show.
+What it is worth is in docs/judges.md. Each picture is also shown damaged
+(blurred, coarse, noisy, mirrored, moved): samples are soft and are judged by
+what they show.
 
   python -m suti.pretrain.judge \
       --config configs/pretrain/judge.py --workdir runs/pretrain
