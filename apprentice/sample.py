@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from apprentice.generate import make_batch, make_sample_fn, weights
+from apprentice.generate import make_batch, make_sample_fn, see, weights
 from apprentice.model import Apprentice, load_apprentice
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
@@ -205,6 +205,13 @@ class _Sampler:
     self._vae_params = jax.device_put(system.backbone.codec.params, self._whole)
     self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
+    self._seen: dict[str, list[Any]] = {}
+
+  def _pictures(self, cluster: Cluster, num: int) -> list[Any]:
+    """What the method sees of a subject, once for all its images."""
+    if cluster.key not in self._seen:
+      self._seen = {cluster.key: see(self._system, cluster.images[:num])}
+    return self._seen[cluster.key]
 
   def __call__(self, rows: Sequence[Request]) -> list[Candidate]:
     padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
@@ -214,7 +221,7 @@ class _Sampler:
       [
         (
           row.prompt.prompt,
-          row.cluster.images[:shown],
+          self._pictures(row.cluster, shown),
           row.cluster.captions[:shown],
         )
         for row in padded

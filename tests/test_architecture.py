@@ -34,6 +34,7 @@ STAGES = (
   "experts.finetune",
   "experts.sample",
   "experts.filter",
+  "experts.label",
   "experts.pack",
   "apprentice.train",
   "apprentice.sample",
@@ -276,7 +277,6 @@ CALLED_BY_OTHERS = {
   "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
   "correspond": "teachers whose pictures of a subject see each other",
   "view_of": "the same",
-  "Label": "the stage that labels pictures, to come",
 }
 
 

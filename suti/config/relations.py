@@ -45,6 +45,7 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
   _check_patterns(config)
   parse_rule(config["filter"]["rule"] or "", field="config.filter.rule")
   _check_together(config["sample"], config["prompts"])
+  _check_groups(config["pack"], config["sample"])
 
 
 def _check_together(
@@ -65,6 +66,15 @@ def _check_together(
       f"config.sample.images_per_prompt={sample['images_per_prompt']} is "
       f"{total} images a subject, no multiple of config.sample.together={size}:"
       " change one, so that groups are whole."
+    )
+
+
+def _check_groups(pack: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+  if pack["demonstrations"] == "group" and sample["together"] == 1:
+    raise ValueError(
+      "config.pack.demonstrations='group' shows images that were sampled in "
+      "a target's sight, and config.sample.together=1 samples each alone: set "
+      "it to 'cluster', or sample several together."
     )
 
 
