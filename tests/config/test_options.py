@@ -117,6 +117,19 @@ MISTAKES = {
     "is 4 images a subject, no multiple of config.sample.together=3: change "
     "one, so that groups are whole.",
   ),
+  "half a group of a benchmark's subject": (
+    {"sample.together": 4, "benchmark.num_prompts": 6},
+    "config.benchmark.num_prompts=6 times "
+    "config.apprentice_sample.images_per_prompt=1 is 6 images a subject, no "
+    "multiple of config.sample.together=4: change one, so that groups are "
+    "whole.",
+  ),
+  "groups of one as demonstrations": (
+    {"pack.demonstrations": "group"},
+    "config.pack.demonstrations='group' shows images that were sampled in a "
+    "target's sight, and config.sample.together=1 samples each alone: set it "
+    "to 'cluster', or sample several together.",
+  ),
   "a section that is none": (
     {"pack": 3},
     "config.pack=3: expected a section with fields, as in "
