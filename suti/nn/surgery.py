@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from suti.nn.layers import Conv2d, Linear
+from suti.nn.notes import through
 from suti.nn.param import ZEROS, Module, Params, copy, modules, normal
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -153,6 +154,25 @@ def adapter(
   return module
 
 
+def listen(module: Module, pattern: str) -> Module:
+  r"""Lets layers note what they see, see `suti.nn.notes`.
+
+  Args:
+    module: a declared module.
+    pattern: regular expression, searched for in the attribute paths of layers
+      that note: a U-Net's transformer blocks, the input of their first
+      attention, and attentions `attn2`, their weights.
+
+  Returns:
+    A copy with the same parameters; a layer notes under its path.
+  """
+  module = copy(module)
+  layers = {p: m for p, m in modules(module) if hasattr(m, "note_as")}
+  for path in _matching(layers, pattern, "layer that notes"):
+    layers[path].note_as = path
+  return module
+
+
 def widen(module: Module, path: str, channels: int) -> Module:
   """Lets a convolution see more channels, behind those that it sees.
 
@@ -208,7 +228,8 @@ def remat(module: Module, pattern: str) -> Module:
 def _with_remat(kind):
   def call(self, *args):
     # A function of its own each time: it holds this call's parameters.
-    return jax.checkpoint(lambda *args: kind.__call__(self, *args))(*args)
+    call = through(jax.checkpoint, lambda *args: kind.__call__(self, *args))
+    return call(*args)
 
   return type(kind.__name__, (kind,), {"__call__": call})
 

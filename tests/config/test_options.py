@@ -92,7 +92,8 @@ MISTAKES = {
   ),
   "unknown field, nothing close": (
     {"pack.zzz": 4},
-    "config.pack.zzz=4: there is no such field. config.pack has shard_size.",
+    "config.pack.zzz=4: there is no such field. config.pack has "
+    "shard_size, demonstrations.",
   ),
   "a field that another replaced": (
     {"filter.threshold": 0.1},

@@ -19,15 +19,15 @@ SIZE_PX = 16
 
 @pytest.fixture
 def photos(tmp_path):
-  """Three pictures of 32 x 48 px with masks for all but the last."""
+  """Three pictures of 64 x 96 px with masks for all but the last."""
   rng = np.random.default_rng(0)
   folder = tmp_path / "photos" / "rex"
   for number in range(3):
-    image = rng.integers(0, 256, (32, 48, 3), np.uint8)
+    image = rng.integers(0, 256, (64, 96, 3), np.uint8)
     save_png(folder / f"{number}.png", image)
     if number < 2:
       mask = np.zeros_like(image)
-      mask[8:24, 16 + 4 * number : 32] = 255
+      mask[16:48, 32 + 8 * number : 64] = 255
       save_png(folder / f"{number}.mask.png", mask)
   return tmp_path / "photos"
 
@@ -71,7 +71,7 @@ def test_labels_are_the_masks_cut_like_their_pictures(workdir, photos):
   labels = label.read_labels(folder, config)[cluster.key]
   assert [each.number for each in labels] == [0, 1, 2]
   for number, each in enumerate(labels[:2]):
-    # Of the square from column 8, at half the size.
+    # Of the square from column 16, at a quarter of the size.
     mask = np.zeros((SIZE_PX, SIZE_PX), bool)
     mask[4:12, 4 + 2 * number : 12] = True
     np.testing.assert_array_equal(each.masks[0], mask)
@@ -83,7 +83,7 @@ def test_labels_are_the_masks_cut_like_their_pictures(workdir, photos):
 
 def test_a_killed_run_ends_in_the_same_labels(workdir, photos, monkeypatch):
   folder, _ = workdir
-  config = config_of(photos, miss=0.3, jitter=0.1, erode=1)
+  config = config_of(photos, jitter=0.1, erode=1)
   label.run(config, folder)
   file = folder / "experts/label/part-00000.array_record"
   whole = file.read_bytes()
@@ -109,15 +109,19 @@ def test_sources_that_do_not_fit_are_one_line(workdir, photos):
   with pytest.raises(ValueError, match=r"label\.source='none' labels nothing"):
     label.run(config_of(photos, source="none"), folder)
   with pytest.raises(ValueError) as caught:
-    label.run(config_of(photos, source="world"), folder)
+    label.label(cluster, config_of(photos, source="world"))
   assert str(caught.value) == (
     f"config.label.source='world', and cluster {cluster.key} of "
     "config.mine.source='folder' is not rendered: set "
     "config.label.source=folder and lay masks beside the pictures, or none."
   )
-  save_png(photos / "rex" / "2.mask.png", np.zeros((4, 4, 3), np.uint8))
-  with pytest.raises(ValueError, match=r"2\.mask\.png has 4x4 px, and it"):
-    label.run(config_of(photos), folder)
+  save_png(photos / "rex" / "2.mask.png", np.zeros((64, 64, 3), np.uint8))
+  with pytest.raises(ValueError) as caught:
+    label.label(cluster, config_of(photos))
+  assert str(caught.value) == (
+    f"{photos / 'rex' / '2.mask.png'} has 64x64 px, and its picture 96x64: "
+    "save the mask in the picture's size."
+  )
 
 
 def test_noise_takes_away_and_shifts():
