@@ -74,7 +74,7 @@ def batches(
     order = rng.permutation(len(example.demonstrations))
     image, prompt = example.image, example.prompt
     masks = example.demonstration_masks
-    planes = {"mask": example.mask, "depth": example.depth}
+    planes: dict[str, Any] = {"mask": example.mask, "depth": example.depth}
     if rng.random() < demonstration_targets and len(order) > 1:
       image, prompt = (
         example.demonstrations[order[0]],

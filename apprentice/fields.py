@@ -64,7 +64,8 @@ def make_fields(
   planes = planes or {}
   conditioning = encode_text([prompt, *captions, *[""] * missing])
 
-  def see(picture: Picture, made: str) -> np.ndarray:
+  def see(picture: Picture | None, made: str) -> np.ndarray:
+    assert picture is not None, "fields of a target are left out without one"
     if isinstance(picture, Mapping):
       picture = picture[made]
     return fit(picture, size_px) if made == "latent" else picture

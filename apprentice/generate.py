@@ -168,7 +168,7 @@ def make_batch(
   return jax.tree.map(lambda *rows: np.stack(rows), *arrays)
 
 
-def see(apprentice: Apprentice, pictures: Sequence[Picture]) -> list[Picture]:
+def see(apprentice: Apprentice, pictures: Sequence[Any]) -> list[Any]:
   """Pictures as the method's encoders see them, unless they are that."""
   if all(isinstance(picture, Mapping) for picture in pictures):
     return list(pictures)
@@ -238,10 +238,10 @@ def generate(
   usual = int(sampling["num_demonstrations"])
   # Resized once, as every generated image has the same demonstrations.
   side = apprentice.backbone.size_px
-  images = see(apprentice, [fit(image, side) for image in images])
+  shown = see(apprentice, [fit(image, side) for image in images])
   batch = make_batch(
     apprentice,
-    [(prompt, images, captions)] * num,
+    [(prompt, shown, captions)] * num,
     num_demonstrations=max(usual, len(images)),
     inputs=inputs,
   )

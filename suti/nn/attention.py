@@ -50,7 +50,7 @@ def attend(
   Returns:
     (B, S, N, D), in the dtype of the queries; the softmax is in float32.
   """
-  scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
+  scale = float(q_BSND.shape[-1] ** -0.5 if scale is None else scale)
   if key_mask_BL is not None:
     if mask is None and bias is None and _has_kernel(q_BSND, more=_CHANNELS):
       q_BSND, k_BLND, v_BLND = masked_by_channels(
