@@ -25,9 +25,11 @@ setup(
   packages=find_packages(include=["suti*", "experts*", "apprentice*"]),
   package_data={
     "suti": [
+      "evaluation/rating/*.html",
       "pretrained/*.md",
       "pretrained/*/*",
       "pretrained/*/*/*",
+      "world/*.csv",
       "world/*.png",
     ]
   },
@@ -46,7 +48,7 @@ setup(
     "jax>=0.10.2",
     "ml_collections>=1.1.0",
     "numpy>=2.0",
-    "optax>=0.2.6",
+    "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "pillow>=11.3",
     "safetensors>=0.6.2",
@@ -63,10 +65,17 @@ setup(
     "heif": ["pillow-heif>=1.1"],
     # For a workdir in a bucket, gs://BUCKET/FOLDER.
     "gcs": ["gcsfs>=2026.4"],
+    # The page of `suti demo`; it wants Pillow below 13.
+    "demo": ["gradio>=6.0"],
+    # Krippendorff's alpha of `suti rate`.
+    "rate": ["krippendorff>=0.9"],
     # Its client of Google Cloud wants protobuf below 7.
     "xm": ["xmanager>=0.8.5"],
+    # Its own browser is not needed: it drives the system's chromium.
+    "browser": ["gradio>=6.0", "playwright>=1.50"],
     "test": [
       "gcsfs>=2026.4",
+      "krippendorff>=0.9",
       "ipykernel>=7",
       "nbclient>=0.11",
       "nbformat>=5.11",

@@ -15,8 +15,19 @@ are all those of the cluster, demonstrations included, as in the published
 protocol. The row "real" has the pairs of different real pictures.
 
 Where the source can render a subject in a prompt's scene (SubjectWorld can),
-the row "scenes" measures these renders like generated images. Its CLIP-T is
-also that of "real", whose own pictures show other scenes than the prompts.
+the row "scenes" measures these renders like generated images: no image of these
+prompts can be expected to do better. Its CLIP-T is also that of "real", whose
+own pictures show other scenes than the prompts, and which is the ceiling of
+identity only for images of everyday scenes.
+
+Beside the protocol, each row has how near its images are to the nearest
+demonstration and how far from each other, and its means by skill
+(`suti.evaluation.rows`).
+
+There too, `apprentice.judging` measures by the world's truth what those cosines
+cannot: who an image shows among look-alikes, whether it shows what was asked,
+and how far it is from real pictures. CLIP-I and CLIP-T are nearly saturated or
+follow the scene (docs/results.md).
 
   reads   apprentice/sample, benchmark/experts/{mine,prompts,finetune,sample}
   writes  apprentice/evaluate/{metrics.json, scenes.array_record}
@@ -33,13 +44,17 @@ from typing import Any
 
 import numpy as np
 
+from apprentice.judging import Generated, judge_all, world_subject
+from apprentice.prompt_kinds import describe_benchmark, read_listed
 from apprentice.sample import (
   BENCHMARK,
   BENCHMARK_STAGES,
   read_benchmark,
 )
-from suti.evaluation.dreambench import templates_of
+from suti.evaluation import rows
+from suti.evaluation.encoders import describe_encoders
 from suti.evaluation.report import METRICS
+from suti.evaluation.report_judged import summary_line
 from suti.evaluation.scores import (
   Scorer,
   load_scorer,
@@ -54,15 +69,12 @@ from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
 
 # G generated images and R real pictures of a subject, D embedding width.
 
-# (prompt, image) of everything that a system generated of one subject.
-Generated = Sequence[tuple[str, np.ndarray]]
-
 
 def run(config: Any, workdir: Path) -> dict:
   """Measures every system that has generated images.
 
   Args:
-    config: clip, identity.
+    config: clip, identity, judge; backbone, to say which encoders are in use.
     workdir: with the stages that this one reads.
 
   Returns: the means of apprentice, base and real pictures.
@@ -79,26 +91,35 @@ def run(config: Any, workdir: Path) -> dict:
   current = stage(
     workdir,
     "apprentice/evaluate",
-    {"clip": config.clip, "identity": config.identity},
+    {
+      "clip": config.clip,
+      "identity": config.identity,
+      "judge": config.judge,
+    },
     reads=("apprentice/sample", *BENCHMARK_STAGES, *experts),
     folders={
       "config.clip": find_model(config.clip),
       "config.identity": find_model(config.identity),
+      "config.judge": find_model(config.judge),
     },
   )
   if current.done is not None:
     return current.done
   scenes = current.folder / "scenes.array_record"
   if not scenes.is_file():
-    write_records(scenes, render_scenes(clusters, prompts), kind=Candidate)
+    drawn = render_scenes(clusters, prompts, read_listed(workdir))
+    write_records(scenes, drawn, kind=Candidate)
   sampled = workdir / "apprentice" / "sample"
   by_experts = workdir / BENCHMARK / "experts" / "sample"
+  stage_7 = read_json(sampled / "done.json")["summary"]
   images = {
-    "apprentice": _read_generated(sampled, "apprentice-*", field="images"),
-    "base": _read_generated(sampled, "base-*", field="images"),
+    name: _read_generated(sampled, f"{name}-*", field="images")
+    for name in stage_7["systems"]
+  } | {
     "experts": _read_generated(by_experts, "wave-*", field="candidates"),
     "scenes": _by_cluster([scenes]),
   }
+  told = describe_benchmark(workdir, clusters, prompts, base=config.backbone)
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   keys = list(dict.fromkeys(prompt.cluster for prompt in prompts))
   subjects = {}
@@ -106,34 +127,66 @@ def run(config: Any, workdir: Path) -> dict:
     path = current.folder / "subjects" / f"{key}.json"
     if not path.is_file():
       shown = {n: d[key] for n, d in images.items() if key in d}
-      write_json(path, measure(clusters[key], shown, scorer=scorer))
+      table = measure(
+        clusters[key],
+        shown,
+        scorer=scorer,
+        num_shown=stage_7["demonstrations"],
+        skills={p.prompt: p.skill for p in prompts if p.cluster == key},
+        kinds=told["kinds"],
+      )
+      write_json(path, table)
     subjects[key] = read_json(path)
-  metrics = summarise(subjects) | {"times": _times(workdir)}
+  metrics = summarise(subjects) | {
+    "times": _times(workdir),
+    "pictures": _count_pictures(
+      [len(clusters[key].images) for key in keys], stage_7["demonstrations"]
+    ),
+  }
   metrics["speedup"] = _speedup(metrics["times"])
+  metrics["benchmark"] = told
+  metrics["encoders"] = describe_encoders(config, workdir)
+  metrics["judged"] = judge_all(
+    config,
+    {key: clusters[key] for key in keys},
+    images,
+    current.folder,
+  )
   write_json(current.folder / "metrics.json", metrics)
-  return current.finish(_headline(metrics))
+  return current.finish(_headline(metrics) | summary_line(metrics["judged"]))
 
 
 def measure(
-  cluster: Cluster, generated: Mapping[str, Generated], *, scorer: Scorer
-) -> dict[str, dict[str, float]]:
+  cluster: Cluster,
+  generated: Mapping[str, Generated],
+  *,
+  scorer: Scorer,
+  num_shown: int,
+  skills: Mapping[str, str],
+  kinds: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
   """All metrics of one subject.
 
   Args:
     cluster: its real pictures.
     generated: {system: its images of the subject}.
     scorer: the encoders.
+    num_shown: how many of the real pictures are demonstrations, the first.
+    skills: {prompt: its skill}.
+    kinds: {prompt: what it was in training}, see `apprentice.prompt_kinds`.
 
-  Returns: {system: {metric: mean, "images": count}}, "real" included.
+  Returns: {system: {metric: mean, "images": count, "nearest": to a
+    demonstration, of each image, "by_skill", "by_kind"}}, "real" included.
   """
   real_RD = scorer.identity(cluster.images)
   real_clip_RD = scorer.clip_images(cluster.images)
-  table = {
+  table: dict[str, dict[str, Any]] = {
     "real": {
       "identity": mean_over_distinct_pairs(real_RD),
       "clip_i": mean_over_distinct_pairs(real_clip_RD),
       "images": len(cluster.images),
     }
+    | _nearness(rows.nearest_of_real(real_RD, num_shown))
   }
   for name, pairs in generated.items():
     texts, images = zip(*pairs, strict=True)
@@ -141,15 +194,51 @@ def measure(
     distinct = list(dict.fromkeys(texts))
     of_text = dict(zip(distinct, scorer.clip_texts(distinct), strict=True))
     text_GD = np.stack([of_text[text] for text in texts])
+    clip_t_G = (image_GD * text_GD).sum(-1)
+    identity_GD = scorer.identity(images)
     table[name] = {
-      "identity": mean_over_pairs(scorer.identity(images), real_RD),
+      "identity": mean_over_pairs(identity_GD, real_RD),
       "clip_i": mean_over_pairs(image_GD, real_clip_RD),
-      "clip_t": float((image_GD * text_GD).sum(-1).mean()),
+      "clip_t": float(clip_t_G.mean()),
       "images": len(images),
-    }
+      **{
+        field: rows.by_skill(
+          [group[text] for text in texts],
+          (identity_GD @ real_RD.T).mean(-1),
+          clip_t_G,
+        )
+        for field, group in (("by_skill", skills), ("by_kind", kinds))
+      },
+    } | _nearness(rows.nearest(identity_GD, real_RD[:num_shown]))
+    if (apart := rows.diversity(image_GD, texts)) is not None:
+      table[name]["diversity"] = apart
   if "scenes" in table:
     table["real"]["clip_t"] = table["scenes"]["clip_t"]
   return table
+
+
+def _nearness(nearest_G: np.ndarray) -> dict[str, Any]:
+  """Fields of a row; none if there is no demonstration."""
+  if not len(nearest_G):
+    return {}
+  return {
+    "copying": float(nearest_G.mean()),
+    "nearest": [round(float(x), 4) for x in nearest_G],
+  }
+
+
+def _count_pictures(
+  references: Sequence[int], demonstrations: int
+) -> dict[str, Any]:
+  """How many real pictures of a subject, and how many of them were shown."""
+  return {
+    "references": sum(references),
+    "references_each": [min(references), max(references)],
+    "demonstrations_each": [
+      min(demonstrations, min(references)),
+      min(demonstrations, max(references)),
+    ],
+  }
 
 
 def summarise(
@@ -161,9 +250,12 @@ def summarise(
     subjects: {cluster key: what `measure` returned}.
 
   Returns: {"systems": {system: {metric: {"mean", "stderr", "subjects"},
-    "images"}}, "per_subject", "gap_closed", "clip_t_drop"}. A standard error of
-    one subject is None. Experts may exist for some subjects only: then
-    "apprentice_expert_subjects" is the apprentice on those.
+    "images"}}, "by_skill", "by_kind", "copying", "differences" (of the
+    apprentice to the other systems, paired), "per_subject", "gap_closed" (to
+    real pictures), "gap_closed_scenes" (to renders of the prompts),
+    "clip_t_drop"}. A standard error of one subject is None. Experts may exist
+    for some subjects only: then "apprentice_expert_subjects" is the apprentice
+    on those.
   """
   names = list(dict.fromkeys(n for table in subjects.values() for n in table))
   systems = {
@@ -175,43 +267,64 @@ def summarise(
     systems["apprentice_expert_subjects"] = _average(
       [t["apprentice"] for t in with_expert]
     )
-  summary: dict[str, Any] = {"systems": systems, "per_subject": subjects}
+  summary: dict[str, Any] = {
+    "systems": systems,
+    "per_subject": subjects,
+    "by_skill": rows.mean_by_skill(subjects),
+    "by_kind": rows.mean_by_skill(subjects, field="by_kind"),
+    "copying": rows.copying(subjects),
+    "differences": rows.differences(subjects, [*METRICS, "copying"]),
+  }
   if {"apprentice", "base"} <= set(systems):
     ours, base = systems["apprentice"], systems["base"]
-    gap = systems["real"]["identity"]["mean"] - base["identity"]["mean"]
     won = ours["identity"]["mean"] - base["identity"]["mean"]
     # Of the distance in identity between the base and real pictures; none where
     # the base is as good as they are.
-    summary["gap_closed"] = won / gap if gap > 0 else None
+    for field, ceiling in (
+      ("gap_closed", "real"),
+      ("gap_closed_scenes", "scenes"),
+    ):
+      if ceiling in systems:
+        best = systems[ceiling]["identity"]["mean"]
+        gap = best - base["identity"]["mean"]
+        summary[field] = won / gap if gap > 0 else None
     summary["clip_t_drop"] = base["clip_t"]["mean"] - ours["clip_t"]["mean"]
   return summary
 
 
 def render_scenes(
-  clusters: Mapping[str, Cluster], prompts: Iterable[Prompt]
+  clusters: Mapping[str, Cluster],
+  prompts: Iterable[Prompt],
+  listed: Mapping[str, Mapping[str, str]],
 ) -> list[Candidate]:
   """Ground truth: renders of subjects in their prompts' scenes.
 
   Args:
     clusters: by key; those that the source can render again have `truth`.
     prompts: of these clusters.
+    listed: what a list of prompts says that they should show.
 
-  Returns: an image for each prompt that is a DreamBench template; none for
+  Returns: an image for each prompt that is a DreamBench template, one that
+    places, looks, wardrobes and styles make together, or a listed one; none for
     subjects without truth.
   """
+  # Imported here: sources other than SubjectWorld do not need its renderer.
+  from suti.world.dataset import Shot, render_shots
+  from suti.world.templates import compose, template_named
+
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
-    truth = cluster.truth[0].split(":") if cluster.truth else [""]
-    known = templates_of(live=cluster.live)
-    texts = [template.text.format(cluster.subject) for template in known]
-    if truth[0] == "world" and prompt.prompt in texts:
-      wanted.append((prompt, int(truth[2]), texts.index(prompt.prompt)))
+    subject = world_subject(cluster)
+    number = template_named(prompt.prompt, cluster.subject, live=cluster.live)
+    if number is None and (shown := listed.get(prompt.prompt)):
+      number = compose(
+        place=shown["place"], look=shown["look"], wardrobe=shown["wardrobe"]
+      )
+    if subject is not None and number is not None:
+      wanted.append((prompt, subject, number))
   if not wanted:
     return []
-  # Imported here: sources other than SubjectWorld do not need its renderer.
-  from suti.world.dataset import Shot, render_shots
-
   shots = [
     Shot(
       subject=subject,
@@ -266,10 +379,10 @@ def _by_cluster(paths: Iterable[Path]) -> dict[str, Generated]:
   return dict(found)
 
 
-def _average(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-  average: dict[str, Any] = {"images": sum(row["images"] for row in rows)}
-  for metric in METRICS:
-    values = [row[metric] for row in rows if metric in row]
+def _average(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  average: dict[str, Any] = {"images": sum(row["images"] for row in tables)}
+  for metric in (*METRICS, *rows.COLUMNS):
+    values = [row[metric] for row in tables if metric in row]
     if not values:
       continue
     deviation = np.std(values, ddof=1) if len(values) > 1 else math.nan
@@ -287,10 +400,10 @@ def _times(workdir: Path) -> dict[str, float]:
   sampled = read_json(workdir / "apprentice" / "sample" / "done.json")[
     "summary"
   ]
-  times = {
-    "apprentice_seconds_per_image": sampled["seconds_per_image"],
-    "base_seconds_per_image": sampled["base_seconds_per_image"],
-  }
+  times = {"apprentice_seconds_per_image": sampled["seconds_per_image"]}
+  for name in sampled["systems"]:
+    if (field := f"{name}_seconds_per_image") in sampled:
+      times[field] = sampled[field]
   experts = workdir / BENCHMARK / "experts"
   if not (experts / "sample" / "done.json").is_file():
     return times
@@ -317,12 +430,14 @@ def _speedup(times: Mapping[str, float]) -> float | None:
 
 def _headline(metrics: Mapping[str, Any]) -> dict[str, Any]:
   headline: dict[str, Any] = {}
+  if split := metrics.get("benchmark", {}).get("split"):
+    headline["split"] = split
   for name in ("apprentice", "base", "real"):
     for metric in METRICS:
       if metric in metrics["systems"].get(name, {}):
         mean = metrics["systems"][name][metric]["mean"]
         headline[f"{name}_{metric}"] = mean
-  for name in ("gap_closed", "clip_t_drop", "speedup"):
+  for name in ("gap_closed", "gap_closed_scenes", "clip_t_drop", "speedup"):
     if metrics.get(name) is not None:
       headline[name] = metrics[name]
   return headline

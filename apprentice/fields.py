@@ -204,7 +204,7 @@ def drop(
     # Keys of their own: without such conditions nothing else is drawn.
     own_key = jax.random.fold_in(key, number)
     gone_B = jax.random.bernoulli(own_key, config.condition_dropout, (num,))
-    batch = without(batch, gone_B)
+    batch = dict(without(batch, gone_B))
   return batch
 
 

@@ -34,6 +34,7 @@ from suti.io.files import (
 )
 from suti.nn.nets import functional_nets
 from suti.nn.param import Param
+from suti.pipeline import known_words
 from suti.pipeline.backbone import Backbone, Params, load_backbone
 from suti.schema import content_key
 
@@ -191,15 +192,15 @@ def _frozen(base: Path) -> str:
 def check_copied(base: Path) -> list[Path]:
   """The files of a base that are copied into its apprentices.
 
-  They are model_index.json and those of the frozen parts, and no others: a
-  folder may hold anything beside a model. Links are followed only if they stay
-  in it, or in the hub's cache of it.
+  They are model_index.json, words.json and those of the frozen parts, and no
+  others: a folder may hold anything beside a model. Links are followed only if
+  they stay in it, or in the hub's cache of it.
 
   Raises:
     ValueError: one is a link that points outside of the base.
   """
   files = []
-  for name in (FILE, *_COPIED):
+  for name in (FILE, known_words.FILE, *_COPIED):
     # The walk does not enter a folder that is a link.
     for path in [base / name, *sorted((base / name).rglob("*"))]:
       # Copies may be published: no file from elsewhere may slip in.

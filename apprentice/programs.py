@@ -17,6 +17,7 @@ from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.latents import caches_latents
 from apprentice.model import declare
 from apprentice.optimizer import learning_rate, optimizer
+from apprentice.systems import MODELS
 from apprentice.train_step import make_step
 from suti.nn.optimizer import start_state
 from suti.nn.param import shapes, split
@@ -118,6 +119,8 @@ def sample(
 ) -> Program:
   """Sampling the benchmark's images; the base has a program of its own.
 
+  It is called for each system that has the apprentice's weights.
+
   Arguments are those of `train`, but the mesh is of one host's devices.
   """
   section, num = config.apprentice_sample, per_device * mesh.size
@@ -150,6 +153,7 @@ def sample(
     config.benchmark.num_subjects
     * config.benchmark.num_prompts
     * section.images_per_prompt
+    * sum(MODELS[name] == "apprentice" for name in section.systems)
   )
   return Program(
     function=jax.jit(make_sample_fn(apprentice, section)),

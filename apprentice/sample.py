@@ -2,17 +2,19 @@
 """Stage 7: samples the benchmark's subjects from the apprentice, in context.
 
 SuTI (arXiv 2304.00186), section 4: 4 demonstrations, guidance 15. For
-comparison, the base without demonstrations samples the same prompts from the
-same noise. Nothing is fine-tuned and nothing is scored here.
+comparison, other systems (`apprentice.systems`), such as the base without
+demonstrations, sample the same prompts from the same noise. Nothing is
+fine-tuned and nothing is scored here.
 
   reads   apprentice/train/model, benchmark/experts/{mine,prompts}
-  writes  apprentice/sample/{apprentice,base}-00000.array_record: Candidates
+  writes  apprentice/sample/SYSTEM-00000.array_record: Candidates
   resumes at the shard: an image depends on its own seed alone
 
   python -m apprentice.sample --config configs/quickstart.py --workdir runs/q
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from jax.sharding import Mesh
 
 from apprentice.generate import make_batch, make_sample_fn, see, weights
 from apprentice.model import Apprentice, load_apprentice
+from apprentice.systems import MODELS, Request, list_requests
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
 from suti.io.records import read_lines, read_records, write_records
@@ -36,22 +39,13 @@ from suti.parallel.mesh import (
 )
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Prompt, content_key, seed_of
+from suti.schema import Candidate, Cluster, Prompt, content_key
 
 # B images of a batch.
 
 BENCHMARK = "benchmark"  # the folder of a workdir where its subjects lie
 BENCHMARK_STAGES = ("benchmark/experts/mine", "benchmark/experts/prompts")
 _SHARD_BATCHES = 8  # about a minute of work on two cores
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-  """One image to sample."""
-
-  cluster: Cluster
-  prompt: Prompt
-  seed: int
 
 
 def run(config: Any, workdir: Path) -> dict:
@@ -79,20 +73,36 @@ def run(config: Any, workdir: Path) -> dict:
   mesh = flat_mesh()
   check_batch("config.apprentice_sample.batch_size", sampling.batch_size, mesh)
   apprentice = load_apprentice(workdir / "apprentice" / "train" / "model")
-  rows = list_rows(
-    clusters, prompts, images_each=sampling.images_per_prompt, seed=config.seed
-  )
-  systems = {
-    "apprentice": apprentice,
-    "base": without_subjects(apprentice, base=config.backbone),
+  requests = {
+    name: list_requests(
+      clusters,
+      prompts,
+      system=name,
+      num_demonstrations=sampling.num_demonstrations,
+      images_each=sampling.images_per_prompt,
+      seed=config.seed,
+    )
+    # Those of one model after another: it is compiled once, and then freed.
+    for name in sorted(sampling.systems, key=list(MODELS).index)
   }
-  summary: dict[str, Any] = {"images": len(rows)}
-  for name, system in systems.items():
+  (num,) = {len(rows) for rows in requests.values()}
+  summary: dict[str, Any] = {
+    "images": num,
+    "systems": list(sampling.systems),
+    "demonstrations": sampling.num_demonstrations,
+  }
+  if "copy" in requests:
+    _copy_all(requests.pop("copy"), current.folder)
+  for model, names in itertools.groupby(requests, key=MODELS.__getitem__):
+    system = apprentice
+    if model == "base":
+      system = without_subjects(apprentice, base=config.backbone)
     sampler = _Sampler(system, sampling, mesh)
-    times = _sample_all(sampler, rows, current.folder, name=name)
-    prefix = "" if name == "apprentice" else f"{name}_"
-    summary[f"{prefix}seconds_per_image"] = times["seconds"] / len(rows)
-    summary[f"{prefix}seconds_to_compile"] = times["compile"]
+    for name in names:
+      times = _sample_all(sampler, requests[name], current.folder, name=name)
+      prefix = "" if name == "apprentice" else f"{name}_"
+      summary[f"{prefix}seconds_per_image"] = times["seconds"] / num
+      summary[f"{prefix}seconds_to_compile"] = times["compile"]
   return current.finish(summary)
 
 
@@ -115,25 +125,6 @@ def read_benchmark(workdir: Path) -> tuple[dict[str, Cluster], list[Prompt]]:
   return {cluster.key: cluster for cluster in clusters}, list(prompts)
 
 
-def list_rows(
-  clusters: dict[str, Cluster],
-  prompts: Sequence[Prompt],
-  *,
-  images_each: int,
-  seed: int,
-) -> list[Request]:
-  """Every image to sample, each with a seed of its own."""
-  return [
-    Request(
-      cluster=clusters[prompt.cluster],
-      prompt=prompt,
-      seed=seed_of(seed, prompt.cluster, prompt.prompt, index),
-    )
-    for prompt in prompts
-    for index in range(images_each)
-  ]
-
-
 def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
   """The base model as an apprentice: same texts, no demonstrations."""
   backbone = load_backbone(base)
@@ -147,6 +138,30 @@ def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
     spec=spec,
     apply=apply,
     params=backbone.params,
+  )
+
+
+def _copy_all(rows: Sequence[Request], folder: Path) -> None:
+  """Writes a demonstration as each image, in turn."""
+  candidates = [
+    _candidate(row, row.images[row.number % len(row.images)], guidance=0.0)
+    for row in rows
+  ]
+  write_records(folder / "copy-00000.array_record", candidates, kind=Candidate)
+
+
+def _candidate(
+  row: Request, image_u8_HWC: np.ndarray, *, guidance: float
+) -> Candidate:
+  """The record of an image."""
+  return Candidate(
+    key=content_key(row.cluster.key, row.prompt.prompt, row.seed, image_u8_HWC),
+    cluster=row.cluster.key,
+    prompt=row.prompt.prompt,
+    skill=row.prompt.skill,
+    image=image_u8_HWC,
+    seed=row.seed,
+    guidance=guidance,
   )
 
 
@@ -205,27 +220,20 @@ class _Sampler:
     self._vae_params = jax.device_put(system.backbone.codec.params, self._whole)
     self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
-    self._seen: dict[str, list[Any]] = {}
+    self._seen: Any = None
 
-  def _pictures(self, cluster: Cluster, num: int) -> list[Any]:
-    """What the method sees of a subject, once for all its images."""
-    if cluster.key not in self._seen:
-      self._seen = {cluster.key: see(self._system, cluster.images[:num])}
-    return self._seen[cluster.key]
+  def _see(self, images: Sequence[np.ndarray]) -> list[Any]:
+    """What the method sees of pictures, once for all images of a subject."""
+    if self._seen is None or self._seen[0] is not images:
+      self._seen = (images, see(self._system, images))
+    return self._seen[1]
 
   def __call__(self, rows: Sequence[Request]) -> list[Candidate]:
     padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
     shown = self._sampling.num_demonstrations
     batch = make_batch(
       self._system,
-      [
-        (
-          row.prompt.prompt,
-          self._pictures(row.cluster, shown),
-          row.cluster.captions[:shown],
-        )
-        for row in padded
-      ],
+      [(row.text, self._see(row.images), row.captions) for row in padded],
       num_demonstrations=shown,
     )
     seeds_B = np.asarray([row.seed for row in padded], np.uint32)
@@ -246,16 +254,8 @@ class _Sampler:
     image_u8_BHWC = to_u8(np.asarray(self._compiled(*arguments)))
     self.seconds += time.monotonic() - start
     return [
-      Candidate(
-        key=content_key(row.cluster.key, row.prompt.prompt, image_u8_HWC),
-        cluster=row.cluster.key,
-        prompt=row.prompt.prompt,
-        skill=row.prompt.skill,
-        image=image_u8_HWC,
-        seed=row.seed,
-        guidance=float(self._sampling.guidance),
-      )
-      for row, image_u8_HWC in zip(rows, image_u8_BHWC, strict=False)
+      _candidate(row, image, guidance=float(self._sampling.guidance))
+      for row, image in zip(rows, image_u8_BHWC, strict=False)
     ]
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from apprentice.model import load_apprentice, save_apprentice
+from apprentice.prompt_kinds import lesson_prompts
+from apprentice.start import sampling_defaults
 from suti.evaluation.report import METRICS
 from suti.hf.find import PRETRAINED
 from suti.io.files import read_json, write_json
@@ -54,7 +56,7 @@ def run(config: Any, workdir: Path) -> dict:
   target = PRETRAINED / "world_apprentice"
   apprentice = load_apprentice(trained / "model")
   most = {"max_demonstrations": train["max_demonstrations"]}
-  sampling = config.apprentice_sample.to_dict() | most
+  sampling = sampling_defaults(config.apprentice_sample) | most
   save_apprentice(
     dataclasses.replace(apprentice, sampling=sampling),
     target,
@@ -69,6 +71,7 @@ def run(config: Any, workdir: Path) -> dict:
         "--workdir runs/apprentice" + ("" if train["num_steps"] else _NO_STEPS)
       ),
       "config": train | {"seed": done["config"]["seed"]},
+      "prompts": {"lessons": lesson_prompts(workdir)},
       "seconds": done["summary"].get("seconds", 0),
       "machine": machine(),
       "data": ", ".join(train["examples"]) if train["num_steps"] else "none",

@@ -95,6 +95,11 @@ def take_init(config: Any, folder: Path) -> dict:
   return {"steps": 0}
 
 
+def sampling_defaults(sampling: Any) -> dict[str, Any]:
+  """`config.apprentice_sample` without what is of the benchmark alone."""
+  return {k: v for k, v in sampling.to_dict().items() if k != "systems"}
+
+
 def write_model(
   apprentice: Apprentice, params: Params, config: Any, folder: Path
 ) -> None:
@@ -110,7 +115,7 @@ def write_model(
     dataclasses.replace(
       apprentice,
       params=params,
-      sampling=config.apprentice_sample.to_dict()
+      sampling=sampling_defaults(config.apprentice_sample)
       | {"max_demonstrations": config.train.max_demonstrations},
     ),
     folder / "model",

@@ -79,7 +79,7 @@ def make_step(
         batch["image"],
         loss_key,
         weighting=train.weighting,
-        gamma=train.min_snr_gamma,
+        gamma=train.snr_gamma,
         stratified=True,
       ).mean()
       if method.losses is None:

@@ -32,6 +32,9 @@ def get_config(arg: str = "") -> ConfigDict:
   config.backbone = "world_base"
   config.clip = "world_clip"  # paper: ViT-L/14
   config.identity = "world_identity"
+  # Evaluates alone, and neither filters nor conditions; by the world's truth,
+  # so that on photographs it is not used.
+  config.judge = "world_identity"
 
   # For training: over how many devices its batch is spread (both axes) and its
   # parameters (fsdp); -1 takes those that the other leaves. Tuning of experts
@@ -41,8 +44,13 @@ def get_config(arg: str = "") -> ConfigDict:
   config.mine = _mine()
   config.prompts = ConfigDict(
     {
-      "source": "unseen",  # unseen | dreambench
+      "source": "unseen",  # unseen | dreambench | list
+      "path": "",  # of the list, a file; see suti/evaluation/prompt_list.py
+      # Of DreamBench's 2 x 25: all | seen, which leaves 2 x 5 and one pair in
+      # six out for evaluation | held_out, those alone (suti/world/held_out.py).
+      "templates": "all",
       "num_per_cluster": 4,  # paper: 1
+      # Also view, expression and composition, which the paper's figures show.
       "skills": ("recontextualization", "attribute", "style", "accessory"),
     }
   )
@@ -107,6 +115,14 @@ def _mine() -> ConfigDict:
       # small CLIP, of 240 validation pages mined with the band open, -1 to 1.
       "similarity_low": -0.14,
       "similarity_high": 0.77,
+      # CLIP similarity of a picture and its own text, below which it is left
+      # out; pictures without a text stay. The paper mentions such a filter and
+      # no threshold: off, as a third of this web's texts say nothing.
+      "text_similarity_low": placeholder(float),
+      # What experts are tuned on, unseen prompts name the subject by and
+      # demonstrations are captioned with: noun, "a dog" | descriptive, "a
+      # spotted brown dog" (paper: one descriptive text a cluster).
+      "captions": "noun",
     }
   )
 
@@ -117,17 +133,22 @@ def _finetune() -> ConfigDict:
     {
       "teacher": "dreambooth",  # a file of experts/teachers
       "text_dtype": "float32",  # of the text encoders; the paper is silent
+      # Too few for an expert to set beside the paper's: for minutes on a CPU.
       "num_steps": 60,  # paper: 500
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # Experts that a device tunes together: a number, or "auto", as many as
       # it has room for; the wave then fills all devices. None: see above.
       "experts_per_device": placeholder(object),
       "num_clusters": placeholder(int),  # the first N clusters; all of them
+      # An expert is tuned on the first N pictures of its cluster; all of them.
+      # `suti run` gives a benchmark's experts the apprentice's demonstrations.
+      "num_pictures": placeholder(int),
       # How the experts of one device run: vmap, all together | map, one after
       # the other, in the memory of one | auto, vmap where there is room.
       "inner": "vmap",
@@ -224,8 +245,8 @@ def _train() -> ConfigDict:
       "learning_rate": 2e-5,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       "save_dtype": "float32",  # of the weights written at the end
-      "weighting": "truncated_snr",  # as the base was trained; paper: uniform
-      "min_snr_gamma": 5.0,  # of weighting min_snr
+      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
+      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       "warmup_steps": 10,
       "decay": placeholder(float),  # share of steps in which the rate falls
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
@@ -278,6 +299,9 @@ def _apprentice_sample() -> ConfigDict:
   return ConfigDict(
     {
       "num_demonstrations": 4,  # paper: 4
+      # What is sampled for the benchmark's prompts (apprentice/systems.py):
+      # apprentice | base | text_only | copy | wrong_subject | shuffled.
+      "systems": ("apprentice", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
       # weight each) | normalised | interleaved | agnostic, see
       # suti/diffusion/guidance_modes.py. The paper is silent.
@@ -310,7 +334,15 @@ def _benchmark() -> ConfigDict:
     {
       "source": "world",  # world | folder
       "path": "",
+      # Of the world's subjects: validation to choose by, test once at the end.
+      "split": "test",
+      # A file of prompts (suti/evaluation/prompt_list.py), such as
+      # suti/world/prompts_beforehand.csv; "" for DreamBench's.
+      "prompts": "",
+      "templates": "all",  # of DreamBench's: all | seen | held_out
       "num_subjects": 6,  # DreamBench: 30
+      # Real pictures of a subject, which generated images are compared with;
+      # the first are demonstrations too. Of a folder all are taken.
       "images_each": 5,
       "num_prompts": 6,  # DreamBench: 25
       "num_expert_subjects": 2,  # of them, how many get an expert too

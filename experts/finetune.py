@@ -41,7 +41,7 @@ from experts.farm.slots import Slots
 from experts.farm.step_timer import StepTimer
 from experts.farm.untuned import is_untuned, pass_waves
 from experts.farm.wave_checkpoints import WaveCheckpoints
-from experts.farm.wave_files import median_time, summarise
+from experts.farm.wave_files import mean_steps, median_time, summarise
 from experts.farm.waves import Wave, make_waves
 from experts.farm.work_queue import Lease, Work, work
 from experts.prompts import read_prompts
@@ -152,7 +152,10 @@ def run(config, workdir: Path) -> dict:
   # ------------------------------------------------------------- 8 Finish
   summary = summarise(folder, list(waves.values()))
   if (each_s := median_time(folder)) is not None:
-    summary["seconds_per_expert"] = each_s * most_steps
+    # Of the steps that were taken: fewer than the config's if experts stopped
+    # early, as a wave ends with its last one.
+    steps = mean_steps(folder, list(waves.values()))
+    summary["seconds_per_expert"] = each_s * steps
   summary = current.finish(summary)
   remove_folder(folder / "checkpoints")
   return summary

@@ -188,7 +188,8 @@ def tuning_loss(
   """Mean squared error of the net's own prediction (SuTI, eqs. 3 and 5).
 
   The paper states it for x_0, with weight 1 (`config.weighting="uniform"` and a
-  base that predicts x_0). Texts are not dropped: the paper does not mention it.
+  base that predicts x_0; of one that predicts eps, "uniform" weighs eps). Texts
+  are not dropped: the paper does not mention it.
   """
   return denoising_loss(
     backbone.schedule,
@@ -198,6 +199,7 @@ def tuning_loss(
     batch["x_BHWC"],
     key,
     weighting=config.weighting,
+    gamma=config.snr_gamma,
     stratified=True,
   ).mean()
 

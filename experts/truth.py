@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from experts.clusters import find_clusters, read_clusters
+from experts.prompts import subject_of
 from experts.sample import open_candidates
 from experts.selection import read_scores
-from suti.evaluation.dreambench import templates_of
+from suti.evaluation.dreambench import fill, templates_of
 from suti.io.files import write_json
 from suti.runtime.stage import main
 from suti.schema import Candidate, Cluster
@@ -85,13 +86,17 @@ def matches(
   Returns: those whose prompt is one of the group's templates, and whether each
     matches.
   """
-  templates = [template.text for template in templates_of(live=live)]
+  templates = templates_of(live=live)
   templated = []
   for candidate in candidates:
-    subject = clusters[candidate.cluster].subject
-    texts = [text.format(subject) for text in templates]
+    cluster = clusters[candidate.cluster]
+    texts = {
+      fill(t.text, subject_of(cluster, t, captions=captions)): row
+      for captions in ("noun", "descriptive")
+      for row, t in enumerate(templates)
+    }
     if candidate.prompt in texts:
-      templated.append((candidate, texts.index(candidate.prompt)))
+      templated.append((candidate, texts[candidate.prompt]))
   if not templated:
     return []
   chosen_G = fit_judge(live=live).choose([c.image for c, _ in templated])

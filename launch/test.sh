@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# All tests that need nothing but this machine: an environment, then pytest.
+# The tests that need nothing but this machine: an environment, then pytest.
+# Whole runs that are killed, or on several hosts, are apart: `-m processes`.
 #
 #   bash launch/test.sh                     14 minutes on 2 cores
 #   bash launch/test.sh tests/nn -x         what follows goes to pytest

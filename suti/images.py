@@ -59,6 +59,17 @@ def square_crop_resize_plane(plane_HW: np.ndarray, size_px: int) -> np.ndarray:
   return plane_HW[top + at_S[:, None], left + at_S]
 
 
+def shrink(image_u8: np.ndarray, short_px: int) -> np.ndarray:
+  """Scales a large picture, all of it, to a shorter side of `short_px`."""
+  height, width = image_u8.shape[:2]
+  if min(height, width) <= short_px:
+    return image_u8
+  scale = short_px / min(height, width)
+  size = (round(width * scale), round(height * scale))
+  scaled = Image.fromarray(image_u8).resize(size, Image.Resampling.LANCZOS)
+  return np.array(scaled)
+
+
 def to_pm1(image_u8: Any) -> Any:
   """Maps uint8 [0, 255] to float32 [-1, 1]; NumPy or JAX, any shape."""
   return image_u8.astype(np.float32) / 127.5 - 1.0

@@ -24,8 +24,17 @@ import numpy as np
 # Incremented whenever a field changes: readers refuse files of another version.
 SCHEMA_VERSION = 3
 
-# The skills of unseen prompts (SuTI, section 3.2).
-SKILLS = ("recontextualization", "attribute", "style", "accessory")
+# The skills of unseen prompts: the four that SuTI (section 3.2) asks its
+# language model for, and those that its figures show beside them.
+SKILLS = (
+  "recontextualization",
+  "attribute",
+  "style",
+  "accessory",
+  "view",
+  "expression",
+  "composition",
+)
 
 
 def content_key(*parts: str | int | bytes | np.ndarray) -> str:
@@ -61,6 +70,19 @@ def seed_of(*parts: str | int) -> int:
     *parts: what distinguishes it from others, in order.
   """
   return zlib.crc32("/".join(map(str, parts)).encode())
+
+
+def image_seed(seed: int, prompt: "Prompt", number: int) -> int:
+  """The seed of an image's noise, whoever samples it.
+
+  Expert, apprentice and base begin the same image from the same noise.
+
+  Args:
+    seed: of the config.
+    prompt: of the image.
+    number: which of the prompt's images, from 0.
+  """
+  return seed_of(seed, prompt.cluster, prompt.prompt, number)
 
 
 # The form of a `content_key`, and the fields of records that hold one.

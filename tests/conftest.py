@@ -25,15 +25,18 @@ os.environ["XLA_FLAGS"] = " ".join(
   ]
 ).strip()
 os.environ["HF_HUB_OFFLINE"] = "1"
-# What one process has compiled, the others of this run of the tests find there.
+# What a process has compiled, it and those that it starts find again. Workers
+# have a folder each, as JAX's files do not appear whole.
 if "SUTI_TESTS_COMPILED" not in os.environ:
   os.environ["SUTI_TESTS_COMPILED"] = tempfile.mkdtemp(prefix="suti-tests-")
   atexit.register(
     shutil.rmtree, os.environ["SUTI_TESTS_COMPILED"], ignore_errors=True
   )
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["SUTI_TESTS_COMPILED"]
-# Smaller ones take as long to find; commands have the same bound.
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(
+  os.environ["SUTI_TESTS_COMPILED"],
+  os.environ.get("PYTEST_XDIST_WORKER", "all"),
+)
+os.environ.update(compiler.KEEP_ALL)
 
 import pathlib
 import random
@@ -47,6 +50,16 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items):
+  """Puts first what shares most: it stays with one worker of pytest-xdist.
+
+  `--dist worksteal` begins with equal parts of the list, and takes from its
+  end what is left when a worker has nothing to do.
+  """
+  rooms = ("tests/experts/", "tests/world/")
+  items.sort(key=lambda item: not item.nodeid.startswith(rooms))
 
 
 def pytest_collection_finish():

@@ -15,7 +15,7 @@ from PIL import Image
 from apprentice.model import declare, save_apprentice
 from configs import quickstart
 from suti.cli import subject
-from suti.cli.run import benchmark_config
+from suti.cli.run import benchmark_config, evaluated_on
 from suti.config import options
 from suti.hf.find import PRETRAINED
 from suti.io.files import write_json
@@ -225,7 +225,36 @@ def test_the_benchmark_runs_on_held_out_subjects_with_the_benchmarks_prompts():
   # All that decides how an expert learns is that of the training's experts.
   for name in ("num_steps", "batch_size", "learning_rate", "teacher"):
     assert benchmark.finetune[name] == config.finetune[name]
+  # And an expert knows the pictures that the apprentice is shown, no others.
+  assert config.finetune.num_pictures is None
+  assert benchmark.finetune.num_pictures == 4 < benchmark.mine.max_images
   assert config.mine.source == "world", "the config itself has not changed"
+
+
+def test_the_benchmark_s_split_and_prompts_are_the_config_s():
+  config = quickstart.get_config().unlock()
+  config.benchmark.update(
+    split="validation",
+    prompts="suti/world/prompts_beforehand.csv",
+    templates="held_out",
+    num_prompts=40,
+  )
+  options.check(config)
+  benchmark = benchmark_config(config)
+  assert benchmark.mine.split == "validation"
+  assert benchmark.prompts.source == "list"
+  assert benchmark.prompts.path == config.benchmark.prompts
+  assert benchmark.prompts.templates == "held_out"
+  assert evaluated_on(config.benchmark) == (
+    "evaluated on 6 subjects of the validation split"
+  )
+
+
+def test_all_photographs_of_a_benchmarks_folder_are_references(tmp_path):
+  config = quickstart.get_config().unlock()
+  config.benchmark.update(source="folder", path=str(tmp_path), images_each=2)
+  options.check(config)  # though 4 demonstrations are more than images_each
+  assert benchmark_config(config).mine.max_images == 1000
 
 
 # --- suti generate -----------------------------------------------------------
@@ -272,6 +301,25 @@ def test_generate_writes_a_sheet_and_each_picture(
     "The pictures are captioned 'a dog', after the prompt; --caption says it "
     "otherwise."
   )
+
+
+def test_generate_names_the_words_that_the_model_never_met(
+  capsys, tmp_path, model, photos, monkeypatch
+):
+  """In the prompt and the caption; it still generates."""
+  known = ["a", "dog", "in", "snow"]
+  write_json(model / "words.json", {"words": known})
+  out = tmp_path / "x.png"
+  more = ("--num", "1", "--steps", "1", "--caption", "a Rex dog")
+  try:
+    assert generate(model, photos, out, *more) == 0
+  finally:
+    (model / "words.json").unlink()
+  assert capsys.readouterr().err.splitlines()[-1] == (
+    f"Note: {model.name} has never met 'the', 'rex', words that no caption of"
+    " its training has: they may be ignored."
+  )
+  assert out.is_file()
 
 
 def test_generate_says_what_it_does_not_read(

@@ -176,7 +176,7 @@ def sampled(world: World) -> dict:
   prompt = Prompt(
     cluster="0", prompt="a bowl in the jungle", skill="recontextualization"
   )
-  rows = next(iter(sampling.rows_of([prompt], num=1).values()))
+  rows = next(iter(sampling.rows_of([prompt], num=1, seed=0).values()))
   request = sampling.make_request(
     [rows] * num,
     backbone,

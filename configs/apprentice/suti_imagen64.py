@@ -86,12 +86,12 @@ def get_config(arg: str = "") -> ConfigDict:
     percentile=99.5,  # choice
     batch_size=128,
   )
-  # The folder of DreamBench: 30 subjects, 25 prompts each, 4 pictures a prompt.
+  # The folder of DreamBench: 30 subjects, 25 prompts each, 4 images a prompt.
+  # Its 4 to 6 photographs of a subject are references, 4 demonstrations too.
   config.benchmark.update(
     source="folder",
     path="data/dreambench",
     num_subjects=30,
-    images_each=4,
     num_prompts=25,
     num_expert_subjects=30,
   )

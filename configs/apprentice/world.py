@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # A constant step of 1e-4 (paper) is for 2.1B parameters that know the
     # world; new layers in a small U-Net want more.
     learning_rate=4e-4,
-    weighting="truncated_snr",  # as its base
+    weighting="clamped_snr",  # as its base
     # As the shipped one was trained, before there was a joint share.
     joint_dropout=0.0,
     text_dropout=0.1,

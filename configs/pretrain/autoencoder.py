@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.size_px = 64
   # The net starts on 4x4 pixel patches: convolutions at 64 px cost most.
   config.patch_size = 4
-  config.pool = pool.get_config()
+  config.pool = pool.get_config("text_to_image")
   # Weights of the loss beside that of the pixels.
   config.edges = 1.0
   config.kl = 5e-3

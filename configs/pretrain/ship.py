@@ -14,9 +14,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.split = "test"
   config.num_subjects = 6 if arg == "tiny" else 200
+  config.num_judged = 2 if arg == "tiny" else 40
+  config.templates_each = 2 if arg == "tiny" else 5
   config.images_each = 1 if arg == "tiny" else 4
   # Where each model goes in suti/pretrained.
   config.names = dict(
-    clip="world_clip", identity="world_identity", text_to_image="world_base"
+    clip="world_clip",
+    identity="world_identity",
+    judge="world_judge",
+    text_to_image="world_base",
   )
+  config.only = ()  # some of these alone, by their trainers: ("judge",)
   return config

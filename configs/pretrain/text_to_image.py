@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text-to-image base of SubjectWorld: 64 px, on 8 x 8 latents.
+"""Text-to-image base of SubjectWorld: 64 px, as 16 x 16 patches of pixels.
 
 Command to run:
   python -m suti.pretrain.text_to_image \
@@ -17,43 +17,55 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.seed = 0
   config.size_px = 64
   config.dtype = "float32"
-  config.pool = pool.get_config()
-  # Share of examples whose caption describes the subject; the rest is "a dog
-  # in the snow", as DreamBench's prompts are.
-  config.detailed = 0.4
+  config.pool = pool.get_config("text_to_image")
+  # Shares of texts: as DreamBench's prompts are, "a dog in the snow"; with the
+  # subject's colours and parts; in the many ways in which people put it.
+  config.texts = dict(plain=0.4, detailed=0.3, other_words=0.3)
   config.text_dropout = 0.1
-  config.weighting = "truncated_snr"
-  # A base to go on from, with the same autoencoder: a shipped model's name or a
-  # folder; "" starts from random weights.
+  # Pixels a side of a patch; 0 makes a base of the latents of
+  # suti.pretrain.autoencoder, whose 26.7 dB bound the sharpness of pictures.
+  config.patch_size = 4
+  # The error of v, capped; steps where a picture's parts and edges are decided.
+  # On axes of Karras et al. (arXiv 2206.00364, table 1): they centre 64 px at
+  # log SNR 2.4 with a deviation of 2.4.
+  config.weighting = "snr_plus_one"
+  config.snr_gamma = 200.0
+  config.log_snr = (0.5, 2.0)  # mean, deviation; None is uniform steps
+  # A base to go on from, of the same kind: a shipped model's name or a folder;
+  # "" starts from random weights.
   config.init = ""
   config.guidance = 3.0
 
   config.batch_size = 32
-  config.num_steps = 5_000
-  config.learning_rate = 8e-4
-  config.warmup_steps = 300
+  config.num_steps = 8_000
+  config.optimizer = "muon"
+  config.learning_rate = 2e-3
+  config.warmup_steps = 150
   config.weight_decay = 0.01
   config.grad_clip = 1.0
-  config.ema = 0.999
+  config.ema = 0.9995
   config.log_every = 50
   config.checkpoint_every = 500
 
   config.unet = dict(
     _class_name="UNet2DConditionModel",
-    sample_size=8,
-    in_channels=16,
-    out_channels=16,
-    block_out_channels=(128, 128),
+    sample_size=16,
+    in_channels=48,
+    out_channels=48,
+    block_out_channels=(96, 160),
     layers_per_block=1,
-    # Attention on the 8x8 grid; of the 4x4 grid the middle has enough.
-    down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+    # Convolutions at 16 x 16 make edges and hide the seams of patches;
+    # attention at 8 x 8 has most of the products.
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
     mid_block_type="UNetMidBlock2DCrossAttn",
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    transformer_layers_per_block=2,
     # diffusers reads this as the number of heads: 32 channels a head.
-    attention_head_dim=(4, 4),
+    attention_head_dim=(3, 5),
     cross_attention_dim=160,
     norm_num_groups=16,
     use_linear_projection=True,
+    resnet_time_scale_shift="scale_shift",
     flip_sin_to_cos=True,
     freq_shift=0,
     act_fn="silu",
@@ -66,7 +78,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     num_hidden_layers=3,
     num_attention_heads=5,
     max_position_embeddings=32,
-    vocab_size=1024,
+    vocab_size=1536,
     hidden_act="gelu",
     layer_norm_eps=1e-5,
     bos_token_id=0,
@@ -84,8 +96,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.pool.num_subjects, config.pool.shots_each = 16, 4
     config.batch_size, config.num_steps = 4, 4
     config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
-    config.unet.block_out_channels, config.unet.attention_head_dim = (16,), (1,)
-    config.unet.down_block_types = ("CrossAttnDownBlock2D",)
-    config.unet.up_block_types = ("CrossAttnUpBlock2D",)
+    config.unet.update(
+      block_out_channels=(16,),
+      attention_head_dim=(1,),
+      down_block_types=("CrossAttnDownBlock2D",),
+      up_block_types=("CrossAttnUpBlock2D",),
+      transformer_layers_per_block=1,
+    )
     config.text_encoder.num_hidden_layers = 1
   return config

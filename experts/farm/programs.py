@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experts.farm import sampling, train_step, wave_files
-from experts.farm.waves import PICTURES, describe_wave
+from experts.farm.waves import describe_wave, padded_pictures
 from experts.teacher import Teacher, declare, find
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
 from suti.hf.model import open_model
@@ -56,7 +56,7 @@ def finetune(
   data = describe_wave(
     backbone,
     num_experts=num,
-    num_pictures=max(config.mine.max_images, PICTURES),
+    num_pictures=padded_pictures(config),
   )
   return Program(
     function=train_step.make_step(teacher, apply, backbone, tx, mesh, tune),

@@ -4,7 +4,8 @@
 SuTI (arXiv 2304.00186), algorithm 1, line 10: each expert samples its cluster's
 unseen prompt. Here the experts of a wave sample together, their weights
 arguments of one program, mapped as in `experts.farm.train_step`. An image
-depends on cluster, prompt and its number alone, not on the rest of its batch.
+depends on cluster, prompt and its number alone, not on the rest of its batch,
+and begins with the noise that `apprentice.sample` gives the same image.
 
 The weights come from the caller: `experts.finetune` samples with those on the
 devices, `experts.sample` with those on disk.
@@ -34,7 +35,7 @@ from suti.io.records import write_records
 from suti.parallel.mesh import replicated
 from suti.pipeline.backbone import Backbone
 from suti.pipeline.codec import decode_in_parts
-from suti.schema import Candidate, Prompt, content_key
+from suti.schema import Candidate, Prompt, content_key, image_seed
 
 # E experts, B rows of one expert in a batch, N rows of a device, H W C image.
 
@@ -50,13 +51,14 @@ class Row:
 
 
 def rows_of(
-  prompts: Iterable[Prompt], *, num: int, together: int = 1
+  prompts: Iterable[Prompt], *, num: int, seed: int, together: int = 1
 ) -> dict[str, list[Row]]:
   """The images to sample.
 
   Args:
     prompts: of all clusters.
     num: images for each prompt.
+    seed: of the config.
     together: rows of a cluster, side by side, that see each other.
 
   Returns: {cluster: its rows}.
@@ -67,13 +69,12 @@ def rows_of(
   rows = collections.defaultdict(list)
   for prompt in prompts:
     for number in range(num):
-      key = content_key(prompt.cluster, prompt.prompt, number)
       index = len(rows[prompt.cluster])
       group = content_key(prompt.cluster, "group", index // together)
       rows[prompt.cluster].append(
         Row(
           prompt=prompt,
-          seed=int(key[:7], 16),
+          seed=image_seed(seed, prompt, number),
           group=group if together > 1 else None,
           number=index % together,
         )
@@ -107,6 +108,7 @@ def make_sample_wave(
   rows = rows_of(
     read_prompts(workdir),
     num=config.sample.images_per_prompt,
+    seed=config.seed,
     together=config.sample.together,
   )
   compiled = False
@@ -258,7 +260,8 @@ def make_sample(
   def sample_expert(shared, params, request):
     frozen, null = shared
     asked = {n: x for n, x in request.items() if n != "seeds_B"}
-    keys_B = row_keys(jax.random.key(config.seed), request["seeds_B"])
+    # As `apprentice.generate` has it: the seeds are of config.seed already.
+    keys_B = row_keys(jax.random.key(0), request["seeds_B"])
     return teacher.sample(
       apply,
       backbone,

@@ -15,7 +15,7 @@ from experts.farm.expert_model import ExpertModel
 from experts.farm.slots import Slots
 from experts.farm.step_timer import StepTimer
 from experts.farm.wave_files import as_kept, describe, write_times, write_wave
-from experts.farm.waves import PICTURES, Wave, wave_data
+from experts.farm.waves import Wave, padded_pictures, wave_data
 from experts.farm.work_queue import Lease, Work
 from suti.parallel.mesh import batch_sharding
 
@@ -61,8 +61,9 @@ def read_data(
   data_E = wave_data(
     [found.get(key, neighbour) for key in wave.keys],
     farm.model.backbone,
-    num_pictures=max(farm.config.mine.max_images, PICTURES),
+    num_pictures=padded_pictures(farm.config),
     seed=farm.config.seed,
+    most=farm.config.finetune.num_pictures,
   )
   return data_E, damaged
 
@@ -117,6 +118,7 @@ def finish_wave(
   record = describe(
     wave, slots.results(state), teacher=tune.teacher, damaged=damaged
   )
+  record["steps"] = int(state["step"])
   is_difference = tune.keep == "difference"
   is_kept = tune.keep != "nothing" or farm.sample_wave is None
   kept: list[dict[str, np.ndarray]] = []

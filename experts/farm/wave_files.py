@@ -50,7 +50,8 @@ def describe(
     teacher: its name.
     damaged: {cluster: why it could not be read}.
 
-  Returns: `experts`, as fields of `Expert`, and `losses`, a curve for each.
+  Returns: `experts`, as fields of `Expert`, and `losses`, a curve for each. To
+    them, `finish_wave` adds `steps`, those of the wave.
   """
   num = len(wave.keys)
   failed_E = np.asarray(results["failed_E"])[:num]
@@ -197,6 +198,22 @@ def median_time(folder: Path) -> float | None:
   files = sorted((folder / "times").glob("wave-*.json"))
   seconds = [value for file in files for value in read_json(file)]
   return float(np.median(seconds)) if seconds else None
+
+
+def mean_steps(folder: Path, waves: Sequence[Wave]) -> float:
+  """Steps that the waves of an experiment took, a mean over its experts.
+
+  Raises:
+    ValueError: the record of a wave does not have them.
+  """
+  total = 0
+  for wave in waves:
+    file = folder / f"{wave.name}.json"
+    steps = read_object(file).get("steps")
+    if not isinstance(steps, int):
+      raise ValueError(f"{file} does not say how many steps: {_AGAIN}")
+    total += steps * len(wave.keys)
+  return total / sum(len(wave.keys) for wave in waves)
 
 
 def count_experts(folder: Path, name: str) -> tuple[int, int]:

@@ -122,12 +122,21 @@ def count_slots(
   return active, -(-active // num_devices) * num_devices
 
 
+def padded_pictures(config: Any) -> int:
+  """K of `wave_data`, of a whole config."""
+  most = config.mine.max_images
+  if config.finetune.num_pictures is not None:
+    most = min(most, config.finetune.num_pictures)
+  return max(most, PICTURES)
+
+
 def wave_data(
   clusters: Sequence[Cluster],
   backbone: Backbone,
   *,
   num_pictures: int,
   seed: int,
+  most: int | None = None,
 ) -> dict[str, Any]:
   """The training data of a wave; texts are encoded once, here.
 
@@ -136,6 +145,7 @@ def wave_data(
     backbone: encodes texts and pictures.
     num_pictures: K; smaller clusters are padded with rows that are never used.
     seed: of the config; an expert's random key is made of it and its cluster's.
+    most: `config.finetune.num_pictures`, the first that are used of each.
 
   Returns: `x_KHWC`, `conditioning` (of each, see
     `suti.pipeline.conditioning`), `num` (of pictures without padding) and `key`
@@ -146,7 +156,7 @@ def wave_data(
   sizes: list[np.ndarray] = []
   rows_EK, num_E, keys = [], [], []
   for cluster in clusters:
-    num = min(len(cluster.images), num_pictures)
+    num = min(len(cluster.images), most or num_pictures)
     order_K = np.minimum(np.arange(num_pictures), num - 1)
     rows_EK.append(len(images) + order_K)
     images += cluster.images[:num]

@@ -6,10 +6,12 @@ large language model condense a cluster's alt-texts and captions to one short
 text of its subject. Neither model is public; here the majority of the alt-texts
 decides, and where there is none, CLIP chooses among lists of candidates.
 
-A picture's caption keeps the scene of its alt-text and has the bare noun for
-its subject ("a spotted brown dog in the snow" -> "a dog in the snow"): prompts
-have the form "a dog ...", so an expert must learn the noun, without adjectives,
-as its subject. Pictures without a text are not captioned.
+A picture's caption keeps the scene of its alt-text. For its subject it has the
+bare noun ("a spotted brown dog in the snow" -> "a dog in the snow"), or with
+`config.mine.captions="descriptive"`, as in the paper, the text of the subject
+("a spotted brown dog in the snow"); unseen prompts then name it so, too. The
+paper's reason is that a generic caption weakens what an expert keeps of its
+subject. DreamBench's prompts have the bare noun either way.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from experts.mining.nouns import KNOWN, LIVE_NOUNS, known_noun, singular
-from suti.evaluation.dreambench import CLASSES
+from suti.evaluation.dreambench import CLASSES, with_article
 
 # K pictures of a cluster, M texts, D embedding width.
 
@@ -63,12 +65,10 @@ _GENERIC = frozenset(
   _words(
     "anything banner click dsc else everything file folder free her him image "
     "img it item logo new nothing page photo photograph pic picture product "
-    "sale shipping shop someone something stock them thing thumbnail untitled "
-    "us"
+    "pair sale shipping shop someone something stock them thing thumbnail "
+    "untitled us"
   )
 )
-_AS_YOU = ("eu", "one", "uk", "uni", "use")
-_SILENT = ("heir", "honest", "hour")
 # Nouns in -ing; other words in -ing are verbs.
 _THINGS = frozenset(
   _words(
@@ -229,20 +229,18 @@ def describe(
 ) -> str:
   """A short text of the subject, "a brown spotted dog".
 
-  Adjectives that half of the informative texts share are taken, in the order of
-  the first; if they share none, CLIP may add one colour.
+  Words that half of the informative texts share are taken, in the order of the
+  first, and set before the noun, so that "toy dog" and "dog toy" are one; a
+  single informative text gives its own. If there are none, CLIP may add one
+  colour.
   """
-  size = len(noun.split())
-  rows = []
-  for subject in (split_text(text)[0] for text in texts):
-    ends = [*subject[-size:-1], singular(subject[-1])] if subject else []
-    if " ".join(ends) == noun:
-      rows.append(subject[:-size])
+  subjects = [split_text(text)[0] for text in texts]
+  rows = [_beside(noun, s) for s in subjects if noun_in(s) == noun]
   count = Counter(word for row in rows for word in set(row))
   shared = [
     word
     for word in dict.fromkeys(w for row in rows for w in row)
-    if 2 * count[word] >= len(rows) and count[word] > 1
+    if 2 * count[word] >= len(rows) and (count[word] > 1 or len(rows) == 1)
   ]
   if shared:
     return with_article(" ".join([*shared[:3], noun]))
@@ -251,18 +249,29 @@ def describe(
   return candidates[int(match(embeddings_KD, candidates).mean(0).argmax())]
 
 
-def caption_of(text: str, noun: str) -> str:
-  """The caption of a picture: the bare noun, and the scene if there is one."""
+def _beside(noun: str, subject: Sequence[str]) -> list[str]:
+  """The words of a subject without its noun's."""
+  size = len(noun.split())
+  for end in range(len(subject), size - 1, -1):
+    found = [*subject[end - size : end - 1], singular(subject[end - 1])]
+    if " ".join(found) == noun:
+      subject = [*subject[: end - size], *subject[end:]]
+      break
+  return [word for word in subject if word not in _GENERIC]
+
+
+def caption_of(text: str, noun: str, *, named: str) -> str:
+  """The caption of a picture: its subject, and the scene if there is one.
+
+  Args:
+    text: its alt-text.
+    noun: of the cluster; the scene of a text about something else is left out.
+    named: the subject with its article, "a dog" or "a spotted brown dog".
+  """
   subject, scene = split_text(text)
   if noun_in(subject) != noun:
     scene = ""
-  return f"{with_article(noun)} {scene}".strip()
-
-
-def with_article(text: str) -> str:
-  """A text with its indefinite article, by its sound: "an owl", "a unicorn"."""
-  vowel = text.startswith(tuple("aeiou")) and not text.startswith(_AS_YOU)
-  return f"{'an' if vowel or text.startswith(_SILENT) else 'a'} {text}"
+  return f"{named} {scene}".strip()
 
 
 def words_of_name(name: str) -> list[str]:
@@ -279,6 +288,7 @@ def refine(
   subject: str = "",
   name: str = "",
   nouns: Sequence[str] = CLASSES,
+  captions: str = "noun",
 ) -> Texts:
   """All texts of a cluster.
 
@@ -293,6 +303,8 @@ def refine(
     subject: the class noun if the source gives it.
     name: the user's name of the subject, "grey sloth plushie".
     nouns: candidates for CLIP if no text has a noun.
+    captions: what a picture's caption calls the subject, "noun" or
+      "descriptive".
 
   Returns: noun, reason, and the texts made with it.
   """
@@ -313,10 +325,11 @@ def refine(
     caption = with_article(" ".join([*called[:-1], singular(called[-1])]))
   else:
     caption = describe(noun, texts, embeddings_KD, match)
+  named = with_article(noun) if captions == "noun" else caption
   return Texts(
     noun=noun,
     why=why,
     caption=caption,
-    captions=tuple(caption_of(text, noun) for text in texts),
+    captions=tuple(caption_of(text, noun, named=named) for text in texts),
     live=noun in LIVE_NOUNS,
   )

@@ -8,6 +8,8 @@ number of each kind is printed and the rest counted; `pages.json` has all.
 
 from collections.abc import Sequence
 
+from suti.evaluation.dreambench import MOST_REFERENCES
+
 _MAX_LINES = 20
 
 
@@ -21,9 +23,11 @@ def decisions(facts: Sequence[dict], config) -> list[str]:
   kept = [fact for fact in facts if fact["outcome"] == "kept"]
   left_out = [fact for fact in facts if fact["outcome"] != "kept"]
   bad = [fact for fact in facts if fact["unreadable"]]
+  unlike = [fact for fact in facts if fact["unlike_text"]]
   return [
     *_bounded([_noun(fact) for fact in kept], "subjects"),
     *_bounded([_bad(fact) for fact in bad], "pages with such pictures"),
+    *_bounded([_unlike(f, config) for f in unlike], "pages with such pictures"),
     *_bounded([_left_out(f, config) for f in left_out], "pages left out"),
     *_unused(kept, config),
   ]
@@ -41,11 +45,19 @@ def _noun(fact: dict) -> str:
 
 def _bad(fact: dict) -> str:
   number = fact["unreadable"]
-  total = number + fact["pictures"] + fact["repeated"]
+  total = number + sum(fact[n] for n in ("pictures", "repeated", "unlike_text"))
   return (
     f"{fact['url']}: {number} of {total} pictures cannot be read and"
     f" {'is' if number == 1 else 'are'} left out, the first:"
     f" {fact['first_unreadable']}"
+  )
+
+
+def _unlike(fact: dict, config) -> str:
+  return (
+    f"{fact['url']}: {fact['unlike_text']} pictures are unlike their own texts,"
+    f" below config.mine.text_similarity_low={config.text_similarity_low}, and"
+    " are left out."
   )
 
 
@@ -68,5 +80,5 @@ def _unused(kept: Sequence[dict], config) -> list[str]:
     f"{sum(fact['unused'] for fact in rows)} pictures of {len(rows)} subjects"
     f" are not used, most of {most['url']} ({most['unused']}):"
     f" config.mine.max_images={config.max_images}, of a benchmark"
-    " config.benchmark.images_each."
+    f" {MOST_REFERENCES}."
   ]

@@ -17,6 +17,12 @@ commands:
              sample, evaluate, and a report
   generate   pictures of a subject, given as pictures, in a scene given as text;
              or a text alone, with a published text-to-image model
+  demo       the same in a browser: drop pictures, type, see
+  evaluate   scores of any model's pictures by DreamBench's protocol
+  report     evaluations side by side on one page
+  judge      a language model judges an evaluation's pictures
+  rate       people rate pictures in a browser, blind
+  push       a run's model or data to the Hugging Face hub, with a card
   plan       memory, time and cost of a config on a TPU slice, without one
   status     progress of the workers of a farm
   convert    check a published model and write it anew; take an expert out of a
@@ -26,7 +32,20 @@ suti COMMAND --help says more. Each stage is also a command of its own, such as
 python -m experts.mine, with the arguments of `suti run`.
 """
 
-COMMANDS = ("run", "generate", "plan", "status", "convert")
+COMMANDS = (
+  "run",
+  "generate",
+  "demo",
+  "evaluate",
+  "report",
+  "judge",
+  "rate",
+  "push",
+  "plan",
+  "status",
+  "convert",
+)
+_RESUMES = ("run", "evaluate", "judge", "rate")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,4 +71,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
   module = importlib.import_module(f"suti.cli.{command}")
   start = getattr(module, command)
-  sys.exit(stage.guard(lambda: start(rest), resumes=command == "run"))
+  sys.exit(stage.guard(lambda: start(rest), resumes=command in _RESUMES))

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from suti.evaluation.dreambench import MOST_REFERENCES
+
 USAGE = """\
 usage: suti run --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
 
@@ -83,38 +85,59 @@ def run(argv: Sequence[str]) -> None:
       _start(title, name, config, workdir)
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
-  print(f"\nDone in {minutes:.1f} min. The report: {page}")
+  print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
+  print(f"The report: {page}")
+
+
+def evaluated_on(benchmark: Any) -> str:
+  """On what the run was evaluated, in words."""
+  where = (
+    f"subjects of the {benchmark.split} split"
+    if benchmark.source == "world"
+    else f"subjects of {benchmark.path}"
+  )
+  return f"evaluated on {benchmark.num_subjects} {where}"
 
 
 def benchmark_config(config: Any) -> Any:
   """The config with which stages 1 to 3 run on the benchmark's subjects.
 
   Held-out subjects with DreamBench's prompts, the first few of which get an
-  expert, so that the apprentice can be compared with what it learned from.
+  expert, so that the apprentice can be compared with what it learned from. Both
+  know the same pictures of a subject, and sample from the same noise. All
+  photographs of a folder are references, which generated images are compared
+  with; the first of them are the apprentice's demonstrations.
 
   Args:
     config: the whole config; its section `benchmark` says how many.
 
   Returns: a locked copy with other values.
   """
-  benchmark = config.benchmark
+  benchmark, shown = config.benchmark, config.apprentice_sample
+  rendered = benchmark.source == "world"
   copy = config.copy_and_resolve_references().unlock()
   copy.mine.update(
-    source="heldout" if benchmark.source == "world" else benchmark.source,
+    source="heldout" if rendered else benchmark.source,
     path=benchmark.path,
-    split="test",
+    split=benchmark.split,
     num_pages=benchmark.num_subjects,
     min_images=min(config.mine.min_images, benchmark.images_each),
-    max_images=benchmark.images_each,
+    max_images=benchmark.images_each if rendered else MOST_REFERENCES,
     # The subjects are given: none is refused for how alike its pictures are.
     similarity_low=-1.0,
     similarity_high=1.0,
   )
   copy.prompts.update(
-    source="dreambench", num_per_cluster=benchmark.num_prompts
+    source="list" if benchmark.prompts else "dreambench",
+    path=benchmark.prompts,
+    templates=benchmark.templates,
+    num_per_cluster=benchmark.num_prompts,
   )
-  copy.finetune.num_clusters = benchmark.num_expert_subjects or None
-  copy.sample.images_per_prompt = config.apprentice_sample.images_per_prompt
+  copy.finetune.update(
+    num_clusters=benchmark.num_expert_subjects or None,
+    num_pictures=max(1, shown.num_demonstrations),
+  )
+  copy.sample.images_per_prompt = shown.images_per_prompt
   return copy.lock()
 
 
@@ -141,7 +164,12 @@ def _look_ahead(config: Any) -> None:
   import experts.teacher
   from suti.hf.find import find_model
 
-  for name in (config.backbone, config.clip, config.identity):
+  for name in (
+    config.backbone,
+    config.clip,
+    config.identity,
+    config.judge,
+  ):
     find_model(name)
   find_model(config.train.init)
   for folder in config.train.examples:

@@ -38,6 +38,7 @@ def generate_subject(args: argparse.Namespace) -> None:
   xla_flags.prepare()
   from apprentice.generate import check, check_inputs, generate
   from apprentice.model import load_apprentice
+  from suti.pipeline import known_words
 
   model = args.model or APPRENTICE
   apprentice = load_apprentice(model)
@@ -52,6 +53,9 @@ def generate_subject(args: argparse.Namespace) -> None:
   inputs = {} if args.mask is None else {"mask": _load_mask(args.mask)}
   check_inputs(apprentice, inputs)
   notes += [*more_notes, why]
+  base = apprentice.backbone.folder
+  if unknown := known_words.note(base, args.prompt, caption):
+    notes.append(unknown)
   if knows_world_alone(model):
     notes.append(NOTE.format(model=model))
   for note in notes:  # Before the work, which may take minutes.

@@ -32,7 +32,9 @@ def generate_text(args: argparse.Namespace) -> None:
   size = None if args.size is None else read_size(args.size)
   loras = [read_lora(text) for text in args.lora or ()]
   from suti.hf.hub import find_or_fetch
+  from suti.pipeline import known_words
   from suti.runtime import xla_flags
+  from suti.runtime.progress import say
 
   folders = [find_or_fetch(args.model)]
   folders += [find_or_fetch(x, without=_UNREAD) for x in args.enlarge or ()]
@@ -42,6 +44,8 @@ def generate_text(args: argparse.Namespace) -> None:
         f"--model={folder} is an apprentice, which shows the subject of some "
         "pictures: give them as --subject, or give a text-to-image model."
       )
+  if unknown := known_words.note(folders[0], args.prompt, args.negative or ""):
+    say(unknown)
   xla_flags.prepare()
   _write(out, _sample(args, folders, loras, size=size), args.prompt)
 

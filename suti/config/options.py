@@ -22,8 +22,25 @@ from suti.config.samplers import GUIDANCE, OWN
 from suti.schema import SKILLS
 
 OPTIMIZERS = ("adafactor", "adam")
+SYSTEMS = (
+  "apprentice",
+  "base",
+  "text_only",
+  "copy",
+  "wrong_subject",
+  "shuffled",
+)
+# Those of suti.diffusion.objective, which imports jax.
+WEIGHTINGS = (
+  "uniform",
+  "min_snr",
+  "truncated_snr",
+  "clamped_snr",
+  "snr_plus_one",
+)
 PLANNED = ("finetune", "sample", "filter", "train", "apprentice_sample")
-MAX_PROMPTS = 25  # prompts a subject in DreamBench
+MAX_PROMPTS = 1000  # prompts a subject; DreamBench has 25
+TEMPLATES = ("all", "seen", "held_out")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,9 +128,13 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "max_images": _count(),
     "similarity_low": _number(low=-1.0, high=1.0),
     "similarity_high": _number(low=-1.0, high=1.0),
+    "text_similarity_low": _number(low=-1.0, high=1.0, optional=True),
+    "captions": _choice("noun", "descriptive"),
   },
   "prompts": {
-    "source": _choice("unseen", "dreambench"),
+    "source": _choice("unseen", "dreambench", "list"),
+    "path": _text(empty=True),
+    "templates": _choice(*TEMPLATES),
     "num_per_cluster": _count(),
     "skills": Rule(kind=tuple, choices=SKILLS),
   },
@@ -124,10 +145,12 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),
     "optimizer": _choice(*OPTIMIZERS),
-    "weighting": _choice("uniform", "min_snr", "truncated_snr"),
+    "weighting": _choice(*WEIGHTINGS),
+    "snr_gamma": _number(above=0.0),
     "experts_per_wave": _count(),
     "experts_per_slot": _count(),
     "num_clusters": _count(optional=True),
+    "num_pictures": _count(optional=True),
     "experts_per_device": _count(
       word="auto",
       optional=True,
@@ -190,8 +213,8 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "condition_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(),
     "demonstration_targets": _number(low=0.0, high=1.0),
-    "weighting": _choice("uniform", "min_snr", "truncated_snr"),
-    "min_snr_gamma": _number(above=0.0),
+    "weighting": _choice(*WEIGHTINGS),
+    "snr_gamma": _number(above=0.0),
     "ema": _number(low=0.0, below=1.0),
     "grad_clip": _number(above=0.0),
     "checkpoint_every": _count(),
@@ -202,6 +225,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "apprentice_sample": {
     **_SAMPLING,
     "num_demonstrations": _count(low=0),
+    "systems": Rule(kind=tuple, choices=SYSTEMS),
     "guidance_mode": _choice(*GUIDANCE),
     "text_guidance": _number(low=0.0, optional=True),
     "guidance_ramp": _number(),
@@ -212,6 +236,9 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "benchmark": {
     "source": _choice("world", "folder"),
     "path": _text(empty=True),
+    "split": _choice("validation", "test"),
+    "prompts": _text(empty=True),
+    "templates": _choice(*TEMPLATES),
     "num_subjects": _count(),
     "images_each": _count(low=2),
     "num_prompts": _count(high=MAX_PROMPTS),
@@ -240,6 +267,7 @@ _TOP: Mapping[str, Rule] = {
   "backbone": _MODEL,
   "clip": _MODEL,
   "identity": _MODEL,
+  "judge": _MODEL,
 }
 
 

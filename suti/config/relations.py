@@ -39,8 +39,11 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
   _check_order(config)
   _check_tuning(config["finetune"])
   _check_training(config["train"])
+  _check_splits(config)
+  _check_systems(config)
   if data:
     _check_sources(config)
+    _check_prompts(config)
   _check_mesh(config)
   _check_patterns(config)
   parse_rule(config["filter"]["rule"] or "", field="config.filter.rule")
@@ -88,12 +91,59 @@ def _check_order(config: Mapping[str, Any]) -> None:
     return config[section][name]
 
   for small, large in _ORDERED:
+    if large == "benchmark.images_each" and (
+      config["benchmark"]["source"] == "folder"
+    ):
+      continue  # A folder's subjects have as many pictures as they have.
     low, high = value(small), value(large)
     if low is not None and low > high:
       raise ValueError(
         f"config.{small}={low!r} is above config.{large}={high!r}: expected "
         "at most that; lower the one or raise the other."
       )
+
+
+def _check_splits(config: Mapping[str, Any]) -> None:
+  """Checks that nothing learns from the subjects that it is evaluated on."""
+  mine, benchmark = config["mine"], config["benchmark"]
+  sources = (mine["source"], benchmark["source"])
+  if sources == ("world", "world") and mine["split"] == benchmark["split"]:
+    other = {"test": "validation", "validation": "test"}[mine["split"]]
+    raise ValueError(
+      f"config.mine.split={mine['split']!r} is also config.benchmark.split: "
+      "expected two splits, as experts' subjects are not those that the result "
+      "is evaluated on; mine from 'train', or set "
+      f"--config.benchmark.split={other}."
+    )
+
+
+def _check_prompts(config: Mapping[str, Any]) -> None:
+  """Checks that lists of prompts exist, where one is named, and the reverse."""
+  prompts, path = config["prompts"], config["benchmark"]["prompts"]
+  if path and not os.path.isfile(os.path.expanduser(path)):
+    raise ValueError(
+      f"config.benchmark.prompts={path!r}: expected a file of prompts, CSV or "
+      "JSON, and there is none; '' takes DreamBench's."
+    )
+  if not path and config["benchmark"]["num_prompts"] > 25:
+    raise ValueError(
+      f"config.benchmark.num_prompts={config['benchmark']['num_prompts']!r}: "
+      "expected at most 25, as many as DreamBench has for a subject; more need "
+      "a list, config.benchmark.prompts."
+    )
+  path, is_list = prompts["path"], prompts["source"] == "list"
+  if is_list and not os.path.isfile(os.path.expanduser(path)):
+    raise ValueError(
+      f"config.prompts.path={path!r}: expected a file of prompts, CSV or JSON, "
+      "as config.prompts.source='list' says, and there is none; give its path "
+      "or set --config.prompts.source=unseen."
+    )
+  if path and not is_list:
+    raise ValueError(
+      f"config.prompts.path={path!r} has no effect with config.prompts.source="
+      f"{prompts['source']!r}: leave it out, or set "
+      "--config.prompts.source=list."
+    )
 
 
 def _check_tuning(tune: Mapping[str, Any]) -> None:
@@ -126,6 +176,24 @@ def _check_training(train: Mapping[str, Any]) -> None:
       f"config.train.warmup_steps={warmup} and the share "
       f"config.train.decay={decay} of {steps} steps overlap: lower one, or "
       "raise config.train.num_steps."
+    )
+
+
+def _check_systems(config: Mapping[str, Any]) -> None:
+  field = "config.apprentice_sample.systems"
+  systems = config["apprentice_sample"]["systems"]
+  if "apprentice" not in systems:
+    raise ValueError(
+      f"{field}={tuple(systems)!r}: expected 'apprentice' among them, as the "
+      "others are compared with it; add it."
+    )
+  if not config["apprentice_sample"]["num_demonstrations"] and (
+    shown := [s for s in systems if s in ("copy", "wrong_subject", "shuffled")]
+  ):
+    raise ValueError(
+      f"{field} has {shown[0]!r}, which takes demonstrations, and "
+      "config.apprentice_sample.num_demonstrations=0: leave it out, or raise "
+      "that."
     )
 
 

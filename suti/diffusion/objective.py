@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loss of a denoiser, one number per example.
 
-Squared error of the net's own prediction (arXiv 2006.11239, eq. 14; SuTI, arXiv
-2304.00186, eqs. 5 and 6, states it for x_0), plain or weighted: by min-SNR
-(Hang et al., arXiv 2303.09556), or by the truncated SNR (Salimans and Ho, arXiv
-2202.00512, section 4), which never lets noisy steps weigh less than 1. It does
-not average over the batch: a caller may mask rows, or report them.
+Squared error of the net's own prediction, plain or weighted (`WEIGHTINGS`). It
+does not average over the batch: a caller may mask rows, or report them.
 
 Shape legend: `B` batch, `H` `W` `C` picture or latent, `T` diffusion steps.
 """
@@ -21,7 +18,21 @@ Array = jax.Array
 Schedule = schedules.Schedule
 Denoise = Callable[[Array, Array], Array]  # (x_BHWC, t_B) -> prediction_BHWC
 
-WEIGHTINGS = ("uniform", "min_snr", "truncated_snr")
+# Weight of the error of x_0, whatever the net predicts:
+#   uniform        1 for the net's own prediction (arXiv 2006.11239, eq. 14).
+#                  Of a net of x_0, and of no other, this is w_t = 1 of SuTI
+#                  (arXiv 2304.00186, eqs. 5 and 6).
+#   min_snr        min(SNR, gamma) (Hang et al., arXiv 2303.09556)
+#   truncated_snr  max(SNR, 1) (Salimans and Ho, arXiv 2202.00512, section 4)
+#   clamped_snr    the same, and no more than gamma
+#   snr_plus_one   min(SNR + 1, gamma): the error of v, capped (same section)
+WEIGHTINGS = (
+  "uniform",
+  "min_snr",
+  "truncated_snr",
+  "clamped_snr",
+  "snr_plus_one",
+)
 
 
 def denoising_loss(
@@ -33,6 +44,7 @@ def denoising_loss(
   weighting: str = "uniform",
   gamma: float = 5.0,
   stratified: bool = False,
+  log_snr: tuple[float, float] | None = None,
 ) -> Array:
   """Corrupts pictures at random steps and measures the net's error.
 
@@ -42,17 +54,24 @@ def denoising_loss(
       variance behind it.
     x0_BHWC: clean pictures or latents, float32.
     key: for steps and noise.
-    weighting: "uniform", "min_snr" or "truncated_snr".
-    gamma: cap of the SNR in the last two.
-    stratified: spread the steps of a batch evenly over [0, T), which takes away
-      much of the loss's variance; each row's own step stays uniform.
+    weighting: one of `WEIGHTINGS`.
+    gamma: the cap of those that have one.
+    stratified: spread the steps of a batch evenly over their distribution,
+      which takes away much of the loss's variance; each row's own keeps it.
+    log_snr: mean and deviation of the steps' log SNR, which is then normal
+      (Karras et al., arXiv 2206.00364, table 1, draw log sigma so); None draws
+      steps uniformly.
 
   Returns:
     Loss of each row, float32 (B,).
   """
   t_key, noise_key = jax.random.split(key)
   t_B = draw_steps(
-    schedule, t_key, batch_size=len(x0_BHWC), stratified=stratified
+    schedule,
+    t_key,
+    batch_size=len(x0_BHWC),
+    stratified=stratified,
+    log_snr=log_snr,
   )
   noise_BHWC = jax.random.normal(noise_key, x0_BHWC.shape, jnp.float32)
   return denoising_loss_at(
@@ -67,19 +86,46 @@ def denoising_loss(
 
 
 def draw_steps(
-  schedule: Schedule, key: Array, *, batch_size: int, stratified: bool = False
+  schedule: Schedule,
+  key: Array,
+  *,
+  batch_size: int,
+  stratified: bool = False,
+  log_snr: tuple[float, float] | None = None,
 ) -> Array:
-  """Draws a step for each row, uniformly, int32 (B,) in [0, T)."""
+  """Draws a step for each row, int32 (B,) in [0, T): see `denoising_loss`."""
   if not stratified:
-    return jax.random.randint(key, (batch_size,), 0, schedule.num_steps)
+    if log_snr is None:
+      return jax.random.randint(key, (batch_size,), 0, schedule.num_steps)
+    u_B = jax.random.uniform(key, (batch_size,))
+    return _steps_at(schedule, u_B, log_snr)
   offset_key, order_key = jax.random.split(key)
   offset_B = jax.random.uniform(offset_key, (batch_size,))
   rows_B = jnp.arange(batch_size, dtype=jnp.float32)
-  t_B = (rows_B + offset_B) / batch_size * schedule.num_steps
+  u_B = (rows_B + offset_B) / batch_size
+  if log_snr is None:
+    t_B = jnp.minimum(
+      (u_B * schedule.num_steps).astype(jnp.int32), schedule.num_steps - 1
+    )
+  else:
+    t_B = _steps_at(schedule, u_B, log_snr)
   # The order is drawn too: rows of a batch may mean something (an expert's
   # pictures), and no picture should see always the same steps.
-  t_B = jax.random.permutation(order_key, t_B.astype(jnp.int32))
-  return jnp.minimum(t_B, schedule.num_steps - 1)
+  return jax.random.permutation(order_key, t_B)
+
+
+def _steps_at(
+  schedule: Schedule, u_B: Array, log_snr: tuple[float, float]
+) -> Array:
+  """Steps at the quantiles `u_B`, in [0, 1), of a normal log SNR."""
+  mean, deviation = log_snr
+  # A float32 of 0 or 1 would be infinitely far out; the ends of the schedule
+  # lie within these bounds.
+  u_B = jnp.clip(u_B, 1e-4, 1 - 1e-4)
+  wanted_B = mean + deviation * jax.scipy.special.ndtri(u_B)
+  log_snr_T = jnp.log(schedules.snr(schedule, jnp.arange(schedule.num_steps)))
+  t_B = jnp.searchsorted(-log_snr_T, -wanted_B)  # it falls with t
+  return jnp.clip(t_B, 0, schedule.num_steps - 1).astype(jnp.int32)
 
 
 def denoising_loss_at(
@@ -119,14 +165,17 @@ def loss_weight(
       f"weighting={weighting!r} is unknown: it must be one of"
       f" {', '.join(WEIGHTINGS)}."
     )
-  # min(SNR, gamma) weighs the error of x_0; an error of eps is SNR times that
-  # of x_0, one of v is SNR + 1 times.
   ratio_B = schedules.snr(schedule, t_B)
-  capped_B = jnp.minimum(ratio_B, gamma)
-  if weighting == "truncated_snr":
-    capped_B = jnp.maximum(capped_B, 1.0)
+  weight_B = {
+    "min_snr": lambda: jnp.minimum(ratio_B, gamma),
+    "truncated_snr": lambda: jnp.maximum(ratio_B, 1.0),
+    "clamped_snr": lambda: jnp.clip(ratio_B, 1.0, gamma),
+    "snr_plus_one": lambda: jnp.minimum(ratio_B + 1.0, gamma),
+  }[weighting]()
+  # These weigh the error of x_0; an error of eps is SNR times that of x_0, one
+  # of v is SNR + 1 times.
   if schedule.prediction == "sample":
-    return capped_B
+    return weight_B
   if schedule.prediction == "v_prediction":
-    return capped_B / (ratio_B + 1.0)
-  return capped_B / ratio_B
+    return weight_B / (ratio_B + 1.0)
+  return weight_B / ratio_B

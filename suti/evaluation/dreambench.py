@@ -57,6 +57,45 @@ SUBJECTS = {
   "vase": "vase",
   "wolf_plushie": "stuffed animal",
 }
+# The one photograph a subject that Kosmos-G, and UNO's list, take for it.
+SINGLE_REFERENCES = {
+  "backpack": "02",
+  "backpack_dog": "02",
+  "bear_plushie": "03",
+  "berry_bowl": "02",
+  "can": "01",
+  "candle": "02",
+  "cat": "04",
+  "cat2": "02",
+  "clock": "03",
+  "colorful_sneaker": "01",
+  "dog": "02",
+  "dog2": "02",
+  "dog3": "05",
+  "dog5": "00",
+  "dog6": "02",
+  "dog7": "01",
+  "dog8": "04",
+  "duck_toy": "01",
+  "fancy_boot": "02",
+  "grey_sloth_plushie": "04",
+  "monster_toy": "04",
+  "pink_sunglasses": "04",
+  "poop_emoji": "00",
+  "rc_car": "03",
+  "red_cartoon": "00",
+  "robot_toy": "00",
+  "shiny_sneaker": "01",
+  "teapot": "04",
+  "vase": "02",
+  "wolf_plushie": "04",
+}
+NUM_PHOTOGRAPHS = 158
+IMAGES_PER_PROMPT = 4
+# Photographs of a subject that are read, all of a real benchmark's: DreamBench
+# has 4 to 6.
+MOST_REFERENCES = 1000
+
 CLASSES = tuple(dict.fromkeys(SUBJECTS.values()))
 LIVE = ("cat", "dog")
 
@@ -115,6 +154,22 @@ _CHANGES = _templates(
 
 OBJECT_TEMPLATES = _PLACES + _MORE_PLACES + _CHANGES
 LIVE_TEMPLATES = _PLACES + _OUTFITS + _CHANGES
+
+
+# Words that begin with a vowel's letter and no vowel, and the other way round.
+_AS_YOU = ("eu", "one", "uk", "uni", "use")
+_SILENT = ("heir", "honest", "hour")
+
+
+def with_article(text: str) -> str:
+  """A text with its indefinite article, by its sound: "an owl", "a unicorn"."""
+  vowel = text.startswith(tuple("aeiou")) and not text.startswith(_AS_YOU)
+  return f"{'an' if vowel or text.startswith(_SILENT) else 'a'} {text}"
+
+
+def fill(text: str, subject: str) -> str:
+  """A template's text with a subject: "a {} in snow" -> "an owl in snow"."""
+  return text.replace("a {}", with_article(subject)).replace("{}", subject)
 
 
 def templates_of(*, live: bool) -> tuple[Template, ...]:

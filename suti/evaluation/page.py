@@ -205,7 +205,8 @@ def table(
 
   Args:
     columns: headings.
-    rows: texts; a text "a ± b" has its second half in small print.
+    rows: texts; a text "a ± b" or "a [b, c]" has its second half in small
+      print.
     mark: the first text of the row to bring out.
 
   Returns: markup.
@@ -226,8 +227,11 @@ def table(
 
 
 def _number(value: str) -> str:
-  mean, sign, error = text(value).partition(" ± ")
-  return f"{mean} <small>± {error}</small>" if sign else mean
+  for sign in ("±", "["):
+    mean, found, error = text(value).partition(f" {sign}")
+    if found:
+      return f"{mean} <small>{sign}{error}</small>"
+  return text(value)
 
 
 def listing(sentences: Iterable[str]) -> str:

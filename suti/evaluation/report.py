@@ -9,13 +9,15 @@ page. Nothing is sampled or scored here, and no number is computed that
 `apprentice.evaluate` or `experts.filter` did not write.
 """
 
+import collections
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from suti.evaluation import page
+from suti.evaluation import page, rows
 from suti.evaluation.report_filter import kept_and_dropped, read_filter
+from suti.evaluation.report_judged import judged
 from suti.evaluation.report_pictures import Album, subjects
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.paths import path_of
@@ -24,11 +26,15 @@ from suti.runtime.stage import main
 
 SYSTEMS = {
   "real": "real pictures",
+  "scenes": "real, in the prompts' scenes",
   "experts": "an expert each",
   "apprentice": "apprentice",
-  "base": "base, no demonstrations",
-  "scenes": "real, in the prompts' scenes",
   "apprentice_expert_subjects": "apprentice, where experts are",
+  "base": "base, no demonstrations",
+  "text_only": "base, told what the subject looks like",
+  "copy": "a demonstration, copied",
+  "wrong_subject": "apprentice, shown another subject",
+  "shuffled": "apprentice, shown several others",
 }
 METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
 # Folder of a stage -> what the page calls it, in the order they run.
@@ -79,6 +85,7 @@ def run(config: Any, workdir: Path) -> dict:
     body = [
       *_head(config, metrics),
       *_metrics(metrics),
+      *judged(metrics, labels=SYSTEMS),
       *subjects(config, workdir, album),
       *kept_and_dropped(config, workdir, album, metrics["filter"]),
       *_learning(workdir, metrics["stages"]),
@@ -130,26 +137,29 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
   """Title, one sentence, and the numbers to remember."""
   benchmark = config.benchmark
   where = (
-    "held-out SubjectWorld subjects"
+    f"SubjectWorld subjects of the {benchmark.split} split"
     if benchmark.source == "world"
     else f"subjects of {benchmark.path}"
   )
   num_subjects = len(metrics["per_subject"])
   seconds = sum(stage["seconds"] for stage in metrics["stages"].values())
-  rows = []
+  numbers = []
   if metrics.get("gap_closed") is not None:
     closed = f"{metrics['gap_closed']:.0%}"
-    rows.append((closed, "of the gap in identity closed, base to real"))
+    numbers.append((closed, "of the gap in identity closed, base to real"))
+  if metrics.get("gap_closed_scenes") is not None:
+    closed = f"{metrics['gap_closed_scenes']:.0%}"
+    numbers.append((closed, "of that to real pictures of the prompts' scenes"))
   if metrics.get("clip_t_drop") is not None:
     change = f"{-metrics['clip_t_drop']:+.3f}"
-    rows.append((change, "CLIP-T, apprentice against base"))
+    numbers.append((change, "CLIP-T, apprentice against base"))
   if metrics.get("speedup") is not None:
     faster = f"{metrics['speedup']:.0f}×"
-    rows.append((faster, "faster than a new expert, an image"))
+    numbers.append((faster, "faster than a new expert, an image"))
   if metrics["filter"]["keep_rate"] is not None:
     kept = f"{metrics['filter']['keep_rate']:.0%}"
-    rows.append((kept, "of the experts' pictures kept by the filter"))
-  rows.append((span(seconds), "for all stages"))
+    numbers.append((kept, "of the experts' pictures kept by the filter"))
+  numbers.append((span(seconds), "for all stages"))
   trained = (
     "Experts made the data, a filter chose from it, and one apprentice learned "
     "to do without experts. Here it"
@@ -164,37 +174,171 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
       f"without fine-tuning.",
       kind="lead",
     ),
-    page.tiles(rows),
+    page.tiles(numbers),
   ]
 
 
 def _metrics(metrics: Mapping[str, Any]) -> list[str]:
   """Systems x metrics, with standard errors."""
   systems = metrics["systems"]
-  rows = []
+  lines = []
   for name, label in SYSTEMS.items():
     if name not in systems:
       continue
     system = systems[name]
-    rows.append(
+    lines.append(
       [
         label,
-        *(_score(system.get(metric)) for metric in METRICS),
+        *(_score(system.get(metric)) for metric in (*METRICS, *rows.COLUMNS)),
         str(system.get("images", "")),
         _seconds(metrics.get("times", {}), name),
       ]
     )
-  columns = ["", *METRICS.values(), "pictures", "seconds an image"]
+  columns = [
+    "",
+    *METRICS.values(),
+    *rows.COLUMNS.values(),
+    "pictures",
+    "seconds an image",
+  ]
   return [
     page.section(
       "Scores",
       page.paragraph(
         "Mean over subjects ± its standard error. Identity: cosine to the real "
         "pictures by an encoder of who a subject is; CLIP-I: the same by CLIP; "
-        "CLIP-T: cosine of picture and prompt."
+        "CLIP-T: cosine of picture and prompt. Nearest demonstration: cosine "
+        "to it by the same encoder as identity; diversity: 1 - cosine between "
+        "the images of one prompt by CLIP."
       ),
-      page.card(page.table(columns, rows, mark=SYSTEMS["apprentice"])),
+      page.paragraph(told(metrics.get("benchmark", {})), kind="soft"),
+      page.paragraph(
+        "Small encoders of this world: CLIP-I follows the scene and not the "
+        "subject, and CLIP-T hardly separates the rows, so read the judge "
+        "below. The ceiling of identity is the row of true renders in the "
+        "prompts' scenes."
+      ),
+      page.paragraph(_pictures(metrics)),
+      page.card(page.table(columns, lines, mark=SYSTEMS["apprentice"])),
+      *_differences(metrics),
+      *_copies(metrics),
+      *_split(metrics.get("by_skill", {}), "identity", "Identity by skill"),
+      *_kinds(metrics),
     )
+  ]
+
+
+def told(benchmark: Mapping[str, Any]) -> str:
+  """On which prompts it was evaluated, in one sentence; "" if unknown."""
+  if not benchmark:
+    return ""
+  counts = collections.Counter(benchmark["kinds"].values())
+  listed = ", ".join(
+    f"{count} {kind.replace('_', ' ')}" for kind, count in counts.items()
+  )
+  return (
+    f"Its prompts, by what the models' records say they were trained with: "
+    f"{listed}."
+  )
+
+
+def _pictures(metrics: Mapping[str, Any]) -> str:
+  """How many real pictures the scores are of."""
+  if (pictures := metrics.get("pictures")) is None:
+    return ""
+  shown, each = (
+    f"{low} to {high}" if low < high else f"{low}"
+    for low, high in (
+      pictures["demonstrations_each"],
+      pictures["references_each"],
+    )
+  )
+  return (
+    f"{pictures['references']} real pictures are references, {each} of a "
+    f"subject; the first of them, {shown} of a subject, are demonstrations."
+  )
+
+
+def _differences(metrics: Mapping[str, Any]) -> list[str]:
+  """The apprentice against each other system, on the subjects of both."""
+  table = metrics.get("differences", {})
+  lines = [
+    [
+      label,
+      *(_interval(table[name].get(metric)) for metric in METRICS),
+      str(max(x["subjects"] for x in table[name].values())),
+    ]
+    for name, label in SYSTEMS.items()
+    if name in table
+  ]
+  if not lines:
+    return []
+  return [
+    "<h3>The apprentice, less each of them</h3>",
+    page.paragraph(
+      "On the subjects of both, with 95% of paired bootstrap resamples of "
+      "subjects. What includes 0 is no difference."
+    ),
+    page.card(page.table(["", *METRICS.values(), "subjects"], lines)),
+  ]
+
+
+def _interval(value: Mapping[str, Any] | None) -> str:
+  if value is None:
+    return "–"
+  if value["low"] is None:
+    return f"{value['mean']:+.3f}"
+  return f"{value['mean']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}]"
+
+
+def _copies(metrics: Mapping[str, Any]) -> list[str]:
+  """Which images are nearer to a demonstration than real pictures are."""
+  found = metrics.get("copying", {})
+  if not found.get("above_band"):
+    return []
+  low, high = found["band"]
+  shares = ", ".join(
+    f"{SYSTEMS.get(name, name)} {share:.0%}"
+    for name, share in found["above_band"].items()
+  )
+  return [
+    page.paragraph(
+      f"Of real pictures, nine in ten are at {low:.3f} to {high:.3f} from the "
+      f"nearest demonstration. Above that band, as copies are: {shares}."
+    )
+  ]
+
+
+def _kinds(metrics: Mapping[str, Any]) -> list[str]:
+  """Scores by what prompts were in training, where they were not all seen."""
+  table = metrics.get("by_kind", {})
+  if set(table) <= {"seen"}:
+    return []
+  return [
+    *_split(table, "identity", "Identity by what a prompt was in training"),
+    *_split(table, "clip_t", "CLIP-T by what a prompt was in training"),
+  ]
+
+
+def _split(table: Mapping[str, Any], metric: str, title: str) -> list[str]:
+  """One metric by groups of prompts: the row of renders is its ceiling."""
+  if not table:
+    return []
+  lines = [
+    [
+      label,
+      *(
+        f"{table[group][name][metric]:.3f}" if name in table[group] else "–"
+        for group in table
+      ),
+    ]
+    for name, label in SYSTEMS.items()
+    if any(name in systems for systems in table.values())
+  ]
+  columns = ["", *(group.replace("_", " ") for group in table)]
+  return [
+    f"<h3>{page.text(title)}</h3>",
+    page.card(page.table(columns, lines, mark=SYSTEMS["apprentice"])),
   ]
 
 
@@ -207,13 +351,11 @@ def _score(value: Mapping[str, float] | None) -> str:
 
 
 def _seconds(times: Mapping[str, float], name: str) -> str:
-  if name in ("apprentice", "base"):
-    seconds = times.get(f"{name}_seconds_per_image")
-    return "–" if seconds is None else f"{seconds:.2f}"
   if name == "experts" and "expert_seconds_to_finetune" in times:
     tune = times["expert_seconds_to_finetune"]
     return f"{tune:.0f} to tune, then {times['expert_seconds_per_image']:.2f}"
-  return "–"
+  seconds = times.get(f"{name}_seconds_per_image")
+  return "–" if seconds is None else f"{seconds:.2f}"
 
 
 def _learning(workdir: Path, stages: Mapping[str, Any]) -> list[str]:

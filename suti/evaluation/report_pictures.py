@@ -59,10 +59,13 @@ def subjects(config: Any, workdir: Path, album: Album) -> list[str]:
   for prompt in read_lines(path, Prompt):
     prompts.setdefault(prompt.cluster, []).append(prompt)
   keys = list(prompts)[: config.report.num_subjects]
+  sampled = workdir / "apprentice" / "sample"
+  # A copied demonstration is to be seen above already.
+  systems = [s for s in config.apprentice_sample.systems if s != "copy"]
   sources = {
-    "apprentice": (workdir / "apprentice" / "sample", "apprentice-"),
-    "base": (workdir / "apprentice" / "sample", "base-"),
+    "apprentice": (sampled, "apprentice-"),
     "experts": (benchmark / "experts" / "sample", ""),
+    **{name: (sampled, f"{name}-") for name in systems},
     "scenes": (workdir / "apprentice" / "evaluate", "scenes"),
   }
   generated = {
@@ -84,7 +87,7 @@ def subjects(config: Any, workdir: Path, album: Album) -> list[str]:
       )
     ]
     rows = []
-    for name in ("apprentice", "experts", "base", "scenes"):
+    for name in sources:
       images = {
         c.prompt: c.image for c in reversed(generated[name][cluster.key])
       }
@@ -117,9 +120,13 @@ def subjects(config: Any, workdir: Path, album: Album) -> list[str]:
 
 
 def _row_title(name: str) -> str:
-  return {"experts": "its expert", "scenes": "real", "base": "base"}.get(
-    name, name
-  )
+  return {
+    "experts": "its expert",
+    "scenes": "real",
+    "text_only": "base, told of it",
+    "wrong_subject": "shown another",
+    "shuffled": "shown several others",
+  }.get(name, name)
 
 
 def _pick_prompts(prompts: Sequence[Prompt], num: int) -> list[Prompt]:

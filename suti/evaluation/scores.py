@@ -94,23 +94,23 @@ def load_scorer(
     ValueError: no such folder, a model of another kind, or one that lacks
       something.
   """
-  judge, clip_pixels = _open("clip", clip, expected=("CLIPModel",))
+  judge, clip_pixels = open_encoder("clip", clip, expected=("CLIPModel",))
   positions = judge.spec["text_model.embeddings.position_embedding.weight"]
   tokenize = load_tokenizer(find_model(clip), max_length=positions.shape[0])
   texts = jax.jit(lambda p, ids: judge.apply(p, ids, method="encode_text"))
   images = image_encoder(judge)
 
-  vit, vit_pixels = _open("identity", identity, expected=IDENTITY)
+  vit, vit_pixels = open_encoder("identity", identity, expected=IDENTITY)
   class_token = image_encoder(vit)
 
   return Scorer(
-    clip_images=lambda batch: _in_rows(
+    clip_images=lambda batch: in_rows(
       lambda rows: images(judge.params, clip_pixels(rows)), batch
     ),
-    clip_texts=lambda batch: _in_rows(
+    clip_texts=lambda batch: in_rows(
       lambda rows: texts(judge.params, tokenize(rows)), batch
     ),
-    identity=lambda batch: _in_rows(
+    identity=lambda batch: in_rows(
       lambda rows: class_token(vit.params, vit_pixels(rows)), batch
     ),
   )
@@ -126,7 +126,7 @@ def image_encoder(judge: Model) -> Callable[..., jax.Array]:
   return jax.jit(lambda p, x: unit(judge.apply(p, x)[:, 0]))
 
 
-def _open(
+def open_encoder(
   field: str, name_or_dir: str | Path, *, expected: Sequence[str]
 ) -> tuple[Model, PixelReader]:
   """A judge, and its image preprocessing."""
@@ -142,7 +142,7 @@ def unit(x_BD: jax.Array) -> jax.Array:
   return x_BD / jnp.linalg.norm(x_BD, axis=-1, keepdims=True)
 
 
-def _in_rows(encode: Callable, batch: Sequence) -> np.ndarray:
+def in_rows(encode: Callable, batch: Sequence) -> np.ndarray:
   """Encodes in blocks of equal size, the last one padded with its last row."""
   batch = list(batch)
   blocks = []

@@ -20,7 +20,7 @@ from suti.config.values import check_kinds
 from suti.hf.find import explain_without_config
 from suti.hf.weights import load
 from suti.io.files import read_object
-from suti.models import clip, dino, dinov2, t5, unet, vae
+from suti.models import clip, dino, dinov2, heads, t5, unet, vae
 from suti.nn.param import Module, Param, functional
 
 
@@ -69,6 +69,8 @@ FAMILIES: Mapping[str, Family] = {
   "Dinov2WithRegistersModel": Family(
     declare=dinov2.declare_dinov2, renames=dinov2.RENAMES
   ),
+  # Not published: what stands beside a judge's encoder.
+  "Heads": Family(declare=heads.declare_heads),
 }
 # Configs that name no class say what they are.
 _BY_TYPE = {
@@ -79,6 +81,7 @@ _BY_TYPE = {
   "vit": "ViTModel",
   "dinov2": "Dinov2Model",
   "dinov2_with_registers": "Dinov2WithRegistersModel",
+  "heads": "Heads",
 }
 # What tells the class, and its kind.
 _NAMES = {"_class_name": "", "architectures": ("",), "model_type": ""}

@@ -21,7 +21,7 @@ _LIMITS = (
 
 
 def write_training(
-  model: Path, *, name: str, config: Any, seconds: float
+  model: Path, *, name: str, config: Any, seconds: float, data: str = ""
 ) -> None:
   """Writes training.json: the facts that only the trainer knows.
 
@@ -30,20 +30,24 @@ def write_training(
     name: of the trainer's module and of its config.
     config: the locked config, seed, steps and pool included.
     seconds: of training, all restarts together.
+    data: what it learned from, in words; else by the config's pool.
   """
   pool = config.pool
+  data = data or (
+    f"{pool.num_subjects * pool.shots_each} renders of {pool.num_subjects} "
+    f"subjects of SubjectWorld's {pool.split} split, from {pool.start} on"
+  )
   facts = {
     "command": (
       f"python -m suti.pretrain.{name} --config configs/pretrain/{name}.py "
       "--workdir runs/pretrain"
     ),
     "config": config.to_dict(),
+    # Which prompts an evaluation may call unseen: apprentice/prompt_kinds.py.
+    "prompts": {"base": pool.get("templates", "unknown")},
     "seconds": round(seconds),
     "machine": machine(),
-    "data": (
-      f"{pool.num_subjects * pool.shots_each} renders of {pool.num_subjects} "
-      f"subjects of SubjectWorld's {pool.split} split"
-    ),
+    "data": data,
   }
   write_json(model / "training.json", facts)
 

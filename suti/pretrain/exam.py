@@ -21,12 +21,15 @@ import numpy as np
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.evaluation.dreambench import templates_of
+from suti.evaluation.judge import load_judge
 from suti.evaluation.scores import Scorer, load_scorer
+from suti.hf.find import find_model
 from suti.images import to_pm1, to_u8
 from suti.io.files import write_json
 from suti.nn.param import functional
 from suti.pipeline.backbone import load_backbone
 from suti.pipeline.conditioning import apply_denoiser
+from suti.pretrain.judge_exam import Change, as_json, examine_judge, lines
 from suti.runtime import stage
 from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
 
@@ -205,11 +208,33 @@ def generated(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   return {"accuracy": float(np.mean(hits)), "images": len(hits)}
 
 
+def reconstruct(model: Path) -> Change:
+  """Pictures as a base's autoencoder gives them back."""
+  backbone = load_backbone(model)
+
+  def change(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    blocks = [images[i : i + _SHOTS] for i in range(0, len(images), _SHOTS)]
+    return [
+      image
+      for block in blocks
+      for image in to_u8(
+        np.asarray(
+          backbone.to_image(
+            backbone.to_latent(jnp.asarray(to_pm1(np.stack(block))))
+          )
+        )
+      )
+    ]
+
+  return change
+
+
 def run(config: Any, workdir: Path) -> dict:
   """Examines the judges and writes exam.json.
 
   Args:
-    config: clip, identity, split, num_subjects.
+    config: clip, identity, judge, backbone, split, num_subjects,
+      templates_each.
     workdir: exam.json goes there.
 
   Returns: the scores.
@@ -223,6 +248,14 @@ def run(config: Any, workdir: Path) -> dict:
       scorer, split=config.split, num_subjects=config.num_subjects
     ),
   }
+  judged = examine_judge(
+    load_judge(config.judge),
+    split=config.split,
+    num_subjects=config.num_judged,
+    templates_each=config.templates_each,
+    changes={"reconstructed": reconstruct(find_model(config.backbone))},
+  )
+  scores["judge"] = as_json(judged)
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(workdir / "exam.json", scores)
   print(
@@ -230,6 +263,7 @@ def run(config: Any, workdir: Path) -> dict:
     f"identity AUC {scores['identity']['auc']:.3f} "
     f"({scores['identity']['auc_in_class']:.3f} within a class)"
   )
+  print("judge: " + ", ".join(f"{n} {v}" for n, v in lines(judged).items()))
   return scores
 
 

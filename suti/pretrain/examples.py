@@ -44,8 +44,8 @@ def make_examples(
     num_demonstrations: pictures beside each target.
     seed: of the choice.
 
-  Yields: examples whose demonstrations show the subject as it is, in scenes
-    other than the target's.
+  Yields: examples whose demonstrations show the subject as it is, undressed
+    and in its own colours and shape, in scenes other than the target's.
   """
   rng = np.random.default_rng(seed)
   order = rng.permutation(len(pool.shots))[:num_examples]
@@ -54,7 +54,7 @@ def make_examples(
     template = pool.shots[target].template
     others = [
       row
-      for row in map(int, np.flatnonzero(same_N & pool.identity_N))
+      for row in map(int, np.flatnonzero(same_N & pool.bare_N))
       if row != target and pool.shots[row].template != template
     ]
     rows = [int(row) for row in rng.permutation(others)[:num_demonstrations]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop all pretrainings share: AdamW, EMA, checkpoints, a log.
+"""The loop all pretrainings share: AdamW or Muon, EMA, checkpoints, a log.
 
 The learning rate warms up, stays, and falls in the last fifth of the steps, so
 that a run can be prolonged before its fall. A batch depends on the seed and the
@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from suti.io.checkpoint import Checkpoints
 from suti.nn.optimizer import (
@@ -52,7 +53,8 @@ def train(
 
   Args:
     config: num_steps, learning_rate, warmup_steps, weight_decay, grad_clip,
-      ema, seed, log_every, checkpoint_every.
+      ema, seed, log_every, checkpoint_every; optimizer, "adamw" or "muon",
+      where it is not AdamW.
     folder: checkpoints, log.jsonl and parameters.txt go there.
     params: where to start from.
     loss: (params, batch, key) -> (scalar, scalars to log).
@@ -71,10 +73,7 @@ def train(
     warmup_steps=config.warmup_steps,
     fall_steps=config.num_steps // 5,
   )
-  tx = optax.chain(
-    optax.clip_by_global_norm(config.grad_clip),
-    optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decays),
-  )
+  tx = _make_optimizer(config, rate, params)
 
   step = _make_step(config, loss, tx)
   write_overview(folder, params)
@@ -113,6 +112,44 @@ def train(
       bar.update(1, note=note)
     save(config.num_steps)
   return state["ema"], time.monotonic() - start
+
+
+def _make_optimizer(
+  config: Any, rate: optax.Schedule, params: Params
+) -> optax.GradientTransformation:
+  """AdamW, or Muon (Jordan et al. 2024) for what is a matrix inside the net."""
+  clip = optax.clip_by_global_norm(config.grad_clip)
+  if config.get("optimizer", "adamw") == "adamw":
+    return optax.chain(
+      clip,
+      optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decays),
+    )
+  return optax.chain(
+    clip,
+    muon(
+      rate,
+      beta=0.95,
+      weight_decay=config.weight_decay,
+      adam_b2=0.99,
+      # Vectors, tables and what meets pixels move by AdamW, at half the rate.
+      adam_learning_rate=lambda step: 0.5 * rate(step),
+      # Updates as large as AdamW's: one rate does for both.
+      consistent_rms=0.2,
+      muon_weight_dimension_numbers=_matrices(params),
+    ),
+  )
+
+
+def _matrices(params: Params) -> dict[str, MuonDimensionNumbers | None]:
+  """What Muon makes orthogonal; kernels are (height width in, out)."""
+  return {
+    name: MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
+    if array.ndim > 1
+    and "embeddings" not in name
+    and not name.startswith(("conv_in.", "conv_out."))
+    else None
+    for name, array in params.items()
+  }
 
 
 def _make_step(

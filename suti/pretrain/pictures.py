@@ -24,7 +24,15 @@ from suti.world.dataset import (
   render_shots,
   subject_seeds,
 )
-from suti.world.templates import template_of
+from suti.world.held_out import is_held_out, pair_held_out, template_rows
+from suti.world.ranges import check_pool
+from suti.world.templates import (
+  LIVE,
+  PARTS,
+  compose,
+  composition,
+  template_of,
+)
 
 # N pictures, H W image, L text tokens.
 
@@ -44,6 +52,8 @@ class Pool:
       dog with white ears in the snow".
     identity_N: bool, whether the picture shows the subject's own colours and
       shape; "a red dog" and "a cube shaped dog" do not.
+    bare_N: bool, whether it also shows the subject undressed; "a dog in a chef
+      outfit" does not.
   """
 
   image_u8_NHWC: np.ndarray
@@ -53,63 +63,136 @@ class Pool:
   plain: Sequence[str]
   detailed: Sequence[str]
   identity_N: np.ndarray
+  bare_N: np.ndarray
 
 
 def choose_shots(
-  *, split: str, num_subjects: int, shots_each: int, studio: float, seed: int
+  *,
+  split: str,
+  start: int,
+  num_subjects: int,
+  shots_each: int,
+  studio: float,
+  templates: str,
+  compositions: float,
+  seed: int,
 ) -> list[Shot]:
   """Which pictures a pool holds.
 
   Args:
     split: of the subjects.
+    start: number of the first subject in its split.
     num_subjects, shots_each: the pool has their product of pictures.
     studio: share of pictures on a plain backdrop, without a template.
+    templates: "all" of a group's 25, the 20 "seen" or the 5 "held_out".
+    compositions: share of pictures of two names together, such as an outfit and
+      a place; pairs that are held out are shown with "held_out" alone.
     seed: of the choice of templates, cameras and lights.
 
   Returns: shots, the pictures of one subject side by side.
   """
   rng = np.random.default_rng(seed)
   shots = []
-  for subject in subject_seeds(split, 0, num_subjects):
+  for subject in subject_seeds(split, start, num_subjects):
+    allowed = np.array(template_rows(class_of(subject), templates))
     # Without replacement: a subject's pictures show different scenes.
-    templates = rng.permutation(25)[:shots_each]
-    if shots_each > 25:
-      templates = rng.integers(0, 25, shots_each)
-    templates = np.where(rng.random(shots_each) < studio, -1, templates)
+    rows = allowed[rng.permutation(len(allowed))[:shots_each]]
+    if shots_each > len(allowed):
+      rows = allowed[rng.integers(0, len(allowed), shots_each)]
+    rows = np.where(rng.random(shots_each) < studio, -1, rows)
+    for i in np.flatnonzero(rng.random(shots_each) < compositions):
+      rows[i] = _compose(rng, live=class_of(subject) in LIVE, which=templates)
     seeds = rng.integers(0, 2**31, shots_each)
     shots += [
-      Shot(subject=int(subject), template=int(t), seed=int(s))
-      for t, s in zip(templates, seeds, strict=True)
+      Shot(subject=int(subject), template=int(row), seed=int(s))
+      for row, s in zip(rows, seeds, strict=True)
     ]
   return shots
+
+
+def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
+  """A random pair of a place, a look and an outfit; objects wear nothing."""
+  while True:
+    names = {
+      part: str(rng.choice(PARTS[part][1:]))
+      for part in ("place", "look", "wardrobe")
+    }
+    gone = "wardrobe"
+    if live:
+      gone = str(rng.choice(list(names), p=(0.2, 0.5, 0.3)))
+    names[gone] = PARTS[gone][0]
+    number = compose(**names)
+    out = pair_held_out(*names.values())
+    if which != "all":
+      out = is_held_out(composition(number))
+    if out == (which == "held_out"):
+      return number
 
 
 def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   """Renders the pool, or reads what is rendered already.
 
   Args:
-    config: `split`, `num_subjects`, `shots_each`, `studio`, `seed`.
+    config: see configs/pretrain/pool.py.
     folder: where chunks are kept, by what they hold.
     size_px: side of the pictures.
 
   Returns: the pool, in memory.
+
+  Raises:
+    ValueError: its subjects are not its own, see `suti.world.ranges`.
   """
+  check_pool(
+    name=config.name,
+    split=config.split,
+    start=config.start,
+    num_subjects=config.num_subjects,
+  )
   shots = choose_shots(
     split=config.split,
+    start=config.start,
     num_subjects=config.num_subjects,
     shots_each=config.shots_each,
     studio=config.studio,
+    templates=config.templates,
+    compositions=config.compositions,
     seed=config.seed,
   )
   # Without the number of subjects: a larger pool goes on from a smaller one.
   folder = folder / (
-    f"{config.split}-{config.shots_each}each-{config.studio}studio-{size_px}px-"
-    f"seed{config.seed}-world{VERSION}"
+    f"{config.split}-from{config.start}-{config.shots_each}each-"
+    f"{config.studio}studio-{config.templates}-{config.compositions}composed-"
+    f"{size_px}px-seed{config.seed}-world{VERSION}"
   )
+  shown = [template_of(shot) for shot in shots]
+  images = render_chunks(shots, folder, size_px=size_px)
+  return Pool(
+    image_u8_NHWC=images,
+    shots=shots,
+    subject_N=np.repeat(np.arange(config.num_subjects), config.shots_each),
+    class_N=np.array([class_of(shot.subject) for shot in shots]),
+    plain=[caption(shot) for shot in shots],
+    detailed=[caption(shot, detailed=True) for shot in shots],
+    identity_N=np.array([not template.look for template in shown]),
+    bare_N=np.array([not (t.look or t.wardrobe) for t in shown]),
+  )
+
+
+def render_chunks(
+  shots: Sequence[Shot], folder: Path, *, size_px: int
+) -> np.ndarray:
+  """Renders shots chunk by chunk, or reads the chunks that are there.
+
+  Args:
+    shots: what to render.
+    folder: holds these shots alone, one file a chunk.
+    size_px: side of the pictures.
+
+  Returns: (N, H, W, C) uint8.
+  """
   folder.mkdir(parents=True, exist_ok=True)
-  starts = range(0, len(shots), _CHUNK)
   images = np.empty((len(shots), size_px, size_px, 3), np.uint8)
-  for start in progress(starts, "chunks of pictures"):
+  for start in progress(range(0, len(shots), _CHUNK), "chunks of pictures"):
     chunk = shots[start : start + _CHUNK]
     name = f"{start // _CHUNK:05d}"
     # The last chunk may be cut short; it is another file when it is whole.
@@ -121,17 +204,4 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
       np.save(buffer, np.asarray(drawn), allow_pickle=False)
       write_atomic(path, buffer.getvalue())
     images[start : start + len(chunk)] = np.load(path, allow_pickle=False)
-  return Pool(
-    image_u8_NHWC=images,
-    shots=shots,
-    subject_N=np.repeat(np.arange(config.num_subjects), config.shots_each),
-    class_N=np.array([class_of(shot.subject) for shot in shots]),
-    plain=[caption(shot) for shot in shots],
-    detailed=[caption(shot, detailed=True) for shot in shots],
-    identity_N=np.array([_keeps_identity(shot) for shot in shots]),
-  )
-
-
-def _keeps_identity(shot: Shot) -> bool:
-  """False where the scene changes the subject's own colour or shape."""
-  return shot.template < 0 or template_of(shot).skill != "attribute"
+  return images

@@ -8,74 +8,133 @@ Examines the judges first: a card without scores is not written.
 """
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from suti.evaluation.judge import load_judge
 from suti.evaluation.scores import load_scorer
-from suti.hf.find import PRETRAINED
+from suti.hf.find import PRETRAINED, find_model
 from suti.io.files import replacing_folder
 from suti.pretrain import exam
 from suti.pretrain.card import write_card
+from suti.pretrain.judge_exam import examine_judge, lines
 from suti.runtime import stage
 
 _TITLES = {
   "clip": "A CLIP for SubjectWorld",
   "identity": "An identity encoder for SubjectWorld (DINO ViT architecture)",
+  "judge": "A judge for SubjectWorld (ViT architecture, with heads)",
   "text_to_image": "A text-to-image base for SubjectWorld, 64 px",
 }
 _TITLE_OF_VAE = "The autoencoder of SubjectWorld's base"
-_PSNR = "PSNR of what it keeps of a picture ({})"
+_PSNR = "PSNR of what it keeps of a picture"
 
 
 def run(config: Any, workdir: Path) -> dict:
   """Copies `workdir/NAME/model` to suti/pretrained and writes the cards.
 
   Args:
-    config: see configs/pretrain/ship.py.
+    config: see configs/pretrain/ship.py; `only` names some of the trainers.
     workdir: of the trainers.
 
   Returns: the scores.
+
+  Raises:
+    ValueError: an unknown trainer, or one that left no model in the workdir.
   """
-  models = {name: workdir / name / "model" for name in _TITLES}
-  scorer = load_scorer(clip=models["clip"], identity=models["identity"])
-  options = {"split": config.split, "num_subjects": config.num_subjects}
-  retrieval = exam.retrieval(scorer, **options)
-  identity = exam.identity(scorer, **options)
-  generated = exam.generated(
-    scorer, models["text_to_image"], images_each=config.images_each
-  )
-  kept_db = exam.reconstruction(models["text_to_image"], **options)
-  psnr = f"{kept_db:.1f} dB"
-  how = f"`suti.pretrain.ship`, {config.num_subjects} {config.split} subjects"
-  scores = {
-    "clip": {
-      f"retrieval of the right one of 25 prompts ({how})": (
-        f"{retrieval['accuracy']:.3f}"
+  models = {}
+  for name in tuple(config.only) or _TITLES:
+    if name not in _TITLES:
+      raise ValueError(
+        f"config.only has {name!r}: expected names of {', '.join(_TITLES)}."
       )
-    },
-    "identity": {
-      f"AUC, same or different subject ({how})": f"{identity['auc']:.3f}",
-      "AUC within a class": f"{identity['auc_in_class']:.3f}",
-    },
-    "text_to_image": {
-      "samples whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
-        f"{generated['accuracy']:.3f} of {generated['images']}"
-      ),
-    },
-  }
+    models[name] = workdir / name / "model"
+    if not (models[name] / "training.json").is_file():
+      raise ValueError(
+        f"{models[name]} has no model: run suti.pretrain.{name} first, with "
+        "the same --workdir, or leave it out of config.only."
+      )
+  scores = {name: _SCORES[name](config, models) for name in models}
+  psnr = scores.get("text_to_image", {}).pop(_PSNR, "")
+  how = f"{config.num_subjects} {config.split} subjects"
   for name, model in models.items():
     target = PRETRAINED / config.names[name]
     with replacing_folder(target) as part:
       shutil.copytree(model, part, dirs_exist_ok=True)
       write_card(part, title=_TITLES[name], scores=scores[name])
       if (vae := part / "vae").is_dir():
-        write_card(vae, title=_TITLE_OF_VAE, scores={_PSNR.format(how): psnr})
-  print(
-    f"shipped: retrieval {retrieval['accuracy']:.3f}, identity AUC "
-    f"{identity['auc']:.3f}, samples recognised {generated['accuracy']:.3f}, "
-    f"autoencoder {kept_db:.1f} dB"
+        kept = {f"{_PSNR} (`suti.pretrain.ship`, {how})": psnr}
+        write_card(vae, title=_TITLE_OF_VAE, scores=kept)
+    print(f"shipped: {target.name}, {scores[name]}")
+  return scores
+
+
+def _how(config: Any) -> str:
+  return f"`suti.pretrain.ship`, {config.num_subjects} {config.split} subjects"
+
+
+def _of_clip(config: Any, models: Mapping[str, Path]) -> dict[str, str]:
+  found = exam.retrieval(
+    load_scorer(clip=models["clip"]),
+    split=config.split,
+    num_subjects=config.num_subjects,
   )
-  return {"retrieval": retrieval, "identity": identity, "generated": generated}
+  what = f"retrieval of the right one of 25 prompts ({_how(config)})"
+  return {what: f"{found['accuracy']:.3f}"}
+
+
+def _of_identity(config: Any, models: Mapping[str, Path]) -> dict[str, str]:
+  found = exam.identity(
+    load_scorer(identity=models["identity"]),
+    split=config.split,
+    num_subjects=config.num_subjects,
+  )
+  return {
+    f"AUC, same or different subject ({_how(config)})": f"{found['auc']:.3f}",
+    "AUC within a class": f"{found['auc_in_class']:.3f}",
+  }
+
+
+def _of_judge(config: Any, models: Mapping[str, Path]) -> dict[str, str]:
+  found = examine_judge(
+    load_judge(models["judge"]),
+    split=config.split,
+    num_subjects=config.num_judged,
+    templates_each=config.templates_each,
+    changes={"reconstructed": exam.reconstruct(find_model("world_base"))},
+  )
+  how = (
+    f"`suti.pretrain.ship`, {config.num_judged} {config.split} subjects in "
+    f"{config.templates_each} scenes each, 95% intervals"
+  )
+  return {"examined by": how} | lines(found)
+
+
+def _of_base(config: Any, models: Mapping[str, Path]) -> dict[str, str]:
+  base = models["text_to_image"]
+  found = exam.generated(
+    load_scorer(clip=models.get("clip", "world_clip")),
+    base,
+    images_each=config.images_each,
+  )
+  kept_db = exam.reconstruction(
+    base, split=config.split, num_subjects=config.num_subjects
+  )
+  return {
+    "samples whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
+      f"{found['accuracy']:.3f} of {found['images']}"
+    ),
+    _PSNR: f"{kept_db:.1f} dB",
+  }
+
+
+_SCORES: Mapping[str, Callable[[Any, Mapping[str, Path]], dict[str, str]]] = {
+  "clip": _of_clip,
+  "identity": _of_identity,
+  "judge": _of_judge,
+  "text_to_image": _of_base,
+}
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 """The text-to-image base that experts and the apprentice start from.
 
 Stands where SuTI has Imagen's 64x64 model (2.1B parameters, T5-XXL): a small
-U-Net of the published diffusers kind on latents (`suti.pretrain.autoencoder`),
-and a text encoder with the CLIP architecture, trained with it. The text is
-dropped in some of the examples, for classifier-free guidance (Ho and Salimans,
-2022).
+U-Net of the published diffusers kind on patches of pixels (`config.patch_size`)
+or, without that, on latents (`suti.pretrain.autoencoder`), and a text encoder
+with the CLIP architecture, trained with it. The text is dropped in some of the
+examples, for classifier-free guidance (Ho and Salimans, 2022).
 
   python -m suti.pretrain.text_to_image \
       --config configs/pretrain/text_to_image.py --workdir runs/pretrain
@@ -33,13 +33,15 @@ from suti.io.files import read_json, write_atomic, write_json
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import Param, functional, init
-from suti.pipeline.codec import Codec, open_autoencoder
+from suti.pipeline.codec import Codec, open_autoencoder, pixels
+from suti.pipeline.known_words import known_words, write_words
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import Pool, render_pool
 from suti.pretrain.vocabulary import write_tokenizer
 from suti.runtime import stage
 from suti.schema import content_key
+from suti.world.other_words import in_other_words
 
 # N pictures of the pool, B batch, H W C latent, L text tokens.
 
@@ -53,6 +55,10 @@ _PREVIEW = (
   "a toy floating on top of water",
   "a dog wearing a santa hat",
   "a vase in the jungle",
+  "a clock on a cobblestone street",
+  "a bowl on top of pink fabric",
+  "a white dog with black ears wearing a santa hat in the snow",
+  "dog, jungle",
 )
 
 
@@ -62,7 +68,7 @@ def run(config: Any, workdir: Path) -> dict:
   Args:
     config: see configs/pretrain/text_to_image.py.
     workdir: the pool, checkpoints, the log and `model/` go there; holds the
-      autoencoder, where `config.init` does not.
+      autoencoder of a base of latents, where `config.init` does not.
 
   Returns: what was trained, for the model card.
   """
@@ -73,19 +79,26 @@ def run(config: Any, workdir: Path) -> dict:
   text_spec, text = functional(declare_clip_text(config.text_encoder.to_dict()))
   schedule = make_schedule(config.scheduler.to_dict())
 
-  autoencoder = _find_autoencoder(config, workdir)
-  patch = read_json(autoencoder / "training.json")["config"]["patch_size"]
-  shutil.copytree(autoencoder, model / "vae", dirs_exist_ok=True)
-  write_tokenizer(model / "tokenizer", config.text_encoder)
+  if config.init:
+    # Its text encoder knows these tokens and no others.
+    shutil.copytree(
+      find_model(config.init) / "tokenizer",
+      model / "tokenizer",
+      dirs_exist_ok=True,
+    )
+  else:
+    write_tokenizer(model / "tokenizer", config.text_encoder)
   tokenize = load_tokenizer(model / "tokenizer", max_length=length)
   pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
-  codec = open_autoencoder(model / "vae", patch=patch)
-  weights = (model / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-  latents_NHWC = encode_pool(
-    pool,
-    codec,
-    folder / f"latents-{len(pool.shots)}-{content_key(weights)}.npy",
-  )
+  patch, made_of = config.patch_size, {}
+  if patch:
+    codec, picture_NHWC = pixels(patch), pool.image_u8_NHWC
+  else:
+    codec, patch, key = _copy_autoencoder(config, workdir, model / "vae")
+    made_of = {"autoencoder": key}
+    picture_NHWC = encode_pool(
+      pool, codec, folder / f"latents-{len(pool.shots)}-{key}.npy"
+    )
 
   def predict(params, x_BHWC, t_B, ids_BL):
     params = {name: x.astype(config.dtype) for name, x in params.items()}
@@ -93,12 +106,17 @@ def run(config: Any, workdir: Path) -> dict:
     return out_BHWC.astype(jnp.float32)
 
   def loss(params, batch, key):
+    x_BHWC = batch["x"].astype(jnp.float32)
+    if config.patch_size:
+      x_BHWC = codec.encode({}, to_pm1(batch["x"]))
     loss_B = denoising_loss(
       schedule,
       lambda x, t_B: predict(params, x, t_B, batch["ids"]),
-      batch["x"].astype(jnp.float32),
+      x_BHWC,
       key,
       weighting=config.weighting,
+      gamma=config.snr_gamma,
+      log_snr=config.log_snr and tuple(config.log_snr),
       stratified=True,
     )
     return loss_B.mean(), {}
@@ -108,21 +126,34 @@ def run(config: Any, workdir: Path) -> dict:
     folder,
     params=_start(config, unet_spec, text_spec),
     loss=loss,
-    batch_at=_make_batch_at(config, pool, tokenize, latents_NHWC),
-    made_of={"autoencoder": content_key(weights)},
+    batch_at=_make_batch_at(config, pool, tokenize, picture_NHWC),
+    made_of=made_of,
     preview=_make_preview(
       folder,
       predict,
       codec,
       schedule=schedule,
       ids_BL=tokenize([*_PREVIEW, *[""] * len(_PREVIEW)]),
-      shape=latents_NHWC.shape[1:],
+      side=config.unet.sample_size,
       guidance=config.guidance,
     ),
   )
   _write_model(model, params, unet_spec, text_spec, config=config, patch=patch)
   write_training(model, name="text_to_image", config=config, seconds=seconds)
+  write_words(model, _all_texts(config, pool))
   return {"steps": config.num_steps, "model": str(model)}
+
+
+def _copy_autoencoder(
+  config: Any, workdir: Path, target: Path
+) -> tuple[Codec, int, str]:
+  """The autoencoder of a base of latents, its patch, its weights' key."""
+  autoencoder = _find_autoencoder(config, workdir)
+  patch = read_json(autoencoder / "training.json")["config"]["patch_size"]
+  shutil.copytree(autoencoder, target, dirs_exist_ok=True)
+  weights = (target / "diffusion_pytorch_model.safetensors").read_bytes()
+  codec = open_autoencoder(target, patch=patch)
+  return codec, patch, content_key(weights)
 
 
 def _find_autoencoder(config: Any, workdir: Path) -> Path:
@@ -142,25 +173,43 @@ def _make_batch_at(
   config: Any,
   pool: Pool,
   tokenize: Tokenizer,
-  latents_NHWC: np.ndarray,
+  picture_NHWC: np.ndarray,
 ) -> Callable[[np.random.Generator], dict]:
-  """Random latents with one of their captions, which is empty in some."""
-  plain_NL, detailed_NL = tokenize(pool.plain), tokenize(pool.detailed)
-  null_L = tokenize([""])[0]
+  """Random pictures, or their latents, with one of their texts.
+
+  A text is the benchmark's, a detailed one or one in other words, by the shares
+  of `config.texts`; it is empty in some, for guidance.
+  """
+  kinds, shares = zip(*sorted(config.texts.items()), strict=True)
+  # Of ten million different ones there is no table: words are put as needed.
+  say = {
+    "plain": lambda row, rng: pool.plain[row],
+    "detailed": lambda row, rng: pool.detailed[row],
+    "other_words": lambda row, rng: in_other_words(pool.shots[row], rng),
+  }
 
   def batch_at(rng: np.random.Generator) -> dict:
     rows = rng.integers(0, len(pool.shots), config.batch_size)
-    draw_B1 = rng.random((config.batch_size, 1))
-    ids_BL = np.where(
-      draw_B1 < config.detailed, detailed_NL[rows], plain_NL[rows]
-    )
-    dropped_B1 = rng.random((config.batch_size, 1)) < config.text_dropout
-    return {
-      "x": latents_NHWC[rows],
-      "ids": np.where(dropped_B1, null_L, ids_BL).astype(np.int32),
-    }
+    chosen = rng.choice(len(kinds), config.batch_size, p=shares)
+    dropped = rng.random(config.batch_size) < config.text_dropout
+    texts = [
+      "" if drop else say[kinds[kind]](row, rng)
+      for row, kind, drop in zip(rows, chosen, dropped, strict=True)
+    ]
+    return {"x": picture_NHWC[rows], "ids": np.asarray(tokenize(texts))}
 
   return batch_at
+
+
+def _all_texts(config: Any, pool: Pool) -> list[str]:
+  """Texts with about every word of this training, and of its init's."""
+  texts = [*pool.plain, *pool.detailed]
+  if config.texts.get("other_words"):
+    rng = np.random.default_rng(config.seed)
+    texts += [in_other_words(shot, rng) for shot in pool.shots]
+  if config.init:
+    texts += known_words(find_model(config.init))
+  return texts
 
 
 def _make_preview(
@@ -170,7 +219,7 @@ def _make_preview(
   *,
   schedule: Schedule,
   ids_BL: np.ndarray,
-  shape: tuple[int, ...],
+  side: int,
   guidance: float,
 ) -> Callable[[dict, int], None]:
   """Writes three generated images of each preview prompt.
@@ -181,7 +230,7 @@ def _make_preview(
     codec: decodes the samples.
     schedule: the noise schedule.
     ids_BL: tokens of the prompts, then of as many empty texts.
-    shape: of one latent, (H, W, C).
+    side: of one sample, in patches or latents.
     guidance: weight of classifier-free guidance.
 
   Returns: (parameters, step) -> None.
@@ -191,7 +240,7 @@ def _make_preview(
   def sample(params, vae_params, ids_BL, key):
     n = len(_PREVIEW)
     keys_B = row_keys(key, np.arange(n))
-    noise = draw_noise(keys_B, shape)
+    noise = draw_noise(keys_B, (side, side, codec.channels))
 
     def denoise(x, t_B):
       both = predict(
@@ -199,7 +248,9 @@ def _make_preview(
       )
       return classifier_free(both[:n], both[n:], guidance)
 
-    x_BHWC = ddim(denoise, schedule, noise, keys_B, num_steps=25, clip=False)
+    x_BHWC = ddim(
+      denoise, schedule, noise, keys_B, num_steps=25, clip=codec.bounded
+    )
     return codec.decode(vae_params, x_BHWC)
 
   def preview(params, step):
@@ -252,7 +303,10 @@ def _write_model(
   )
   write_json(
     model / "model_index.json",
-    {"_class_name": "LatentDiffusion", "patch_size": patch},
+    {
+      "_class_name": f"{'Pixel' if config.patch_size else 'Latent'}Diffusion",
+      "patch_size": patch,
+    },
   )
 
 

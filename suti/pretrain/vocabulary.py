@@ -8,8 +8,13 @@ what the world can show, bytes for anything else a person may type.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from suti.evaluation.styles import STYLE_TEXTS
 from suti.hf.tokenizer import train_tokenizer
 from suti.world.dataset import Shot, caption, describe, subject_seeds
+from suti.world.other_words import in_other_words
+from suti.world.templates import NUM_TEMPLATES, compose
 
 # Words people use around a subject which the captions above never contain.
 _EVERYDAY = (
@@ -35,11 +40,14 @@ def write_tokenizer(folder: Path, text_config: Any) -> None:
   if (folder / "tokenizer.json").exists():
     return
   texts = [_EVERYDAY]
+  rng = np.random.default_rng(0)
   for subject in subject_seeds("train", 0, 400):
     texts.append(f"a photo of {describe(subject)}")
-    for template in range(25):
+    styles = [compose(style=style) for style in STYLE_TEXTS]
+    for template in [*range(NUM_TEMPLATES), *styles]:
       shot = Shot(subject=int(subject), template=template, seed=0)
       texts += [caption(shot), caption(shot, detailed=True)]
+      texts += [in_other_words(shot, rng) for _ in range(3)]
   train_tokenizer(
     texts,
     folder,

@@ -5,6 +5,7 @@ DreamBench's prompts are kept word by word ("a glasses in the snow"), since
 an evaluation uses them.
 """
 
+from suti.evaluation.styles import styled
 from suti.world.subjects import phrase
 from suti.world.templates import Shot, class_of, template_of
 
@@ -40,4 +41,6 @@ def caption(shot: Shot, *, detailed: bool = False) -> str:
   if template.look in ("red", "purple", "cube") or template.wardrobe:
     rest = ""  # gone, or an outfit may hide it
   words = " ".join(w for w in (colour, pattern, noun) if w) + rest
-  return with_article(template.text.format(words).removeprefix("a "))
+  text = template.text.removeprefix(styled("", template.style))
+  text = with_article(text.format(words).removeprefix("a "))
+  return styled(text, template.style)

@@ -16,10 +16,10 @@ from PIL import Image
 
 from suti.schema import Cluster, content_key
 from suti.world.captions import caption, describe, with_article
+from suti.world.ranges import SUBJECTS_A_PAGE, web_start
 from suti.world.render import render_shots
 from suti.world.templates import (
   LIVE,
-  SPLIT_SPAN,
   Shot,
   class_of,
   split_of,
@@ -97,7 +97,7 @@ def web_rows(
     split: of the subjects.
     num_pages: where to stop.
     seed: which web. Those of two seeds share subjects where these differ by a
-      multiple of 250, or where pages go beyond a million.
+      multiple of 224, or where pages go beyond a million (`ranges.py`).
     start: pages to leave out at the beginning.
     size_px: side of the pictures.
 
@@ -199,9 +199,9 @@ def _page(split: str, *, page: int, seed: int) -> list[_Plan]:
   rng = np.random.default_rng((seed, page, len(split)))
   kind = rng.choice(list(_KINDS), p=list(_KINDS.values()))
   url = f"https://world.example/{seed}/{page:06d}"
-  # Every page has subjects of its own, four at most; a split has as many as 250
-  # webs of a million pages ask for, and then they come again.
-  subjects = subject_seeds(split, 4 * (seed * 1_000_000 + page) % SPLIT_SPAN, 4)
+  # Every page has subjects of its own, which no pool of pictures has.
+  first = web_start(seed=seed, page=page)
+  subjects = subject_seeds(split, first, SUBJECTS_A_PAGE)
   count = int(rng.integers(1, 3) if kind == "thin" else rng.integers(3, 11))
   num_subjects = int(rng.integers(2, 5)) if kind == "mixed" else 1
   chosen = [subjects[i % num_subjects] for i in range(count)]

@@ -2,9 +2,10 @@
 """Pictures of shots: image, mask and depth, in JAX.
 
 The subject is sphere-traced (`march.py`), ground and backdrop are closed form
-(`backdrops.py`). One program a size renders every class and place. On CPU
-pictures are mapped one after the other, so that only the backdrop and the
-reflection a picture needs are computed; on an accelerator they are vmapped.
+(`backdrops.py`). One program a size renders every class and place; a style is
+painted over its pictures (`styles.py`). On CPU pictures are mapped one after
+the other, so that only the backdrop and the reflection a picture needs are
+computed; on an accelerator they are vmapped.
 
 Shape legend: B pictures, H W frame, N samples.
 """
@@ -21,9 +22,11 @@ from suti.world import sdf
 from suti.world.backdrops import PLACES
 from suti.world.march import SUPERSAMPLE, apart, rays, trace
 from suti.world.parts import NUM_PARTS
-from suti.world.scenes import stage
+from suti.world.scenes import shot_keys, stage
 from suti.world.shading import shade
 from suti.world.strokes import fract, mix, step
+from suti.world.styles import paint_rows
+from suti.world.templates import template_of
 
 # Pictures a call of the program, where pictures are mapped one after the other
 # and where they are vmapped. Never the number of shots: each other number would
@@ -282,11 +285,14 @@ def render_shots(shots, *, size_px: int = 64, batch: int | None = None):
     on_cpu = jax.default_backend() == "cpu"
     batch = _BATCH_CPU if on_cpu else _BATCH_ACCELERATOR
   program = _program(size_px)
+  styles, keys = [template_of(s).style for s in shots], shot_keys(shots)
 
   def run(start):
     rows = np.minimum(np.arange(start, start + batch), n - 1)
     drawn = program({k: v[rows] for k, v in staged.items()})
-    return {k: np.asarray(v) for k, v in drawn.items()}
+    drawn = {k: np.asarray(v) for k, v in drawn.items()}
+    there = slice(start, min(start + batch, n))
+    return drawn | {"image": paint_rows(drawn, styles[there], keys[there])}
 
   # One picture's work is too small for XLA to share out among cores: 1.5
   # times as many pictures with a thread each.

@@ -22,7 +22,7 @@ from suti.world.camera import aim, headings
 from suti.world.looks import alter
 from suti.world.parts import Parts, present, span, turn
 from suti.world.subjects import build
-from suti.world.templates import draws, template_of
+from suti.world.templates import draws, template_of, unstyled
 
 PLACE_NAMES = tuple(PLACES)
 
@@ -93,7 +93,7 @@ def stage(shots) -> dict[str, np.ndarray]:
   templates = [template_of(s) for s in shots]
   settings = [SETTINGS[t.place] for t in templates]
   a, classes = _subjects(shots, templates)
-  u = draws(_shot_keys(shots), stream=7, count=32)
+  u = draws(shot_keys(shots), stream=7, count=32)
   side = np.where(u[:, 8] < 0.5, -1.0, 1.0)
   wet = np.array([float(t.look == "wet") for t in templates])
   reflect = np.array([s.reflect for s in settings])
@@ -149,10 +149,10 @@ def _subjects(shots, templates):
   return out, classes
 
 
-def _shot_keys(shots):
-  """One integer a shot, from all three numbers."""
+def shot_keys(shots):
+  """One integer a shot, from all three numbers; a style leaves it as it is."""
   rows = np.array(
-    [(s.subject, s.template + 1, s.seed) for s in shots], np.uint64
+    [(s.subject, unstyled(s.template) + 1, s.seed) for s in shots], np.uint64
   )
   factors = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What SubjectWorld can show: 15 classes and the 50 DreamBench prompts.
+"""What SubjectWorld can show: 15 classes, the 50 DreamBench prompts, and more.
 
 The classes and prompts are those of DreamBench (DreamBooth, arXiv:2208.12242,
-supplementary material). This file holds names only: how a class looks is in
-`subjects.py`, how a prompt looks is in `scenes.py`.
+supplementary material). Beyond them, a place, a look, a wardrobe and a style
+make a composition (`compose`), which no benchmark has. This file holds names
+only: how a class looks is in `subjects.py`, a prompt in `scenes.py`, a style in
+`styles.py`.
 
 Shape legend: n a batch of seeds, m draws per seed.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
+
+from suti.evaluation.styles import STYLE_TEXTS, styled
 
 CLASSES = (
   "backpack",
@@ -42,14 +47,15 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Template:
-  """One DreamBench prompt.
+  """One DreamBench prompt, or a composition.
 
   Attributes:
     text: the prompt with "{}" for the class noun.
-    skill: "recontextualization", "attribute" or "accessory".
+    skill: one of `suti.schema.SKILLS`.
     place: the name of the ground and backdrop (`scenes.PLACES`).
     look: a change of the subject itself, "" for none.
     wardrobe: what the subject wears, "" for nothing.
+    style: of the whole picture, a name of STYLE_TEXTS, "" for none.
   """
 
   text: str
@@ -57,6 +63,7 @@ class Template:
   place: str
   look: str = ""
   wardrobe: str = ""
+  style: str = ""
 
 
 def _place(text, place):
@@ -120,6 +127,7 @@ OBJECT_TEMPLATES = _PLACES_OF_ALL + _PLACES_OF_OBJECTS + _LOOKS
 LIVE_TEMPLATES = _PLACES_OF_ALL + _WARDROBE + _LOOKS
 TEMPLATES = OBJECT_TEMPLATES + LIVE_TEMPLATES
 STUDIO = Template(text="a {}", skill="recontextualization", place="studio")
+NUM_TEMPLATES = 25  # of a group; numbers from here on are compositions
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -128,7 +136,8 @@ class Shot:
 
   Attributes:
     subject: subject seed, see `subject_seeds`.
-    template: index into the group's 25 templates, or -1 for a plain studio.
+    template: index into the group's 25 templates, -1 for a plain studio, or
+      from 25 on what `compose` returns.
     seed: camera, light, heading and scene jitter.
   """
 
@@ -209,11 +218,156 @@ def templates_of(class_name: str) -> tuple[Template, ...]:
 
 
 def template_of(shot: Shot) -> Template:
-  """The template a shot shows."""
-  if not -1 <= shot.template < 25:
+  """The template a shot shows.
+
+  Raises:
+    ValueError: there is none of that number, or none for such a subject.
+  """
+  if shot.template < -1:
     raise ValueError(
-      f"Shot.template={shot.template}: use -1 (studio) or 0 to 24."
+      f"Shot.template={shot.template}: use -1 (studio), 0 to 24, or what"
+      " suti.world.compose gives."
     )
   if shot.template < 0:
     return STUDIO
-  return templates_of(class_of(shot.subject))[shot.template]
+  if shot.template < NUM_TEMPLATES:
+    return templates_of(class_of(shot.subject))[shot.template]
+  template = composition(shot.template)
+  if template.wardrobe and class_of(shot.subject) not in LIVE:
+    raise ValueError(
+      f"Shot.template={shot.template} has the wardrobe {template.wardrobe!r},"
+      f" and subject {shot.subject} is a {class_of(shot.subject)}: only"
+      f" {' and '.join(LIVE)} are dressed; leave the wardrobe out."
+    )
+  return template
+
+
+# --- Compositions ------------------------------------------------------------
+
+# How each name is said, in the order in which a composition says them: "a
+# mosaic of a red {} wearing a santa hat in the snow".
+LOOKS = {t.look: t.text.removeprefix("a ").removesuffix(" {}") for t in _LOOKS}
+OUTFITS = {t.wardrobe: t.text.removeprefix("a {} ") for t in _WARDROBE}
+PLACES = {
+  t.place: t.text.removeprefix("a {} ")
+  for t in _PLACES_OF_ALL + _PLACES_OF_OBJECTS
+}
+# What a composition is made of: part -> its names, first that of nothing. The
+# positions of names are in the numbers of shots: new ones go to the end.
+PARTS = {
+  "place": ("studio", *PLACES),
+  "look": ("", *LOOKS),
+  "wardrobe": ("", *OUTFITS),
+  "style": ("", *STYLE_TEXTS),
+}
+# Bits of a number that hold each part, from the lowest up, so that one more
+# name of any part moves no other number; style is above all the rest.
+_BITS = {"place": 6, "look": 4, "wardrobe": 5, "style": 5}
+_STYLE_SHIFT = 15
+
+
+def compose(
+  *, place: str = "", look: str = "", wardrobe: str = "", style: str = ""
+) -> int:
+  """The `Shot.template` of any place, look, wardrobe and style together.
+
+  Args:
+    place, look, wardrobe, style: names of PARTS, or "" for none: a studio
+      is no place. Only live subjects are dressed.
+
+  Returns:
+    A number from 25 on, another one for each composition. The numbers below
+    are DreamBench's own prompts; one of those, asked for as a composition,
+    is the same scene seen from elsewhere.
+
+  Raises:
+    ValueError: a name is unknown.
+  """
+  asked = {"place": place, "look": look, "wardrobe": wardrobe, "style": style}
+  number, shift = 0, 0
+  for part, name in asked.items():
+    name = name or PARTS[part][0]
+    if name not in PARTS[part]:
+      raise ValueError(
+        f"{part}={name!r} is unknown: use one of"
+        f" {', '.join(map(repr, PARTS[part]))}."
+      )
+    number += PARTS[part].index(name) << shift
+    shift += _BITS[part]
+  return NUM_TEMPLATES + number
+
+
+@functools.cache
+def composition(number: int) -> Template:
+  """The template that `compose` numbered; undoes it.
+
+  Raises:
+    ValueError: it gives no such number.
+  """
+  code, names = number - NUM_TEMPLATES, {}
+  for part, bits in _BITS.items():
+    index = code & ((1 << bits) - 1)
+    code >>= bits
+    if index >= len(PARTS[part]):
+      code = -1
+      break
+    names[part] = PARTS[part][index]
+  if code:
+    raise ValueError(
+      f"Shot.template={number} is no composition: use -1 (studio), 0 to 24, or"
+      " what suti.world.compose gives."
+    )
+  return Template(text=_text(**names), skill=_skill(**names), **names)
+
+
+def _text(*, place, look, wardrobe, style):
+  """The words of a composition, by those of its parts."""
+  words = (
+    LOOKS.get(look),
+    "{}",
+    OUTFITS.get(wardrobe),
+    PLACES.get(place),
+  )
+  return styled(f"a {' '.join(filter(None, words))}", style)
+
+
+def _skill(*, place, look, wardrobe, style):
+  """The rarest of the skills that a composition needs."""
+  del place
+  asked = {"style": style, "accessory": wardrobe, "attribute": look}
+  return next((k for k, name in asked.items() if name), "recontextualization")
+
+
+def unstyled(template: int) -> int:
+  """The same without its style: what a styled picture is painted from."""
+  if template < NUM_TEMPLATES:
+    return template
+  code = template - NUM_TEMPLATES
+  return NUM_TEMPLATES + (code & ((1 << _STYLE_SHIFT) - 1))
+
+
+def template_named(prompt: str, noun: str, *, live: bool) -> int | None:
+  """The `Shot.template` that a prompt describes, None if it is no template.
+
+  Args:
+    prompt: "a dog in the snow", or of several parts as `caption` words them:
+      "a pencil sketch of a red dog wearing a red hat in the snow".
+    noun: the subject's in it.
+    live: whether the subject is of LIVE: others wear nothing.
+  """
+  return _numbers(noun, live).get(prompt)
+
+
+@functools.lru_cache(maxsize=64)
+def _numbers(noun: str, live: bool) -> dict[str, int]:
+  """Prompt of each template and composition of a noun -> its number."""
+  numbers = {}
+  for style in PARTS["style"]:
+    for wardrobe in PARTS["wardrobe"] if live else ("",):
+      for look in PARTS["look"]:
+        for place in PARTS["place"]:
+          names = {"place": place, "look": look, "wardrobe": wardrobe}
+          number = compose(**names, style=style)
+          numbers[_text(**names, style=style).format(noun)] = number
+  group = LIVE_TEMPLATES if live else OBJECT_TEMPLATES
+  return numbers | {t.text.format(noun): i for i, t in enumerate(group)}

@@ -160,7 +160,7 @@ def write_benchmark(workdir: pathlib.Path) -> list[Cluster]:
     Cluster(
       key=f"{number:012x}",
       subject="dog",
-      caption="a dog",
+      caption="a brown dog",
       images=tuple(draw_picture(rng) for _ in range(3)),
       captions=TEXTS[:3],
       live=True,

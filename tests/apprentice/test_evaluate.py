@@ -13,6 +13,7 @@ from suti.io.files import read_json, write_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Cluster, Prompt
+from suti.world.templates import compose
 from tests.apprentice import inputs
 
 # Pictures and texts that a scorer reads an angle from.
@@ -56,6 +57,9 @@ def test_the_measures_of_a_subject():
     make_cluster(0, 60),
     {"ours": [("0", picture(0)), ("90", picture(30))]},
     scorer=SCORER,
+    num_shown=1,
+    skills={"0": "attribute", "90": "style"},
+    kinds={"0": "seen", "90": "held_out"},
   )
   # One pair of different real pictures, 60 degrees apart (120 for CLIP).
   assert table["real"]["identity"] == pytest.approx(cos(60))
@@ -71,11 +75,41 @@ def test_the_measures_of_a_subject():
   # Each picture against its own prompt alone.
   assert table["ours"]["clip_t"] == pytest.approx((cos(0) + cos(30)) / 2)
   assert table["ours"]["images"] == 2
+  # The demonstration is the first picture, and the other's nearest.
+  assert table["real"]["nearest"] == pytest.approx([cos(60)])
+  assert table["ours"]["nearest"] == pytest.approx([1, cos(30)], abs=1e-4)
+  assert table["ours"]["copying"] == pytest.approx((1 + cos(30)) / 2)
+  assert "diversity" not in table["ours"]
+  assert table["ours"]["by_skill"]["style"] == pytest.approx(
+    {"identity": (cos(30) + cos(30)) / 2, "clip_t": cos(30)}
+  )
+  assert table["ours"]["by_kind"] == {
+    "seen": table["ours"]["by_skill"]["attribute"],
+    "held_out": table["ours"]["by_skill"]["style"],
+  }
+
+
+def test_two_images_of_a_prompt_have_a_distance():
+  table = evaluate.measure(
+    make_cluster(0, 60),
+    {"ours": [("0", picture(0)), ("0", picture(30))]},
+    scorer=SCORER,
+    num_shown=0,
+    skills={"0": "style"},
+    kinds={"0": "seen"},
+  )
+  assert table["ours"]["diversity"] == pytest.approx(1 - cos(60))
+  assert "copying" not in table["ours"]
 
 
 def test_scenes_give_real_pictures_their_clip_t():
   table = evaluate.measure(
-    make_cluster(0, 0), {"scenes": [("40", picture(10))]}, scorer=SCORER
+    make_cluster(0, 0),
+    {"scenes": [("40", picture(10))]},
+    scorer=SCORER,
+    num_shown=1,
+    skills={"40": "style"},
+    kinds={"40": "seen"},
   )
   assert table["real"]["clip_t"] == pytest.approx(cos(20))
 
@@ -103,6 +137,11 @@ def test_means_and_errors_over_subjects():
   assert metrics["gap_closed"] == pytest.approx(0.3 / 0.4)
   assert metrics["clip_t_drop"] == pytest.approx(0.05)
   assert metrics["per_subject"] == subjects
+  assert "gap_closed_scenes" not in metrics
+  subjects["a"]["scenes"] = row(0.6)
+  assert evaluate.summarise(subjects)["gap_closed_scenes"] == pytest.approx(
+    0.3 / 0.2
+  )
   assert "apprentice_expert_subjects" not in metrics["systems"]
 
 
@@ -128,6 +167,8 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     Prompt(cluster="c", prompt="a dog in the snow", skill="style"),
     Prompt(cluster="c", prompt="a dog on the moon", skill="style"),
     Prompt(cluster="c", prompt="a dog wearing a red hat", skill="style"),
+    Prompt(cluster="c", prompt="a mosaic of a dog in the snow", skill="style"),
+    Prompt(cluster="c", prompt="a wet dog at sea", skill="style"),
   ]
   asked = []
 
@@ -136,24 +177,33 @@ def test_scenes_are_rendered_where_the_truth_is_known(monkeypatch):
     return {"image": [picture(i + size_px) for i in range(len(shots))]}
 
   monkeypatch.setattr("suti.world.dataset.render_shots", render)
-  scenes = evaluate.render_scenes({"c": cluster}, prompts)
+  scenes = evaluate.render_scenes(
+    {"c": cluster},
+    prompts,
+    {"a wet dog at sea": {"place": "water", "look": "wet", "wardrobe": ""}},
+  )
   # No template says anything of the moon. Live subjects wear hats.
   assert [scene.prompt for scene in scenes] == [
     "a dog in the snow",
     "a dog wearing a red hat",
+    "a mosaic of a dog in the snow",
+    "a wet dog at sea",
   ]
+  mosaic = compose(place="snow", style="mosaic")
   assert [(subject, template) for subject, template, _ in asked] == [
     (7, 1),
     (7, 10),
+    (7, mosaic),
+    (7, compose(look="wet", place="water")),
   ]
-  assert len({seed for _, _, seed in asked}) == 2
-  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17]
-  assert [scene.cluster for scene in scenes] == ["c", "c"]
+  assert len({seed for _, _, seed in asked}) == 4
+  assert [scene.image[0, 0, 0] for scene in scenes] == [16, 17, 18, 19]
+  assert {scene.cluster for scene in scenes} == {"c"}
 
 
 def test_photos_have_no_scenes():
   prompts = [Prompt(cluster="c", prompt="a dog in the snow", skill="style")]
-  assert evaluate.render_scenes({"c": make_cluster(0)}, prompts) == []
+  assert evaluate.render_scenes({"c": make_cluster(0)}, prompts, {}) == []
 
 
 def finish(workdir, name, summary=None, **done):
@@ -193,7 +243,13 @@ def workdir(tmp_path):
   finish(
     tmp_path,
     "apprentice/sample",
-    {"images": 4, "seconds_per_image": 0.5, "base_seconds_per_image": 0.4},
+    {
+      "images": 4,
+      "systems": ["apprentice", "base"],
+      "demonstrations": 2,
+      "seconds_per_image": 0.5,
+      "base_seconds_per_image": 0.4,
+    },
   )
   experts = tmp_path / "benchmark" / "experts"
   write(experts / "sample" / "wave-00000.array_record", clusters[:1])
@@ -220,6 +276,18 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
     "real",
   }
   assert metrics["systems"]["apprentice"]["images"] == 4
+  assert metrics["pictures"] == {
+    "references": 6,
+    "references_each": [3, 3],
+    "demonstrations_each": [2, 2],
+  }
+  assert set(metrics["copying"]["above_band"]) == {
+    "apprentice",
+    "base",
+    "experts",
+  }
+  assert set(metrics["by_skill"]) == {"attribute"}
+  assert set(metrics["by_kind"]) == {"unknown"}
   encode = load_scorer(clip=tiny_clip, identity=tiny_identity).identity
   mine = workdir / "benchmark/experts/mine/clusters.array_record"
   real = {c.key: c.images for c in read_records(mine, Cluster)}
@@ -249,6 +317,14 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
   assert summary["speedup"] == pytest.approx(64.0)
   ours = metrics["systems"]["apprentice"]["identity"]["mean"]
   assert summary["apprentice_identity"] == ours
+  # The models here have no record of what they were trained with.
+  told = metrics["benchmark"]
+  assert (told["base"], told["lessons"], told["split"]) == (
+    "unknown",
+    "unknown",
+    "",
+  )
+  assert told["kinds"] == dict.fromkeys(inputs.TEXTS[2:], "unknown")
 
 
 def test_a_killed_evaluation_resumes_at_its_subject(

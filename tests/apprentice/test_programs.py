@@ -52,7 +52,7 @@ def test_a_step_of_training(tiny_backbone, tmp_path, monkeypatch):
 def test_sampling_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
   """Arrays and shardings."""
   config = inputs.make_config(tiny_backbone).unlock()
-  config.apprentice_sample.batch_size = 16
+  config.apprentice_sample.update(batch_size=16, images_per_prompt=8)
   inputs.write_trained(tmp_path, config.lock())
   inputs.write_benchmark(tmp_path)
 
@@ -74,6 +74,8 @@ def test_sampling_the_benchmark(tiny_backbone, tmp_path, monkeypatch):
   assert kinds(list(program.arguments)) == taken
   assert places(program.arguments) == where
   assert program.batch_size == 16
+  # 2 subjects x 2 prompts x 8 images, for the apprentice and one control.
+  assert program.calls == 2 * 2 * 8 * 2 / 16
 
 
 @pytest.mark.parametrize(("num_hosts", "dtype"), [(1, "float16"), (2, "uint8")])

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 7: every prompt sampled, seeds of their own, shards that resume."""
 
+import collections
+import itertools
 import shutil
 
 import numpy as np
 import pytest
 
 import apprentice.sample as stage_7
+from apprentice.systems import MODELS
+from experts.farm.sampling import rows_of
 from suti.io.files import read_json
-from suti.io.records import read_records
+from suti.io.records import read_lines, read_records
 from suti.runtime.stage import stage
-from suti.schema import Candidate
+from suti.schema import Candidate, Cluster, Prompt
 from tests.apprentice import inputs
 
 
@@ -18,7 +22,11 @@ from tests.apprentice import inputs
 def config(tiny_backbone):
   config = inputs.make_config(tiny_backbone).unlock()
   config.apprentice_sample.update(
-    batch_size=3, images_per_prompt=2, num_steps=2, sampler="ddpm"
+    batch_size=3,
+    images_per_prompt=2,
+    num_steps=2,
+    sampler="ddpm",
+    systems=tuple(MODELS),
   )
   return config.lock()
 
@@ -48,7 +56,7 @@ def read(workdir, name):
 
 
 def test_every_prompt_of_every_subject_is_sampled(sampled):
-  for name in ("apprentice", "base"):
+  for name in MODELS:
     found = read(sampled, name)
     # Shards of three, the last one not full: its padding is not written.
     assert [(c.cluster, c.prompt) for c in found] == [
@@ -59,15 +67,41 @@ def test_every_prompt_of_every_subject_is_sampled(sampled):
     ]
     assert len({c.key for c in found}) == len({c.seed for c in found}) == 8
     assert {c.skill for c in found} == {"attribute"}
-    assert {c.guidance for c in found} == {3.0}
+    assert {c.guidance for c in found} == {0.0 if name == "copy" else 3.0}
 
 
-def test_base_and_apprentice_start_from_the_same_noise(sampled):
-  ours, base = read(sampled, "apprentice"), read(sampled, "base")
-  assert [c.seed for c in ours] == [c.seed for c in base]
-  assert all(
-    (a.image != b.image).any() for a, b in zip(ours, base, strict=True)
-  )
+def test_systems_start_from_the_same_noise_and_end_elsewhere(sampled):
+  found = {name: read(sampled, name) for name in MODELS}
+  assert len({tuple(c.seed for c in each) for each in found.values()}) == 1
+  for one, two in itertools.combinations(found, 2):
+    if {one, two} == {"wrong_subject", "shuffled"}:
+      continue  # of two subjects there is one other to be shown
+    for a, b in zip(found[one], found[two], strict=True):
+      assert (a.image != b.image).any(), (one, two)
+
+
+def test_a_copy_is_a_demonstration(sampled):
+  mine = sampled / "benchmark" / "experts" / "mine"
+  clusters = {
+    c.key: c for c in read_records(mine / "clusters.array_record", Cluster)
+  }
+  for number, copy in enumerate(read(sampled, "copy")):
+    np.testing.assert_array_equal(
+      copy.image, clusters[copy.cluster].images[number % 2]
+    )
+
+
+def test_experts_begin_with_the_same_noise(sampled, config):
+  folder = sampled / "benchmark" / "experts" / "prompts"
+  prompts = list(read_lines(folder / "prompts.jsonl", Prompt))
+  rows = rows_of(prompts, num=2, seed=config.seed)
+  ours = collections.defaultdict(list)
+  for candidate in read(sampled, "apprentice"):
+    ours[candidate.cluster].append((candidate.prompt, candidate.seed))
+  assert ours == {
+    key: [(row.prompt.prompt, row.seed) for row in each]
+    for key, each in rows.items()
+  }
 
 
 def test_times_are_of_all_shards(sampled):
@@ -83,6 +117,12 @@ def test_times_are_of_all_shards(sampled):
   # Compiled once, in the first shard; not counted as sampling.
   assert [shard["compile"] > 0 for shard in shards] == [True, False, False]
   assert done["base_seconds_per_image"] > 0
+  # A copy takes none; what shares a model is not compiled again.
+  assert "copy_seconds_per_image" not in done
+  assert done["wrong_subject_seconds_to_compile"] == 0
+  assert done["text_only_seconds_to_compile"] == 0
+  assert done["systems"] == list(MODELS)
+  assert done["demonstrations"] == 2
 
 
 def test_a_killed_run_resumes_at_its_shard(sampled, config, tmp_path):

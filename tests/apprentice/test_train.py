@@ -342,6 +342,7 @@ def test_a_killed_run_and_an_unbroken_run_are_equal(
   assert weights(tmp_path) == weights(unbroken)
 
 
+@pytest.mark.processes
 def test_two_processes_learn_what_one_does(unbroken, config_file, place, root):
   inputs.write_pack(place)
   with socket.socket() as free:

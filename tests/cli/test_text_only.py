@@ -29,15 +29,19 @@ LAYERS = {
 }
 
 
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-  return tiny.write_latent_backbone(tmp_path_factory.mktemp("latent"))
+  folder = tmp_path_factory.mktemp("latent")
+  return tiny.write_latent_backbone(folder, unet=tiny.ONE_LEVEL_UNET)
 
 
 @pytest.fixture(scope="module")
-def pixels(tmp_path_factory):
+def pixels(tiny_backbone):
   """A model of patches with the U-Net of `model`: it compiles faster."""
-  return tiny.write_backbone(tmp_path_factory.mktemp("pixels"))
+  return tiny_backbone
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,28 @@ def test_a_prompt_that_is_too_long_is_told_what_is_not_read(
   assert start(*argv(model, tmp_path / "x.png", "--prompt", prompt)) == 0
   said = [x for x in capsys.readouterr().err.splitlines() if "is left out" in x]
   assert len(said) == 1
+
+
+def test_words_that_the_model_never_met_are_named(
+  capsys, model, monkeypatch, tmp_path
+):
+  """Of a model that has words.json; published ones have none."""
+  monkeypatch.setattr("suti.cli.text_only._sample", lambda *a, **kw: [PICTURE])
+  asked = argv(model, tmp_path / "x.png", "--prompt", "a dog at the seaside")
+  assert start(*asked) == 0
+  assert capsys.readouterr().err == ""
+  write_json(model / "words.json", {"words": ["a", "at", "dog", "the"]})
+  try:
+    assert start(*asked) == 0
+    said = capsys.readouterr().err
+    assert start(*argv(model, tmp_path / "x.png")) == 0
+  finally:
+    (model / "words.json").unlink()
+  assert said == (
+    f"Note: {model.name} has never met 'seaside', a word that no caption of its"
+    " training has: it may be ignored.\n"
+  )
+  assert capsys.readouterr().err == "", "it knows them all"
 
 
 def test_several_pictures_and_the_sheet(capsys, model, tmp_path):
@@ -261,7 +287,7 @@ def test_a_lora_of_another_model(capsys, model, updates, tmp_path):
     for name, x in updates["unet"].items()
   }
   save_lora({"unet": wide}, file)
-  assert "is 32 to 16 wide, and the model's is 16 to 16. Give it the" in (
+  assert "is 32 to 8 wide, and the model's is 16 to 8. Give it the" in (
     line(file)
   )
   shutil.copy(model / "vae" / "diffusion_pytorch_model.safetensors", file)

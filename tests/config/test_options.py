@@ -73,12 +73,14 @@ MISTAKES = {
   "no such skill": (
     {"prompts.skills": ("stile",)},
     "config.prompts.skills=('stile',): expected some of recontextualization, "
-    "attribute, style, accessory. Did you mean 'style'?",
+    "attribute, style, accessory, view, expression, composition. Did "
+    "you mean 'style'?",
   ),
   "no skill": (
     {"prompts.skills": ()},
     "config.prompts.skills=(): expected some of recontextualization, "
-    "attribute, style, accessory; set it with --config.prompts.skills=….",
+    "attribute, style, accessory, view, expression, composition; set it "
+    "with --config.prompts.skills=….",
   ),
   "empty model": (
     {"backbone": " "},
@@ -147,6 +149,38 @@ MISTAKES = {
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
   ),
+  "experts' subjects are the evaluation's": (
+    {"mine.split": "test"},
+    "config.mine.split='test' is also config.benchmark.split: expected two "
+    "splits, as experts' subjects are not those that the result is evaluated "
+    "on; mine from 'train', or set --config.benchmark.split=validation.",
+  ),
+  "a benchmark's list that is not there": (
+    {"benchmark.prompts": "/no/such.csv"},
+    "config.benchmark.prompts='/no/such.csv': expected a file of prompts, CSV "
+    "or JSON, and there is none; '' takes DreamBench's.",
+  ),
+  "more prompts than DreamBench has": (
+    {"benchmark.num_prompts": 26},
+    "config.benchmark.num_prompts=26: expected at most 25, as many as "
+    "DreamBench has for a subject; more need a list, config.benchmark.prompts.",
+  ),
+  "a list that is not there": (
+    {"prompts.source": "list"},
+    "config.prompts.path='': expected a file of prompts, CSV or JSON, as "
+    "config.prompts.source='list' says, and there is none; give its path or "
+    "set --config.prompts.source=unseen.",
+  ),
+  "a list that is not read": (
+    {"prompts.path": "x.csv"},
+    "config.prompts.path='x.csv' has no effect with config.prompts.source="
+    "'unseen': leave it out, or set --config.prompts.source=list.",
+  ),
+  "templates of no kind": (
+    {"prompts.templates": "some"},
+    "config.prompts.templates='some': expected one of all, seen, held_out; set "
+    "it with --config.prompts.templates=….",
+  ),
   "no folder": (
     {"mine.source": "folder", "mine.path": "/no/such"},
     "config.mine.path='/no/such': expected a folder of subject folders, as "
@@ -187,6 +221,23 @@ MISTAKES = {
     "config.finetune.stop_window=31 is more than half of "
     "config.finetune.num_steps=60: two windows are compared, so no expert "
     "would ever stop early; lower it, or set it to 0.",
+  ),
+  "nothing to compare with": (
+    {"apprentice_sample.systems": ("base",)},
+    "config.apprentice_sample.systems=('base',): expected 'apprentice' among "
+    "them, as the others are compared with it; add it.",
+  ),
+  "no such system": (
+    {"apprentice_sample.systems": ("apprentice", "coppy")},
+    "config.apprentice_sample.systems=('apprentice', 'coppy'): expected some "
+    "of apprentice, base, text_only, copy, wrong_subject, shuffled. Did you "
+    "mean 'copy'?",
+  ),
+  "nothing to copy": (
+    {"apprentice_sample.num_demonstrations": 0},
+    "config.apprentice_sample.systems has 'copy', which takes demonstrations, "
+    "and config.apprentice_sample.num_demonstrations=0: leave it out, or raise "
+    "that.",
   ),
   "a rate that falls before it has risen": (
     {"train.decay": 1.0},

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from suti.config import options
 from suti.diffusion import objective
 from suti.diffusion import schedule as schedules
 
@@ -75,15 +76,36 @@ def test_min_snr_weighs_the_same_mistake_the_same_in_every_prediction():
   assert float(losses[2][0] / error[0]) == pytest.approx(5.0, rel=1e-3)
 
 
-def test_truncated_snr_stays_between_one_and_the_cap():
+def test_weights_of_x_0():
   schedule = make("sample")
   t_B = jnp.array([10, 500, 990])
-  weight_B = objective.loss_weight(
-    schedule, t_B, weighting="truncated_snr", gamma=5.0
+  snr_B = np.asarray(schedules.snr(schedule, t_B))
+  assert snr_B[0] > 5.0 and snr_B[2] < 1.0
+  for weighting, expected_B in {
+    "uniform": np.ones(3),
+    "min_snr": np.minimum(snr_B, 5.0),
+    "truncated_snr": np.maximum(snr_B, 1.0),
+    "clamped_snr": np.clip(snr_B, 1.0, 5.0),
+    "snr_plus_one": np.minimum(snr_B + 1.0, 5.0),
+  }.items():
+    weight_B = objective.loss_weight(
+      schedule, t_B, weighting=weighting, gamma=5.0
+    )
+    np.testing.assert_allclose(weight_B, expected_B, rtol=1e-5)
+
+
+def test_the_error_of_v_is_snr_plus_one_times_that_of_x_0():
+  t_B = jnp.array([200, 500, 900])
+  weights = [
+    objective.loss_weight(
+      make(prediction), t_B, weighting="snr_plus_one", gamma=1e9
+    )
+    for prediction in ("v_prediction", "sample")
+  ]
+  np.testing.assert_allclose(weights[0], 1.0, rtol=1e-5)
+  np.testing.assert_allclose(
+    weights[1], schedules.snr(make(), t_B) + 1.0, rtol=1e-5
   )
-  ratio_B = np.asarray(schedules.snr(schedule, t_B))
-  np.testing.assert_allclose(weight_B, np.clip(ratio_B, 1.0, 5.0), rtol=1e-6)
-  assert float(weight_B[0]) == 5.0 and float(weight_B[2]) == 1.0
 
 
 def test_rows_are_measured_apart():
@@ -116,6 +138,25 @@ def test_steps_are_uniform(stratified):
   assert evenly == 1.0 if stratified else evenly < 0.05
 
 
+@pytest.mark.parametrize("stratified", [False, True])
+def test_steps_have_a_normal_log_snr(stratified):
+  schedule = make()
+
+  def draw(key):
+    return objective.draw_steps(
+      schedule, key, batch_size=8, stratified=stratified, log_snr=(0.5, 2.0)
+    )
+
+  t = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(4), 4000)))
+  log_snr = np.log(np.asarray(schedules.snr(schedule, t)))
+  assert log_snr.mean() == pytest.approx(0.5, abs=0.05)
+  assert log_snr.std() == pytest.approx(2.0, abs=0.05)
+  # A batch has each eighth of the distribution once, in any order.
+  np.testing.assert_allclose(log_snr.mean(axis=0), 0.5, atol=0.15)
+  middle = (np.sort(log_snr, axis=1)[:, 3] < 0.52).mean()
+  assert middle == 1.0 if stratified else middle < 0.9
+
+
 def test_same_key_same_loss():
   schedule = make()
   x0_BHWC = jnp.ones((3, 2, 2, 1))
@@ -132,3 +173,7 @@ def test_same_key_same_loss():
 def test_unknown_weighting_is_named():
   with pytest.raises(ValueError, match="weighting='p2' is unknown"):
     objective.loss_weight(make(), jnp.array([1]), weighting="p2")
+
+
+def test_configs_offer_the_same_weightings():
+  assert options.WEIGHTINGS == objective.WEIGHTINGS

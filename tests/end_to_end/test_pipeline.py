@@ -155,6 +155,7 @@ def test_another_config_in_the_same_workdir_is_one_line(runs, whole):
   )
 
 
+@pytest.mark.processes
 def test_killed_in_each_stage_it_ends_in_the_same_files(runs, whole):
   result = runs.start("broken", deaths=DEATHS)
   assert result.returncode == 0, result.stderr[-4000:]

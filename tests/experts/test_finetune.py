@@ -18,9 +18,9 @@ from safetensors.numpy import load_file
 from experts import finetune, teacher
 from experts.farm import train_step, wave_files
 from experts.farm.wave_checkpoints import WaveCheckpoints
-from experts.farm.waves import make_waves, wave_data
+from experts.farm.waves import make_waves, padded_pictures, wave_data
 from suti.io.checkpoint import Checkpoints
-from suti.io.files import read_json
+from suti.io.files import read_json, write_json
 from suti.parallel.mesh import batch_sharding
 from suti.pipeline.backbone import load_backbone
 from suti.runtime import preemption
@@ -140,6 +140,7 @@ def test_a_run_writes_real_experts_and_their_losses(tuned, clusters):
   experts = [e for r in records for e in r["experts"]]
   assert [e["cluster"] for e in experts] == [c.key for c in clusters]
   assert all(len(curve) == 4 for r in records for curve in r["losses"])
+  assert [r["steps"] for r in records] == [4, 4]
   assert not (folder / "checkpoints").exists()
 
 
@@ -338,8 +339,34 @@ def test_pictures_past_the_limit_are_left_out(loops, clusters):
   data = wave_data([clusters[0], many], backbone, num_pictures=4, seed=0)
   np.testing.assert_array_equal(data["num"], [len(clusters[0].images), 4])
   np.testing.assert_array_equal(data["x_KHWC"][0][:3], data["x_KHWC"][1][:3])
+  fewer = wave_data([many], backbone, num_pictures=4, seed=0, most=2)
+  np.testing.assert_array_equal(fewer["num"], [2])
+  np.testing.assert_array_equal(fewer["x_KHWC"][0][:2], data["x_KHWC"][1][:2])
+  np.testing.assert_array_equal(fewer["x_KHWC"][0][2], data["x_KHWC"][1][1])
 
 
+def test_waves_are_padded_to_what_their_experts_use(tuned):
+  config = tuned[1].copy_and_resolve_references().unlock()
+  config.mine.max_images = 1000
+  assert padded_pictures(config) == 1000
+  config.finetune.num_pictures = 12
+  assert padded_pictures(config) == 12
+  config.finetune.num_pictures = 4
+  assert padded_pictures(config) == 10
+
+
+def test_an_experts_time_is_that_of_the_steps_that_were_taken(tmp_path):
+  """Of three experts, two in a wave that stopped at its 30th step."""
+  waves = make_waves("abc", experts_per_wave=2, num_devices=1)
+  for wave, steps in zip(waves, (30, 60), strict=True):
+    write_json(tmp_path / f"{wave.name}.json", {"steps": steps})
+  assert wave_files.mean_steps(tmp_path, waves) == 40
+  write_json(tmp_path / "wave-00001.json", {})
+  with pytest.raises(ValueError, match=r"wave-00001.json does not say how man"):
+    wave_files.mean_steps(tmp_path, waves)
+
+
+@pytest.mark.processes
 def test_two_processes_tune_what_one_does(
   tuned, models, clusters, tmp_path, root
 ):
@@ -366,7 +393,6 @@ def test_two_processes_tune_what_one_does(
         "SUTI_NUM_PROCESSES": "2",
         "SUTI_PROCESS_ID": str(index),
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
       },
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

@@ -59,6 +59,7 @@ def test_a_folder_of_subjects(photos, tmp_path):
     "dropped_few_pictures": 1,
     "pictures_unreadable": 0,
     "pictures_repeated": 3,
+    "pictures_unlike_text": 0,
   }
   clusters = read_clusters(tmp_path / "run")
   assert [c.key for c in clusters] == sorted(c.key for c in clusters)
@@ -236,14 +237,14 @@ def test_decisions_on_each_subject_are_printed(photos, tmp_path, capsys):
     "vase is left out: 2 different pictures, and config.mine.min_images=3 are "
     "needed.",
     "1 pictures of 1 subjects are not used, most of Rex (1): "
-    "config.mine.max_images=3, of a benchmark config.benchmark.images_each.",
+    "config.mine.max_images=3, of a benchmark 1000.",
   ]
 
 
 def test_what_was_decided_is_bounded():
   facts = [
     {"url": f"u{i}", "outcome": "kept", "noun": "dog", "why": "it is so",
-     "unreadable": 0, "unused": 0}
+     "unreadable": 0, "unlike_text": 0, "unused": 0}
     for i in range(50)
   ]  # fmt: skip
   lines = decisions(facts, config_of("").mine)
@@ -264,6 +265,7 @@ def test_nothing_mined_has_a_reason(photos, tmp_path):
   ]
   for fact in facts:
     fact.update(unreadable=0, repeated=0, first_unreadable="")
+    fact["unlike_text"] = 0
   message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
   assert message.startswith("mine kept 0 of 2 pages: mean CLIP similarities")
   assert "config.mine.similarity_low=0.82" in message

@@ -8,6 +8,7 @@ import pytest
 
 from experts import prompts
 from suti.evaluation.dreambench import LIVE_TEMPLATES, Template, templates_of
+from suti.io.files import read_json
 from suti.schema import SKILLS
 from tests.experts import inputs
 
@@ -35,12 +36,10 @@ def test_what_a_caption_shows(caption, text, answer):
 
 
 def test_a_prompt_has_the_article_of_its_noun():
-  style = template("a Rembrandt styled painting of a {}")
-  assert prompts.fill(template("a {} in the snow"), "owl") == (
-    "an owl in the snow"
-  )
+  style = "a Rembrandt styled painting of a {}"
+  assert prompts.fill("a {} in the snow", "owl") == "an owl in the snow"
   assert prompts.fill(style, "owl").endswith("painting of an owl")
-  assert prompts.fill(template("a red {}"), "owl") == "a red owl"
+  assert prompts.fill("a red {}", "owl") == "a red owl"
   assert prompts.fill(style, "dog").endswith("painting of a dog")
 
 
@@ -73,6 +72,108 @@ def test_the_subject_s_own_colour_is_not_prompted():
 def test_skills_restrict():
   rows = prompts.propose(CLUSTER, num=100, skills=("style", "attribute"))
   assert {p.skill for p in rows} == {"style", "attribute"}
+
+
+def test_compositions_join_two_skills():
+  rows = prompts.propose(CLUSTER, num=100, skills=("composition",))
+  texts = {p.prompt for p in rows}
+  assert len(texts) == 25 and {p.skill for p in rows} == {"composition"}
+  everything = {t.text for t in prompts.compositions(live=True)}
+  assert {
+    "a wet {} in the jungle",
+    "a {} in a chef outfit on the beach",
+    "a Rembrandt styled painting of a {} in the snow",
+    "a red {} wearing a red hat",
+  } <= everything
+  assert texts <= {text.format("dog") for text in everything}
+
+
+def test_held_out_templates_are_left_out_and_are_those_alone():
+  def texts(**kw):
+    return {p.prompt for p in prompts.propose(CLUSTER, num=1000, **kw)}
+
+  out = texts(templates="held_out", skills=SKILLS[:4])
+  assert out == {
+    "a dog on top of pink fabric",
+    "a dog with a mountain in the background",
+    "a dog wearing a red hat",
+    "a dog in a firefighter outfit",
+    "a purple dog",
+  }
+  seen = texts(templates="seen")
+  assert not seen & out and any("Monet" in text for text in seen)
+  both = {t.text for t in prompts.compositions(live=True)}
+  left = {
+    t.text
+    for t in prompts.allow(prompts.compositions(live=True), "seen", live=True)
+  }
+  assert "a {} in a police outfit in the snow" in both - left
+  assert "a Rembrandt styled painting of a {} on top of pink fabric" not in left
+  assert "a {} in a police outfit in the jungle" in left
+  rows = prompts.propose(
+    CLUSTER, num=25, source="dreambench", templates="held_out"
+  )
+  assert {p.prompt for p in rows} == out
+
+
+def test_descriptive_prompts_name_the_subject_by_its_words():
+  brown = dataclasses.replace(CLUSTER, caption="a spotted brown dog")
+  rows = prompts.propose(brown, num=100, captions="descriptive")
+  texts = {p.prompt for p in rows}
+  assert "a spotted brown dog in the jungle" in texts
+  assert "a red spotted dog" in texts  # in the prompt's colour alone
+  assert "a spotted brown dog in a purple wizard outfit" in texts
+  assert not [text for text in texts if " a dog" in f" {text}"]
+  # The benchmark's protocol names the class.
+  rows = prompts.propose(
+    brown, num=25, source="dreambench", captions="descriptive"
+  )
+  assert rows[0].prompt == "a dog in the jungle"
+
+
+def test_a_list_of_prompts_is_read_and_told(tmp_path):
+  path = tmp_path / "list.csv"
+  path.write_text(
+    "kind,class,prompt,place,look,wardrobe\n"
+    'short,live,"{}, jungle",jungle,,\n'
+    "short,object,a {} at sea,water,,\n"
+    "both,,a wet {} in the snow,snow,wet,\n"
+  )
+  inputs.write_stages(tmp_path, [CLUSTER])
+  for file in (tmp_path / "experts/prompts").iterdir():
+    file.unlink()
+  config = inputs.make_config({}).unlock()
+  config.prompts.update(source="list", path=str(path), num_per_cluster=10)
+  prompts.run(config, tmp_path)
+  rows = prompts.read_prompts(tmp_path)
+  assert [(p.prompt, p.skill) for p in rows] == [
+    ("dog, jungle", "recontextualization"),
+    ("a wet dog in the snow", "composition"),
+  ]
+  assert read_json(tmp_path / "experts/prompts/listed.json") == {
+    "dog, jungle": {
+      "kind": "short", "place": "jungle", "look": "", "wardrobe": "",
+    },
+    "a wet dog in the snow": {
+      "kind": "both", "place": "snow", "look": "wet", "wardrobe": "",
+    },
+  }  # fmt: skip
+
+
+def test_a_list_without_a_prompt_for_any_subject_is_one_line(tmp_path):
+  path = tmp_path / "list.csv"
+  path.write_text("prompt,class\na vase at sea,vase\n")
+  inputs.write_stages(tmp_path, [CLUSTER])
+  for file in (tmp_path / "experts/prompts").iterdir():
+    file.unlink()
+  config = inputs.make_config({}).unlock()
+  config.prompts.update(source="list", path=str(path))
+  with pytest.raises(ValueError) as error:
+    prompts.run(config, tmp_path)
+  assert str(error.value) == (
+    f"config.prompts.path='{path}' has no prompt for any of the 1 clusters,"
+    " whose nouns are dog: add rows of their class, or without one."
+  )
 
 
 def test_a_cluster_s_prompts_do_not_depend_on_its_index():

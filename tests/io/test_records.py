@@ -17,82 +17,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from suti import schema
-from suti.io import example_layout, files, parts, record_bytes, records
-
-C = "c0ffee0dad00"  # a cluster's key
-
-
-def picture(seed, height=64, width=48):
-  rng = np.random.default_rng(seed)
-  return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def cluster(seed, num_images=3, truth=True):
-  images = tuple(picture(seed + n, 32 + n) for n in range(num_images))
-  return schema.Cluster(
-    key=schema.content_key(*images),
-    subject="dog",
-    caption='a "brown" dög\n🐕',
-    images=images,
-    captions=tuple(f"text {n}" for n in range(num_images)),
-    live=True,
-    source="https://example.com/a?b=c",
-    truth=("world:train:7",) * num_images if truth else None,
-    originals=((640, 480 + seed),) * num_images if truth else None,
-  )
-
-
-def example(seed, num_demonstrations):
-  return schema.Example(
-    key=f"{seed:012x}",
-    cluster=C,
-    prompt="a dög in the snow",
-    image=picture(seed),
-    demonstrations=tuple(
-      picture(seed + n, 40 + n) for n in range(num_demonstrations)
-    ),
-    captions=tuple(f"caption {n}" for n in range(num_demonstrations)),
-    values={"clip_t": 0.25, "delta_clip": 0.5 + seed},
-  )
-
-
-def labelled(seed):
-  """An example with all that one may lack."""
-  rng = np.random.default_rng(seed)
-  plain = example(seed, 2)
-  shape = plain.image.shape[:2]
-  depth = rng.uniform(0, 9, shape).astype(np.float16)
-  depth[0, 0] = 0
-  return dataclasses.replace(
-    plain,
-    mask=rng.random(shape) < 0.5,
-    depth=depth,
-    demonstration_masks=tuple(
-      rng.random(x.shape[:2]) < 0.5 for x in plain.demonstrations
-    ),
-    names=("dog", "hat"),
-    boxes_xyxy=((0.0, 0.25, 0.5, 1.0), (0.125, 0.25, 0.75, 0.5)),
-    masks=(rng.random(shape) < 0.5, np.zeros(shape, bool)),
-    group=f"{seed + 7:012x}",
-    origin="syncd",
-  )
-
-
-def assert_same(one, two):
-  assert type(one) is type(two)
-  for name, value in vars(one).items():
-    other = vars(two)[name]
-    if isinstance(value, np.ndarray):
-      np.testing.assert_array_equal(value, other)
-      assert other.dtype == value.dtype
-    elif isinstance(value, tuple) and value and hasattr(value[0], "dtype"):
-      assert len(value) == len(other)
-      for a, b in zip(value, other, strict=True):
-        np.testing.assert_array_equal(a, b)
-    else:
-      assert value == other
-      assert type(value) is type(other)
-
+from suti.io import files, parts, record_bytes, records
+from tests.io.record_cases import C, assert_same, cluster, example, picture
 
 # --- One file ----------------------------------------------------------------
 
@@ -155,70 +81,6 @@ def test_records_travel_to_other_processes_as_a_path(tmp_path):
   message = pickle.dumps(read)
   assert len(message) < 500
   assert_same(pickle.loads(message)[0], read[0])
-
-
-def test_masks_depths_and_boxes_come_back(tmp_path):
-  given = labelled(3)
-  label = schema.Label(
-    key=C,
-    number=2,
-    names=given.names,
-    boxes_xyxy=given.boxes_xyxy,
-    scores=(0.5, 1.0),
-    masks=given.masks,
-    depth=given.depth,
-    camera=(1.0, -2.5),
-  )
-  bare = schema.Label(key=C, number=0)
-  path = tmp_path / "labels.array_record"
-  records.write_records(path, [label, bare], kind=schema.Label)
-  for one, two in zip(
-    [label, bare], records.read_records(path, schema.Label), strict=True
-  ):
-    assert_same(one, two)
-  grouped = schema.Candidate(
-    key=C,
-    cluster=C,
-    prompt="p",
-    skill="style",
-    image=given.image,
-    seed=1,
-    guidance=1.0,
-    group=C,
-    number=2,
-    mask=given.mask,
-  )
-  records.write_records(path, [grouped], kind=schema.Candidate)
-  assert_same(records.read_records(path, schema.Candidate)[0], grouped)
-
-
-def test_a_mask_has_one_bit_a_pixel_and_a_depth_sixteen():
-  given = labelled(0)
-  for content, bits in (
-    (record_bytes.encode_mask(given.mask), 1),
-    (record_bytes.encode_depth(given.depth), 16),
-  ):
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    assert content[24] == bits  # of IHDR, after width and height
-
-
-def test_measures_that_are_no_numbers_survive(tmp_path):
-  score = schema.Score(
-    candidate=C,
-    cluster=C,
-    prompt="p",
-    values={"clip_t": 0.25, "pair_identity": math.nan},
-    kept=False,
-  )
-  path = tmp_path / "scores.jsonl"
-  records.write_lines(path, [score])
-  (read,) = records.read_lines(path, schema.Score)
-  assert read.values["clip_t"] == 0.25
-  assert math.isnan(read.values["pair_identity"])
-  line = json.loads(path.read_text())
-  path.write_text(json.dumps(line | {"values": {"clip_t": "high"}}))
-  with pytest.raises(ValueError, match="clip_t of its values is 'high' and no"):
-    records.read_lines(path, schema.Score)
 
 
 def test_files_hold_png_and_json_and_no_pickle(tmp_path):
@@ -435,24 +297,6 @@ def test_examples_come_back_in_order(folder, written):
   assert_same(pickle.loads(pickle.dumps(read))[5], written[5])
   shards = sorted(folder.glob("*.array_record*"))
   assert len(shards) == 3
-
-
-def test_what_an_example_may_lack_comes_back(tmp_path):
-  given = [labelled(1), example(2, 2), labelled(3)]
-  folder = tmp_path / "examples"
-  records.write_examples(folder, given, shard_size=2)
-  read = records.open_examples(folder)
-  for one, two in zip(given, read, strict=True):
-    assert_same(one, two)
-  # TFDS decodes masks by itself, and depths with OpenCV alone.
-  builder = tfds.builder_from_directory(str(folder))
-  source = builder.as_data_source(
-    split="train", decoders={"depth": example_layout.decoders()["depth"]}
-  )
-  (mask,) = source[0]["mask"]
-  np.testing.assert_array_equal(mask[..., 0] > 0, given[0].mask)
-  assert source[0]["entities"]["mask"][1].shape == (*given[0].mask.shape, 1)
-  assert len(source[1]["mask"]) == len(source[1]["depth"]) == 0
 
 
 def test_tensorflow_datasets_reads_the_folder_by_itself(folder, written):

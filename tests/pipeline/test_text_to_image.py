@@ -37,7 +37,9 @@ def pipeline(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sd(tmp_path_factory):
   """A stage of Stable Diffusion, and its text encoders."""
-  folder = tiny_pipelines.write("sd2", tmp_path_factory.mktemp("sd"))
+  folder = tiny_pipelines.write(
+    "sd2", tmp_path_factory.mktemp("sd"), unet=tiny_pipelines.ONE_LEVEL["sd2"]
+  )
   stage = text_to_image.open_cascade_stage(folder)
   return stage, open_text_encoders(folder, rows=4)
 

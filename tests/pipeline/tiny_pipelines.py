@@ -155,8 +155,14 @@ PIPELINES: dict[str, tuple[str, dict, dict, dict]] = {
 }
 
 
-# A U-Net's changes, for tests that compile its training step.
+# A U-Net's changes, for tests that compile it often, or its training step.
 ONE_LEVEL: dict[str, dict[str, Any]] = {
+  "sd2": {
+    "attention_head_dim": [2],
+    "block_out_channels": [8],
+    "down_block_types": ["CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D"],
+  },
   "sdxl": {
     "attention_head_dim": [2],
     "block_out_channels": [8],

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of suti.pretrain: losses in closed form, loops that resume."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
+from configs.pretrain import examples as examples_config
 from configs.pretrain import text_to_image as base_config
 from suti.hf.model import open_model
 from suti.io.files import read_json
@@ -17,6 +20,7 @@ from suti.pretrain import (
   autoencoder,
   clip,
   exam,
+  examples,
   identity,
   loop,
   pictures,
@@ -25,6 +29,8 @@ from suti.pretrain import (
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
 from suti.runtime.log import read_log
+from suti.world.held_out import TEMPLATES_HELD_OUT, is_held_out, pair_held_out
+from suti.world.templates import template_of
 
 
 def fake_rendering(patch):
@@ -147,14 +153,84 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     start(autoencoder="one")
 
 
+def choose_shots(**kw):
+  given: dict[str, Any] = {
+    "split": "train",
+    "start": 900_000_000,
+    "num_subjects": 3,
+    "shots_each": 16,
+    "studio": 0.0,
+    "templates": "all",
+    "compositions": 0.0,
+    "seed": 0,
+  }
+  return pictures.choose_shots(**given | kw)
+
+
 def test_chosen_shots_of_a_subject_show_different_templates():
-  shots = pictures.choose_shots(
-    split="train", num_subjects=3, shots_each=16, studio=0.0, seed=0
-  )
+  shots = choose_shots()
   for start in range(0, 48, 16):
     subject = shots[start : start + 16]
     assert len({shot.subject for shot in subject}) == 1
     assert len({shot.template for shot in subject}) == 16
+
+
+def test_a_pool_leaves_held_out_templates_out_and_those_alone():
+  """However many pictures a subject has: 4 of 5, 16 of 20, 30 of either."""
+  for each in (4, 16, 30):
+    texts = {
+      which: {template_of(s).text for s in choose_shots(
+        templates=which, shots_each=each, num_subjects=20
+      )}
+      for which in ("seen", "held_out")
+    }  # fmt: skip
+    assert not texts["seen"] & texts["held_out"]
+    assert "a {} in the snow" in texts["seen"]
+    assert len(texts["held_out"]) == len(TEMPLATES_HELD_OUT)
+
+
+def test_a_pool_composes_but_for_the_pairs_that_are_held_out():
+  for which in ("all", "seen", "held_out"):
+    shown = {
+      template_of(shot)
+      for shot in choose_shots(
+        num_subjects=20, compositions=1.0, templates=which
+      )
+    }
+    assert len(shown) > 60
+    names = [{t.place, t.look, t.wardrobe} - {"", "studio"} for t in shown]
+    assert {len(pair) for pair in names} == {2}
+    if which == "all":
+      assert any(map(is_held_out, shown))  # a template of theirs
+      assert not any(pair_held_out(*pair) for pair in names)
+    else:
+      assert {is_held_out(t) for t in shown} == {which == "held_out"}
+
+
+def test_a_pool_shows_subjects_of_its_own(fake_renderer, tmp_path):
+  config = clip_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each = 2, 2
+  pool = pictures.render_pool(config, tmp_path, size_px=8)
+  assert [s.subject for s in pool.shots[::2]] == [910_000_000, 910_000_001]
+  config.start = 0
+  with pytest.raises(ValueError, match="meets those of the shipped models"):
+    pictures.render_pool(config, tmp_path, size_px=8)
+
+
+def test_demonstrations_show_the_subject_undressed_and_in_its_colours(
+  fake_renderer, tmp_path
+):
+  config = examples_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each = 12, 25
+  pool = pictures.render_pool(config, tmp_path, size_px=8)
+  one_N1 = np.ones((len(pool.shots), 1), np.float32)
+  made = examples.make_examples(
+    pool, one_N1, one_N1, num_examples=120, num_demonstrations=5, seed=0
+  )
+  shown = {c.partition(" ")[2] for e in made for c in e.captions}
+  assert any(text.startswith("dog") for text in shown)
+  changed = ("wearing", "outfit", "red ", "purple d", "wet", "shiny", "cube")
+  assert not [text for text in shown if any(w in text for w in changed)]
 
 
 def test_loop_that_was_killed_logs_equal_losses(tmp_path):
@@ -207,6 +283,8 @@ def latent_model(tmp_path_factory):
   of_autoencoder.num_steps, of_autoencoder.checkpoint_every = 1, 2
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
+  config.patch_size, config.optimizer = 0, "adamw"
+  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
   with (
     pytest.MonkeyPatch.context() as patch,
     jax.numpy_dtype_promotion("standard"),
@@ -258,10 +336,71 @@ def test_the_pool_is_encoded_once(latent_model):
   np.testing.assert_allclose(latents_NHWC[:3], x_BHWC, rtol=2e-3, atol=2e-3)
 
 
+def test_a_base_of_pixels(fake_renderer, tmp_path):
+  """It needs no autoencoder, and learns from all kinds of words."""
+  config = base_config.get_config("tiny")
+  config.num_steps, config.checkpoint_every = 1, 2
+  config.optimizer = "adamw"  # Muon compiles long, and has a test of its own
+  with jax.numpy_dtype_promotion("standard"):
+    text_to_image.run(config, tmp_path)
+  backbone = load_backbone(tmp_path / "text_to_image" / "model")
+  assert backbone.latent_shape == (16, 16, 48)
+  assert backbone.limits(99.5) == {"percentile": 99.5, "clip": True}
+  image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
+  again = backbone.to_image(backbone.to_latent(jnp.asarray(image)))
+  np.testing.assert_allclose(again, image, atol=1e-6)
+
+
+def test_muon_moves_matrices_by_orthogonal_ones(tmp_path):
+  config = base_config.get_config("tiny")
+  config.update(num_steps=1, warmup_steps=0, weight_decay=0.0, ema=0.0)
+  rng = np.random.default_rng(0)
+  params = {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in {
+      "mid.conv.weight": (3, 3, 4, 6),
+      "mid.bias": (6,),
+      "text.embeddings.weight": (5, 4),
+      "conv_in.weight": (3, 3, 3, 4),
+    }.items()
+  }
+  targets = jax.tree.map(lambda x: x + 1 + x**2, params)
+
+  def loss(params, batch, key):
+    errors = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, targets)
+    return sum(errors.values()), {}
+
+  with jax.numpy_dtype_promotion("standard"):
+    moved, _ = loop.train(
+      config,
+      tmp_path,
+      params=jax.tree.map(jnp.copy, params),  # they are given away
+      loss=loss,
+      batch_at=lambda rng: {},
+    )
+  step = {n: np.asarray(params[n] - moved[n]) for n in params}
+  singular = np.linalg.svd(
+    step["mid.conv.weight"].reshape(36, 6), compute_uv=False
+  )
+  # Newton-Schulz in five steps ends between 0.7 and 1.2.
+  assert singular.max() / singular.min() < 1.8
+  rate = config.learning_rate
+  rms = np.sqrt(np.square(step["mid.conv.weight"]).mean())
+  assert rms == pytest.approx(0.2 * rate, rel=0.2)
+  # The others' first step is Adam's, the sign, at half the rate; by Nesterov's
+  # rule it looks one step ahead.
+  ahead = 1 + 0.9 * (1 - 0.9) / (1 - 0.9**2)
+  for name in ("mid.bias", "text.embeddings.weight", "conv_in.weight"):
+    expected = 0.5 * rate * ahead
+    np.testing.assert_allclose(abs(step[name]), expected, rtol=1e-3)
+
+
 def test_a_base_goes_on_from_another(latent_model, fake_renderer, tmp_path):
   """With its autoencoder; the first step's rate is zero."""
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
+  config.patch_size, config.optimizer = 0, "adamw"
+  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
   config.init, config.seed = str(latent_model), 7
   with jax.numpy_dtype_promotion("standard"):
     text_to_image.run(config, tmp_path / "later")

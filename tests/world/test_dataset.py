@@ -128,17 +128,17 @@ def test_pages_share_no_subject_and_splits_neither():
   assert max(seen.values()) == 1
 
 
-@pytest.mark.parametrize("seed", [249, 250, 251, 2**32 - 1])
+@pytest.mark.parametrize("seed", [223, 224, 225, 2**32 - 1])
 def test_a_web_of_any_seed_has_subjects_of_its_split(seed):
   """Beyond the last subject of a split they come again, in other pictures."""
   for split in ("train", "validation", "test"):
     pages = plans(split, pages=20, seed=seed)
     subjects = {plan.shot.subject for page in pages for plan in page}
     assert {split_of(subject) for subject in subjects} == {split}
-    again = plans(split, pages=20, seed=seed % 250)
+    again = plans(split, pages=20, seed=seed % 224)
     theirs = {plan.shot.subject for page in again for plan in page}
-    assert (seed < 250 or subjects & theirs) and len(subjects) >= 20
-    assert (pages == again) == (seed < 250)
+    assert (seed < 224 or subjects & theirs) and len(subjects) >= 20
+    assert (pages == again) == (seed < 224)
   # The last page below a million, and the first beyond.
   pages = [dataset._page("test", page=10**6 - 1 + i, seed=seed) for i in (0, 1)]
   first, second = ({plan.shot.subject for plan in page} for page in pages)

@@ -7,11 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from suti.world import Shot, class_of, render_shots, subject_seeds, wardrobe
+from suti.world import (
+  PARTS,
+  Shot,
+  class_of,
+  compose,
+  render_shots,
+  subject_seeds,
+  wardrobe,
+)
 from suti.world.backdrops import PLACES
 from suti.world.correspondence import correspond, project, unproject, view_of
 from suti.world.render import _program, draw
-from suti.world.scenes import SETTINGS, stage
+from suti.world.scenes import SETTINGS, shot_keys, stage
+from suti.world.styles import paint
 from suti.world.templates import LIVE
 
 SIZE_PX = 32
@@ -111,6 +120,34 @@ def test_templates_look_different():
 
 def test_places_and_settings_agree():
   assert list(PLACES) == list(SETTINGS)
+  assert set(PLACES) == set(PARTS["place"])
+
+
+def test_a_style_is_painted_over_the_same_picture_and_over_no_other():
+  dog, teapot = of_class("dog"), of_class("teapot")
+  snow, wet = compose(place="snow"), compose(look="wet")
+  plain = [Shot(dog, snow, 3), Shot(teapot, 4, 3), Shot(teapot, wet, 3)]
+  styled = [
+    Shot(dog, compose(place="snow", style="mosaic"), 3),
+    plain[1],
+    Shot(teapot, compose(look="wet", style="Rembrandt"), 3),
+  ]
+  before = render_shots(plain, size_px=SIZE_PX)
+  after = render_shots(styled, size_px=SIZE_PX)
+  for key in set(before) - {"image"}:
+    np.testing.assert_array_equal(before[key], after[key], err_msg=key)
+  keys = shot_keys(plain)
+  for i, style in ((0, "mosaic"), (2, "Rembrandt")):
+    painted = paint(
+      before["image"][i],
+      before["mask"][i],
+      before["depth"][i],
+      style=style,
+      key=int(keys[i]),
+    )
+    np.testing.assert_array_equal(after["image"][i], painted)
+    assert np.abs(painted.astype(int) - before["image"][i]).mean() > 8
+  np.testing.assert_array_equal(before["image"][1], after["image"][1])
 
 
 def test_red_and_purple_subjects_are():
@@ -164,8 +201,8 @@ def test_bad_input_is_one_clear_line():
     render_shots([])
   with pytest.raises(ValueError, match=r"size_px=4 is too small: use 8"):
     render_shots(STUDIO[:1], size_px=4)
-  with pytest.raises(ValueError, match=r"Shot.template=25: use -1 .* to 24"):
-    render_shots([Shot(SUBJECTS[0], 25)])
+  with pytest.raises(ValueError, match=r"Shot.template=-2: use -1 .* to 24"):
+    render_shots([Shot(SUBJECTS[0], -2)])
 
 
 # --- Correspondence ----------------------------------------------------------

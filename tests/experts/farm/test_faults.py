@@ -142,8 +142,6 @@ class Farms:
       "PYTHONPATH": str(FARM.parent.parent.parent.parent),
       "XLA_FLAGS": compiler.FLAGS,
       "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-      "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     result = subprocess.run(
       command,
@@ -234,7 +232,11 @@ def test_others_of_a_wave_are_what_they_would_be(whole, farms):
 
 
 @pytest.mark.parametrize(
-  "kills", [8, pytest.param(60, marks=pytest.mark.faults)]
+  "kills",
+  [
+    pytest.param(8, marks=pytest.mark.processes),
+    pytest.param(60, marks=pytest.mark.faults),
+  ],
 )
 def test_a_farm_that_is_killed_ends_in_the_same_files(
   farms, whole, kills, monkeypatch
@@ -261,7 +263,11 @@ def test_a_farm_that_is_killed_ends_in_the_same_files(
 
 
 @pytest.mark.parametrize(
-  "kills", [3, pytest.param(30, marks=pytest.mark.faults)]
+  "kills",
+  [
+    pytest.param(3, marks=pytest.mark.processes),
+    pytest.param(30, marks=pytest.mark.faults),
+  ],
 )
 def test_a_farm_in_a_bucket_that_is_killed_ends_in_the_same_objects(
   farms, whole, buckets, kills, monkeypatch

@@ -18,12 +18,14 @@ from tests.experts.farm.loops import COLLECTIVE
 def test_seeds_are_of_cluster_prompt_and_number(clusters, tmp_path):
   inputs.write_stages(tmp_path, clusters)
   prompts = read_prompts(tmp_path)
-  two = sampling.rows_of(prompts, num=2)
-  three = sampling.rows_of(prompts[::-1], num=3)
+  two = sampling.rows_of(prompts, num=2, seed=0)
+  three = sampling.rows_of(prompts[::-1], num=3, seed=0)
   for key, rows in two.items():
     assert {r.seed for r in rows} <= {r.seed for r in three[key]}
   seeds = [r.seed for rows in two.values() for r in rows]
   assert len(set(seeds)) == len(seeds)
+  other = sampling.rows_of(prompts, num=2, seed=1)
+  assert not {r.seed for rows in other.values() for r in rows} & set(seeds)
 
 
 def test_pictures_are_decoded_in_parts_and_devices_say_nothing(

@@ -96,9 +96,59 @@ def test_clip_may_add_a_colour():
 
 def test_a_caption_keeps_its_scene_under_the_bare_noun():
   text = "A spotted brown dog in the snow"
-  assert caption_of(text, "dog") == "a dog in the snow"
-  assert caption_of(text, "cat") == "a cat"
-  assert caption_of("DSC_0001", "dog") == "a dog"
+  assert caption_of(text, "dog", named="a dog") == "a dog in the snow"
+  assert caption_of(text, "cat", named="a cat") == "a cat"
+  assert caption_of("DSC_0001", "dog", named="a dog") == "a dog"
+
+
+@pytest.mark.parametrize(
+  ("texts", "caption", "captions"),
+  [
+    # The paper's own cases.
+    (
+      ["Hey duggee toy on the table", "IMG_1.jpg"],
+      "a hey duggee toy",
+      ("a hey duggee toy on the table", "a hey duggee toy"),
+    ),
+    (
+      ["berry bowl floating on the river", "my berry bowl"],
+      "a berry bowl",
+      ("a berry bowl floating on the river", "a berry bowl"),
+    ),
+    (
+      ["a pair of red shoes", "pair of red shoes on a mat", "a pair"],
+      "a red shoe",
+      ("a red shoe", "a red shoe on a mat", "a red shoe"),
+    ),
+    (
+      ["toy dog on a bed", "a dog toy", "dog toys"],
+      "a dog toy",
+      ("a dog toy on a bed", "a dog toy", "a dog toy"),
+    ),
+    # Another subject's scene, and words that half do not share.
+    (
+      ["a spotted brown dog", "a spotted dog", "a big dog", "a cat in a box"],
+      "a spotted dog",
+      ("a spotted dog",) * 4,
+    ),
+  ],
+)
+def test_descriptive_captions_keep_the_subject_s_words(
+  texts, caption, captions
+):
+  found = refine(
+    texts,
+    PICTURES[:1].repeat(len(texts), 0),
+    prefers("a vase"),
+    captions="descriptive",
+  )
+  assert found.caption == caption
+  assert found.captions == captions
+  plain = refine(texts, PICTURES[:1].repeat(len(texts), 0), prefers("a vase"))
+  assert plain.caption == caption
+  assert {c.split(" on ")[0].split(" floating")[0] for c in plain.captions} == {
+    f"a {plain.noun}"
+  }
 
 
 def test_a_name_that_a_person_gave_is_the_caption():

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judge: an encoder that took no part in making what it judges.
+
+A folder in the published layout of a ViT or a DINOv2, which other programs open
+too. `heads/` beside it (`suti.models.heads`) embed who a subject is, and answer
+multiple-choice questions. An encoder without heads tells subjects by its class
+token, as DINO does, and is asked nothing.
+
+Shape suffixes: B N pictures, F features, D embedding width, S tokens.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from suti.evaluation.scores import IDENTITY, ROWS, open_encoder, unit
+from suti.hf.find import find_model
+from suti.hf.model import Model, open_model
+
+HEADS = "heads"
+_IDENTITY = "identity"  # of the heads, the one that is no question
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Judged:
+  """What a judge sees in N pictures.
+
+  Attributes:
+    features_NF: float32, shape and detail: the class token and the mean of the
+      patches.
+    identity_ND: unit float32, near for two pictures of one subject.
+    answers: question -> the chosen answer of each picture.
+  """
+
+  features_NF: np.ndarray
+  identity_ND: np.ndarray
+  answers: Mapping[str, Sequence[str] | np.ndarray]
+
+  def __len__(self) -> int:
+    return len(self.features_NF)
+
+
+# uint8 pictures of any size -> what is seen in them.
+Judge = Callable[[Sequence[np.ndarray]], Judged]
+
+
+def load_judge(name_or_dir: str | Path) -> Judge:
+  """Opens a judge.
+
+  Args:
+    name_or_dir: a shipped name, "world_judge", or the folder of a published ViT
+      or DINOv2 with its preprocessor_config.json; heads/ may stand in it.
+
+  Raises:
+    ValueError: no such folder, a model of another kind, or one that lacks
+      something.
+  """
+  vit, read_pixels = open_encoder("judge", name_or_dir, expected=IDENTITY)
+  heads, choices = _open_heads(find_model(name_or_dir) / HEADS)
+
+  @jax.jit
+  def encode(params, heads_params, x_BHWC):
+    x_BF = features(vit, params, x_BHWC)
+    if heads is None:
+      return x_BF, unit(x_BF[:, : x_BF.shape[1] // 2]), {}
+    out = heads.apply(heads_params, x_BF)
+    chosen = {question: out[question].argmax(-1) for question in choices}
+    return x_BF, unit(out[_IDENTITY]), chosen
+
+  def look(images: Sequence[np.ndarray]) -> Judged:
+    images = list(images)
+    blocks = []
+    for start in range(0, len(images), ROWS):
+      rows = images[start : start + ROWS]
+      # One compiled program for any number: the last block is filled up, and
+      # cut to what was asked for below.
+      padded = rows + [rows[-1]] * (ROWS - len(rows))
+      out = encode(
+        vit.params, heads.params if heads else {}, read_pixels(padded)
+      )
+      blocks.append(jax.tree.map(np.asarray, out))
+    features_NF, identity_ND, chosen = jax.tree.map(
+      lambda *parts: np.concatenate(parts)[: len(images)], *blocks
+    )
+    return Judged(
+      features_NF=features_NF,
+      identity_ND=identity_ND,
+      answers={q: np.array(choices[q])[chosen[q]] for q in choices},
+    )
+
+  return look
+
+
+def features(vit: Model, params: dict, x_BHWC: jax.Array) -> jax.Array:
+  """The class token and the mean of the patches, (B, F); registers are left."""
+  tokens_BSD = vit.apply(params, x_BHWC)
+  first = 1 + vit.config.get("num_register_tokens", 0)
+  return jnp.concatenate(
+    [tokens_BSD[:, 0], tokens_BSD[:, first:].mean(axis=1)], axis=-1
+  )
+
+
+def _open_heads(
+  folder: Path,
+) -> tuple[Model | None, Mapping[str, Sequence[str]]]:
+  """The heads of a folder and the choices of their questions, if it is there.
+
+  Raises:
+    ValueError: a question without as many answers as its head has outputs.
+  """
+  if not folder.is_dir():
+    return None, {}
+  heads = open_model(folder, expected=("Heads",))
+  sizes = heads.config["heads"]
+  choices = heads.config.get("choices", {})
+  counts = {question: len(answers) for question, answers in choices.items()}
+  if counts | {_IDENTITY: sizes.get(_IDENTITY)} != dict(sizes):
+    raise ValueError(
+      f"{folder / 'config.json'}: heads={dict(sizes)} with choices of {counts}:"
+      f" expected {_IDENTITY!r} and as many answers to each question as its "
+      "head has outputs; make it again with suti.pretrain.judge."
+    )
+  return heads, choices

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures for the judge: groups of look-alikes, each rendered in one scene.
+
+Subjects of one class and of similar colours stand in the same scenes, each
+twice, under another camera and light. Who is to find a subject's other picture
+among them can go neither by colour nor by what is behind it.
+
+Shape legend: N pictures, G groups, M subjects of a group, T scenes of a group,
+V pictures of a subject in a scene, Q questions, S shape components.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from suti.pretrain.pictures import render_chunks
+from suti.world.dataset import VERSION, Shot, class_of, subject_seeds
+from suti.world.look_alikes import groups
+from suti.world.parts import present
+from suti.world.questions import CHOICES, answers
+from suti.world.subjects import build
+from suti.world.templates import PARTS, compose, template_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LookAlikes:
+  """The pictures, and what is true of them.
+
+  Attributes:
+    image_u8_GMTVHWC: uint8.
+    answers_GTQ: int32, the right choice of each question, by `CHOICES`.
+    shape_GMS: float32, what each subject is built of, see `shapes`.
+  """
+
+  image_u8_GMTVHWC: np.ndarray
+  answers_GTQ: np.ndarray
+  shape_GMS: np.ndarray
+
+
+def render_look_alikes(
+  config: Any, folder: Path, *, size_px: int, num_shapes: int
+) -> LookAlikes:
+  """Renders the pictures, or reads what is rendered already.
+
+  Args:
+    config: split, first_subject, num_subjects, group_size, num_groups,
+      scenes_each, shots_each, styled, seed.
+    folder: where chunks of pictures are kept.
+    size_px: side of the pictures.
+    num_shapes: components that describe what a subject is built of.
+  """
+  seeds = subject_seeds(config.split, config.first_subject, config.num_subjects)
+  members = groups(seeds, size=config.group_size)
+  rng = np.random.default_rng(config.seed)
+  # Mixed, so that a pool that is cut short has all classes.
+  chosen = rng.permutation(len(members))[: config.num_groups]
+  members = [members[i] for i in chosen]
+  shots, told = [], []
+  for group in members:
+    templates = [int(t) for t in rng.permutation(25)[: config.scenes_each]]
+    if config.styled:
+      templates = [
+        _styled(group[0], t, rng) if rng.random() < config.styled else t
+        for t in templates
+      ]
+    start = int(rng.integers(2**31 - config.shots_each))
+    shots += [
+      Shot(subject=subject, template=template, seed=start + view)
+      for subject in group
+      for template in templates
+      for view in range(config.shots_each)
+    ]
+    noun = class_of(group[0])
+    for template in templates:
+      truth = answers(
+        template_of(Shot(subject=group[0], template=template)), noun
+      )
+      told.append([CHOICES[q].index(truth[q]) for q in CHOICES])
+  images = render_chunks(
+    shots,
+    folder
+    / (
+      f"look-alikes-{config.first_subject}-{config.num_subjects}by"
+      f"{config.group_size}-{config.scenes_each}x{config.shots_each}-"
+      f"{config.styled}styled-{size_px}px-seed{config.seed}-world{VERSION}"
+    ),
+    size_px=size_px,
+  )
+  shape = (
+    len(members),
+    config.group_size,
+    config.scenes_each,
+    config.shots_each,
+  )
+  return LookAlikes(
+    image_u8_GMTVHWC=images.reshape(*shape, size_px, size_px, 3),
+    answers_GTQ=np.array(told, np.int32).reshape(
+      len(members), config.scenes_each, len(CHOICES)
+    ),
+    shape_GMS=shapes(np.concatenate(members), num=num_shapes).reshape(
+      *shape[:2], num_shapes
+    ),
+  )
+
+
+def _styled(subject: int, template: int, rng: np.random.Generator) -> int:
+  """The same scene in a style of the world's."""
+  plain = template_of(Shot(subject=subject, template=template))
+  return compose(
+    place=plain.place,
+    look=plain.look,
+    wardrobe=plain.wardrobe,
+    style=str(rng.choice(PARTS["style"][1:])),
+  )
+
+
+def shapes(seeds, *, num: int) -> np.ndarray:
+  """What each subject is built of, as principal components within its class.
+
+  Of the places, sizes and colours of its parts and marks, and of its pattern:
+  the truth about shape and detail that a picture of it shows.
+
+  Args:
+    seeds: of subjects.
+    num: components; a class with fewer has zeros beyond.
+
+  Returns: (n, num) float32; the mean square over all is one.
+  """
+  seeds = np.asarray(seeds)
+  out = np.zeros((len(seeds), num), np.float32)
+  names = np.array([class_of(seed) for seed in seeds])
+  built = {}
+  for name, rows, subjects in build(seeds):
+    built.setdefault(name, []).append((rows, _numbers(subjects.arrays)))
+  for name, blocks in built.items():
+    rows = np.concatenate([rows for rows, _ in blocks])
+    assert (names[rows] == name).all()
+    x = np.concatenate([numbers for _, numbers in blocks])
+    x = x - x.mean(0)
+    spread = x.std(0)
+    x = x[:, spread > 1e-3] / spread[spread > 1e-3]
+    _, values, axes = np.linalg.svd(x, full_matrices=False)
+    axes = axes[values > 1e-6][:num]
+    out[rows, : len(axes)] = x @ axes.T
+  return out / np.sqrt(np.square(out).mean())
+
+
+def _numbers(a: dict) -> np.ndarray:
+  """The numbers of a batch of one class and variant, (n, D)."""
+  n = len(a["colour"])
+  there = present(a)[..., None]
+  marks = a["decal_at"][..., 1:2] > -20
+
+  def of(value, where):
+    return np.where(where, value, 0.0).reshape(n, -1)
+
+  num_round = a["round_at"].shape[1]
+  return np.concatenate(
+    [
+      there.reshape(n, -1),
+      marks.reshape(n, -1),
+      of(a["round_at"], there[:, :num_round]),
+      of(a["round_size"], there[:, :num_round]),
+      of(a["solid_at"], there[:, num_round:]),
+      of(a["solid_size"], there[:, num_round:]),
+      of(a["colour"], there),
+      of(a["decal_at"], marks),
+      of(a["decal_size"], marks),
+      of(a["decal_colour"], marks),
+      a["pattern"],
+      a["pattern_axis"],
+      a["pattern_colour"],
+    ],
+    axis=1,
+  )

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`suti evaluate`: the scores, their resuming, and every line it says."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from suti.evaluation import dreambench, protocol
+from suti.evaluation.benchmark import embeddings
+from suti.evaluation.benchmark.encoders import open_encoders
+from suti.evaluation.benchmark.evaluate import Job, evaluate, read_scores
+from suti.evaluation.benchmark.subjects import read_dreambench, read_folder
+from suti.evaluation.folders.reading import layout_of, read_pictures
+from suti.images import save_png
+from suti.io.files import read_json
+from suti.io.image_files import load_image
+from tests import tiny
+from tests.commands import error_of, start
+from tests.evaluation.benchmark_folders import (
+  PROMPTS,
+  SUBJECTS,
+  link_encoders,
+  picture,
+  write_pictures,
+  write_subjects,
+)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory, tiny_clip, tiny_identity):
+  folder = tmp_path_factory.mktemp("encoders") / "encoders"
+  return link_encoders(folder, clip=tiny_clip, identity=tiny_identity)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("data")
+  write_subjects(folder / "subjects")
+  write_pictures(folder / "pictures")
+  return folder
+
+
+@pytest.fixture(scope="module")
+def scores(data, encoders):
+  out = data / "scores"
+  assert start(*argv(data, encoders, out)) == 0
+  return out
+
+
+def argv(data, encoders, out, *more):
+  return (
+    "evaluate",
+    data / "pictures",
+    "--benchmark",
+    data / "subjects",
+    "--encoders",
+    encoders,
+    "--out",
+    out,
+    *more,
+  )
+
+
+def score(data, encoders, out, *variants):
+  benchmark = read_folder(data / "subjects")
+  reading = read_pictures(
+    data / "pictures", layout="plain", benchmark=benchmark
+  )
+  job = Job(
+    system="x", reading=reading, encoders=encoders, variants=tuple(variants)
+  )
+  return evaluate(job, out)
+
+
+def by_hand(data, encoders):
+  """The metrics by loops over pairs, a picture at a time."""
+  judges = open_encoders(encoders, protocol.Protocol())
+  pairs = {"identity": [], "clip_i": []}
+  texts, deltas, nearest = [], [], []
+  for name, noun in SUBJECTS.items():
+    real = [load_image(p) for p in sorted((data / "subjects" / name).glob("*"))]
+    for prompt in PROMPTS:
+      text = judges.texts([prompt.format(noun)])[0]
+      place = data / "pictures" / name / prompt.format(noun).replace(" ", "_")
+      for path in sorted(place.glob("*.png")):
+        image = load_image(path)
+        clip, identity = (
+          e.embed([image])[0] for e in (judges.clip, judges.identity)
+        )
+        clips = [judges.clip.embed([x])[0] for x in real]
+        ids = [judges.identity.embed([x])[0] for x in real]
+        pairs["identity"] += [float(identity @ x) for x in ids]
+        pairs["clip_i"] += [float(clip @ x) for x in clips]
+        texts.append(float(clip @ text))
+        deltas.append(texts[-1] - max(float(x @ text) for x in clips))
+        nearest.append(max(float(identity @ x) for x in ids))
+  return {
+    **{name: np.mean(values) for name, values in pairs.items()},
+    "clip_t": np.mean(texts),
+    "delta_clip": np.mean(deltas),
+    "copying": np.mean(nearest),
+  }
+
+
+def test_scores_are_means_over_all_pairs(scores, data, encoders):
+  metrics, rows = read_scores(scores)
+  expected = by_hand(data, encoders)
+  for name, value in expected.items():
+    assert metrics["scores"][name]["mean"] == pytest.approx(value, abs=1e-6)
+  # Subjects of 3 and of 4 photographs, 4 pictures each.
+  assert metrics["pairs"] == 4 * 3 + 4 * 4
+  assert len(rows) == 8
+  found = metrics["scores"]["identity"]
+  assert found["low"] <= found["mean"] <= found["high"]
+
+
+def test_pairs_and_subjects_weigh_differently(data, encoders, tmp_path, scores):
+  metrics = score(data, encoders, tmp_path / "s", "subject-mean")
+  rows = read_scores(scores)[1]
+  means = [
+    np.mean([row.identity for row in rows if row.subject == name])
+    for name in SUBJECTS
+  ]
+  found = metrics["scores"]["identity"]["mean"]
+  assert found == pytest.approx(np.mean(means), abs=1e-6)
+  pairs = read_json(scores / "metrics.json")["scores"]["identity"]["mean"]
+  assert abs(found - pairs) > 1e-4
+
+
+def test_variants_change_what_they_say(data, encoders, tmp_path, scores):
+  rows = read_scores(scores)[1]
+  metrics = score(data, encoders, tmp_path / "a", "clipscore")
+  raw = np.array([row.clip_t for row in rows])
+  assert metrics["scores"]["clip_t"]["mean"] == pytest.approx(
+    np.mean(2.5 * np.maximum(raw, 0)), abs=1e-6
+  )
+  single = score(data, encoders, tmp_path / "b", "single-reference")
+  assert single["pairs"] == len(rows)
+  assert "no list has one of dog" in " ".join(single["warnings"])
+  squashed = score(data, encoders, tmp_path / "c", "squash")
+  prefixed = score(data, encoders, tmp_path / "d", "photo-prefix")
+  mean = metrics["scores"]["identity"]["mean"]
+  assert squashed["scores"]["identity"]["mean"] != pytest.approx(mean)
+  assert prefixed["scores"]["clip_t"]["mean"] != pytest.approx(np.mean(raw))
+  for found in (metrics, single, squashed, prefixed):
+    assert not found["comparable"]
+    assert "Not comparable with scores of the protocol." in found["warnings"][0]
+
+
+def test_every_variant_has_a_warning_and_changes_the_protocol():
+  assert {"single-reference", "subject-mean", "vits8", "dinov2"} <= set(
+    protocol.VARIANTS
+  )
+  for name, variant in protocol.VARIANTS.items():
+    assert protocol.choose([name]) != protocol.Protocol()
+    assert len(variant.warning) > 20
+  with pytest.raises(ValueError, match="both set identity: give one"):
+    protocol.choose(["vits8", "dinov2"])
+  with pytest.raises(ValueError, match="Did you mean 'squash'"):
+    protocol.choose(["sqash"])
+
+
+def test_real_pictures_have_a_row_and_copies_are_counted(
+  data, encoders, tmp_path
+):
+  pictures = tmp_path / "pictures"
+  shutil.copytree(data / "pictures", pictures)
+  copy = pictures / "dog" / "a_red_dog" / "0.png"
+  shutil.copyfile(data / "subjects" / "dog" / "01.png", copy)
+  (tmp_path / "subjects").symlink_to(data / "subjects")
+  metrics = score(tmp_path, encoders, tmp_path / "s")
+  row = next(r for r in read_scores(tmp_path / "s")[1] if r.path == str(copy))
+  assert row.copying == pytest.approx(1.0, abs=1e-5)
+  real = metrics["real"]["copying"]
+  assert real["low"] < real["high"] < 1
+  assert metrics["copied"]["share"] >= 1 / 8
+  assert metrics["real"]["identity"]["pictures"] == 7
+
+
+def test_diversity_of_equal_pictures_is_nothing(data, encoders, tmp_path):
+  (tmp_path / "subjects").symlink_to(data / "subjects")
+  for k in range(2):
+    path = tmp_path / "pictures" / "dog" / "a_red_dog" / f"{k}.png"
+    save_png(path, picture(7))
+  metrics = score(tmp_path, encoders, tmp_path / "s")
+  assert metrics["scores"]["diversity"]["mean"] == pytest.approx(0, abs=1e-6)
+
+
+def test_tables_by_subject_prompt_and_skill_add_up(scores):
+  metrics = read_json(scores / "metrics.json")
+  assert set(metrics["per_subject"]) == set(SUBJECTS)
+  assert set(metrics["per_prompt"]) == set(PROMPTS)
+  assert set(metrics["per_skill"]) == {"recontextualization", "attribute"}
+  assert set(metrics["per_category"]) == {"live", "teapot"}
+  for table in ("per_subject", "per_prompt", "per_skill"):
+    rows = metrics[table].values()
+    total = sum(row["pictures"] * row["clip_t"] for row in rows)
+    assert total / 8 == pytest.approx(metrics["scores"]["clip_t"]["mean"])
+
+
+def test_a_finished_one_reads_no_picture_again(
+  data, encoders, tmp_path, monkeypatch, scores
+):
+  shutil.copytree(scores, tmp_path / "s")
+  before = read_json(tmp_path / "s" / "metrics.json")
+  monkeypatch.setattr(embeddings, "load_image", None)
+  assert start(*argv(data, encoders, tmp_path / "s")) == 0
+  assert read_json(tmp_path / "s" / "metrics.json") == before
+
+
+def test_a_killed_one_goes_on_at_the_block(
+  data, encoders, tmp_path, monkeypatch, scores
+):
+  monkeypatch.setattr(embeddings, "ROWS", 3)
+  read, saved, save = [], [], embeddings._save
+
+  def stop(*parts):
+    if len(saved) == 7:  # of (3 + 3) x 2 blocks
+      raise KeyboardInterrupt
+    saved.append(parts)
+    save(*parts)
+
+  monkeypatch.setattr(embeddings, "_save", stop)
+  out = tmp_path / "s"
+  assert start(*argv(data, encoders, out)) == 130
+  monkeypatch.setattr(embeddings, "_save", save)
+  monkeypatch.setattr(
+    embeddings, "load_image", lambda path: read.append(path) or load_image(path)
+  )
+  assert start(*argv(data, encoders, out)) == 0
+  assert len(read) == 8  # the pictures' blocks, of which none was whole
+  once, again = (read_json(x / "metrics.json")["scores"] for x in (scores, out))
+  for name, value in once.items():
+    assert again[name]["mean"] == pytest.approx(value["mean"], abs=1e-6)
+
+
+def test_a_changed_picture_is_embedded_anew(data, encoders, tmp_path):
+  (tmp_path / "subjects").symlink_to(data / "subjects")
+  shutil.copytree(data / "pictures", tmp_path / "pictures")
+  one = score(tmp_path, encoders, tmp_path / "s")
+  path = tmp_path / "pictures" / "dog" / "a_red_dog" / "0.png"
+  save_png(path, picture(12345))
+  two = score(tmp_path, encoders, tmp_path / "s")
+  assert one["scores"]["clip_i"]["mean"] != two["scores"]["clip_i"]["mean"]
+
+
+def test_what_is_missing_extra_and_unreadable_is_named(
+  data, encoders, tmp_path, capsys
+):
+  (tmp_path / "subjects").symlink_to(data / "subjects")
+  pictures = tmp_path / "pictures"
+  shutil.copytree(data / "pictures", pictures)
+  shutil.rmtree(pictures / "dog" / "a_red_dog")
+  (pictures / "teapot" / "a_red_teapot" / "1.png").write_bytes(b"no picture")
+  save_png(pictures / "kettle" / "a_red_kettle" / "0.png", picture(1))
+  save_png(pictures / "dog" / "a_dog_in_space" / "0.png", picture(1))
+  assert start(*argv(tmp_path, encoders, tmp_path / "s")) == 0
+  said = capsys.readouterr().err
+  for words in (
+    "1 prompts have too few pictures: dog: a red dog",
+    "no subject 'kettle'",
+    "no prompt 'a_dog_in_space' of dog",
+    "1 pictures cannot be read and are left out",
+    "cannot be read as a picture",
+  ):
+    assert words in said, words
+  coverage = read_json(tmp_path / "s" / "metrics.json")["coverage"]
+  assert coverage["scored"] == 5
+  assert len(coverage["extra"]) == 2
+
+
+def test_other_encoders_are_not_mixed_in(data, tmp_path, encoders, capsys):
+  out = tmp_path / "s"
+  assert start(*argv(data, encoders, out)) == 0
+  other = link_encoders(
+    tmp_path / "other",
+    clip=encoders / "clip",
+    identity=tiny.write_encoder(tmp_path / "identity", seed=9),
+  )
+  line = error_of(capsys, *argv(data, other, out))
+  assert "holds an evaluation with another encoders" in line
+  line = error_of(capsys, *argv(data, encoders, out, "--variant", "squash"))
+  assert "holds an evaluation with another protocol" in line
+
+
+def test_a_judge_that_filtered_is_said(data, encoders, tmp_path, capsys):
+  more = ("--trained-with", encoders / "clip")
+  assert start(*argv(data, encoders, tmp_path / "s", *more)) == 0
+  assert "the CLIP encoder, clip, also had a part" in capsys.readouterr().err
+
+
+def test_masked_dinov2_wants_masks(data, tmp_path, tiny_clip, capsys):
+  dinov2 = tiny.VISION | {"model_type": "dinov2", "mlp_ratio": 2}
+  encoders = link_encoders(
+    tmp_path / "encoders",
+    clip=tiny_clip,
+    identity=tiny.write_encoder(tmp_path / "dinov2", dinov2),
+  )
+  variant = ("--variant", "masked-dinov2")
+  line = error_of(capsys, *argv(data, encoders, tmp_path / "a", *variant))
+  assert "has no mask: expected 0.mask.png beside it" in line
+  shutil.copytree(data / "subjects", tmp_path / "subjects")
+  shutil.copytree(data / "pictures", tmp_path / "pictures")
+  mask = np.zeros((64, 64, 3), np.uint8)
+  mask[16:48, 8:56] = 255
+  for folder in ("subjects", "pictures"):
+    for path in list((tmp_path / folder).rglob("*.png")):
+      save_png(path.with_name(f"{path.stem}.mask.png"), mask)
+  out = tmp_path / "b"
+  assert start(*argv(tmp_path, encoders, out, *variant)) == 0
+  metrics = read_json(out / "metrics.json")
+  assert metrics["protocol"]["masked"] and metrics["coverage"]["scored"] == 8
+
+
+@pytest.mark.parametrize(
+  ("more", "words"),
+  [
+    ((), "give either a FOLDER of pictures, or --model"),
+    (("p", "--benchmark", "dreambench"), "needs --data"),
+    (("p", "--data", "x"), "--data goes with --benchmark dreambench alone"),
+    (("--model", "world_apprentice"), "--model needs --benchmark"),
+    (("p", "--demonstrations", "0"), "--demonstrations=0 must be between"),
+    (("p", "--variant", "dino"), "--variant=dino: expected single-reference"),
+    (("p",), "p: no such folder"),
+    (("{pictures}",), "--benchmark is missing: give dreambench"),
+    (("{pictures}", "--benchmark", "{pictures}/x"), "no such folder"),
+    (("{pictures}", "--layout", "unno"), "Did you mean 'uno'?"),
+    (("{pictures}", "--layout", "csv"), "is not laid out as csv"),
+    (("{pictures}", "--benchmark", "{empty}"), "no folder of photographs"),
+    (
+      ("{pictures}", "--benchmark", "{subjects}", "--encoders", "{empty}"),
+      "no folder in it has a config.json",
+    ),
+    (
+      ("{pictures}", "--benchmark", "{subjects}", "--encoders", "{one}"),
+      "expected one CLIPModel (CLIP ViT-B/32) in it, found none",
+    ),
+    (
+      ("{subjects}", "--benchmark", "{subjects}"),
+      "has no picture of the benchmark, read as plain. 7 others",
+    ),
+  ],
+)
+def test_mistakes_are_one_line(
+  more, words, data, tmp_path, tiny_identity, capsys
+):
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "one").mkdir()
+  (tmp_path / "one" / "dino").symlink_to(tiny_identity)
+  places = {
+    "pictures": data / "pictures",
+    "subjects": data / "subjects",
+    "empty": tmp_path / "empty",
+    "one": tmp_path / "one",
+  }
+  more = [word.format(**places) for word in more]
+  line = error_of(capsys, "evaluate", *more, "--out", tmp_path / "s")
+  assert words in line
+
+
+def test_a_folder_with_other_files_is_not_written_into(
+  data, encoders, tmp_path, capsys
+):
+  (tmp_path / "mine.txt").write_text("x")
+  line = error_of(capsys, *argv(data, encoders, tmp_path))
+  assert "holds other files: give a new folder" in line
+
+
+def test_rows_that_are_damaged_are_named(scores, tmp_path):
+  shutil.copytree(scores, tmp_path / "s")
+  path = tmp_path / "s" / "pictures.jsonl"
+  row = json.loads(path.read_text().splitlines()[0])
+  del row["clip_t"]
+  path.write_text(json.dumps(row))
+  with pytest.raises(ValueError, match=r"pictures\.jsonl, line 1, is no row"):
+    read_scores(tmp_path / "s")
+  with pytest.raises(ValueError, match="give a folder that suti evaluate"):
+    read_scores(tmp_path)
+
+
+def test_dreambench_names_what_is_missing(tmp_path):
+  for name in dreambench.SUBJECTS:
+    if name != "vase":
+      save_png(tmp_path / name / "00.jpg", picture(1))
+  found = read_dreambench(tmp_path)
+  assert len(found.subjects) == 29
+  assert "lacks 1 of DreamBench's 30 subjects: vase" in found.notes[0]
+  assert len(found.subjects["dog"].prompts) == 25
+  with pytest.raises(ValueError, match=r"none of DreamBench's 30 subjects"):
+    read_dreambench(tmp_path / "dog")
+
+
+def test_the_single_references_are_one_a_subject():
+  assert set(dreambench.SINGLE_REFERENCES) == set(dreambench.SUBJECTS)
+
+
+def test_a_layout_is_found(data, tmp_path):
+  assert layout_of(data / "pictures") == "plain"
+  (tmp_path / "x.csv").write_text("subject,prompt,path\n")
+  assert layout_of(tmp_path / "x.csv") == "csv"
