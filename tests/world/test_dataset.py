@@ -150,7 +150,7 @@ def test_a_near_duplicate_is_near_and_no_duplicate():
     [Shot(subject_seeds("train", 0, 1)[0], 2, 0)], size_px=SIZE_PX
   )
   picture = image["image"][0]
-  copies = [dataset._spoiled(picture, seed) for seed in range(1, 8)]
+  copies = [dataset.spoiled(picture, seed) for seed in range(1, 8)]
   for copy in copies:
     assert copy.shape == picture.shape and copy.dtype == np.uint8
     difference = np.abs(copy.astype(int) - picture).mean()
