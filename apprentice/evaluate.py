@@ -44,7 +44,12 @@ from typing import Any
 
 import numpy as np
 
-from apprentice.judging import Generated, judge_all, world_subject
+from apprentice.judging import (
+  Generated,
+  judge_all,
+  template_number,
+  world_subject,
+)
 from apprentice.prompt_kinds import describe_benchmark, read_listed
 from apprentice.sample import (
   BENCHMARK,
@@ -105,9 +110,10 @@ def run(config: Any, workdir: Path) -> dict:
   )
   if current.done is not None:
     return current.done
+  listed = read_listed(workdir)
   scenes = current.folder / "scenes.array_record"
   if not scenes.is_file():
-    drawn = render_scenes(clusters, prompts, read_listed(workdir))
+    drawn = render_scenes(clusters, prompts, listed)
     write_records(scenes, drawn, kind=Candidate)
   sampled = workdir / "apprentice" / "sample"
   by_experts = workdir / BENCHMARK / "experts" / "sample"
@@ -151,6 +157,7 @@ def run(config: Any, workdir: Path) -> dict:
     {key: clusters[key] for key in keys},
     images,
     current.folder,
+    listed=listed,
   )
   write_json(current.folder / "metrics.json", metrics)
   return current.finish(_headline(metrics) | summary_line(metrics["judged"]))
@@ -310,17 +317,12 @@ def render_scenes(
   """
   # Imported here: sources other than SubjectWorld do not need its renderer.
   from suti.world.dataset import Shot, render_shots
-  from suti.world.templates import compose, template_named
 
   wanted = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
     subject = world_subject(cluster)
-    number = template_named(prompt.prompt, cluster.subject, live=cluster.live)
-    if number is None and (shown := listed.get(prompt.prompt)):
-      number = compose(
-        place=shown["place"], look=shown["look"], wardrobe=shown["wardrobe"]
-      )
+    number = template_number(prompt.prompt, cluster, listed)
     if subject is not None and number is not None:
       wanted.append((prompt, subject, number))
   if not wanted:

@@ -43,6 +43,9 @@ _CAMERAS = 2  # renders of each look-alike in a scene
 # (prompt, image) of everything that a system generated of one subject.
 Generated = Sequence[tuple[str, np.ndarray]]
 
+# {prompt: what a list says that it should show}, see `apprentice.prompt_kinds`.
+Listed = Mapping[str, Mapping[str, str]]
+
 
 def world_subject(cluster: Cluster) -> int | None:
   """The seed by which the source can render a subject again, or None."""
@@ -50,15 +53,33 @@ def world_subject(cluster: Cluster) -> int | None:
   return int(truth[2]) if truth[0] == "world" else None
 
 
+def template_number(
+  prompt: str, cluster: Cluster, listed: Listed
+) -> int | None:
+  """The number of the world's template that a prompt asks for, if it is known.
+
+  Args:
+    prompt: of the cluster.
+    cluster: whose noun it has.
+    listed: place, look and wardrobe of prompts from a list.
+  """
+  from suti.world.templates import compose, template_named
+
+  number = template_named(prompt, cluster.subject, live=cluster.live)
+  if number is None and (shown := listed.get(prompt)):
+    number = compose(
+      place=shown["place"], look=shown["look"], wardrobe=shown["wardrobe"]
+    )
+  return number
+
+
 def template_numbers(
-  cluster: Cluster, generated: Mapping[str, Generated]
+  cluster: Cluster, generated: Mapping[str, Generated], listed: Listed
 ) -> dict[str, int]:
   """Prompt -> number of the world's template, of the prompts that are one."""
-  from suti.world.templates import template_named
-
   texts = [text for pairs in generated.values() for text, _ in pairs]
   named = {
-    text: template_named(text, cluster.subject, live=cluster.live)
+    text: template_number(text, cluster, listed)
     for text in dict.fromkeys(texts)
   }
   return {t: number for t, number in named.items() if number is not None}
@@ -69,6 +90,8 @@ def judge_all(
   clusters: Mapping[str, Cluster],
   images: Mapping[str, Mapping[str, Generated]],
   folder: Path,
+  *,
+  listed: Listed,
 ) -> dict[str, Any]:
   """Measures every system on the subjects that can be rendered.
 
@@ -77,6 +100,7 @@ def judge_all(
     clusters: the benchmark's subjects by key.
     images: system -> subject's key -> its images; `REAL` among them.
     folder: of the stage; what is measured of a subject is kept in judged/.
+    listed: of prompts from a list, what they ask for.
 
   Returns: see `summarise`; {"absent": why} where nothing can be rendered.
   """
@@ -94,7 +118,9 @@ def judge_all(
     path = folder / "judged" / f"{key}.json"
     if not path.is_file():
       shown = {name: d[key] for name, d in images.items() if key in d}
-      table, seen = judge_subject(clusters[key], shown, judge=judge)
+      table, seen = judge_subject(
+        clusters[key], shown, judge=judge, listed=listed
+      )
       buffer = io.BytesIO()
       np.savez(buffer, allow_pickle=False, **seen)
       write_atomic(path.with_suffix(".npz"), buffer.getvalue())
@@ -106,7 +132,11 @@ def judge_all(
 
 
 def judge_subject(
-  cluster: Cluster, generated: Mapping[str, Generated], *, judge: Judge
+  cluster: Cluster,
+  generated: Mapping[str, Generated],
+  *,
+  judge: Judge,
+  listed: Listed,
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
   """All systems' images of one subject.
 
@@ -115,11 +145,12 @@ def judge_subject(
     generated: system -> its images; those whose prompt is none of the world's
       templates are left out.
     judge: the encoder.
+    listed: of prompts from a list, what they ask for.
 
   Returns: system -> measure -> mean over its images, with "images", how many
     were measured, and "left_out"; system -> features (G, F), float16.
   """
-  numbers = template_numbers(cluster, generated)
+  numbers = template_numbers(cluster, generated, listed)
   line_ups = _line_ups(cluster, numbers, judge=judge)
   told = _truths(cluster, numbers)
   table, features = {}, {}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimizer of an apprentice and its learning rate schedule.
 
-SuTI (arXiv 2304.00186), section 4: Adafactor, lr 1e-4. Its warm-up and clipping
-are not published; ours are config fields.
+SuTI (arXiv 2304.00186), section 4: Adafactor, lr 1e-4. Its body gives neither
+warm-up nor clipping; ours are config fields.
 """
 
 from typing import Any

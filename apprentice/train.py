@@ -2,10 +2,10 @@
 """Stage 6: trains the apprentice on the experts' images.
 
 SuTI (arXiv 2304.00186), eq. 6 and section 4: Adafactor, lr 1e-4, 150K steps on
-128 TPU v4, 3 demonstrations, text encoder frozen. Batch size, warm-up, EMA,
-clipping and dropout rates are not published: here they are config fields, and
-our choices. So is a random number of demonstrations below K, which the paper
-does not mention.
+128 TPU v4, 3 demonstrations. Its body gives no batch size, warm-up, EMA,
+clipping or dropout rate, and we have not seen its appendix: they are config
+fields, and our choices. So are a frozen text encoder, which is Imagen's way,
+and a random number of demonstrations below K, which the paper does not mention.
 
   reads   experts/pack, and the folders in config.train.examples
   writes  apprentice/train/{checkpoints/, log.jsonl, parameters.txt, model/}

@@ -4,11 +4,11 @@
 SuTI (arXiv 2304.00186), section 3.2 uses a large language model to write one
 unseen prompt a cluster, over four skills: recontextualization, attribute
 editing, style, accessories; its figures also show novel views, expressions and
-compositions of two skills. Its few-shot text is not public. Here prompts are
-made from templates: DreamBench's by group (object or live), the styles of
-`suti.evaluation.styles` and the words of the paper's figures. All templates
-that no demonstration shows have equal probability; of compositions, which are
-hundreds, as many are drawn before as DreamBench has prompts. With
+compositions of two skills. Its few-shot text is not in the paper's body. Here
+prompts are made from templates: DreamBench's by group (object or live), the
+styles of `suti.evaluation.styles` and the words of the paper's figures. All
+templates that no demonstration shows have equal probability; of compositions,
+which are hundreds, as many are drawn before as DreamBench has prompts. With
 `config.prompts.source="dreambench"` a cluster gets all of the benchmark's
 prompts instead, unseen or not, and with "list" those that a file has for it
 (`suti.evaluation.prompt_list`).

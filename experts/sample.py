@@ -8,9 +8,10 @@ memory allows.
 
 Waves that `experts.finetune` sampled after tuning are skipped. With
 `config.finetune.keep="nothing"` a wave's weights are deleted once its
-candidates are on disk: the paper keeps samples only. An expert with an image
-that is not finite is quarantined, and none of its images are kept. Nothing else
-is filtered here. As in `experts.finetune`, many processes may share a workdir.
+candidates are on disk: the paper writes samples alone to files, and does not
+say what becomes of the weights. An expert with an image that is not finite is
+quarantined, and none of its images are kept. Nothing else is filtered here. As
+in `experts.finetune`, many processes may share a workdir.
 """
 
 import dataclasses

@@ -231,6 +231,17 @@ def test_the_benchmark_runs_on_held_out_subjects_with_the_benchmarks_prompts():
   assert config.mine.source == "world", "the config itself has not changed"
 
 
+def test_a_run_mines_no_subjects_that_it_is_evaluated_on(capsys, tmp_path):
+  argv = ("--config", "configs/quickstart.py:tiny", "--workdir", tmp_path)
+  assert error_of(capsys, "run", *argv, "--config.mine.split=test") == (
+    "Error: config.mine.split='test' is also config.benchmark.split: expected "
+    "two splits, as experts' subjects are not those that the result is "
+    "evaluated on; mine from 'train', or set "
+    "--config.benchmark.split=validation."
+  )
+  assert not list(tmp_path.iterdir())
+
+
 def test_the_benchmark_s_split_and_prompts_are_the_config_s():
   config = quickstart.get_config().unlock()
   config.benchmark.update(

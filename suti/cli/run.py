@@ -57,12 +57,13 @@ def run(argv: Sequence[str]) -> None:
   if any(arg in ("-h", "--help", "-help") for arg in argv):
     print(USAGE, end="")
     return
-  from suti.config import flags, options
+  from suti.config import flags, options, relations
   from suti.io import parts
   from suti.runtime import hosts, locks, xla_flags
 
   config, workdir = flags.parse(argv)
   options.check(config)
+  relations.check_splits(config)
   xla_flags.prepare()
   if (place := hosts.find_process()) is not None:
     if place.index:

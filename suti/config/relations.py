@@ -39,7 +39,6 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
   _check_order(config)
   _check_tuning(config["finetune"])
   _check_training(config["train"])
-  _check_splits(config)
   _check_systems(config)
   if data:
     _check_sources(config)
@@ -103,8 +102,14 @@ def _check_order(config: Mapping[str, Any]) -> None:
       )
 
 
-def _check_splits(config: Mapping[str, Any]) -> None:
-  """Checks that nothing learns from the subjects that it is evaluated on."""
+def check_splits(config: Mapping[str, Any]) -> None:
+  """Checks that nothing learns from the subjects that it is evaluated on.
+
+  Of a whole run: a stage alone may mine the test split to measure the mining.
+
+  Raises:
+    ValueError: experts' subjects are the benchmark's.
+  """
   mine, benchmark = config["mine"], config["benchmark"]
   sources = (mine["source"], benchmark["source"])
   if sources == ("world", "world") and mine["split"] == benchmark["split"]:

@@ -10,9 +10,10 @@ row has
   kind        what it tests, by which scores are split; "listed" if it says none
   place, look, wardrobe   what it should show, in SubjectWorld's names, or ""
 
-The 220 texts of DreamBench-v2 were not published; 186 are known, and a file of
-those, with `subject_id` and `prompt`, is read as it is. SubjectWorld's own list
-is suti/world/prompts_beforehand.csv.
+DreamBench-v2 has 220 texts for DreamBench's subjects, of which we have found no
+whole list; a JSON of those that other papers and the project's page show, with
+`subject_id` and `prompt`, is read as it is. SubjectWorld's own list is
+suti/world/prompts_beforehand.csv.
 """
 
 import csv

@@ -10,7 +10,7 @@ from suti.evaluation.judge import Judged
 from suti.evaluation.report_judged import judged, summary_line
 from suti.schema import Cluster
 from suti.world.look_alikes import look_alikes
-from suti.world.templates import class_of, subject_seeds
+from suti.world.templates import class_of, compose, subject_seeds
 
 DOGS = [s for s in subject_seeds("test", 0, 60) if class_of(s) == "dog"][:3]
 TEXTS = ("a dog in the snow", "a dog wearing a red hat")
@@ -75,6 +75,7 @@ def test_the_measures_of_a_subject(world):
       "scenes": [(TEXTS[0], picture(dog)), ("a dog on Mars", picture(dog))],
     },
     judge=see,
+    listed={},
   )
   assert table["apprentice"] == {
     "questions": 1.0,
@@ -93,10 +94,22 @@ def test_the_measures_of_a_subject(world):
   assert features["apprentice"].shape == (2, 3)
 
 
+def test_a_listed_prompt_asks_for_what_its_list_says():
+  listed = {"dog, snow": {"place": "snow", "look": "wet", "wardrobe": ""}}
+  dog = cluster(DOGS[0])
+
+  def number(text):
+    return judging.template_number(text, dog, listed)
+
+  assert number("dog, snow") == compose(place="snow", look="wet")
+  assert number("a dog in the snow") == 1  # a template, listed or not
+  assert number("dog, jungle") is None
+
+
 def run(tmp_path, images, *, truth=True):
   clusters = {c.key: c for c in (cluster(dog, truth=truth) for dog in DOGS)}
   config = ConfigDict({"judge": "somewhere"})
-  return judging.judge_all(config, clusters, images, tmp_path)
+  return judging.judge_all(config, clusters, images, tmp_path, listed={})
 
 
 def images_of(offset):

@@ -149,12 +149,6 @@ MISTAKES = {
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
   ),
-  "experts' subjects are the evaluation's": (
-    {"mine.split": "test"},
-    "config.mine.split='test' is also config.benchmark.split: expected two "
-    "splits, as experts' subjects are not those that the result is evaluated "
-    "on; mine from 'train', or set --config.benchmark.split=validation.",
-  ),
   "a benchmark's list that is not there": (
     {"benchmark.prompts": "/no/such.csv"},
     "config.benchmark.prompts='/no/such.csv': expected a file of prompts, CSV "
