@@ -91,7 +91,7 @@ def sample(
     for name, subject in benchmark.subjects.items()
     for number, prompt in enumerate(subject.prompts)
   ]
-  pictures: dict[str, list[Any]] = {}
+  pictures: dict[str, list[np.ndarray]] = {}
   with progress(len(jobs) * num, "sample") as bar:
     for name, number, prompt in jobs:
       place = folder / name / f"{number:02d}"
@@ -99,15 +99,15 @@ def sample(
       if all(path.is_file() for path in paths):
         bar.skip(num)
         continue
+      subject = benchmark.subjects[name]
       if name not in pictures:
-        files = benchmark.subjects[name].references[:shown]
         # One subject's at a time: photographs are large.
-        pictures = {name: [load_image(file) for file in files]}
+        pictures = {name: [load_image(p) for p in subject.references[:shown]]}
       images = generate(
         apprentice,
         pictures[name],
         prompt,
-        captions=[f"a {benchmark.subjects[name].noun}"] * len(pictures[name]),
+        captions=[f"a {subject.noun}"] * len(pictures[name]),
         num=num,
         seed=_first_seed(seed, name, prompt),
         steps=steps,

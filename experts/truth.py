@@ -2,9 +2,10 @@
 """Evaluates the filter against SubjectWorld's ground truth.
 
 The filter scores by CLIP; here an independent judge (`suti.world.judge`)
-classifies which of the group's 25 templates a candidate shows. If that is the
-template of its prompt, the candidate is a match. A good filter keeps candidates
-that match more often than those it drops. Evaluation only: no stage reads its
+classifies which of the group's 25 templates a candidate shows, and which style
+where its prompt asks for one. If that is the one of its prompt, the candidate
+is a match. A good filter keeps candidates that match more often than those it
+drops. Evaluation only: no stage reads its
 output.
 
   reads   experts/{mine,sample,filter}
@@ -23,10 +24,11 @@ from experts.prompts import subject_of
 from experts.sample import open_candidates
 from experts.selection import read_scores
 from suti.evaluation.dreambench import fill, templates_of
+from suti.evaluation.styles import style_in
 from suti.io.files import write_json
 from suti.runtime.stage import main
 from suti.schema import Candidate, Cluster
-from suti.world.judge import fit_judge
+from suti.world.judge import STYLE_NAMES, fit_judge, fit_style_judge
 
 # G candidates.
 
@@ -39,7 +41,7 @@ def run(config, workdir: Path) -> dict:
     workdir: with a finished experts/filter.
 
   Returns: `match_kept` and `match_dropped`, shares of the candidates whose
-    prompt is a template (styles are not), and how many of each there are.
+    prompt is a template or asks for a style, and how many of each there are.
 
   Raises:
     ValueError: no candidate's prompt is one of SubjectWorld's templates.
@@ -54,6 +56,10 @@ def run(config, workdir: Path) -> dict:
   for live in (True, False):
     group = [c for c in candidates if clusters[c.cluster].live == live]
     for candidate, right in matches(group, clusters, live=live):
+      match[kept[candidate.key]].append(right)
+  truths = {truth for c in clusters.values() for truth in c.truth or ()}
+  if any(truth.startswith("world:") for truth in truths):
+    for candidate, right in style_matches(candidates):
       match[kept[candidate.key]].append(right)
   if not match[True] and not match[False]:
     raise ValueError(
@@ -103,6 +109,23 @@ def matches(
   return [
     (candidate, bool(chosen == template))
     for (candidate, template), chosen in zip(templated, chosen_G, strict=True)
+  ]
+
+
+def style_matches(
+  candidates: Sequence[Candidate],
+) -> list[tuple[Candidate, bool]]:
+  """Whether candidates are in the style of their prompt, of those with one.
+
+  Scenes are not judged here: `fit_judge` has seen none that is painted.
+  """
+  styled = [c for c in candidates if style_in(c.prompt)]
+  if not styled:
+    return []
+  chosen_G = fit_style_judge().choose([c.image for c in styled])
+  return [
+    (candidate, STYLE_NAMES[chosen] == style_in(candidate.prompt))
+    for candidate, chosen in zip(styled, chosen_G, strict=True)
   ]
 
 

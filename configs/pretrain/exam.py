@@ -18,6 +18,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.backbone = "world_base"  # whose reconstructions the judge is shown
   config.split = "test"
   config.num_subjects = 6 if arg == "tiny" else 200
+  config.num_styled = 1 if arg == "tiny" else 40  # 12 pictures each
   # Each is rendered among 24 look-alikes, twice: 250 pictures a subject.
   config.num_judged = 2 if arg == "tiny" else 40
   config.templates_each = 2 if arg == "tiny" else 5

@@ -35,5 +35,8 @@ def get_config(name: str) -> ml_collections.ConfigDict:
   # Share of pictures of a place, an outfit, a look together, two of them; never
   # the pairs that are held out. The shipped models saw none.
   config.compositions = 0.0
+  # Share of pictures in a style of suti/evaluation/styles.py, half of them in
+  # the scene that they would show else. The shipped models saw none.
+  config.styles = 0.0
   config.seed = 0
   return config

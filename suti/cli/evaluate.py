@@ -140,9 +140,7 @@ def _name(args: argparse.Namespace, folder: Path) -> str:
 
 def _print(metrics: dict[str, Any], out: Path) -> None:
   """The scores, a line each, and where they are."""
-  from suti.evaluation.protocol import METRICS
-
-  names = {**METRICS, "diversity": "diversity"}
+  names = {**metrics["titles"], "diversity": "diversity"}
   for metric, title in names.items():
     found = metrics["scores"].get(metric)
     if found is None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judge: an encoder that took no part in making what it judges.
 
-A folder in the published layout of a ViT or a DINOv2, which other programs open
-too. `heads/` beside it (`suti.models.heads`) embed who a subject is, and answer
-multiple-choice questions. An encoder without heads tells subjects by its class
+A dictionary of patches (`suti.models.patch_dictionary`), or a folder in the
+published layout of a ViT or a DINOv2. `heads/` beside it (`suti.models.heads`)
+embed who a subject is, answer multiple-choice questions, and say by what
+features pictures are compared. A ViT without heads tells subjects by its class
 token, as DINO does, and is asked nothing.
 
 Shape suffixes: B N pictures, F features, D embedding width, S tokens.
@@ -22,7 +23,9 @@ from suti.hf.find import find_model
 from suti.hf.model import Model, open_model
 
 HEADS = "heads"
-_IDENTITY = "identity"  # of the heads, the one that is no question
+_DICTIONARY = "PatchDictionary"
+# Of the heads, those that are no questions.
+_IDENTITY, _FEATURES = "identity", "features"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,8 @@ class Judged:
   """What a judge sees in N pictures.
 
   Attributes:
-    features_NF: float32, shape and detail: the class token and the mean of the
-      patches.
+    features_NF: float32, shape and detail: what the head of features gives, or
+      a ViT's class token and the mean of its patches.
     identity_ND: unit float32, near for two pictures of one subject.
     answers: question -> the chosen answer of each picture.
   """
@@ -53,23 +56,32 @@ def load_judge(name_or_dir: str | Path) -> Judge:
 
   Args:
     name_or_dir: a shipped name, "world_judge", or the folder of a published ViT
-      or DINOv2 with its preprocessor_config.json; heads/ may stand in it.
+      or DINOv2 with its preprocessor_config.json; heads/ may stand in it, and
+      must in that of a dictionary of patches.
 
   Raises:
     ValueError: no such folder, a model of another kind, or one that lacks
       something.
   """
-  vit, read_pixels = open_encoder("judge", name_or_dir, expected=IDENTITY)
-  heads, choices = _open_heads(find_model(name_or_dir) / HEADS)
+  encoder, read_pixels = open_encoder(
+    "judge", name_or_dir, expected=(_DICTIONARY, *IDENTITY)
+  )
+  folder = find_model(name_or_dir)
+  heads, choices = _open_heads(folder / HEADS)
+  if heads is None and encoder.kind == _DICTIONARY:
+    raise ValueError(
+      f"config.judge: {folder} has no {HEADS}/, without which a dictionary of "
+      "patches tells nobody apart: make it again with suti.pretrain.judge."
+    )
 
   @jax.jit
   def encode(params, heads_params, x_BHWC):
-    x_BF = features(vit, params, x_BHWC)
+    x_BF = features(encoder, params, x_BHWC)
     if heads is None:
       return x_BF, unit(x_BF[:, : x_BF.shape[1] // 2]), {}
     out = heads.apply(heads_params, x_BF)
     chosen = {question: out[question].argmax(-1) for question in choices}
-    return x_BF, unit(out[_IDENTITY]), chosen
+    return out.get(_FEATURES, x_BF), unit(out[_IDENTITY]), chosen
 
   def look(images: Sequence[np.ndarray]) -> Judged:
     images = list(images)
@@ -80,7 +92,7 @@ def load_judge(name_or_dir: str | Path) -> Judge:
       # cut to what was asked for below.
       padded = rows + [rows[-1]] * (ROWS - len(rows))
       out = encode(
-        vit.params, heads.params if heads else {}, read_pixels(padded)
+        encoder.params, heads.params if heads else {}, read_pixels(padded)
       )
       blocks.append(jax.tree.map(np.asarray, out))
     features_NF, identity_ND, chosen = jax.tree.map(
@@ -95,10 +107,15 @@ def load_judge(name_or_dir: str | Path) -> Judge:
   return look
 
 
-def features(vit: Model, params: dict, x_BHWC: jax.Array) -> jax.Array:
-  """The class token and the mean of the patches, (B, F); registers are left."""
-  tokens_BSD = vit.apply(params, x_BHWC)
-  first = 1 + vit.config.get("num_register_tokens", 0)
+def features(encoder: Model, params: dict, x_BHWC: jax.Array) -> jax.Array:
+  """What the heads read, (B, F): of a ViT, class token and mean of patches.
+
+  Registers are left out.
+  """
+  if encoder.kind == _DICTIONARY:
+    return encoder.apply(params, x_BHWC)
+  tokens_BSD = encoder.apply(params, x_BHWC)
+  first = 1 + encoder.config.get("num_register_tokens", 0)
   return jnp.concatenate(
     [tokens_BSD[:, 0], tokens_BSD[:, first:].mean(axis=1)], axis=-1
   )
@@ -118,7 +135,8 @@ def _open_heads(
   sizes = heads.config["heads"]
   choices = heads.config.get("choices", {})
   counts = {question: len(answers) for question, answers in choices.items()}
-  if counts | {_IDENTITY: sizes.get(_IDENTITY)} != dict(sizes):
+  asked = {name: size for name, size in sizes.items() if name != _FEATURES}
+  if counts | {_IDENTITY: sizes.get(_IDENTITY)} != asked:
     raise ValueError(
       f"{folder / 'config.json'}: heads={dict(sizes)} with choices of {counts}:"
       f" expected {_IDENTITY!r} and as many answers to each question as its "

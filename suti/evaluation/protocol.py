@@ -149,6 +149,16 @@ def warnings_of(variants: Sequence[str]) -> list[str]:
   ]
 
 
+def titles_of(identity: str) -> dict[str, str]:
+  """What the metrics are called.
+
+  Args:
+    identity: the name of the identity encoder, "DINO"; "identity" where it is
+      none of the published ones.
+  """
+  return METRICS | {"identity": identity}
+
+
 def record(protocol: Protocol, variants: Sequence[str]) -> dict[str, Any]:
   """What scores say about how they were measured."""
   return {

@@ -38,7 +38,13 @@ def styled(text: str, style: str) -> str:
   """A prompt in a style: "a {} in the snow" -> "a mosaic of a {} in the snow".
 
   Args:
-    text: begins with "a " or "an ".
+    text: begins with "a " or "an "; of "", what comes before one is left.
     style: one of STYLE_TEXTS, or "" for none.
   """
   return STYLE_TEXTS[style].removesuffix("a {}") + text if style else text
+
+
+def style_in(prompt: str) -> str:
+  """The style that a prompt asks for, "" if it asks for none."""
+  asked = (s for s in STYLE_TEXTS if prompt.startswith(styled("", s)))
+  return next(asked, "")

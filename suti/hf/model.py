@@ -20,7 +20,16 @@ from suti.config.values import check_kinds
 from suti.hf.find import explain_without_config
 from suti.hf.weights import load
 from suti.io.files import read_object
-from suti.models import clip, dino, dinov2, heads, t5, unet, vae
+from suti.models import (
+  clip,
+  dino,
+  dinov2,
+  heads,
+  patch_dictionary,
+  t5,
+  unet,
+  vae,
+)
 from suti.nn.param import Module, Param, functional
 
 
@@ -69,7 +78,8 @@ FAMILIES: Mapping[str, Family] = {
   "Dinov2WithRegistersModel": Family(
     declare=dinov2.declare_dinov2, renames=dinov2.RENAMES
   ),
-  # Not published: what stands beside a judge's encoder.
+  # Not published: a judge's encoder, and what stands beside it.
+  "PatchDictionary": Family(declare=patch_dictionary.declare_patch_dictionary),
   "Heads": Family(declare=heads.declare_heads),
 }
 # Configs that name no class say what they are.
@@ -81,6 +91,7 @@ _BY_TYPE = {
   "vit": "ViTModel",
   "dinov2": "Dinov2Model",
   "dinov2_with_registers": "Dinov2WithRegistersModel",
+  "patch_dictionary": "PatchDictionary",
   "heads": "Heads",
 }
 # What tells the class, and its kind.

@@ -62,27 +62,22 @@ def augment(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
   return jnp.clip(x + tint_B + noise, -1.0, 1.0)
 
 
-DAMAGES = 3  # blur, coarseness, noise: what `damage` says of each picture
 _SHARPEST = 0.3  # px, a Gaussian that changes nothing one can see
 
 
-def damage(
-  image_u8_BHWC: jax.Array, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def damage(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
   """Mirrors, shifts, scales and tints; blurs, coarsens, adds noise to some.
 
-  Half of the pictures stay sharp, and half free of noise: what is added is
-  told, so that a model can learn to see it.
+  Half of the pictures stay sharp, and half free of noise.
 
   Args:
     image_u8_BHWC: uint8 pictures, square.
     key: of the random numbers.
 
-  Returns: float32 in [-1, 1], same shape; the damages (B, DAMAGES), each 0 for
-    none and about 1 for the most.
+  Returns: float32 in [-1, 1], same shape.
   """
   b, size, _, _ = image_u8_BHWC.shape
-  keys = jax.random.split(key, 10)
+  keys = jax.random.split(key, 11)
   x = to_pm1(image_u8_BHWC)
   mirror_B = jax.random.bernoulli(keys[0], 0.5, (b, 1, 1, 1))
   x = jnp.where(mirror_B, x[:, :, ::-1], x)
@@ -98,9 +93,9 @@ def damage(
   shift_B2 = jnp.where(
     scale_B[:, None] < 1,
     jax.random.uniform(keys[3], (b, 2)) * spare_B[:, None],
-    jax.random.randint(keys[3], (b, 2), -3, 4).astype(jnp.float32),
+    jax.random.randint(keys[10], (b, 2), -3, 4).astype(jnp.float32),
   )
-  blurred_B = jax.random.bernoulli(keys[4], 0.5, (b,))
+  blurred_B = jax.random.bernoulli(keys[4], 0.5, (b,)).astype(jnp.float32)
   blur_B = blurred_B * jax.random.uniform(keys[5], (b,), minval=0.2, maxval=1.5)
   coarse_B = jax.random.bernoulli(keys[6], 0.15, (b,))
   at_S = jnp.arange(size, dtype=jnp.float32)
@@ -112,7 +107,7 @@ def damage(
     width = jnp.maximum(blur, _SHARPEST)
     near = jnp.exp(-jnp.square(at_S[:, None] - at_S) / (2 * width**2))
     near = near / near.sum(-1, keepdims=True)
-    pairs = 0.5 * (at_S[:, None] // 2 == at_S // 2)
+    pairs = jnp.where(at_S[:, None] // 2 == at_S // 2, 0.5, 0.0)
     mixed = jnp.where(coarse, pairs, jnp.eye(size))
     return mixed @ near @ move
 
@@ -124,13 +119,12 @@ def damage(
 
   tints = jax.random.normal(keys[7], (2, b, 1, 1, 3))
   x = x * (1 + 0.08 * tints[0]) + 0.05 * tints[1]
-  noisy_B = jax.random.bernoulli(keys[8], 0.5, (b,))
+  noisy_B = jax.random.bernoulli(keys[8], 0.5, (b,)).astype(jnp.float32)
   noise_keys = jax.random.split(keys[9])
   noise_B = noisy_B * jax.random.uniform(noise_keys[0], (b,))
   noise = jax.random.normal(noise_keys[1], x.shape)
   x = x + 0.1 * noise_B[:, None, None, None] * noise
-  told = jnp.stack([blur_B, coarse_B.astype(jnp.float32), noise_B], axis=-1)
-  return jnp.clip(x, -1.0, 1.0), told
+  return jnp.clip(x, -1.0, 1.0)
 
 
 def _cubic(distance: jax.Array) -> jax.Array:

@@ -76,7 +76,11 @@ def write_card(
   rows = [
     ("command", f"`{facts['command']}`"),
     ("seed", config["seed"]),
-    ("steps", f"{config['num_steps']} of batch {config['batch_size']}"),
+    *(
+      [("steps", f"{config['num_steps']} of batch {config['batch_size']}")]
+      if "num_steps" in config
+      else [("steps", "none: closed form")]
+    ),
     ("training time", f"{facts['seconds'] / 3600:.1f} h, {facts['machine']}"),
     ("data", facts["data"]),
     *scores.items(),

@@ -5,7 +5,8 @@
       --workdir runs/pretrain
 
 Retrieval: of the 25 prompts of a subject's group, does CLIP choose the one that
-a real render shows? Identity: how often are two pictures of one subject
+a real render shows? Styles: of the prompts of all styles, the one that it is
+painted in? Identity: how often are two pictures of one subject
 nearer than two pictures of different subjects (area under the ROC curve)?
 """
 
@@ -23,6 +24,7 @@ from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.evaluation.dreambench import templates_of
 from suti.evaluation.judge import load_judge
 from suti.evaluation.scores import Scorer, load_scorer
+from suti.evaluation.styles import STYLE_TEXTS, styled
 from suti.hf.find import find_model
 from suti.images import to_pm1, to_u8
 from suti.io.files import write_json
@@ -32,6 +34,8 @@ from suti.pipeline.conditioning import apply_denoiser
 from suti.pretrain.judge_exam import Change, as_json, examine_judge, lines
 from suti.runtime import stage
 from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
+from suti.world.judge import STYLE_NAMES, fit_style_judge
+from suti.world.templates import compose, template_of
 
 # N pictures, D embedding width, P pairs.
 
@@ -74,6 +78,44 @@ def retrieval(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
   return {
     "accuracy": sum(map(np.sum, hits.values())) / (25 * sum(seen.values())),
     "worst": {text: shares[text] for text in worst},
+  }
+
+
+def styles(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
+  """Share of renders in a style whose prompt scores highest among all styles'.
+
+  Args:
+    scorer: the judges.
+    split: of the subjects.
+    num_subjects: each is painted once in each style.
+
+  Returns: `accuracy`, `chance` and of each style its share; and the accuracy of
+    `suti.world.judge` on the same pictures, `by_texture`.
+  """
+  names = list(STYLE_TEXTS)
+  subjects = subject_seeds(split, 0, num_subjects)
+  shots = [
+    Shot(subject=int(s), template=compose(style=name), seed=4000 + i)
+    for s in subjects
+    for i, name in enumerate(names)
+  ]
+  images = list(render_shots(shots, size_px=64)["image"])
+  chosen_N = fit_style_judge().choose(images)
+  painted_N = [STYLE_NAMES.index(template_of(shot).style) for shot in shots]
+  images_ND = scorer.clip_images(images)
+  hits = np.zeros(len(names))
+  for row, subject in enumerate(subjects):
+    noun = class_of(int(subject))
+    prompts = [styled(f"a {noun}", name) for name in names]
+    each_ND = images_ND[len(names) * row :][: len(names)]
+    scores = each_ND @ scorer.clip_texts(prompts).T
+    hits += scores.argmax(-1) == np.arange(len(names))
+  shares = hits / num_subjects
+  return {
+    "accuracy": float(shares.mean()),
+    "chance": 1 / len(names),
+    "by_texture": float((chosen_N == painted_N).mean()),
+    "shares": dict(zip(names, shares.tolist(), strict=True)),
   }
 
 
@@ -247,6 +289,9 @@ def run(config: Any, workdir: Path) -> dict:
     "identity": identity(
       scorer, split=config.split, num_subjects=config.num_subjects
     ),
+    "styles": styles(
+      scorer, split=config.split, num_subjects=config.num_styled
+    ),
   }
   judged = examine_judge(
     load_judge(config.judge),
@@ -261,7 +306,8 @@ def run(config: Any, workdir: Path) -> dict:
   print(
     f"exam: retrieval {scores['retrieval']['accuracy']:.3f}, "
     f"identity AUC {scores['identity']['auc']:.3f} "
-    f"({scores['identity']['auc_in_class']:.3f} within a class)"
+    f"({scores['identity']['auc_in_class']:.3f} within a class), "
+    f"styles {scores['styles']['accuracy']:.3f}"
   )
   print("judge: " + ", ".join(f"{n} {v}" for n, v in lines(judged).items()))
   return scores

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 
 from suti.evaluation.benchmark.encoders import WORLD, Encoders, open_encoders
-from suti.evaluation.benchmark.ranks import mean_tau
+from suti.evaluation.benchmark.ranks import mean_agreement
 from suti.evaluation.benchmark.tables import measure
 from suti.evaluation.dreambench import templates_of
-from suti.evaluation.protocol import METRICS, Protocol
+from suti.evaluation.protocol import METRICS, Protocol, titles_of
 from suti.io.files import write_json
 from suti.runtime import stage
 from suti.world.dataset import (
@@ -196,10 +196,10 @@ def _render(shots: Sequence[Shot], *, size_px: int) -> list[np.ndarray]:
 def agreement(
   trials: Sequence[Trial], scores: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-  """Tau of every metric with every truth.
+  """Somers' D of every metric given every truth.
 
   Returns: {"all", "by_seed", "by_class", "by_skill"}: each {group: {metric:
-    {truth: tau or None}}}, where "all" has one group; "stability": {metric:
+    {truth: D or None}}}, where "all" has one group; "stability": {metric:
     {truth: the standard deviation over seeds}}.
   """
   groupings = {
@@ -214,7 +214,7 @@ def agreement(
     for place, trial in enumerate(trials):
       places[key(trial)].append(place)
     table[title] = {
-      name: _taus([trials[p] for p in rows], rows, scores)
+      name: _agreements([trials[p] for p in rows], rows, scores)
       for name, rows in sorted(places.items())
     }
   table["stability"] = {
@@ -235,7 +235,7 @@ def agreement(
   return table
 
 
-def _taus(
+def _agreements(
   trials: Sequence[Trial],
   rows: Sequence[int],
   scores: Mapping[str, np.ndarray],
@@ -243,7 +243,7 @@ def _taus(
   groups = [(trial.subject, trial.template) for trial in trials]
   return {
     metric: {
-      truth: mean_tau(
+      truth: mean_agreement(
         values[list(rows)], [trial.truths[truth] for trial in trials], groups
       )
       for truth in TRUTHS
@@ -259,7 +259,7 @@ def run(config: Any, workdir: Path) -> dict:
     config: encoders, split, size_px, num_subjects, num_prompts, num_seeds.
     workdir: judged.json goes there.
 
-  Returns: tau of every metric over all pictures.
+  Returns: the agreement of every metric over all pictures.
   """
   encoders = open_encoders(config.encoders or WORLD, Protocol())
   trials = trials_of(
@@ -276,13 +276,13 @@ def run(config: Any, workdir: Path) -> dict:
   } | agreement(trials, scores)
   workdir.mkdir(parents=True, exist_ok=True)
   write_json(workdir / "judged.json", table)
-  taus = table["all"]["all"]
+  found = table["all"]["all"]
   print(f"{'':12}" + "".join(f"{truth:>9}" for truth in TRUTHS))
-  for metric, title in METRICS.items():
-    cells = (taus[metric][truth] for truth in TRUTHS)
+  for metric, title in titles_of(encoders.identity_title).items():
+    cells = (found[metric][truth] for truth in TRUTHS)
     texts = (f"{'-' if c is None else format(c, '.3f'):>9}" for c in cells)
     print(f"{title:12}" + "".join(texts))
-  return taus
+  return found
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ twice, under another camera and light. Who is to find a subject's other picture
 among them can go neither by colour nor by what is behind it.
 
 Shape legend: N pictures, G groups, M subjects of a group, T scenes of a group,
-V pictures of a subject in a scene, Q questions, S shape components.
+V pictures of a subject in a scene, Q questions.
 """
 
 import dataclasses
@@ -18,9 +18,8 @@ import numpy as np
 from suti.pretrain.pictures import render_chunks
 from suti.world.dataset import VERSION, Shot, class_of, subject_seeds
 from suti.world.look_alikes import groups
-from suti.world.parts import present
 from suti.world.questions import CHOICES, answers
-from suti.world.subjects import build
+from suti.world.ranges import check_pool
 from suti.world.templates import PARTS, compose, template_of
 
 
@@ -31,27 +30,30 @@ class LookAlikes:
   Attributes:
     image_u8_GMTVHWC: uint8.
     answers_GTQ: int32, the right choice of each question, by `CHOICES`.
-    shape_GMS: float32, what each subject is built of, see `shapes`.
   """
 
   image_u8_GMTVHWC: np.ndarray
   answers_GTQ: np.ndarray
-  shape_GMS: np.ndarray
 
 
 def render_look_alikes(
-  config: Any, folder: Path, *, size_px: int, num_shapes: int
+  config: Any, folder: Path, *, size_px: int
 ) -> LookAlikes:
   """Renders the pictures, or reads what is rendered already.
 
   Args:
-    config: split, first_subject, num_subjects, group_size, num_groups,
+    config: name, split, start, num_subjects, group_size, num_groups,
       scenes_each, shots_each, styled, seed.
     folder: where chunks of pictures are kept.
     size_px: side of the pictures.
-    num_shapes: components that describe what a subject is built of.
   """
-  seeds = subject_seeds(config.split, config.first_subject, config.num_subjects)
+  check_pool(
+    name=config.name,
+    split=config.split,
+    start=config.start,
+    num_subjects=config.num_subjects,
+  )
+  seeds = subject_seeds(config.split, config.start, config.num_subjects)
   members = groups(seeds, size=config.group_size)
   rng = np.random.default_rng(config.seed)
   # Mixed, so that a pool that is cut short has all classes.
@@ -82,7 +84,7 @@ def render_look_alikes(
     shots,
     folder
     / (
-      f"look-alikes-{config.first_subject}-{config.num_subjects}by"
+      f"look-alikes-{config.start}-{config.num_subjects}by"
       f"{config.group_size}-{config.scenes_each}x{config.shots_each}-"
       f"{config.styled}styled-{size_px}px-seed{config.seed}-world{VERSION}"
     ),
@@ -99,9 +101,6 @@ def render_look_alikes(
     answers_GTQ=np.array(told, np.int32).reshape(
       len(members), config.scenes_each, len(CHOICES)
     ),
-    shape_GMS=shapes(np.concatenate(members), num=num_shapes).reshape(
-      *shape[:2], num_shapes
-    ),
   )
 
 
@@ -113,65 +112,4 @@ def _styled(subject: int, template: int, rng: np.random.Generator) -> int:
     look=plain.look,
     wardrobe=plain.wardrobe,
     style=str(rng.choice(PARTS["style"][1:])),
-  )
-
-
-def shapes(seeds, *, num: int) -> np.ndarray:
-  """What each subject is built of, as principal components within its class.
-
-  Of the places, sizes and colours of its parts and marks, and of its pattern:
-  the truth about shape and detail that a picture of it shows.
-
-  Args:
-    seeds: of subjects.
-    num: components; a class with fewer has zeros beyond.
-
-  Returns: (n, num) float32; the mean square over all is one.
-  """
-  seeds = np.asarray(seeds)
-  out = np.zeros((len(seeds), num), np.float32)
-  names = np.array([class_of(seed) for seed in seeds])
-  built = {}
-  for name, rows, subjects in build(seeds):
-    built.setdefault(name, []).append((rows, _numbers(subjects.arrays)))
-  for name, blocks in built.items():
-    rows = np.concatenate([rows for rows, _ in blocks])
-    assert (names[rows] == name).all()
-    x = np.concatenate([numbers for _, numbers in blocks])
-    x = x - x.mean(0)
-    spread = x.std(0)
-    x = x[:, spread > 1e-3] / spread[spread > 1e-3]
-    _, values, axes = np.linalg.svd(x, full_matrices=False)
-    axes = axes[values > 1e-6][:num]
-    out[rows, : len(axes)] = x @ axes.T
-  return out / np.sqrt(np.square(out).mean())
-
-
-def _numbers(a: dict) -> np.ndarray:
-  """The numbers of a batch of one class and variant, (n, D)."""
-  n = len(a["colour"])
-  there = present(a)[..., None]
-  marks = a["decal_at"][..., 1:2] > -20
-
-  def of(value, where):
-    return np.where(where, value, 0.0).reshape(n, -1)
-
-  num_round = a["round_at"].shape[1]
-  return np.concatenate(
-    [
-      there.reshape(n, -1),
-      marks.reshape(n, -1),
-      of(a["round_at"], there[:, :num_round]),
-      of(a["round_size"], there[:, :num_round]),
-      of(a["solid_at"], there[:, num_round:]),
-      of(a["solid_size"], there[:, num_round:]),
-      of(a["colour"], there),
-      of(a["decal_at"], marks),
-      of(a["decal_size"], marks),
-      of(a["decal_colour"], marks),
-      a["pattern"],
-      a["pattern_axis"],
-      a["pattern_colour"],
-    ],
-    axis=1,
   )

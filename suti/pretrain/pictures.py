@@ -29,6 +29,7 @@ from suti.world.ranges import check_pool
 from suti.world.templates import (
   LIVE,
   PARTS,
+  STUDIO,
   compose,
   composition,
   template_of,
@@ -37,6 +38,7 @@ from suti.world.templates import (
 # N pictures, H W image, L text tokens.
 
 _CHUNK = 2048
+_STYLE_STREAM = 8  # of random numbers, apart from those that choose all else
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class Pool:
     plain, detailed: captions of each picture, "a dog in the snow" and "a brown
       dog with white ears in the snow".
     identity_N: bool, whether the picture shows the subject's own colours and
-      shape; "a red dog" and "a cube shaped dog" do not.
+      shape; "a red dog", "a cube shaped dog" and "a mosaic of a dog" do not.
     bare_N: bool, whether it also shows the subject undressed; "a dog in a chef
       outfit" does not.
   """
@@ -76,6 +78,7 @@ def choose_shots(
   templates: str,
   compositions: float,
   seed: int,
+  styles: float = 0.0,
 ) -> list[Shot]:
   """Which pictures a pool holds.
 
@@ -88,6 +91,7 @@ def choose_shots(
     compositions: share of pictures of two names together, such as an outfit and
       a place; pairs that are held out are shown with "held_out" alone.
     seed: of the choice of templates, cameras and lights.
+    styles: share of pictures in a style; all others are the same without.
 
   Returns: shots, the pictures of one subject side by side.
   """
@@ -107,7 +111,32 @@ def choose_shots(
       Shot(subject=int(subject), template=int(row), seed=int(s))
       for row, s in zip(rows, seeds, strict=True)
     ]
-  return shots
+  return _with_styles(shots, share=styles, seed=seed)
+
+
+def _with_styles(
+  shots: Sequence[Shot], *, share: float, seed: int
+) -> list[Shot]:
+  """Asks for a style in some of the pictures, and leaves all others alone.
+
+  Half of those keep their scene, "a mosaic of a dog in the snow"; the others
+  are what a prompt of a style alone asks for, "a mosaic of a dog".
+  """
+  rng = np.random.default_rng([seed, _STYLE_STREAM])
+  names = PARTS["style"][1:]
+  chosen = []
+  for shot, u, v in zip(shots, *rng.random((2, len(shots))), strict=True):
+    if u < share:
+      scene = template_of(shot) if v < 0.5 else STUDIO
+      number = compose(
+        place=scene.place,
+        look=scene.look,
+        wardrobe=scene.wardrobe,
+        style=names[int(rng.integers(len(names)))],
+      )
+      shot = dataclasses.replace(shot, template=number)
+    chosen.append(shot)
+  return chosen
 
 
 def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
@@ -157,12 +186,14 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
     templates=config.templates,
     compositions=config.compositions,
     seed=config.seed,
+    styles=config.styles,
   )
   # Without the number of subjects: a larger pool goes on from a smaller one.
   folder = folder / (
     f"{config.split}-from{config.start}-{config.shots_each}each-"
     f"{config.studio}studio-{config.templates}-{config.compositions}composed-"
     f"{size_px}px-seed{config.seed}-world{VERSION}"
+    + (f"-{config.styles}styles" if config.styles else "")
   )
   shown = [template_of(shot) for shot in shots]
   images = render_chunks(shots, folder, size_px=size_px)
@@ -173,8 +204,8 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
     class_N=np.array([class_of(shot.subject) for shot in shots]),
     plain=[caption(shot) for shot in shots],
     detailed=[caption(shot, detailed=True) for shot in shots],
-    identity_N=np.array([not template.look for template in shown]),
-    bare_N=np.array([not (t.look or t.wardrobe) for t in shown]),
+    identity_N=np.array([not (t.look or t.style) for t in shown]),
+    bare_N=np.array([not (t.look or t.wardrobe or t.style) for t in shown]),
   )
 
 

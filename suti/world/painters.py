@@ -51,7 +51,8 @@ def monet(canvas):
     canvas.light,
   )
   rgb = 0.14 + 0.86 * saturate(canvas.rgb, 1.5)
-  rgb = mix(rgb, haze, 0.40 - 0.20 * canvas.mask)
+  there = np.maximum(canvas.mask, canvas.place)
+  rgb = mix(rgb, haze, 0.40 - 0.22 * there)
   level = 0.35 * clouds(canvas, 0.5)
   # A bare wall becomes a garden: drifts of rose, blue and green.
   back = 1 - canvas.mask
@@ -61,7 +62,7 @@ def monet(canvas):
   )
   bloom = mix(bloom, _rgb(0.55, 0.76, 0.58), ramp(-0.3, -0.7, drift))
   bare = back - canvas.place
-  rgb = mix(rgb, bloom, bare * (0.36 + 0.14 * canvas.sky) + 0.10 * back)
+  rgb = mix(rgb, bloom, bare * (0.36 + 0.14 * canvas.sky) + 0.06 * back)
   along = np.where(canvas.grain * canvas.mask > 0.3, canvas.angle, level)
   # Broken colour: pinks, lilacs, greens and yellows that mix in the eye.
   pure = _rgb(
@@ -73,7 +74,7 @@ def monet(canvas):
   number = len(colours)
   pick = (canvas.rng.random(number) * len(pure)).astype(int)
   strength = canvas.rng.random((number, 1), dtype=np.float32)
-  calm = 1 - 0.5 * dabs.take(canvas.mask)[:, None]
+  calm = 1 - 0.5 * dabs.take(there)[:, None]
   value = 0.10 * (canvas.rng.random((number, 1), dtype=np.float32) - 0.5)
   colours = colours + (pure[pick] * strength + value) * calm
   out = dabs.paint(colours, rgb) + _relief(dabs, 0.014)

@@ -20,7 +20,9 @@ from tests.evaluation.test_report import read
 NASTY = "<img src=x onerror=alert(1)>"
 
 
-def write_scores(folder, *, system, shift=0.0, fingerprint="a", seed=0):
+def write_scores(
+  folder, *, system, shift=0.0, fingerprint="a", seed=0, benchmark="k"
+):
   """What `suti evaluate` leaves, with made-up scores of six subjects."""
   rng = np.random.default_rng(seed)
   pictures = folder.parent / f"{folder.name}-pictures"
@@ -73,7 +75,8 @@ def write_scores(folder, *, system, shift=0.0, fingerprint="a", seed=0):
           "fingerprint": fingerprint,
         }
       },
-      "benchmark": {"name": "made up"},
+      "benchmark": {"name": "made up", "key": benchmark},
+      "titles": protocol.titles_of("DINO"),
       "scores": tables.overall(rows, rules),
       "real": {},
       "copied": {"share": 0.25},
@@ -123,6 +126,14 @@ def test_the_page_needs_nobody_and_escapes_everything(out):
   for path in reader.sources:
     assert (out / path).is_file()
   assert len(reader.sources) == 6 * (1 + 3)
+
+
+def test_another_benchmark_of_one_name_is_not_compared(folders, tmp_path):
+  other = write_scores(tmp_path / "d", system="theirs", benchmark="another")
+  out = tmp_path / "page"
+  assert start("report", folders[0], other, "--out", out) == 0
+  found = read_json(out / "comparison.json")["systems"]
+  assert found["theirs"] == {"not_compared": "another benchmark"}
 
 
 def test_a_page_is_made_anew_and_no_other_folder_is_written(

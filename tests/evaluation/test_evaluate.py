@@ -9,9 +9,20 @@ import pytest
 
 from suti.evaluation import dreambench, protocol
 from suti.evaluation.benchmark import embeddings
-from suti.evaluation.benchmark.encoders import open_encoders
+from suti.evaluation.benchmark import evaluate as evaluating
+from suti.evaluation.benchmark.encoders import (
+  Encoder,
+  Encoders,
+  open_encoders,
+)
 from suti.evaluation.benchmark.evaluate import Job, evaluate, read_scores
-from suti.evaluation.benchmark.subjects import read_dreambench, read_folder
+from suti.evaluation.benchmark.subjects import (
+  Benchmark,
+  Subject,
+  read_dreambench,
+  read_folder,
+)
+from suti.evaluation.folders.pictures import Picture, reading
 from suti.evaluation.folders.reading import layout_of, read_pictures
 from suti.images import save_png
 from suti.io.files import read_json
@@ -109,6 +120,7 @@ def test_scores_are_means_over_all_pairs(scores, data, encoders):
   expected = by_hand(data, encoders)
   for name, value in expected.items():
     assert metrics["scores"][name]["mean"] == pytest.approx(value, abs=1e-6)
+  assert metrics["titles"]["identity"] == "identity"  # it is no published one
   # Subjects of 3 and of 4 photographs, 4 pictures each.
   assert metrics["pairs"] == 4 * 3 + 4 * 4
   assert len(rows) == 8
@@ -380,6 +392,14 @@ def test_rows_that_are_damaged_are_named(scores, tmp_path):
     read_scores(tmp_path)
 
 
+def test_a_copy_of_a_benchmark_is_the_same_one(data, tmp_path):
+  shutil.copytree(data / "subjects", tmp_path / "copy")
+  key = read_folder(data / "subjects").key()
+  assert read_folder(tmp_path / "copy").key() == key
+  save_png(tmp_path / "copy" / "dog" / "09.png", picture(5))
+  assert read_folder(tmp_path / "copy").key() != key
+
+
 def test_dreambench_names_what_is_missing(tmp_path):
   for name in dreambench.SUBJECTS:
     if name != "vase":
@@ -400,3 +420,55 @@ def test_a_layout_is_found(data, tmp_path):
   assert layout_of(data / "pictures") == "plain"
   (tmp_path / "x.csv").write_text("subject,prompt,path\n")
   assert layout_of(tmp_path / "x.csv") == "csv"
+
+
+def test_the_whole_benchmark_is_15800_pairs_in_one_go(tmp_path, monkeypatch):
+  """3,000 pictures by encoders that cost nothing: the rest takes seconds."""
+  rng = np.random.default_rng(0)
+
+  def embed(images):
+    x_ND = rng.normal(size=(len(images), 8)).astype(np.float32)
+    return x_ND / np.linalg.norm(x_ND, axis=-1, keepdims=True)
+
+  judge = Encoder(
+    embed=embed,
+    record={"folder": "x", "fingerprint": "y", "class": "ViTModel"},
+    key="0" * 12,
+    expected=True,
+  )
+  encoders = Encoders(clip=judge, texts=embed, identity=judge, warnings=())
+  monkeypatch.setattr(evaluating, "open_encoders", lambda *_: encoders)
+  blank = np.zeros((64, 64, 3), np.uint8)
+  monkeypatch.setattr(embeddings, "_read", lambda *_: (blank, None, ""))
+  subjects, pictures = {}, []
+  for i, (name, noun) in enumerate(dreambench.SUBJECTS.items()):
+    live = noun in dreambench.LIVE
+    prompts = [t.text.format(noun) for t in dreambench.templates_of(live=live)]
+    # 158 photographs in all.
+    references = [tmp_path / name / f"{k}.jpg" for k in range(5 + (i < 8))]
+    subjects[name] = Subject(
+      noun=noun,
+      references=tuple(references),
+      prompts=tuple(prompts),
+      category="live" if live else "object",
+    )
+    pictures += [
+      Picture(subject=name, prompt=p, number=k, path=tmp_path / f"{name}{p}{k}")
+      for p in prompts
+      for k in range(4)
+    ]
+  benchmark = Benchmark(
+    name="dreambench", subjects=subjects, images_per_prompt=4
+  )
+  job = Job(
+    system="x",
+    reading=reading(pictures, benchmark=benchmark),
+    encoders="e",
+  )
+  metrics = evaluate(job, tmp_path / "scores")
+  # 100 pictures a subject with each of its photographs.
+  assert metrics["pairs"] == 15_800
+  assert metrics["coverage"]["scored"] == 3000 and metrics["comparable"]
+  assert metrics["scores"]["diversity"]["pictures"] == 3000
+  assert metrics["titles"]["identity"] == "DINO"
+  assert len(metrics["per_prompt"]) == 35  # 15 are of both groups

@@ -52,6 +52,16 @@ def test_a_plain_folder_says_its_prompt_in_many_ways(tmp_path, benchmark, name):
   assert found.expected["teapot"] == ("a teapot in the snow", "a red teapot")
 
 
+def test_a_word_too_many_is_named(tmp_path, benchmark):
+  for said in ("a sks dog in the snow", "a red dog"):
+    save_png(tmp_path / "dog" / said / "0.png", picture(1))
+  (extra,) = read(tmp_path, benchmark).extra
+  assert extra.why == (
+    "no prompt 'a sks dog in the snow' of dog; --identifier sks leaves 'sks' "
+    "out"
+  )
+
+
 def test_masks_are_no_pictures(tmp_path, benchmark):
   save_png(tmp_path / "dog" / "0" / "0.png", picture(1))
   save_png(tmp_path / "dog" / "0" / "0.mask.png", picture(2))

@@ -12,7 +12,7 @@ from suti.io.records import write_lines, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
 from suti.world.dataset import Shot, render_shots, subject_seeds
-from suti.world.judge import fit_judge
+from suti.world.judge import STYLE_NAMES, fit_judge
 from suti.world.templates import LIVE_TEMPLATES, class_of
 from tests.experts import inputs
 
@@ -20,6 +20,9 @@ from tests.experts import inputs
   int(s) for s in subject_seeds("test", 0, 60) if class_of(int(s)) == "dog"
 ][:1]
 (CLUSTER,) = inputs.make_clusters(1)
+CLUSTER = dataclasses.replace(
+  CLUSTER, truth=(f"world:test:{DOG}",) * len(CLUSTER.images)
+)
 PLACES = ("a {} in the snow", "a {} in the jungle", "a {} on the beach")
 
 
@@ -37,6 +40,14 @@ def pictures():
 def small_judge(monkeypatch):
   judge = fit_judge(live=True, num_subjects=3, shots_each=1)
   monkeypatch.setattr(truth, "fit_judge", lambda *, live: judge)
+
+  class Rembrandts:
+    """Whose judgement of styles is always the same: it is tested elsewhere."""
+
+    def choose(self, images):
+      return [STYLE_NAMES.index("Rembrandt")] * len(images)
+
+  monkeypatch.setattr(truth, "fit_style_judge", Rembrandts)
 
 
 def candidate_of(prompt, image, number):
@@ -69,7 +80,7 @@ def test_kept_pictures_of_their_prompt_match_and_dropped_ones_do_not(
   pictures, small_judge, tmp_path
 ):
   prompts = [text.format("dog") for text in PLACES]
-  # Right pictures are kept, those of another prompt dropped, a style unjudged.
+  # Right pictures are kept, those of another prompt dropped.
   candidates = [
     *[
       candidate_of(p, x, i)
@@ -78,12 +89,13 @@ def test_kept_pictures_of_their_prompt_match_and_dropped_ones_do_not(
     candidate_of(prompts[0], pictures[1], 7),
     candidate_of(prompts[1], pictures[2], 8),
     candidate_of("a Rembrandt styled painting of a dog", pictures[0], 9),
+    candidate_of("a mosaic of a dog in the snow", pictures[0], 10),
   ]
-  write_workdir(tmp_path, candidates, [True, True, True, False, False, False])
+  write_workdir(tmp_path, candidates, [True] * 3 + [False] * 4)
   summary = truth.run(None, tmp_path)
-  assert (summary["kept"], summary["dropped"]) == (3, 2)
+  assert (summary["kept"], summary["dropped"]) == (3, 4)
   assert summary["match_kept"] > 0.6
-  assert summary["match_dropped"] == 0.0
+  assert summary["match_dropped"] == 0.25  # the Rembrandt alone
   assert read_json(tmp_path / "experts/filter/truth.json") == summary
 
 

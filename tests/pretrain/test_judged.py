@@ -4,29 +4,32 @@
 import numpy as np
 import pytest
 
-from suti.evaluation.benchmark.ranks import mean_tau, tau
+from suti.evaluation.benchmark.ranks import agreement_of, mean_agreement
 from suti.evaluation.protocol import METRICS
 from suti.pretrain import judged
 from suti.world.dataset import LIVE, class_of
 
 
-def test_tau_equals_scipys_with_ties():
-  from scipy.stats import kendalltau
+def test_agreement_equals_scipys_with_ties():
+  from scipy.stats import somersd
 
   rng = np.random.default_rng(0)
   for _ in range(20):
-    a, b = rng.integers(0, 4, (2, 12))
-    assert tau(a, b) == pytest.approx(kendalltau(a, b).statistic, abs=1e-12)
-  assert tau([1, 1, 1], [1, 2, 3]) is None
+    scores, truths = rng.integers(0, 4, (2, 12))
+    expected = somersd(truths, scores).statistic
+    assert agreement_of(scores, truths) == pytest.approx(expected, abs=1e-12)
+  assert agreement_of([1, 2, 3], [1, 1, 1]) is None
+  # Pictures of one truth may have any scores.
+  assert agreement_of([0.1, 0.2, 0.7], [0, 0, 1]) == 1.0
 
 
 def test_groups_are_ranked_each_for_itself():
   """An easy group scores higher than a hard one and that says nothing."""
   scores = [0.9, 0.8, 0.2, 0.1]
   truths = [1, 0, 1, 0]
-  assert mean_tau(scores, truths, ["a", "a", "b", "b"]) == 1.0
-  assert mean_tau(scores, truths, ["a"] * 4) < 1.0
-  assert mean_tau([0.5], [1], ["a"]) is None
+  assert mean_agreement(scores, truths, ["a", "a", "b", "b"]) == 1.0
+  assert mean_agreement(scores, truths, ["a"] * 4) < 1.0
+  assert mean_agreement([0.5], [1], ["a"]) is None
 
 
 def trials():

@@ -12,6 +12,7 @@ from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
 from configs.pretrain import examples as examples_config
 from configs.pretrain import text_to_image as base_config
+from suti.evaluation.styles import style_in
 from suti.hf.model import open_model
 from suti.io.files import read_json
 from suti.pipeline.backbone import load_backbone
@@ -30,7 +31,7 @@ from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
 from suti.runtime.log import read_log
 from suti.world.held_out import TEMPLATES_HELD_OUT, is_held_out, pair_held_out
-from suti.world.templates import template_of
+from suti.world.templates import PARTS, template_of
 
 
 def fake_rendering(patch):
@@ -173,6 +174,52 @@ def test_chosen_shots_of_a_subject_show_different_templates():
     subject = shots[start : start + 16]
     assert len({shot.subject for shot in subject}) == 1
     assert len({shot.template for shot in subject}) == 16
+
+
+def test_a_share_of_a_pool_is_in_a_style_and_the_rest_is_as_before():
+  chosen = {
+    share: choose_shots(num_subjects=40, studio=0.1, styles=share)
+    for share in (0.0, 0.25, 1.0)
+  }
+  # What a pool was before there were styles.
+  first = [(shot.template, shot.seed) for shot in chosen[0.0][:3]]
+  assert first == [(-1, 907713895), (4, 1700138882), (10, 1882235553)]
+  assert all(shot.template < 25 for shot in chosen[0.0])
+  styled = [shot.template >= 25 for shot in chosen[0.25]]
+  assert 0.2 < np.mean(styled) < 0.3
+  for before, after, other in zip(
+    chosen[0.0], chosen[0.25], styled, strict=True
+  ):
+    assert (after.subject, after.seed) == (before.subject, before.seed)
+    assert other or after == before
+  shown = [template_of(shot) for shot in chosen[1.0]]
+  assert {t.style for t in shown} == set(PARTS["style"][1:])
+  scenes = [
+    (t.place, t.look, t.wardrobe) == (b.place, b.look, b.wardrobe)
+    for t, b in zip(shown, map(template_of, chosen[0.0]), strict=True)
+  ]
+  assert 0.45 < np.mean(scenes) < 0.65  # half of them, and studios of the rest
+
+
+def test_a_pool_with_styles_lies_apart_and_hides_identity(
+  fake_renderer, tmp_path
+):
+  config = clip_config.get_config("tiny").pool
+  plain = pictures.render_pool(config, tmp_path, size_px=8)
+  (folder,) = tmp_path.iterdir()
+  assert folder.name.endswith("8px-seed0-world1.0.0")
+  config.styles = 0.5
+  mixed = pictures.render_pool(config, tmp_path, size_px=8)
+  assert len(list(tmp_path.iterdir())) == 2
+  styled = np.array([shot.template >= 25 for shot in mixed.shots])
+  assert styled.any() and not mixed.identity_N[styled].any()
+  np.testing.assert_array_equal(
+    mixed.identity_N[~styled], plain.identity_N[~styled]
+  )
+  assert all(
+    bool(style_in(text)) == shown
+    for text, shown in zip(mixed.detailed, styled, strict=True)
+  )
 
 
 def test_a_pool_leaves_held_out_templates_out_and_those_alone():

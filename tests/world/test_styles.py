@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from suti.evaluation.styles import PAPER_ARTISTS, STYLE_TEXTS, styled
+from suti.world import judge as judging
 from suti.world.canvas import Canvas, blur, enlarge, lay
 from suti.world.styles import STYLES, paint, paint_rows
 
@@ -93,6 +94,41 @@ def test_a_batch_keeps_what_has_no_style():
   np.testing.assert_array_equal(out[0], image[0])
   alone = paint(image[1], mask[1], depth[1], style="mosaic", key=5)
   np.testing.assert_array_equal(out[1], alone)
+
+
+# --- The judge ---------------------------------------------------------------
+
+
+def make_renders(count, seed):
+  """Balls before walls of several colours, by hand and not by the renderer."""
+  rng = np.random.default_rng(seed)
+  rows = []
+  for _ in range(count):
+    image, mask, depth = make_render(64)
+    cast = 0.5 + 0.5 * rng.random((2, 3))
+    image = (image * cast[mask.astype(int)][..., rng.permutation(3)]).round()
+    rows.append((image.astype(np.uint8), mask, depth))
+  image, mask, depth = map(np.stack, zip(*rows, strict=True))
+  return {"image": image, "mask": mask, "depth": depth}
+
+
+def test_the_judge_tells_styles_apart_out_of_focus_too():
+  judge = judging.fit_styles(make_renders(5, seed=0))
+  seen = make_renders(2, seed=1)
+  names = judging.STYLE_NAMES
+  rows = [
+    paint_rows({k: v[i : i + 1] for k, v in seen.items()}, [style], [90 + i])[0]
+    for i in range(2)
+    for style in names
+  ]
+  truth = list(range(len(names))) * 2
+  assert judge.scores(rows).shape == (2 * len(names), len(names))
+  assert (judge.choose(rows) == truth).mean() > 0.9
+  soft = [judging._softened(image) for image in rows]
+  assert (judge.choose(soft) == truth).mean() > 0.8
+  # Pictures of any size are judged.
+  large = [np.kron(image, np.ones((2, 2, 1), np.uint8)) for image in rows]
+  assert (judge.choose(large) == truth).mean() > 0.9
 
 
 # --- The canvas --------------------------------------------------------------

@@ -27,7 +27,7 @@ from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.image_files import load_image
 from suti.runtime.progress import say
 
-_COLUMNS = {**METRICS, "diversity": "diversity"}
+_COLUMNS = (*METRICS, "diversity")
 _THUMBNAIL_PX = 192
 _SUBJECTS, _PROMPTS = 6, 4  # shown as pictures
 _TABLES = {
@@ -55,14 +55,19 @@ class System:
     fields = self.metrics["protocol"]
     self.protocol = Protocol(**{k: fields[k] for k in known if k in fields})
 
+  @property
+  def titles(self) -> list[str]:
+    """Of the metrics' columns."""
+    return [self.metrics["titles"][metric] for metric in METRICS]
+
   def difference_of_rules(self, other: "System") -> str:
     """What differs from another's, so that scores do not compare; or ""."""
     for field in ("protocol", "encoders"):
       if self.metrics[field] != other.metrics[field]:
         return field
-    if self.metrics["benchmark"]["name"] != other.metrics["benchmark"]["name"]:
-      return "benchmark"
-    return ""
+    # Its photographs and prompts, whatever it is called.
+    same = self.metrics["benchmark"]["key"] == other.metrics["benchmark"]["key"]
+    return "" if same else "benchmark"
 
 
 def write_page(
@@ -186,7 +191,8 @@ def _scores(systems: Sequence[System]) -> list[str]:
   )
   columns = [
     "",
-    *_COLUMNS.values(),
+    *systems[0].titles,
+    "diversity",
     "copies",
     "pictures",
     "comparable",
@@ -246,7 +252,7 @@ def _differences(
         "Paired by subject, on those that both have: where the interval "
         "includes 0, the difference is within noise."
       ),
-      page.card(page.table(["", *METRICS.values()], rows)),
+      page.card(page.table(["", *systems[0].titles], rows)),
     )
   ]
 
@@ -263,10 +269,17 @@ def _ratings(ratings: Mapping[str, Any]) -> list[str]:
     ]
     for name, row in ratings["systems"].items()
   ]
-  agreement = ", ".join(
-    f"{question} {value:.2f}" if value is not None else f"{question} not known"
-    for question, value in ratings["alpha"].items()
-  )
+  known = {
+    q: value for q, value in ratings["alpha"].items() if value is not None
+  }
+  agreement = ", ".join(f"{q} {value:.2f}" for q, value in known.items())
+  if unknown := [q for q in ratings["alpha"] if q not in known]:
+    agreement += (
+      f"{', ' if known else ''}not known of {', '.join(unknown)} (it needs two "
+      "raters of one picture who do not always say the same, and "
+      "pip install -e '.[rate]')"
+    )
+  raters = ratings["raters"]
   wins = [
     [a, b, str(row["wins"]), str(row["losses"]), str(row["ties"])]
     for (a, b), row in (
@@ -275,8 +288,8 @@ def _ratings(ratings: Mapping[str, Any]) -> list[str]:
   ]
   pieces = [
     page.paragraph(
-      f"{ratings['raters']} raters. Overall is all three. Krippendorff's "
-      f"alpha: {agreement}."
+      f"{raters} rater{'s' if raters > 1 else ''}. Overall is all three. "
+      f"Krippendorff's alpha: {agreement}."
     )
   ]
   if rows:
@@ -338,7 +351,7 @@ def _tables(systems: Sequence[System]) -> list[str]:
               str(row["pictures"]),
             ]
           )
-    table = page.table(["", *METRICS.values(), "pictures"], rows)
+    table = page.table(["", *systems[0].titles, "pictures"], rows)
     pieces.append(
       f"<details><summary>{page.text(title)} ({len(names)})</summary>"
       f"{page.card(table)}</details>"

@@ -84,6 +84,14 @@ class Encoders:
   identity: Encoder
   warnings: tuple[str, ...]
 
+  @property
+  def identity_title(self) -> str:
+    """What the identity score may be called."""
+    if not self.identity.expected:
+      return "identity"
+    dinov2 = str(self.identity.record["class"]).startswith("Dinov2")
+    return "DINOv2" if dinov2 else "DINO"
+
   def records(self) -> dict[str, Any]:
     """Both, for metrics.json."""
     return {"clip": self.clip.record, "identity": self.identity.record}

@@ -130,7 +130,10 @@ def _claim(job: Job, encoders: Encoders, out: Path) -> None:
   what = {
     "protocol": protocol.record(protocol.choose(job.variants), job.variants),
     "encoders": encoders.records(),
-    "benchmark": job.reading.benchmark.name,
+    "benchmark": {
+      "name": job.reading.benchmark.name,
+      "key": job.reading.benchmark.key(),
+    },
     "system": job.system,
   }
   if path.is_file():
@@ -271,8 +274,10 @@ def _metrics(
     "system": job.system,
     "protocol": protocol.record(rules, job.variants),
     "encoders": encoders.records(),
+    "titles": protocol.titles_of(encoders.identity_title),
     "benchmark": {
       "name": benchmark.name,
+      "key": benchmark.key(),
       "subjects": len(benchmark.subjects),
       "references": sum(len(s.references) for s in benchmark.subjects.values()),
       "images_per_prompt": benchmark.images_per_prompt,

@@ -20,6 +20,7 @@ from suti.evaluation import dreambench
 from suti.io.files import read_object
 from suti.io.folders import is_hidden
 from suti.io.image_files import list_pictures
+from suti.schema import content_key
 
 _CLASSES, _PROMPTS = "prompts_and_classes.txt", "prompts.txt"
 MASK = ".mask"  # NAME.mask.png beside NAME.jpg is no photograph
@@ -57,6 +58,19 @@ class Benchmark:
   subjects: Mapping[str, Subject]
   images_per_prompt: int
   notes: tuple[str, ...] = ()
+
+  def key(self) -> str:
+    """A hash of its subjects, prompts and photographs, wherever they lie.
+
+    Photographs by name and size: two copies of a benchmark are one.
+    """
+    parts: list[str | int] = [self.images_per_prompt]
+    for name, subject in sorted(self.subjects.items()):
+      parts += [name, subject.noun, *sorted(subject.prompts)]
+      for path in subject.references:
+        size = path.stat().st_size if path.is_file() else -1
+        parts += [path.name, size]
+    return content_key(*parts)
 
 
 def read_dreambench(folder: Path) -> Benchmark:

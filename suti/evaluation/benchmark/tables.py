@@ -20,8 +20,9 @@ import numpy as np
 
 from suti.evaluation import intervals
 from suti.evaluation.protocol import METRICS, Protocol
-
-BAND = (5.0, 95.0)  # percentiles of real photographs' nearest neighbours
+from suti.evaluation.rows import BAND, nearest, nearest_of_real
+from suti.evaluation.rows import diversity as diversity_of
+from suti.evaluation.scores import mean_over_distinct_pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def measure(
     "clip_i": (clip_GD @ real_clip_RD.T).mean(-1),
     "clip_t": scale_text(text_G, protocol),
     "delta_clip": text_G - best_G,
-    "copying": (identity_GD @ shown_RD.T).max(-1),
+    "copying": nearest(identity_GD, shown_RD),
   }
 
 
@@ -110,15 +111,12 @@ def measure_real(
   count = len(identity_RD)
   if count < 2:
     return {}
-  apart_RR = ~np.eye(count, dtype=bool)
-  found: dict[str, Any] = {"pairs": count * (count - 1)}
-  for name, x_RD in (("identity", identity_RD), ("clip_i", clip_RD)):
-    cosine_RR = x_RD @ x_RD.T
-    found[name] = float(cosine_RR[apart_RR].mean())
-    if name == "identity":
-      nearest_R = np.where(apart_RR, cosine_RR, -1.0).max(-1)
-      found["nearest"] = [float(x) for x in nearest_R]
-  return found
+  return {
+    "pairs": count * (count - 1),
+    "identity": mean_over_distinct_pairs(identity_RD),
+    "clip_i": mean_over_distinct_pairs(clip_RD),
+    "nearest": [float(x) for x in nearest_of_real(identity_RD, count)],
+  }
 
 
 # --- Tables ------------------------------------------------------------------
@@ -236,14 +234,14 @@ def real_row(
     if protocol.average == "subjects":
       sums = [(total / weight, 1.0) for total, weight in sums]
     table[metric] = _figure(sums, sum(len(row["nearest"]) for row in found))
-  nearest = np.concatenate([row["nearest"] for row in found])
-  low, high = np.percentile(nearest, BAND)
+  cosines = np.concatenate([row["nearest"] for row in found])
+  low, high = np.percentile(cosines, BAND)
   table["copying"] = {
-    "mean": float(nearest.mean()),
+    "mean": float(cosines.mean()),
     "low": float(low),
     "high": float(high),
     "subjects": len(found),
-    "pictures": len(nearest),
+    "pictures": len(cosines),
   }
   return table
 
@@ -263,7 +261,8 @@ def copied(rows: Sequence[Row], real: Mapping[str, Any]) -> dict[str, Any]:
   above = real["copying"]["high"]
   return {
     "above": above,
-    "share": float(np.mean([row.copying > above for row in rows])),
+    # A copy is equal up to rounding, as a real picture may be.
+    "share": float(np.mean([row.copying > above + 1e-6 for row in rows])),
   }
 
 
@@ -278,18 +277,16 @@ def diversity(
 
   Returns: with an interval over subjects; None where no prompt has two.
   """
-  places: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
+  subjects: dict[str, list[int]] = collections.defaultdict(list)
   for place, row in enumerate(rows):
-    places[(row.subject, row.prompt)].append(place)
-  sums: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
-  pictures = 0
-  for (subject, _), group in places.items():
-    if len(group) > 1:
-      cosine = identity_GD[group] @ identity_GD[group].T
-      apart = ~np.eye(len(group), dtype=bool)
-      sums[subject][0] += 1.0 - float(cosine[apart].mean())
-      sums[subject][1] += 1.0
-      pictures += len(group)
-  if not sums:
-    return None
-  return _figure([(total, weight) for total, weight in sums.values()], pictures)
+    subjects[row.subject].append(place)
+  sums, pictures = [], 0
+  for places in subjects.values():
+    texts = [rows[place].prompt for place in places]
+    value = diversity_of(identity_GD[places], texts)
+    if value is not None:
+      counts = collections.Counter(texts).values()
+      prompts = sum(count > 1 for count in counts)
+      sums.append((value * prompts, float(prompts)))
+      pictures += sum(count for count in counts if count > 1)
+  return _figure(sums, pictures) if sums else None

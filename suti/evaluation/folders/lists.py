@@ -25,6 +25,7 @@ from suti.evaluation.folders.pictures import (
   Picture,
   Reading,
   find_prompt,
+  no_prompt,
   number_of,
   plain_prompt,
   reading,
@@ -97,7 +98,9 @@ def _match(
   if not subject.prompts:
     return name, text
   prompt = find_prompt(text, subject.prompts, identifiers)
-  return (name, prompt) if prompt else f"no prompt '{said}' of {name}"
+  if prompt is None:
+    return no_prompt(said, name, subject.prompts)
+  return name, prompt
 
 
 # --- ImagenHub ---------------------------------------------------------------

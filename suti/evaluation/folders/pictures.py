@@ -88,6 +88,23 @@ def find_prompt(
   return None
 
 
+def no_prompt(name: str, subject: str, prompts: Sequence[str]) -> str:
+  """Why a name is no prompt; with one word less it may be one.
+
+  Args:
+    name: as it was found.
+    subject: whose prompts were looked at.
+    prompts: of the subject.
+  """
+  why = f"no prompt '{name}' of {subject}"
+  words = re.sub(r"[_-]+", " ", name).split()
+  known = {slug(prompt) for prompt in prompts}
+  for place, word in enumerate(words):
+    if slug(" ".join(words[:place] + words[place + 1 :])) in known:
+      return f"{why}; --identifier {word} leaves '{word}' out"
+  return why
+
+
 def number_of(stem: str, default: int) -> int:
   """The number at the end of a file's name."""
   match = re.search(r"(\d{1,9})$", stem)

@@ -17,6 +17,7 @@ from suti.evaluation.folders.pictures import (
   Picture,
   Reading,
   find_prompt,
+  no_prompt,
   number_of,
   reading,
 )
@@ -53,7 +54,7 @@ def read_plain(
       else re.sub(r"_+", " ", said).strip()
     )
     if not prompt:
-      extra.append(Extra(path=path, why=f"no prompt '{said}' of {name}"))
+      extra.append(Extra(path=path, why=no_prompt(said, name, subject.prompts)))
       continue
     pictures.append(
       Picture(
