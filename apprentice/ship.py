@@ -19,12 +19,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from apprentice.model import load_apprentice, save_apprentice
+from apprentice.model import check_base, load_apprentice, save_apprentice
 from apprentice.prompt_kinds import lesson_prompts
 from apprentice.start import sampling_defaults
 from suti.evaluation.report import METRICS
 from suti.hf.find import PRETRAINED
 from suti.io.files import read_json, write_json
+from suti.pipeline.backbone import load_backbone
 from suti.pretrain.card import machine, write_card
 from suti.runtime.stage import main
 
@@ -44,21 +45,27 @@ def run(config: Any, workdir: Path) -> dict:
   """Writes suti/pretrained/world_apprentice.
 
   Args:
-    config: `apprentice_sample` gives its sampling defaults; how it was trained
-      is read from the workdir.
+    config: `backbone`, the base that it is stored beside; `apprentice_sample`
+      gives its sampling defaults; how it was trained is read from the workdir.
     workdir: of `apprentice.train`.
 
   Returns: the card's scores.
+
+  Raises:
+    ValueError: it was trained on another base.
   """
   trained = workdir / "apprentice" / "train"
   done = read_json(trained / "done.json")
   train = done["config"]["train"]
   target = PRETRAINED / "world_apprentice"
   apprentice = load_apprentice(trained / "model")
+  # It may have been trained on the same base at another place.
+  base = load_backbone(config.backbone, weights=False)
+  check_base(trained / "model", base)
   most = {"max_demonstrations": train["max_demonstrations"]}
   sampling = sampling_defaults(config.apprentice_sample) | most
   save_apprentice(
-    dataclasses.replace(apprentice, sampling=sampling),
+    dataclasses.replace(apprentice, sampling=sampling, backbone=base),
     target,
     dtype=jnp.float16,
     with_base=False,

@@ -291,7 +291,6 @@ CALLED_BY_OTHERS = {
   "correspond": "teachers whose pictures of a subject see each other",
   "view_of": "the same",
   "listen": "the same, by what layers see, and losses on where they look",
-  "listening": "the same",
   "widen": "methods that see a mask beside the noise",
   "merge_wide": "their export",
 }

@@ -118,15 +118,17 @@ def _of_base(config: Any, models: Mapping[str, Path]) -> dict[str, str]:
     base,
     images_each=config.images_each,
   )
-  kept_db = exam.reconstruction(
-    base, split=config.split, num_subjects=config.num_subjects
-  )
-  return {
+  scores = {
     "samples whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
       f"{found['accuracy']:.3f} of {found['images']}"
     ),
-    _PSNR: f"{kept_db:.1f} dB",
   }
+  if (base / "vae").is_dir():
+    kept_db = exam.reconstruction(
+      base, split=config.split, num_subjects=config.num_subjects
+    )
+    scores[_PSNR] = f"{kept_db:.1f} dB"
+  return scores
 
 
 _SCORES: Mapping[str, Callable[[Any, Mapping[str, Path]], dict[str, str]]] = {

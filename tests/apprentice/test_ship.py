@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A shipped model's card records how it was made, and its scores."""
 
+import shutil
+
 import pytest
 
 from apprentice import ship, train
@@ -31,6 +33,23 @@ def test_an_apprentice_beside_its_base(config, tmp_path, monkeypatch):
   assert (record["config"]["num_steps"], record["data"]) == (0, "none")
   assert "--config.train.num_steps=0" in record["command"]
   assert "It has not been trained yet" in (folder / "README.md").read_text()
+
+
+def test_it_names_the_shipped_base_and_no_other(config, tmp_path, monkeypatch):
+  """Trained on a base in one folder, it is stored beside its copy."""
+  monkeypatch.setattr(ship, "PRETRAINED", tmp_path / "pretrained")
+  train.run(config, tmp_path)
+  for name in ("same", "other"):
+    shutil.copytree(config.backbone, tmp_path / name)
+  config.backbone = str(tmp_path / "same")
+  ship.run(config, tmp_path)
+  record = tmp_path / "pretrained" / "world_apprentice" / "apprentice.json"
+  assert read_json(record)["base"] == str(tmp_path / "same")
+  schedule = tmp_path / "other" / "scheduler" / "scheduler_config.json"
+  write_json(schedule, read_json(schedule) | {"num_train_timesteps": 500})
+  config.backbone = str(tmp_path / "other")
+  with pytest.raises(ValueError, match="trained with another text encoder"):
+    ship.run(config, tmp_path)
 
 
 def test_the_benchmarks_scores_are_on_the_card(config, tmp_path, monkeypatch):

@@ -316,6 +316,7 @@ def test_the_page_shows_what_was_asked_for(folder):
     "worst dropped",
     "threshold 0.02",
     "What the numbers do not say",
+    "for 60 steps at 0.0001, 500 of them in the paper",
     "&quot;num_steps&quot;",
   ):
     assert words in source, words
