@@ -164,7 +164,10 @@ def test_killed_in_each_stage_both_end_in_the_same_files(
     ):
       np.testing.assert_array_equal(mask, other)
   logs = [
-    [json.loads(line) for line in (run / "apprentice/train/log.jsonl").open()]
+    [
+      json.loads(line)
+      for line in (run / "apprentice/train/log.jsonl").read_text().splitlines()
+    ]
     for run in (one, two)
   ]
   losses = [
