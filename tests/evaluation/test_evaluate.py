@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -301,6 +302,34 @@ def test_a_judge_that_filtered_is_said(data, encoders, tmp_path, capsys):
   more = ("--trained-with", encoders / "clip")
   assert start(*argv(data, encoders, tmp_path / "s", *more)) == 0
   assert "the CLIP encoder, clip, also had a part" in capsys.readouterr().err
+
+
+def test_a_model_is_sampled_then_scored_and_not_sampled_again(
+  data, encoders, tmp_path, monkeypatch
+):
+  from apprentice import benchmark
+
+  calls = []
+
+  def generate(apprentice, images, prompt, *, num, seed, **_):
+    calls.append(prompt)
+    return [picture(seed % 1000 + k) for k in range(num)]
+
+  model = types.SimpleNamespace(sampling={"num_demonstrations": 2})
+  monkeypatch.setattr(benchmark, "generate", generate)
+  monkeypatch.setattr(benchmark, "load_apprentice", lambda name: model)
+  out = tmp_path / "s"
+  command = (
+    *("evaluate", "--model", "world_apprentice", "--num", "2"),
+    *("--benchmark", data / "subjects", "--encoders", encoders, "--out", out),
+  )
+  assert start(*command) == 0
+  metrics = read_json(out / "metrics.json")
+  assert len(calls) == 4 and metrics["coverage"]["scored"] == 8
+  assert metrics["demonstrations"] == 2
+  assert metrics["system"] == "world_apprentice"
+  assert start(*command) == 0
+  assert len(calls) == 4
 
 
 def test_masked_dinov2_wants_masks(data, tmp_path, tiny_clip, capsys):
