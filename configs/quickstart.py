@@ -115,7 +115,9 @@ def _mine() -> ConfigDict:
       "text_similarity_low": placeholder(float),
       # What experts are tuned on, unseen prompts name the subject by and
       # demonstrations are captioned with: noun, "a dog" | descriptive, "a
-      # spotted brown dog" (paper: one descriptive text a cluster).
+      # spotted brown dog" (paper: one descriptive text a cluster). The noun
+      # here, as DreamBench's prompts and `suti generate` have it, until experts
+      # are compared under both: docs/held_out.md.
       "captions": "noun",
     }
   )
