@@ -27,13 +27,14 @@ finished in DIR is not done again; a run that was killed goes on where it was.
 
 # What `suti run` shows before each step: the eight stages of the README.
 # `experts.prompts` belongs to the first, the benchmark's experts to the last.
+PACK = ("5/8 pack", "experts.pack")
 STEPS = (
   ("1/8 mine", "experts.mine"),
   ("1/8 prompts", "experts.prompts"),
   ("2/8 finetune", "experts.finetune"),
   ("3/8 sample", "experts.sample"),
   ("4/8 filter", "experts.filter"),
-  ("5/8 pack", "experts.pack"),
+  PACK,
   ("6/8 train", "apprentice.train"),
 )
 BENCHMARK = (
@@ -75,7 +76,7 @@ def run(argv: Sequence[str]) -> None:
     _look_ahead(config)
     _check_devices(config, workdir)
     # Without a step of training nothing is to be learned from experts.
-    for title, name in STEPS if config.train.num_steps else STEPS[-1:]:
+    for title, name in _steps(config):
       _start(title, name, config, workdir)
     benchmark = benchmark_config(config)
     experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
@@ -139,6 +140,16 @@ def benchmark_config(config: Any) -> Any:
   )
   copy.sample.images_per_prompt = shown.images_per_prompt
   return copy.lock()
+
+
+def _steps(config: Any) -> tuple[tuple[str, str], ...]:
+  """The stages before the benchmark; a config may leave some out."""
+  if not config.train.num_steps:
+    return STEPS[-1:]
+  if config.label.source == "none":
+    return STEPS
+  at = STEPS.index(PACK)
+  return (*STEPS[:at], ("5/8 label", "experts.label"), *STEPS[at:])
 
 
 def _look_ahead(config: Any) -> None:

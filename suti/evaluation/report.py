@@ -45,6 +45,7 @@ STAGES = {
   "experts/finetune": "2 finetune",
   "experts/sample": "3 sample",
   "experts/filter": "4 filter",
+  "experts/label": "5 label",
   "experts/pack": "5 pack",
   "apprentice/train": "6 train",
   "benchmark/experts/mine": "benchmark: subjects",
