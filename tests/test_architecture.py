@@ -114,7 +114,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.runtime",
       "suti.schema",
     ),
-    JAX | {"PIL", "krippendorff"},
+    JAX | {"PIL"},
   ),
   # Of evaluation the names of styles alone.
   "suti.world": (
