@@ -41,6 +41,7 @@ METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
 # Folder of a stage -> what the page calls it, in the order they run.
 STAGES = {
   "experts/mine": "1 mine",
+  "experts/label": "1 label",
   "experts/prompts": "1 prompts",
   "experts/finetune": "2 finetune",
   "experts/sample": "3 sample",

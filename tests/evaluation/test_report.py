@@ -148,6 +148,7 @@ def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
   )
   done(workdir, "experts/sample", 71.0, candidates=len(tried))
   done(workdir, "experts/filter", 3.1, kept=20, rule="delta_clip > 0.02")
+  done(workdir, "experts/label", 1.5, pictures=60, labelled=60)
   done(workdir, "experts/pack", 0.4, examples=20)
 
 
