@@ -73,6 +73,7 @@ def make_sample_fn(
     keys_B = row_keys(jax.random.key(0), seeds_B)
 
     def predict_without(hidden, x_BHWC, t_B):
+      assert set(hidden) <= {TEXT, SUBJECT}, "no mode hides a method's own"
       x_BHWC = predict(
         method,
         apprentice.apply,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Part of stage 5: labels the clusters' pictures with masks, boxes and depths.
+"""Part of stage 1: labels the clusters' pictures with masks, boxes and depths.
 
 For methods and teachers that see where a subject is. `config.label.source` says
 who knows: SubjectWorld's own truth, in the place of the detectors that papers

@@ -27,14 +27,13 @@ finished in DIR is not done again; a run that was killed goes on where it was.
 
 # What `suti run` shows before each step: the eight stages of the README.
 # `experts.prompts` belongs to the first, the benchmark's experts to the last.
-PACK = ("5/8 pack", "experts.pack")
 STEPS = (
   ("1/8 mine", "experts.mine"),
   ("1/8 prompts", "experts.prompts"),
   ("2/8 finetune", "experts.finetune"),
   ("3/8 sample", "experts.sample"),
   ("4/8 filter", "experts.filter"),
-  PACK,
+  ("5/8 pack", "experts.pack"),
   ("6/8 train", "apprentice.train"),
 )
 BENCHMARK = (
@@ -148,8 +147,8 @@ def _steps(config: Any) -> tuple[tuple[str, str], ...]:
     return STEPS[-1:]
   if config.label.source == "none":
     return STEPS
-  at = STEPS.index(PACK)
-  return (*STEPS[:at], ("5/8 label", "experts.label"), *STEPS[at:])
+  # Right after mining, so that a teacher may ask for what is labelled.
+  return (STEPS[0], ("1/8 label", "experts.label"), *STEPS[1:])
 
 
 def _look_ahead(config: Any) -> None:

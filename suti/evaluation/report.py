@@ -41,11 +41,11 @@ METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
 # Folder of a stage -> what the page calls it, in the order they run.
 STAGES = {
   "experts/mine": "1 mine",
+  "experts/label": "1 label",
   "experts/prompts": "1 prompts",
   "experts/finetune": "2 finetune",
   "experts/sample": "3 sample",
   "experts/filter": "4 filter",
-  "experts/label": "5 label",
   "experts/pack": "5 pack",
   "apprentice/train": "6 train",
   "benchmark/experts/mine": "benchmark: subjects",

@@ -100,7 +100,7 @@ MISTAKES = {
   "a field that another replaced": (
     {"filter.threshold": 0.1},
     "config.filter.threshold=0.1: there is no such field. Did you mean "
-    "config.filter.rule? a threshold of 0.02 is --config.filter.rule="
+    "config.filter.rule? A threshold of 0.02 is --config.filter.rule="
     '"delta_clip > 0.02".',
   ),
   "a rule that is none": (
@@ -330,7 +330,7 @@ def test_a_field_that_another_replaced_on_the_command_line(root):
     )
   assert str(caught.value) == (
     f"--config.filter.threshold: {file} has no such field. Did you mean "
-    "config.filter.rule? a threshold of 0.02 is --config.filter.rule="
+    "config.filter.rule? A threshold of 0.02 is --config.filter.rule="
     '"delta_clip > 0.02".'
   )
 

@@ -99,10 +99,10 @@ def test_an_input_that_a_method_does_not_see_is_one_line(config):
 
 # Where the run dies: as in tests/end_to_end/test_pipeline.py.
 DEATHS = (
+  ("experts/label", 2),
   ("experts/finetune", 3),
   ("experts/sample", 3),
   ("experts/filter", 2),
-  ("experts/label", 2),
   ("experts/pack", 2),
   ("log", 4),
   ("apprentice/sample", 4),
