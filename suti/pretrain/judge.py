@@ -199,6 +199,11 @@ def _write(model: Path, config: Any, params: dict, heads: dict) -> None:
     "hidden_size": len(next(iter(heads.values()))[0]),
     "heads": sizes,
     "choices": CHOICES,
+    "unlearned": [
+      name
+      for name, (_, share) in heads.items()
+      if name in CHOICES and np.count_nonzero(share) < 2
+    ],
   }
   heads_spec, _ = functional(declare_heads(described))
   write_json(model / HEADS / "config.json", described)
