@@ -67,16 +67,15 @@ setup(
     "gcs": ["gcsfs>=2026.4"],
     # The page of `suti demo`; it wants Pillow below 13.
     "demo": ["gradio>=6.0"],
-    # Krippendorff's alpha of `suti rate`.
-    "rate": ["krippendorff>=0.9"],
     # Its client of Google Cloud wants protobuf below 7.
     "xm": ["xmanager>=0.8.5"],
     # Its own browser is not needed: it drives the system's chromium.
     "browser": ["gradio>=6.0", "playwright>=1.50"],
     "test": [
       "gcsfs>=2026.4",
-      "krippendorff>=0.9",
       "ipykernel>=7",
+      # Ours is compared with it; it is under the GPL, so nothing else has it.
+      "krippendorff>=0.9",
       "nbclient>=0.11",
       "nbformat>=5.11",
       "pillow-heif>=1.1",

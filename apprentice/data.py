@@ -10,7 +10,7 @@ iterator's state is one integer, saved with the checkpoint.
 Text and demonstrations are dropped in the training step, not here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import grain
 import jax
 import numpy as np
 
-from apprentice.fields import EncodeText, make_fields, pick
+from apprentice.encoders import Opened
+from apprentice.fields import EncodeText, make_fields
 from apprentice.latents import LatentExample
+from apprentice.method import Field
 from suti.io.records import open_examples
 from suti.schema import Example
 
@@ -29,12 +31,13 @@ from suti.schema import Example
 def batches(
   sources: Sequence[Sequence[Example] | Sequence[LatentExample]],
   *,
-  fields: Sequence[str],
+  fields: Sequence[Field],
   encode_text: EncodeText,
   size_px: int,
   batch_size: int,
   num_demonstrations: int,
   demonstration_targets: float = 0.0,
+  encoders: Mapping[str, Opened] | None = None,
   seed: int = 0,
 ) -> grain.DatasetIterator:
   """Endless batches of this process's share.
@@ -42,7 +45,7 @@ def batches(
   Args:
     sources: examples with random access, concatenated: from `open_folder`, or
       `apprentice.latents.encode_examples`.
-    fields: names of the arrays that the method needs.
+    fields: that the method needs.
     encode_text: texts -> their conditioning, see
       `suti.pipeline.conditioning`.
     size_px: side of the images; others are cropped and resized.
@@ -51,13 +54,15 @@ def batches(
     demonstration_targets: share of the examples whose target is one of the
       cluster's own pictures with its caption, which is then not among the
       demonstrations (not in SuTI; it ties the apprentice to real pictures).
+    encoders: of the method; the sources then hold their features.
     seed: of the order and of all random choices.
 
   Returns: a grain iterator of {field: array_B...}; images are uint8, latents
     float16. It has `get_state` and `set_state`.
 
   Raises:
-    ValueError: `make_fields` does not make one of the fields.
+    ValueError: when it is read, of an example that lacks what a field is made
+      of.
   """
   dataset = grain.MapDataset.concatenate(
     [grain.MapDataset.source(source) for source in sources]
@@ -68,14 +73,18 @@ def batches(
   ) -> dict[str, Any]:
     order = rng.permutation(len(example.demonstrations))
     image, prompt = example.image, example.prompt
+    masks = example.demonstration_masks
+    planes: dict[str, Any] = {"mask": example.mask, "depth": example.depth}
     if rng.random() < demonstration_targets and len(order) > 1:
       image, prompt = (
         example.demonstrations[order[0]],
         example.captions[order[0]],
       )
+      planes = {"mask": masks[order[0]] if masks else None}
       order = order[1:]
     chosen = order[:num_demonstrations]
-    arrays = make_fields(
+    planes["demonstration_masks"] = [masks[i] for i in chosen] if masks else ()
+    return make_fields(
       image=image,
       prompt=prompt,
       demonstrations=[example.demonstrations[i] for i in chosen],
@@ -83,8 +92,10 @@ def batches(
       num_demonstrations=num_demonstrations,
       encode_text=encode_text,
       size_px=size_px,
+      fields=fields,
+      encoders=encoders,
+      planes=planes,
     )
-    return pick(arrays, fields)
 
   per_process = batch_size // jax.process_count()
   dataset = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The input arrays of a method: target, text and demonstrations.
+"""The input arrays of a method, made as its fields say.
 
 Training and sampling build their batches from them, so that both preprocess
 inputs the same way. Datasets are opened by `apprentice.data`, not here.
@@ -12,73 +12,115 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.images import square_crop_resize, to_pm1
+from apprentice.encoders import Opened
+from apprentice.method import STANDARD, Field
+from suti.images import square_crop_resize, square_crop_resize_plane, to_pm1
 
 # B batch, K demonstrations, H W C image.
 
 EncodeText = Callable[[Sequence[str]], Mapping[str, np.ndarray]]
+# A picture, uint8 of any size or a latent; or, of a method with encoders, what
+# is made of it: {"latent": a picture, NAME of an encoder: its features}.
+Picture = np.ndarray | Mapping[str, np.ndarray]
 
 
 def make_fields(
   *,
-  image: np.ndarray | None,
+  image: Picture | None,
   prompt: str,
-  demonstrations: Sequence[np.ndarray],
+  demonstrations: Sequence[Picture],
   captions: Sequence[str],
   num_demonstrations: int,
   encode_text: EncodeText,
   size_px: int,
+  fields: Sequence[Field] = STANDARD,
+  encoders: Mapping[str, Opened] | None = None,
+  planes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-  """All arrays of an example; training and sampling share them.
+  """The arrays of an example; training and sampling share them.
 
   Args:
     image: the target; None when sampling.
     prompt: its text.
-    demonstrations: at most `num_demonstrations` pictures, uint8 of any size, or
-      latents like the target.
+    demonstrations: at most `num_demonstrations` pictures.
     captions: their texts.
     num_demonstrations: K.
     encode_text: texts -> their conditioning, see
       `suti.pipeline.conditioning`.
     size_px: side of the images.
+    fields: what to make; without a target, what is made of one is left out.
+    encoders: of the method, for the shapes of what is not there.
+    planes: `mask` and `depth` of the target and `demonstration_masks`, those
+      that there are; cropped as their pictures are.
 
-  Returns: `image` (H, W, C) if there is one, `text`, `demonstrations` (K, H, W,
-    C), `demonstration_mask` (K,) and `demonstration_text`, as `Method.fields`
-    names them. Texts are dicts of arrays; those of demonstrations lead with
-    K.
+  Returns: an array for each field, or a text's dict of arrays. Those of
+    demonstrations lead with K.
+
+  Raises:
+    ValueError: a field is made of a plane that is not there.
   """
   missing = num_demonstrations - len(demonstrations)
   assert missing >= 0, (num_demonstrations, len(demonstrations))
+  planes = planes or {}
   conditioning = encode_text([prompt, *captions, *[""] * missing])
-  target = [] if image is None else [fit(image, size_px)]
-  pictures = [fit(x, size_px) for x in demonstrations]
-  empty = np.zeros((size_px, size_px, 3), np.uint8)
-  blank = np.zeros_like([*target, *pictures, empty][0])
-  arrays = {
-    "text": {name: x[0] for name, x in conditioning.items()},
-    "demonstrations": np.asarray(
-      [*pictures, *[blank] * missing], blank.dtype
-    ).reshape(num_demonstrations, *blank.shape),
-    "demonstration_mask": np.arange(num_demonstrations) < len(demonstrations),
-    "demonstration_text": {name: x[1:] for name, x in conditioning.items()},
-  }
-  if target:
-    arrays["image"] = target[0]
-  return arrays
 
+  def see(picture: Picture | None, made: str) -> np.ndarray:
+    assert picture is not None, "fields of a target are left out without one"
+    if isinstance(picture, Mapping):
+      picture = picture[made]
+    return fit(picture, size_px) if made == "latent" else picture
 
-def pick(arrays: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-  """Selects the arrays that a method needs.
+  def blank(made: str) -> np.ndarray:
+    if made != "latent":
+      return np.zeros((encoders or {})[made].shape, np.float16)
+    if pictures := [*([] if image is None else [image]), *demonstrations]:
+      return np.zeros_like(see(pictures[0], made))
+    return np.zeros((size_px, size_px, 3), np.uint8)
 
-  Raises:
-    ValueError: it needs one that no example has.
-  """
-  if unknown := sorted(set(fields) - set(arrays)):
-    raise ValueError(
-      f"The method needs {', '.join(unknown)}, which examples do not have: "
-      f"they have {', '.join(sorted(arrays))}."
+  def make(field: Field) -> Any:
+    if field.made == "text":
+      rows = 0 if field.source == "prompt" else slice(1, None)
+      return {name: x[rows] for name, x in conditioning.items()}
+    if field.made == "exists":
+      return np.arange(num_demonstrations) < len(demonstrations)
+    if field.made == "plane":
+      return _plane(field, planes, num=num_demonstrations, size_px=size_px)
+    if field.source == "image":
+      return see(image, field.made)
+    empty = blank(field.made)
+    seen = [see(picture, field.made) for picture in demonstrations]
+    return np.asarray([*seen, *[empty] * missing], empty.dtype).reshape(
+      num_demonstrations, *empty.shape
     )
-  return {name: arrays[name] for name in fields}
+
+  return {
+    field.name: make(field)
+    for field in fields
+    if image is not None or field.source != "image"
+  }
+
+
+def _plane(
+  field: Field, planes: Mapping[str, Any], *, num: int, size_px: int
+) -> np.ndarray:
+  """A mask or a depth, (H, W) or (K, H, W), float16 or bool."""
+  given = planes.get(field.source)
+  is_each = field.source == "demonstration_masks"
+  if given is None or (is_each and not len(given)):
+    if field.absent is None:
+      raise ValueError(
+        f"The method needs {field.name}, and an example or a request has no "
+        f"{field.source}: label the pictures, config.label.source."
+      )
+    dtype = np.float16 if field.source == "depth" else np.bool_
+    shape = (num, size_px, size_px) if is_each else (size_px, size_px)
+    return np.full(shape, field.absent, dtype)
+  if not is_each:
+    return square_crop_resize_plane(given, size_px)
+  fitted = np.zeros((num, size_px, size_px), bool)
+  for index, mask_HW in enumerate(given[:num]):
+    fitted[index] = square_crop_resize_plane(mask_HW, size_px)
+  return fitted
 
 
 def to_latents(
@@ -87,29 +129,39 @@ def to_latents(
   batch: Mapping[str, Any],
   *,
   dtype: Any,
+  fields: Sequence[Field] = STANDARD,
 ) -> dict[str, Any]:
-  """Encodes every picture of a batch, uint8, to what the U-Net denoises.
+  """Encodes the pictures of a batch, uint8, to what the U-Net denoises.
 
-  Latents that were encoded before, float16, are cast to `dtype`.
+  Those are the fields made "latent", and no other. Latents and features that
+  were encoded before, float16, are cast to `dtype`.
   """
+  latents = {field.name for field in fields if field.made == "latent"}
 
-  def convert(array: jax.Array) -> jax.Array:
+  def convert(name: str, array: Any) -> Any:
+    if isinstance(array, Mapping):
+      return {key: convert(name, x) for key, x in array.items()}  # a text
     if array.dtype == np.float16:
       return array.astype(dtype)
-    if array.dtype != np.uint8:
+    if name not in latents or array.dtype != np.uint8:
       return array
     *lead, height, width, channels = array.shape
     image_pm1_BHWC = to_pm1(array.reshape(-1, height, width, channels))
     x_BHWC = backbone.codec.encode(vae_params, image_pm1_BHWC.astype(dtype))
     return x_BHWC.reshape(*lead, *x_BHWC.shape[1:])
 
-  return jax.tree.map(convert, dict(batch))
+  return {name: convert(name, array) for name, array in batch.items()}
 
 
 def drop(
-  batch: Mapping[str, Any], key: jax.Array, *, null_text: Any, config: Any
+  batch: Mapping[str, Any],
+  key: jax.Array,
+  *,
+  null_text: Any,
+  config: Any,
+  hide: Mapping[str, Callable[..., Any]] | None = None,
 ) -> dict[str, Any]:
-  """Drops text and demonstrations of some examples.
+  """Drops text, demonstrations and a method's own conditions of some examples.
 
   Of a share of examples both together, of the others independently: joint
   guidance extrapolates from the null of both, which independent shares of 10%
@@ -123,7 +175,9 @@ def drop(
     key: of this step.
     null_text: conditioning of the null text, one row.
     config: joint_dropout, text_dropout, demonstration_dropout;
-      min_demonstrations (1, or K to always show all, as the paper does).
+      min_demonstrations (1, or K to always show all, as the paper does);
+      condition_dropout, of the method's own.
+    hide: the method's own conditions, see `apprentice.method.Method`.
 
   Returns: the batch with texts and masks replaced.
   """
@@ -132,10 +186,10 @@ def drop(
   both_B = jax.random.bernoulli(both_key, config.joint_dropout, (num,))
   gone_B = both_B | jax.random.bernoulli(text_key, config.text_dropout, (num,))
 
-  def hide(null, x_B):
+  def blank(null, x_B):
     return jnp.where(gone_B.reshape(num, *[1] * (x_B.ndim - 1)), null, x_B)
 
-  batch = {**batch, "text": jax.tree.map(hide, null_text, batch["text"])}
+  batch = {**batch, "text": jax.tree.map(blank, null_text, batch["text"])}
   if "demonstration_mask" in batch:
     most = batch["demonstration_mask"].shape[1]
     shown_B = jax.random.randint(
@@ -146,6 +200,11 @@ def drop(
     )
     shown_B = jnp.where(gone_B, 0, shown_B)
     batch["demonstration_mask"] &= jnp.arange(most) < shown_B[:, None]
+  for number, (_, without) in enumerate(sorted((hide or {}).items())):
+    # Keys of their own: without such conditions nothing else is drawn.
+    own_key = jax.random.fold_in(key, number)
+    gone_B = jax.random.bernoulli(own_key, config.condition_dropout, (num,))
+    batch = dict(without(batch, gone_B))
   return batch
 
 

@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apprentice.fields import fit, make_fields, pick, to_latents
+from apprentice.encoders import look, open_encoders
+from apprentice.fields import Picture, fit, make_fields, to_latents
+from apprentice.method import predict
 from apprentice.model import Apprentice
 from suti.config.names import suggest
 from suti.diffusion.guidance_modes import MODES, SUBJECT, TEXT, guide
@@ -46,6 +48,7 @@ def make_sample_fn(
   """
   backbone, method = apprentice.backbone, apprentice.method
   sample = SAMPLERS[sampling["sampler"]]
+  fields = method.fields(apprentice.config)
   turns = MODES[sampling["guidance_mode"]]
 
   def sample_images(params, vae_params, batch, null_text, seeds_B, guidance):
@@ -53,32 +56,44 @@ def make_sample_fn(
     null = jax.tree.map(
       lambda x: jnp.broadcast_to(x, (num, *x.shape[1:])), null_text
     )
-    latents = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
+    latents = to_latents(
+      backbone, vae_params, batch, dtype=jnp.float32, fields=fields
+    )
     context = method.encode(apprentice.apply, params, latents)
+    # Without context the new layers are skipped, not masked: the same number,
+    # for less. A method may see something in the subject's place.
+    null_context = None
+    if SUBJECT in method.hide:
+      gone_B = jnp.ones(num, bool)
+      null_context = method.encode(
+        apprentice.apply, params, method.hide[SUBJECT](latents, gone_B)
+      )
 
-    def predict(hidden, x_BHWC, t_B):
-      # Without context the new layers are skipped, not masked: the same
-      # number, for less.
-      x_BHWC = method.denoise(
+    # A key an image, so that it does not depend on the rest of its batch.
+    keys_B = row_keys(jax.random.key(0), seeds_B)
+
+    def predict_without(hidden, x_BHWC, t_B):
+      assert set(hidden) <= {TEXT, SUBJECT}, "no mode hides a method's own"
+      x_BHWC = predict(
+        method,
         apprentice.apply,
         params,
         x_BHWC,
         t_B,
         null if TEXT in hidden else text,
-        None if SUBJECT in hidden else context,
+        null_context if SUBJECT in hidden else context,
+        keys_B=keys_B,
       )
       return x_BHWC.astype(jnp.float32)
 
     denoise = guide(
-      predict,
+      predict_without,
       turns,
       guidance,
       schedule_steps=backbone.schedule.num_steps,
       num_steps=sampling["num_steps"],
     )
 
-    # A key an image, so that it does not depend on the rest of its batch.
-    keys_B = row_keys(jax.random.key(0), seeds_B)
     x0_BHWC = sample(
       denoise,
       backbone.schedule,
@@ -115,37 +130,50 @@ def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
 
 def make_batch(
   apprentice: Apprentice,
-  rows: Sequence[tuple[str, Sequence[np.ndarray], Sequence[str]]],
+  rows: Sequence[tuple[str, Sequence[Picture], Sequence[str]]],
   *,
   num_demonstrations: int,
+  inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Stacks the inputs of sampling as training stacks its examples.
 
   Args:
-    apprentice: its method names the fields.
+    apprentice: its method says the fields.
     rows: (prompt, demonstrations, captions) of each image.
     num_demonstrations: K.
+    inputs: what the method sees beside them, the same for all rows; see
+      `generate`.
 
   Returns: {field: array_B..., or a text's dict of them}.
+
+  Raises:
+    ValueError: the method needs another input.
   """
-  fields = apprentice.method.fields(apprentice.config)
-  fields = [name for name in fields if name != "image"]
+  method, config = apprentice.method, apprentice.config
+  encoders = open_encoders(method, config)
   arrays = [
-    pick(
-      make_fields(
-        image=None,
-        prompt=prompt,
-        demonstrations=demonstrations,
-        captions=captions,
-        num_demonstrations=num_demonstrations,
-        encode_text=apprentice.backbone.encode_text,
-        size_px=apprentice.backbone.size_px,
-      ),
-      fields,
+    make_fields(
+      image=None,
+      prompt=prompt,
+      demonstrations=see(apprentice, demonstrations),
+      captions=captions,
+      num_demonstrations=num_demonstrations,
+      encode_text=apprentice.backbone.encode_text,
+      size_px=apprentice.backbone.size_px,
+      fields=method.fields(config),
+      encoders=encoders,
+      planes=inputs,
     )
     for prompt, demonstrations, captions in rows
   ]
   return jax.tree.map(lambda *rows: np.stack(rows), *arrays)
+
+
+def see(apprentice: Apprentice, pictures: Sequence[Any]) -> list[Any]:
+  """Pictures as the method's encoders see them, unless they are that."""
+  if all(isinstance(picture, Mapping) for picture in pictures):
+    return list(pictures)
+  return look(pictures, open_encoders(apprentice.method, apprentice.config))
 
 
 def generate(
@@ -160,6 +188,7 @@ def generate(
   guidance: float | None = None,
   text_guidance: float | None = None,
   guidance_mode: str | None = None,
+  inputs: Mapping[str, Any] | None = None,
 ) -> list[np.ndarray]:
   """Generates images of a subject in a new scene.
 
@@ -180,6 +209,9 @@ def generate(
     text_guidance: weight of the text, where the mode has one for each.
     guidance_mode: one of `suti.diffusion.guidance_modes.MODES`; None is the
       apprentice's default.
+    inputs: what a method sees beside pictures and text, by the name of what it
+      stands for in an example: "mask" or "depth" of the image to generate,
+      "demonstration_masks".
 
   Returns: `num` images, uint8 RGB.
 
@@ -203,13 +235,16 @@ def generate(
     if value is not None:
       sampling[name] = value
   check_mode(sampling["guidance_mode"])
+  check_inputs(apprentice, inputs or {})
   usual = int(sampling["num_demonstrations"])
   # Resized once, as every generated image has the same demonstrations.
-  images = [fit(image, apprentice.backbone.size_px) for image in images]
+  side = apprentice.backbone.size_px
+  shown = see(apprentice, [fit(image, side) for image in images])
   batch = make_batch(
     apprentice,
-    [(prompt, images, captions)] * num,
+    [(prompt, shown, captions)] * num,
     num_demonstrations=max(usual, len(images)),
+    inputs=inputs,
   )
   sample_images = _compiled(apprentice, sampling)
   image_pm1_BHWC = sample_images(
@@ -221,6 +256,23 @@ def generate(
     weights(sampling),
   )
   return list(to_u8(np.asarray(image_pm1_BHWC)))
+
+
+def check_inputs(apprentice: Apprentice, inputs: Mapping[str, Any]) -> None:
+  """Checks that a method sees what it is given.
+
+  Raises:
+    ValueError: it does not.
+  """
+  fields = apprentice.method.fields(apprentice.config)
+  known = [field.source for field in fields if field.made == "plane"]
+  for name in inputs:
+    if name not in known:
+      has = f"it sees {', '.join(known)}" if known else "it sees none"
+      raise ValueError(
+        f"The method '{apprentice.name}' does not see a {name} beside pictures "
+        f"and text: {has}; leave it out."
+      )
 
 
 def check_mode(mode: str) -> None:

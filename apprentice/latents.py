@@ -3,20 +3,25 @@
 
 A latent model reads the same pictures in every epoch, and a subject's pictures
 in many examples; without a cache, the autoencoder would encode each of them
-many times. Latents are stored as float16.
+many times. Latents are stored as float16. Beside them lie the features of the
+method's own encoders, in a file each, and the masks and depths of examples, as
+large as the pictures the model sees.
 
 Shape legend: `B` pictures of a batch, `H` `W` `C` latent.
 """
 
+import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from apprentice.encoders import Opened
 from apprentice.fields import fit
+from suti.images import square_crop_resize_plane
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.io.paths import local
 from suti.pipeline.backbone import Backbone
@@ -32,6 +37,8 @@ def caches_latents(
 ) -> bool:
   """Whether training reads cached latents instead of pictures.
 
+  A method with encoders always does: they see each picture once.
+
   Args:
     train: `config.train`.
     backbone: pixel models have nothing to encode.
@@ -42,12 +49,18 @@ def caches_latents(
 
 
 class LatentExample(NamedTuple):
-  """The fields of an `Example` that `apprentice.data` reads, as latents."""
+  """The fields of an `Example` that `apprentice.data` reads, as latents.
 
-  image: np.ndarray
+  With encoders a picture is {"latent": x, NAME: its features}.
+  """
+
+  image: Any
   prompt: str
-  demonstrations: tuple[np.ndarray, ...]
+  demonstrations: tuple[Any, ...]
   captions: tuple[str, ...]
+  mask: np.ndarray | None = None
+  depth: np.ndarray | None = None
+  demonstration_masks: tuple[np.ndarray, ...] = ()
 
 
 class LatentExamples(Sequence):
@@ -57,12 +70,23 @@ class LatentExamples(Sequence):
     """Memory-maps the latents: they are read on access."""
     index = read_json(folder / _INDEX)
     self._texts, self._rows = index["texts"], index["rows"]
-    self._latents_NHWC = np.memmap(
-      folder / "latents.bin",
-      np.float16,
-      mode="r",
-      shape=(index["pictures"], *index["shape"]),
-    )
+    self._planes, side = index["planes"], index["size_px"]
+
+    def opened(name: str, dtype: Any, num: int, shape: Sequence[int]) -> Any:
+      if not num:
+        return np.zeros((0, *shape), dtype)  # An empty file cannot be mapped.
+      return np.memmap(
+        folder / f"{name}.bin", dtype, mode="r", shape=(num, *shape)
+      )
+
+    num = index["pictures"]
+    self._latents_NHWC = opened("latents", np.float16, num, index["shape"])
+    self._features = {
+      name: opened(f"features-{name}", np.float16, num, shape)
+      for name, shape in index["features"].items()
+    }
+    self._masks = opened("masks", np.bool_, index["masks"], (side, side))
+    self._depths = opened("depths", np.float16, index["depths"], (side, side))
 
   def __len__(self) -> int:
     """The number of examples."""
@@ -72,16 +96,31 @@ class LatentExamples(Sequence):
     """The example at an index."""
     target, *shown = self._rows[index]
     prompt, *captions = self._texts[index]
+    mask, depth, masks = self._planes[index]
     return LatentExample(
-      image=self._latents_NHWC[target],
+      image=self._picture(target),
       prompt=prompt,
-      demonstrations=tuple(self._latents_NHWC[row] for row in shown),
+      demonstrations=tuple(map(self._picture, shown)),
       captions=tuple(captions),
+      mask=None if mask is None else self._masks[mask],
+      depth=None if depth is None else self._depths[depth],
+      demonstration_masks=tuple(self._masks[row] for row in masks),
     )
+
+  def _picture(self, row: int) -> Any:
+    latent = self._latents_NHWC[row]
+    if not self._features:
+      return latent
+    features = {name: rows[row] for name, rows in self._features.items()}
+    return {"latent": latent} | features
 
 
 def encode_examples(
-  examples: Sequence[Example], backbone: Backbone, folder: Path
+  examples: Sequence[Example],
+  backbone: Backbone,
+  folder: Path,
+  *,
+  encoders: Mapping[str, Opened] | None = None,
 ) -> LatentExamples:
   """Encodes the pictures of examples, unless `folder` has them already.
 
@@ -91,13 +130,15 @@ def encode_examples(
     examples: as `experts.pack` wrote them.
     backbone: its codec encodes them.
     folder: of the cache.
+    encoders: of the method.
 
   Returns: the same examples, in the same order.
   """
   if (folder / _INDEX).is_file():
     return LatentExamples(local(folder))
+  encoders, size_px = encoders or {}, backbone.size_px
   row_of: dict[bytes, int] = {}
-  texts, rows = [], []
+  texts, rows, planes = [], [], []
 
   def new_pictures() -> Iterator[np.ndarray]:
     for example in progress(examples, "encode pictures"):
@@ -111,20 +152,46 @@ def encode_examples(
           yield fitted
         found.append(row_of[key])
       rows.append(found)
+      planes.append(write_planes(example))
 
+  def write_planes(example: Example) -> list[Any]:
+    """Writes an example's masks and depth; their numbers in the files."""
+
+    def write(name: str, plane_HW: np.ndarray | None) -> int | None:
+      if plane_HW is None:
+        return None
+      files[name].write(square_crop_resize_plane(plane_HW, size_px).tobytes())
+      counts[name] += 1
+      return counts[name] - 1
+
+    masks = [write("masks", each) for each in example.demonstration_masks]
+    return [write("masks", example.mask), write("depths", example.depth), masks]
+
+  counts = {"masks": 0, "depths": 0}
   with replacing_folder(folder, last=_INDEX) as part:
     pictures = new_pictures()
-    with (part / "latents.bin").open("wb") as file:
+    names = ["latents", "masks", "depths", *(f"features-{n}" for n in encoders)]
+    with contextlib.ExitStack() as stack:
+      files = {
+        name: stack.enter_context((part / f"{name}.bin").open("wb"))
+        for name in names
+      }
       while block := list(islice(pictures, _BLOCK)):
         x_BHWC = backbone.encode_pictures(block, batch_size=_BLOCK)
-        file.write(x_BHWC.astype(np.float16).tobytes())
+        files["latents"].write(x_BHWC.astype(np.float16).tobytes())
+        for name, encoder in encoders.items():
+          files[f"features-{name}"].write(encoder.encode(block).tobytes())
     write_json(
       part / _INDEX,
       {
         "pictures": len(row_of),
         "shape": backbone.latent_shape,
+        "size_px": size_px,
         "texts": texts,
         "rows": rows,
+        "planes": planes,
+        "features": {name: each.shape for name, each in encoders.items()},
+        **counts,
       },
     )
   return LatentExamples(local(folder))

@@ -11,8 +11,83 @@ from typing import Any
 
 from apprentice import methods
 from suti.config.names import find_record
+from suti.nn.nets import Nets
 
 # B batch, K demonstrations, H W C image or latent, L text tokens, D width.
+
+
+# What an example has, by the attribute's name.
+SOURCES = (
+  "image",
+  "prompt",
+  "demonstrations",
+  "captions",
+  "mask",
+  "depth",
+  "demonstration_masks",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Field:
+  """One array of a batch, and how it is made of an example.
+
+  From it follows what is read, what is cropped with the picture it belongs to,
+  what is encoded once and cached, and what is missing in sampling.
+
+  Attributes:
+    name: in the batch.
+    source: of `SOURCES`: what of the example it is made of. Those of
+      demonstrations lead with K, and what is not there is zeros.
+    made: "latent", what the U-Net denoises; "text", its conditioning; "exists",
+      which demonstrations there are; "plane", a mask or a depth as it is, of
+      the picture's size; or the name of an encoder of the method.
+    absent: what a plane is filled with where an example, or a user, has none;
+      None refuses it.
+  """
+
+  name: str
+  source: str
+  made: str
+  absent: float | None = None
+
+  def __post_init__(self) -> None:
+    """Checks the source."""
+    assert self.source in SOURCES, self.source
+
+
+IMAGE = Field(name="image", source="image", made="latent")
+TEXT = Field(name="text", source="prompt", made="text")
+DEMONSTRATIONS = Field(
+  name="demonstrations", source="demonstrations", made="latent"
+)
+DEMONSTRATION_MASK = Field(
+  name="demonstration_mask", source="demonstrations", made="exists"
+)
+DEMONSTRATION_TEXT = Field(
+  name="demonstration_text", source="captions", made="text"
+)
+STANDARD = (
+  IMAGE,
+  TEXT,
+  DEMONSTRATIONS,
+  DEMONSTRATION_MASK,
+  DEMONSTRATION_TEXT,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoder:
+  """A frozen net that a method sees pictures through, once a picture.
+
+  Attributes:
+    folder: a shipped name, or a folder in the published layout.
+    output: (apply, params, pixels_BHWC) -> features_B...; pixels are made by
+      the folder's own preprocessing.
+  """
+
+  folder: str
+  output: Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,23 +101,62 @@ class Method:
   Attributes:
     paper: link to it; becomes a row of docs/stages.md.
     declare: (backbone, config.method) -> declared module: the backbone's U-Net
-      with new layers. No arrays; the base's parameters keep their names.
+      with new layers. No arrays; the base's parameters keep their names. Or
+      several nets by name, the backbone's under "", see `suti.nn.nets`.
     trainable: regex over parameter names; the rest is frozen and neither
       updated nor checkpointed. `config.method.trainable` overrides it.
-    fields: (config.method) -> names of the arrays that the method needs, of
-      those that `apprentice.fields.make_fields` makes.
+    fields: (config.method) -> the arrays that the method needs.
     encode: (apply, params, batch) -> context: encodes the subjects, once per
       image.
     denoise: (apply, params, x_BHWC, t_B, text, context) -> prediction_BHWC;
       context None is the base model.
+    encoders: (config.method) -> {name: Encoder}; a field may be made by one.
+    refresh: (apply, params, context, t_B, keys_B) -> context: for a method
+      whose context follows t, called before each `denoise`.
+    hide: {condition: (batch, gone_B) -> batch without it in these rows}; its
+      own conditions are dropped in training by `config.train.
+      condition_dropout`, each by itself. One named "subject" also says what a
+      branch of guidance without the subject sees; without it, that is the base
+      model.
+    losses: (apply, params, batch, context) -> {name: scalar}, added to the loss
+      of denoising and logged.
+    starts_as_base: whether it predicts what its base does before it is trained.
   """
 
   paper: str
-  declare: Callable[[Any, Any], Any]
+  declare: Callable[[Any, Any], Nets]
   trainable: str
-  fields: Callable[[Any], Sequence[str]]
+  fields: Callable[[Any], Sequence[Field]]
   encode: Callable[[Callable, Mapping, Mapping], Any]
   denoise: Callable[..., Any]
+  encoders: Callable[[Any], Mapping[str, Encoder]] | None = None
+  refresh: Callable[..., Any] | None = None
+  hide: Mapping[str, Callable[..., Any]] = dataclasses.field(
+    default_factory=dict
+  )
+  losses: Callable[..., Mapping[str, Any]] | None = None
+  starts_as_base: bool = True
+
+
+def predict(
+  method: Method,
+  apply: Callable[..., Any],
+  params: Mapping[str, Any],
+  x_BHWC: Any,
+  t_B: Any,
+  text: Any,
+  context: Any,
+  *,
+  keys_B: Any,
+) -> Any:
+  """`Method.denoise` with the context of this step.
+
+  Args:
+    keys_B: of each row, for what `refresh` draws.
+  """
+  if method.refresh is not None and context is not None:
+    context = method.refresh(apply, params, context, t_B, keys_B)
+  return method.denoise(apply, params, x_BHWC, t_B, text, context)
 
 
 def find(name: str) -> Method:

@@ -32,7 +32,8 @@ from suti.io.files import (
   replacing_folder,
   write_json,
 )
-from suti.nn.param import Param, functional
+from suti.nn.nets import functional_nets
+from suti.nn.param import Param
 from suti.pipeline import known_words
 from suti.pipeline.backbone import Backbone, Params, load_backbone
 from suti.schema import content_key
@@ -99,7 +100,7 @@ def declare(backbone: Backbone, *, name: str, config: Any) -> Apprentice:
     ValueError: no such method, or it does not fit the backbone.
   """
   method = find(name)
-  spec, apply = functional(method.declare(backbone, config))
+  spec, apply = functional_nets(method.declare(backbone, config))
   return Apprentice(
     name=name,
     method=method,

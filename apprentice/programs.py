@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from apprentice.fields import make_fields, pick
+from apprentice.encoders import open_encoders
+from apprentice.fields import make_fields
 from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.latents import caches_latents
 from apprentice.model import declare
@@ -88,8 +89,14 @@ def _example(apprentice, section, mesh):
   hosts = num_hosts(mesh.devices.flat)
   if caches_latents(section, backbone, num_processes=hosts):
     picture = np.zeros(backbone.latent_shape, np.float16)
-  num = section.num_demonstrations
-  arrays = make_fields(
+  num, method = section.num_demonstrations, apprentice.method
+  encoders = open_encoders(method, apprentice.config)
+  if encoders:
+    seen = {name: np.zeros(e.shape, np.float16) for name, e in encoders.items()}
+    picture = {"latent": np.zeros(backbone.latent_shape, np.float16)} | seen
+  side = (backbone.size_px, backbone.size_px)
+  mask = np.zeros(side, bool)
+  return make_fields(
     image=picture,
     prompt="a dog",
     demonstrations=[picture] * num,
@@ -97,8 +104,14 @@ def _example(apprentice, section, mesh):
     num_demonstrations=num,
     encode_text=backbone.encode_text,
     size_px=backbone.size_px,
+    fields=method.fields(apprentice.config),
+    encoders=encoders,
+    planes={
+      "mask": mask,
+      "depth": np.zeros(side, np.float16),
+      "demonstration_masks": [mask] * num,
+    },
   )
-  return pick(arrays, apprentice.method.fields(apprentice.config))
 
 
 def sample(
@@ -114,11 +127,29 @@ def sample(
   apprentice = declare(backbone, name=config.train.method, config=config.method)
   picture = np.zeros((backbone.size_px, backbone.size_px, 3), np.uint8)
   shown = section.num_demonstrations
-  (row,) = [("a dog", [picture] * shown, ["a dog"] * shown)]
-  batch = make_batch(apprentice, [row], num_demonstrations=shown)
+  # Features alone matter here, and no weights are read.
+  seen = {
+    name: np.zeros(each.shape, np.float16)
+    for name, each in open_encoders(
+      apprentice.method, apprentice.config
+    ).items()
+  }
+  pictures: list[Any] = [{"latent": picture} | seen if seen else picture]
+  row = ("a dog", pictures * shown, ["a dog"] * shown)
+  mask = np.zeros(picture.shape[:2], bool)
+  batch = make_batch(
+    apprentice,
+    [row],
+    num_demonstrations=shown,
+    inputs={
+      "mask": mask,
+      "depth": mask.astype(np.float16),
+      "demonstration_masks": [mask] * shown,
+    },
+  )
   batch = jax.tree.map(lambda x: x[0], batch)
   whole, rows = replicated(mesh), batch_sharding(mesh)
-  pictures = (
+  num_pictures = (
     config.benchmark.num_subjects
     * config.benchmark.num_prompts
     * section.images_per_prompt
@@ -136,5 +167,5 @@ def sample(
     ),
     num_parameters=sum(p.size for p in apprentice.spec.values()),
     batch_size=num,
-    calls=-(-pictures // num),
+    calls=-(-num_pictures // num),
   )

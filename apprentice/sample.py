@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from apprentice.generate import make_batch, make_sample_fn, weights
+from apprentice.generate import make_batch, make_sample_fn, see, weights
 from apprentice.model import Apprentice, load_apprentice
 from apprentice.systems import MODELS, Request, list_requests
 from suti.images import to_u8
@@ -220,13 +220,20 @@ class _Sampler:
     self._vae_params = jax.device_put(system.backbone.codec.params, self._whole)
     self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
+    self._seen: Any = None
+
+  def _see(self, images: Sequence[np.ndarray]) -> list[Any]:
+    """What the method sees of pictures, once for all images of a subject."""
+    if self._seen is None or self._seen[0] is not images:
+      self._seen = (images, see(self._system, images))
+    return self._seen[1]
 
   def __call__(self, rows: Sequence[Request]) -> list[Candidate]:
     padded = [*rows, *[rows[-1]] * (self.batch_size - len(rows))]
     shown = self._sampling.num_demonstrations
     batch = make_batch(
       self._system,
-      [(row.text, row.images, row.captions) for row in padded],
+      [(row.text, self._see(row.images), row.captions) for row in padded],
       num_demonstrations=shown,
     )
     seeds_B = np.asarray([row.seed for row in padded], np.uint32)

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from apprentice.data import batches, open_folder
+from apprentice.encoders import check_alone, open_encoders
 from apprentice.latents import caches_latents, encode_examples
 from apprentice.model import check_copied, declare
 from apprentice.optimizer import learning_rate, optimizer
@@ -105,9 +106,15 @@ def run(config: Any, workdir: Path) -> dict:
   if packed:
     sources.insert(0, open_folder(workdir / "experts" / "pack"))
   latents = current.folder / "latents"
-  if caches_latents(train, backbone, num_processes=jax.process_count()):
+  encoders = open_encoders(apprentice.method, config.method)
+  check_alone(encoders, num_processes=jax.process_count())
+  if encoders or caches_latents(
+    train, backbone, num_processes=jax.process_count()
+  ):
     sources = [
-      encode_examples(source, backbone, latents / str(number))
+      encode_examples(
+        source, backbone, latents / str(number), encoders=encoders
+      )
       for number, source in enumerate(sources)
     ]
   data = batches(
@@ -118,6 +125,7 @@ def run(config: Any, workdir: Path) -> dict:
     batch_size=train.batch_size,
     num_demonstrations=train.num_demonstrations,
     demonstration_targets=train.demonstration_targets,
+    encoders=encoders,
     seed=config.seed,
   )
   null_text = backbone.null_text()

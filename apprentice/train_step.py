@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from apprentice.fields import drop, to_latents
+from apprentice.method import predict
 from apprentice.model import Apprentice
 from suti.diffusion.objective import denoising_loss
 from suti.nn.optimizer import average, start_state, step_key
@@ -49,19 +50,31 @@ def make_step(
   backbone, method = apprentice.backbone, apprentice.method
   apply = apprentice.apply
   dtype = train.dtype  # of the arithmetic
+  fields = method.fields(apprentice.config)
 
   def step(state, frozen, vae_params, batch):
     drop_key, loss_key = jax.random.split(step_key(state))
-    batch = to_latents(backbone, vae_params, batch, dtype=jnp.float32)
-    batch = drop(batch, drop_key, null_text=null_text, config=train)
+    batch = to_latents(
+      backbone, vae_params, batch, dtype=jnp.float32, fields=fields
+    )
+    batch = drop(
+      batch, drop_key, null_text=null_text, config=train, hide=method.hide
+    )
 
     def loss(params):
       whole = {n: p.astype(dtype) for n, p in (params | frozen).items()}
       context = method.encode(apply, whole, batch)
-      return denoising_loss(
+      value = denoising_loss(
         backbone.schedule,
-        lambda x, t_B: method.denoise(
-          apply, whole, x, t_B, batch["text"], context
+        lambda x, t_B: predict(
+          method,
+          apply,
+          whole,
+          x,
+          t_B,
+          batch["text"],
+          context,
+          keys_B=jax.random.split(jax.random.fold_in(loss_key, 1), len(x)),
         ),
         batch["image"],
         loss_key,
@@ -69,13 +82,21 @@ def make_step(
         gamma=train.snr_gamma,
         stratified=True,
       ).mean()
+      if method.losses is None:
+        return value, {}
+      own = dict(method.losses(apply, whole, batch, context))
+      return value + sum(own.values()), {"loss_denoising": value} | {
+        f"loss_{name}": each for name, each in own.items()
+      }
 
-    value, grads = jax.value_and_grad(loss)(state["params"])
+    (value, own), grads = jax.value_and_grad(loss, has_aux=True)(
+      state["params"]
+    )
     updates, opt = tx.update(grads, state["opt"], state["params"])
     params = optax.apply_updates(state["params"], updates)
     ema = average(state["ema"], params, step=state["step"], decay=train.ema)
     new = {"params": params, "opt": opt, "ema": ema, "key": state["key"]}
-    scalars = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+    scalars = {"loss": value, "grad_norm": optax.tree.norm(grads)} | own
     return new | {"step": state["step"] + 1}, scalars
 
   return jax.jit(

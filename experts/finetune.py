@@ -39,6 +39,7 @@ from experts.farm.sampling import make_sample_wave
 from experts.farm.shared import Farm, finish_wave, read_data, rows_of
 from experts.farm.slots import Slots
 from experts.farm.step_timer import StepTimer
+from experts.farm.untuned import is_untuned, pass_waves
 from experts.farm.wave_checkpoints import WaveCheckpoints
 from experts.farm.wave_files import mean_steps, median_time, summarise
 from experts.farm.waves import Wave, make_waves
@@ -107,6 +108,11 @@ def run(config, workdir: Path) -> dict:
       make_sample_wave(model, config, inner=tune.inner, workdir=workdir),
       folder=sampled.folder,
     )
+  if is_untuned(model):
+    summary = pass_waves(
+      list(waves.values()), tune, folder, sample_wave=sample_wave
+    )
+    return current.finish(summary)
   farm = Farm(
     config=capacity.with_finetune(config, tune),
     folder=folder,

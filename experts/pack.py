@@ -10,17 +10,22 @@ that goes through the shards in order sees clusters mixed. The folder is a
 dataset of TensorFlow Datasets, read without TensorFlow.
 """
 
+import collections
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from experts.clusters import Clusters, find_clusters, read_clusters
+from experts.label import read_labels
 from experts.sample import open_candidates
 from experts.selection import open_selection, read_scores, select
 from suti.io.files import remove_folder
 from suti.io.records import write_examples
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Example, Score, content_key
+from suti.schema import Candidate, Cluster, Example, Label, Score, content_key
 
 
 def run(config, workdir: Path) -> dict:
@@ -28,8 +33,18 @@ def run(config, workdir: Path) -> dict:
   current = stage(
     workdir,
     "experts/pack",
-    {"seed": config.seed, "filter": config.filter, "pack": config.pack},
-    reads=["experts/mine", "experts/sample", "experts/filter"],
+    {
+      "seed": config.seed,
+      "filter": config.filter,
+      "pack": config.pack,
+      "label": config.label,
+    },
+    reads=[
+      "experts/mine",
+      "experts/sample",
+      "experts/filter",
+      *(["experts/label"] if config.label.source != "none" else []),
+    ],
   )
   if current.done is not None:
     return current.done
@@ -47,7 +62,11 @@ def run(config, workdir: Path) -> dict:
   ]
   kept.sort(key=lambda row: content_key(config.seed, row[0].candidate))
   examples = make_examples(
-    kept, read_clusters(workdir), origin=config.finetune.teacher
+    kept,
+    read_clusters(workdir),
+    origin=config.finetune.teacher,
+    labels=read_labels(workdir, config),
+    of_group=config.pack.demonstrations == "group",
   )
   part = current.folder / "part"
   count = write_examples(
@@ -70,6 +89,8 @@ def make_examples(
   clusters: Clusters,
   *,
   origin: str,
+  labels: Mapping[str, Sequence[Label]] | None = None,
+  of_group: bool = False,
 ) -> Iterator[Example]:
   """Joins candidates and demonstrations, one at a time.
 
@@ -77,6 +98,9 @@ def make_examples(
     kept: (score, file of candidates, index in it), in the order to pack.
     clusters: from `experts.mine`.
     origin: name of the teacher.
+    labels: of the clusters' pictures, if there are any.
+    of_group: demonstrations are the other kept images of a candidate's group,
+      and not the cluster's pictures.
 
   Yields: examples.
   """
@@ -85,22 +109,60 @@ def make_examples(
   def cluster_of(key: str) -> Cluster:
     return find_clusters(clusters, [key])[key]
 
+  groups = collections.defaultdict(list)
+  for score, file, index in kept:
+    groups[score.group or score.candidate].append((file, index))
+
+  def shown_of(candidate: Candidate) -> dict[str, Any]:
+    if not of_group:
+      cluster = cluster_of(candidate.cluster)
+      return {
+        "demonstrations": cluster.images,
+        "captions": cluster.captions,
+        "demonstration_masks": _masks(cluster, (labels or {})),
+      }
+    # In the order of the group, whatever order they are packed in.
+    others = sorted(
+      (
+        other
+        for file, index in groups[candidate.group or candidate.key]
+        if (other := file[index]).key != candidate.key
+      ),
+      key=lambda other: other.number,
+    )
+    masks = [other.mask for other in others if other.mask is not None]
+    return {
+      "demonstrations": tuple(other.image for other in others),
+      "captions": tuple(other.prompt for other in others),
+      "demonstration_masks": tuple(masks) if len(masks) == len(others) else (),
+    }
+
   for score, file, index in kept:
     candidate = file[index]
     assert candidate.key == score.candidate, (candidate.key, score.candidate)
-    cluster = cluster_of(candidate.cluster)
     yield Example(
       key=candidate.key,
       cluster=candidate.cluster,
       prompt=candidate.prompt,
       image=candidate.image,
-      demonstrations=cluster.images,
-      captions=cluster.captions,
       values=score.values,
       mask=candidate.mask,
       group=candidate.group,
       origin=origin,
+      **shown_of(candidate),
     )
+
+
+def _masks(
+  cluster: Cluster, labels: Mapping[str, Sequence[Label]]
+) -> tuple[np.ndarray, ...]:
+  """Where the subject is in each picture; all of one of which nobody knows."""
+  if cluster.key not in labels:
+    return ()
+  return tuple(
+    each.masks[0] if each.masks else np.ones(image.shape[:2], bool)
+    for each, image in zip(labels[cluster.key], cluster.images, strict=True)
+  )
 
 
 if __name__ == "__main__":

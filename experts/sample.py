@@ -22,6 +22,7 @@ from typing import Any
 from experts.farm import capacity
 from experts.farm.expert_model import open_expert_model
 from experts.farm.sampling import make_sample_wave
+from experts.farm.untuned import is_untuned, no_groups
 from experts.farm.wave_files import (
   in_groups,
   load_wave,
@@ -162,6 +163,9 @@ def sample_waves(
     for lease in queue:
       name = lease.name
       file = weights / f"{name}.safetensors"
+      if is_untuned(model):
+        sample_wave(no_groups(), name, experts[name], folder)
+        continue
       try:
         params = load_wave(file, model.trainable)
       except ValueError:

@@ -20,7 +20,10 @@ from suti.config.names import find_record
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss
-from suti.nn.param import Module, cast, functional, init, split, without
+from suti.hf.find import find_model
+from suti.hf.weights import load
+from suti.nn.nets import Nets, functional_nets, of_net, prefix
+from suti.nn.param import Module, Param, cast, init, split, without
 from suti.nn.surgery import remat
 from suti.pipeline.backbone import Backbone, load_backbone
 from suti.pipeline.conditioning import apply_denoiser
@@ -32,6 +35,12 @@ Params = Mapping[str, Array]
 Apply = Callable[..., Array]
 
 
+NOTHING = r"(?!)"  # a `trainable` that matches no name
+# What a request may hold beside texts: the cluster's pictures, as latents
+# `pictures_KHWC` with `pictures_K`, which of them there are.
+ASKED = ("pictures",)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Teacher:
   """A published method that makes pseudo-targets.
@@ -41,27 +50,39 @@ class Teacher:
   Attributes:
     paper: link; becomes a row of docs/stages.md.
     declare: (backbone, config) -> net, declared without arrays; config is the
-      section `finetune`.
+      section `finetune`. Or several nets by name, the backbone's under "", see
+      `suti.nn.nets`.
     trainable: regex over parameter names; the rest is shared by all experts,
       frozen and never written.
     loss: (apply, backbone, params, batch, key, config) -> scalar loss. batch
       has `x_BHWC`, pictures of one cluster, and their `conditioning`
       (`suti.pipeline.conditioning`); config is the section `finetune`. None if
-      the teacher is not tuned.
+      the teacher is not tuned: then `trainable` matches nothing, and a wave is
+      sampled from what all share.
     sample: (apply, backbone, params, request, keys_B, config) -> clean
       x_BHWC. request has the `conditioning` of the prompts and `null`, that of
-      the null text, one row; a row must depend on its own key and text alone;
-      config is the section `sample`.
+      the null text, one row, and what `asks` names; a row must depend on its
+      own key and text alone; config is the section `sample`.
+    asks: what a request holds beside texts, of `ASKED`.
+    weights: (config) -> {name of a net: folder of its published weights}, of
+      nets beside the backbone's that are not drawn at random.
     together: whether it samples `config.sample.together` rows, side by side, in
       each other's sight: such a row depends on the others of its group too.
   """
 
   paper: str
-  declare: Callable[[Backbone, Any], Module]
+  declare: Callable[[Backbone, Any], Nets]
   trainable: str
   loss: Callable[..., Array] | None
   sample: Callable[..., Array]
   together: bool = False
+  asks: tuple[str, ...] = ()
+  weights: Callable[[Any], Mapping[str, str]] | None = None
+
+  def __post_init__(self) -> None:
+    """Checks what it asks for, and that an untuned one trains nothing."""
+    assert set(self.asks) <= set(ASKED), self.asks
+    assert self.loss is not None or self.trainable == NOTHING, self.trainable
 
 
 def find(name: str) -> Teacher:
@@ -120,21 +141,40 @@ def check_size(backbone: Backbone, config) -> None:
 
 
 def declare(
-  teacher: Teacher, backbone: Backbone, config
+  teacher: Teacher, backbone: Backbone, config, *, read: bool = True
 ) -> tuple[Apply, dict[str, Array], dict[str, Array]]:
   """The net of a teacher: (apply, trainable parameters, frozen ones).
 
   Parameters that the backbone does not have are initialised from their names
   and the config's seed, the same for every expert. Frozen ones have the dtype
   that the net computes in, `config.finetune.dtype`, in sampling and tuning.
+  Without `read`, weights of other nets are drawn, too: where shapes are enough.
   """
-  net = teacher.declare(backbone, config.finetune)
+  nets = teacher.declare(backbone, config.finetune)
+  nets = {"": nets} if isinstance(nets, Module) else dict(nets)
   if config.finetune.remat:
-    net = remat(net, r"(resnets|attentions)\.\d+$")
-  spec, apply = functional(net)
-  new = init(without(spec, backbone.params), jax.random.key(config.seed))
+    nets[""] = remat(nets[""], r"(resnets|attentions)\.\d+$")
+  spec, apply = functional_nets(nets)
+  rest = without(spec, backbone.params)
+  known = {}
+  if read and teacher.weights is not None:
+    for net, folder in teacher.weights(config.finetune).items():
+      known |= read_net(spec, net, folder)
+  new = init(without(rest, known), jax.random.key(config.seed)) | known
   trainable, frozen = split(backbone.params | new, teacher.trainable)
   return apply, trainable, cast(frozen, config.finetune.dtype)
+
+
+def read_net(
+  spec: Mapping[str, Param], net: str, folder: str
+) -> dict[str, Array]:
+  """The published weights of a net beside the backbone's.
+
+  Raises:
+    ValueError: there is no such folder, or its weights do not fit.
+  """
+  read = load(of_net(spec, net), find_model(folder))
+  return {prefix(net) + name: x for name, x in read.items()}
 
 
 def tuning_loss(

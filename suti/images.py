@@ -42,6 +42,23 @@ def square_crop_resize(image_u8: np.ndarray, size_px: int) -> np.ndarray:
   return np.array(scaled)
 
 
+def square_crop_resize_plane(plane_HW: np.ndarray, size_px: int) -> np.ndarray:
+  """The same square of a mask or a depth, scaled to the nearest pixels.
+
+  Args:
+    plane_HW: bool or float16 (H, W).
+    size_px: side of the result.
+
+  Returns:
+    (S, S), of the same dtype.
+  """
+  height, width = plane_HW.shape
+  side = min(height, width)
+  top, left = (height - side) // 2, (width - side) // 2
+  at_S = ((np.arange(size_px) + 0.5) * side / size_px).astype(int)
+  return plane_HW[top + at_S[:, None], left + at_S]
+
+
 def shrink(image_u8: np.ndarray, short_px: int) -> np.ndarray:
   """Scales a large picture, all of it, to a shorter side of `short_px`."""
   height, width = image_u8.shape[:2]

@@ -34,6 +34,7 @@ STAGES = (
   "experts.finetune",
   "experts.sample",
   "experts.filter",
+  "experts.label",
   "experts.pack",
   "apprentice.train",
   "apprentice.sample",
@@ -113,7 +114,7 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
       "suti.runtime",
       "suti.schema",
     ),
-    JAX | {"PIL", "krippendorff"},
+    JAX | {"PIL"},
   ),
   # Of evaluation the names of styles alone.
   "suti.world": (
@@ -289,7 +290,9 @@ CALLED_BY_OTHERS = {
   "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
   "correspond": "teachers whose pictures of a subject see each other",
   "view_of": "the same",
-  "Label": "the stage that labels pictures, to come",
+  "listen": "the same, by what layers see, and losses on where they look",
+  "widen": "methods that see a mask beside the noise",
+  "merge_wide": "their export",
 }
 
 

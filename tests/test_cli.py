@@ -382,6 +382,17 @@ def test_the_caption_is_said_and_can_be_chosen(capsys, tmp_path):
   )  # fmt: skip
 
 
+def test_a_mask_for_a_method_that_sees_none_is_one_line(
+  capsys, tmp_path, model, photos
+):
+  mask = str(photos / "a.png")
+  assert generate(model, photos, tmp_path / "x.png", "--mask", mask) == 2
+  assert capsys.readouterr().err.splitlines()[-1] == (
+    "Error: The method 'suti' does not see a mask beside pictures and text: it "
+    "sees none; leave it out."
+  )
+
+
 def test_generate_depends_on_the_seed_and_on_nothing_else(
   tmp_path, model, photos
 ):

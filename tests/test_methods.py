@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conformance: what every file of apprentice/methods must do.
 
-A new method is picked up here by its file alone. Each is declared on a tiny
-random backbone, trained for a few steps on eight examples, written, read back
-and sampled.
+A new method is picked up here by its file alone; what it is shown follows from
+its record. So is one of tests/extensions, which has every part that there is.
+Each is declared on a tiny random backbone, trained for a few steps on eight
+examples, written, read back and sampled.
 """
 
 import dataclasses
@@ -17,19 +18,32 @@ import numpy as np
 import pytest
 
 from apprentice import generate, method, methods, model, train
-from apprentice.fields import make_fields, pick, to_latents
+from apprentice.encoders import look, open_encoders
+from apprentice.fields import make_fields, to_latents
 from suti.config.names import names_in
 from suti.diffusion.objective import denoising_loss
 from suti.nn.param import functional, init, split, without
 from suti.pipeline.backbone import load_backbone
+from suti.runtime.log import read_log
+from tests import tiny
 from tests.apprentice import inputs
+from tests.extensions import found, masked_config
 
 B, K = 8, 3
 
 
-@pytest.fixture(scope="module", params=names_in(methods))
+@pytest.fixture(scope="module", params=[*names_in(methods), found.METHOD])
 def name(request):
-  return request.param
+  with found.extended():
+    yield request.param
+
+
+def section_of(name, config, tiny_identity):
+  """`config.method`, for a method that needs another than the quickstart's."""
+  if name == found.METHOD:
+    width = tiny.IDENTITY["hidden_size"]
+    return masked_config.method_section(str(tiny_identity), width=width)
+  return config.method
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +52,7 @@ def backbone(tiny_backbone):
 
 
 @pytest.fixture(scope="module")
-def trained(name, backbone, tiny_backbone, tmp_path_factory):
+def trained(name, backbone, tiny_backbone, tiny_identity, tmp_path_factory):
   """(workdir, config) after 40 steps on eight examples.
 
   Of what is new and of the last convolution: to update all parameters would
@@ -56,7 +70,9 @@ def trained(name, backbone, tiny_backbone, tmp_path_factory):
     joint_dropout=0.0,
     text_dropout=0.0,
     demonstration_dropout=0.0,
+    condition_dropout=0.0,
   ).unlock()
+  config.method = section_of(name, config, tiny_identity)
   declared = model.declare(backbone, name=name, config=config.method)
   new = without(declared.spec, backbone.params)
   config.method.trainable = "|".join([*map(re.escape, new), "conv_out"])
@@ -79,23 +95,33 @@ def start(name, backbone, trained):
 def batch(backbone, start):
   """The eight examples as one batch of latents."""
   fields = start.method.fields(start.config)
-  rows = [
-    pick(
+  encoders = open_encoders(start.method, start.config)
+  rows = []
+  for example in inputs.draw_examples(8):
+    target, *shown = look([example.image, *example.demonstrations], encoders)
+    rows.append(
       make_fields(
-        image=example.image,
+        image=target,
         prompt=example.prompt,
-        demonstrations=example.demonstrations[:K],
+        demonstrations=shown[:K],
         captions=example.captions[:K],
         num_demonstrations=K,
         encode_text=backbone.encode_text,
         size_px=backbone.size_px,
-      ),
-      fields,
+        fields=fields,
+        encoders=encoders,
+      )
     )
-    for example in inputs.draw_examples(8)
-  ]
   stacked = jax.tree.map(lambda *x: np.stack(x), *rows)
-  return to_latents(backbone, {}, stacked, dtype=jnp.float32)
+  return to_latents(backbone, {}, stacked, dtype=jnp.float32, fields=fields)
+
+
+def predict(start, params, x, t, text, context):
+  """A prediction, with the context of its step."""
+  keys_B = jax.random.split(jax.random.key(3), len(x))
+  return method.predict(
+    start.method, start.apply, params, x, t, text, context, keys_B=keys_B
+  )
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +134,7 @@ def loss(start, backbone, batch):
     def at(key):
       return denoising_loss(
         backbone.schedule,
-        lambda x, t: start.method.denoise(
-          start.apply, params, x, t, batch["text"], context
-        ),
+        lambda x, t: predict(start, params, x, t, batch["text"], context),
         batch["image"],
         key,
       ).mean()
@@ -137,6 +161,8 @@ def test_declaring_leaves_base_names_and_shapes_intact(start, backbone):
 
 
 def test_it_starts_as_its_base(start, backbone, batch):
+  if not start.method.starts_as_base:
+    pytest.skip("its record says that it does not")
   x, t = batch["image"], jnp.arange(B) * 120
   text = batch["text"]
   _, apply = functional(backbone.unet)
@@ -144,7 +170,7 @@ def test_it_starts_as_its_base(start, backbone, batch):
   @jax.jit
   def both(params):
     context = start.method.encode(start.apply, params, batch)
-    ours = start.method.denoise(start.apply, params, x, t, text, context)
+    ours = predict(start, params, x, t, text, context)
     base = apply(params, x, t, **text)
     return ours, base
 
@@ -164,22 +190,22 @@ def test_a_trained_model_heeds_what_it_is_shown(trained, start, batch):
   text = batch["text"]
 
   @jax.jit
-  def predict(params, batch):
+  def of(params, batch):
     context = start.method.encode(start.apply, params, batch)
-    return start.method.denoise(start.apply, params, x, t, text, context)
+    return predict(start, params, x, t, text, context)
 
-  own = predict(learnt.params, batch)
+  own = of(learnt.params, batch)
   others = {
     n: jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), x)
     if n.startswith("demonstration")
     else x
     for n, x in batch.items()
   }
-  assert float(jnp.abs(own - predict(learnt.params, others)).max()) > 1e-4
+  assert float(jnp.abs(own - of(learnt.params, others)).max()) > 1e-4
 
 
 def test_only_trainable_parameters_move(
-  name, tiny_backbone, start, backbone, tmp_path
+  name, tiny_backbone, tiny_identity, start, backbone, tmp_path
 ):
   new = set(without(start.spec, backbone.params))
   some = sorted(new)[len(new) // 2]
@@ -191,6 +217,7 @@ def test_only_trainable_parameters_move(
     checkpoint_every=2,
     log_every=1,
   ).unlock()
+  config.method = section_of(name, config, tiny_identity)
   config.method.trainable = some.replace(".", r"\.") + "$|conv_out"
   inputs.write_pack(tmp_path, num=8)
   with inputs.on_devices(1):
@@ -204,6 +231,12 @@ def test_only_trainable_parameters_move(
       learnt[parameter], start.params[parameter], err_msg=parameter
     )
   assert np.abs(learnt["conv_out.bias"] - start.params["conv_out.bias"]).any()
+  if start.method.losses is not None:
+    # Its own losses are logged, and part of the loss.
+    for line in read_log(folder):
+      own = [x for n, x in line.items() if n.startswith("loss_")]
+      assert len(own) > 1
+      assert sum(own) == pytest.approx(line["loss"], rel=1e-5)
   # What is frozen is in no checkpoint.
   about = json.loads(
     (folder / "checkpoints" / "2" / "about" / "metadata").read_text()

@@ -21,6 +21,7 @@ from experts import teacher
 from experts.farm import sampling, train_step
 from experts.farm.wave_files import describe, load_wave, write_wave
 from experts.farm.waves import make_waves, wave_data
+from suti.nn.nets import functional_nets
 from suti.nn.param import functional
 from suti.parallel.mesh import batch_sharding, flat_mesh
 from suti.pipeline.backbone import load_backbone
@@ -28,6 +29,7 @@ from suti.pipeline.conditioning import apply_denoiser
 from suti.schema import Prompt
 from tests import tiny
 from tests.experts import inputs
+from tests.extensions import found
 from tests.pipeline import tiny_pipelines
 
 FOLDER = pathlib.Path(experts.teachers.__path__[0])
@@ -36,6 +38,8 @@ NAMES = sorted(p.stem for p in FOLDER.glob("[!_]*.py"))
 PAIRS = [(name, "tiny") for name in NAMES] + [
   ("lora", "sdxl"),
   ("dreambooth", "if1"),
+  # One of tests/extensions, which has every part that there is.
+  (found.TEACHER, "tiny"),
 ]
 NUM_STEPS = 24
 
@@ -64,7 +68,12 @@ def open_backbone(kind, folder):
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def tuned(request, tmp_path_factory):
-  name, kind = request.param
+  with found.extended():
+    yield tune(*request.param, tmp_path_factory)
+
+
+def tune(name, kind, tmp_path_factory):
+  """An expert after its steps, if its teacher tunes any."""
   backbone = open_backbone(kind, tmp_path_factory.mktemp(kind))
   config = inputs.make_config(
     {},
@@ -74,27 +83,35 @@ def tuned(request, tmp_path_factory):
     learning_rate=1e-2,
   )
   mesh = flat_mesh(jax.devices()[:1])
-  found = teacher.find(name)
-  apply, trainable, frozen = teacher.declare(found, backbone, config)
-  tx = train_step.make_optimizer(config.finetune)
-  step = train_step.make_step(found, apply, backbone, tx, mesh, config.finetune)
-  start = train_step.make_start(trainable, tx, mesh, num_steps=NUM_STEPS)
-  arrays = wave_data(clusters_of(backbone, 1), backbone, num_pictures=4, seed=0)
-  data = jax.device_put(arrays, batch_sharding(mesh))
-  state = start(1)
-  for _ in range(NUM_STEPS):
-    state = step(state, frozen, data)
-  return Tuned(
+  record = teacher.find(name)
+  if record.together:
+    config.unlock()
+    config.sample.update(together=3, batch_size=6)
+  apply, trainable, frozen = teacher.declare(record, backbone, config)
+  tuned = Tuned(
     name=name,
-    found=found,
+    found=record,
     config=config,
     mesh=mesh,
     backbone=backbone,
     apply=apply,
     trainable=trainable,
     frozen=frozen,
-    state=state,
+    state={"params": {}},
   )
+  if record.loss is None:
+    return tuned
+  tx = train_step.make_optimizer(config.finetune)
+  step = train_step.make_step(
+    record, apply, backbone, tx, mesh, config.finetune
+  )
+  start = train_step.make_start(trainable, tx, mesh, num_steps=NUM_STEPS)
+  arrays = wave_data(clusters_of(backbone, 1), backbone, num_pictures=4, seed=0)
+  data = jax.device_put(arrays, batch_sharding(mesh))
+  state = start(1)
+  for _ in range(NUM_STEPS):
+    state = step(state, frozen, data)
+  return dataclasses.replace(tuned, state=state)
 
 
 def clusters_of(backbone, num):
@@ -120,7 +137,7 @@ def test_an_unknown_teacher_is_named_with_a_remedy():
 
 def test_declaring_leaves_the_base_as_it_was(tuned):
   spec, _ = functional(tuned.backbone.unet)
-  ours, _ = functional(
+  ours, _ = functional_nets(
     tuned.found.declare(tuned.backbone, tuned.config.finetune)
   )
   assert {n: p.shape for n, p in ours.items() if n in spec} == {
@@ -161,6 +178,8 @@ def test_only_what_is_trainable_moves_and_all_of_it(tuned):
 
 
 def test_its_loss_falls(tuned):
+  if tuned.found.loss is None:
+    pytest.skip("it tunes nothing")
   arrays = wave_data(
     clusters_of(tuned.backbone, 1), tuned.backbone, num_pictures=4, seed=0
   )
@@ -190,41 +209,93 @@ def test_its_loss_falls(tuned):
   assert int(tuned.state["failed_E"][0]) == -1
 
 
+def draw(tuned, params, prompts, *, pictures=0):
+  """Images of one expert for some prompts, and their rows."""
+  (cluster,) = clusters_of(tuned.backbone, 1)
+  config, backbone = tuned.config, tuned.backbone
+  asked = sampling.rows_of(
+    [
+      Prompt(cluster=cluster.key, prompt=text, skill="attribute")
+      for text in prompts
+    ],
+    num=1,
+    seed=0,
+    together=config.sample.together,
+  )
+  shown = None
+  if "pictures" in tuned.found.asks:
+    others = clusters_of(backbone, 1 + pictures)[-1]
+    shown = sampling.encode_pictures([others.images], backbone, config)
+  (rows,) = asked.values()
+  request = sampling.make_request(
+    [rows], backbone, slots=range(len(rows)), num_experts=1, pictures=shown
+  )
+  sample = sampling.make_sample(
+    tuned.found, tuned.apply, backbone, config, tuned.mesh, inner="vmap"
+  )
+  null, vae_params = backbone.null_text(), backbone.codec.params
+  return np.asarray(sample(tuned.frozen, null, vae_params, params, request))
+
+
 def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
   (cluster,) = clusters_of(tuned.backbone, 1)
-  (wave,) = make_waves([cluster.key], experts_per_wave=1, num_devices=1)
-  record = describe(wave, tuned.state, teacher=tuned.name, damaged={})
-  write_wave(tmp_path, wave, record, params=[tuned.state["params"]])
-  file = tmp_path / f"{wave.name}.safetensors"
-  params = load_wave(file, tuned.trainable)
-  for name, x in params.items():
-    np.testing.assert_array_equal(x, tuned.state["params"][name])
-
-  prompts = [
-    Prompt(cluster=cluster.key, prompt=text, skill="attribute")
-    for text in inputs.PROMPTS
-  ]
-  asked = list(sampling.rows_of(prompts, num=1, seed=0).values())
-  request = sampling.make_request(
-    asked, tuned.backbone, slots=range(3), num_experts=1
-  )
-  draw = sampling.make_sample(
-    tuned.found,
-    tuned.apply,
-    tuned.backbone,
-    tuned.config,
-    tuned.mesh,
-    inner="vmap",
-  )
-  shared = (
-    tuned.frozen,
-    tuned.backbone.null_text(),
-    tuned.backbone.codec.params,
-  )
-  images = np.asarray(draw(*shared, params, request))
+  params = {}
+  if tuned.found.loss is not None:
+    (wave,) = make_waves([cluster.key], experts_per_wave=1, num_devices=1)
+    record = describe(wave, tuned.state, teacher=tuned.name, damaged={})
+    write_wave(tmp_path, wave, record, params=[tuned.state["params"]])
+    file = tmp_path / f"{wave.name}.safetensors"
+    params = load_wave(file, tuned.trainable)
+    for name, x in params.items():
+      np.testing.assert_array_equal(x, tuned.state["params"][name])
+  images = draw(tuned, params, inputs.PROMPTS)
   side = tuned.backbone.size_px
   assert images.shape == (1, 3, side, side, 3)
   assert np.isfinite(images).all()
-  base = {name: np.asarray(x)[None] for name, x in tuned.trainable.items()}
-  of_base = np.asarray(draw(*shared, base, request))
-  assert np.abs(images - of_base).max() > 1e-3
+  if tuned.found.loss is not None:
+    base = {name: np.asarray(x)[None] for name, x in tuned.trainable.items()}
+    of_base = draw(tuned, base, inputs.PROMPTS)
+    assert np.abs(images - of_base).max() > 1e-3
+  if "pictures" in tuned.found.asks:
+    others = draw(tuned, params, inputs.PROMPTS, pictures=1)
+    assert np.abs(images - others).max() > 1e-3
+
+
+def test_images_that_see_each_other_are_those_of_a_group(tuned):
+  if not tuned.found.together:
+    pytest.skip("it samples each image alone")
+  one, two = inputs.PROMPTS[:2], inputs.PROMPTS
+  before = draw(tuned, {}, [*two, *two])[0]
+  after = draw(tuned, {}, [*two, *one, "a cat"])[0]
+  np.testing.assert_array_equal(before[:3], after[:3])
+  for number in (3, 4):  # whose own prompts are the same
+    assert np.abs(before[number] - after[number]).max() > 1e-3
+
+
+def test_subjects_without_whole_groups_are_named():
+  prompts = [
+    Prompt(cluster="c0ffee0dad00", prompt=text, skill="attribute")
+    for text in inputs.PROMPTS[:2]
+  ]
+  with pytest.raises(ValueError) as caught:
+    sampling.rows_of(prompts, num=2, seed=0, together=3)
+  assert str(caught.value) == (
+    "Cluster c0ffee0dad00 has 4 images to sample, no multiple of "
+    "config.sample.together=3: allow more skills in config.prompts.skills, or "
+    "sample fewer together."
+  )
+  rows = sampling.rows_of(prompts, num=3, seed=0, together=3)["c0ffee0dad00"]
+  assert [row.number for row in rows] == [0, 1, 2] * 2
+  assert len({row.group for row in rows}) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_needs_a_teacher_that_samples_one(name):
+  config = inputs.make_config({}, teacher=name).unlock()
+  config.sample.update(together=2)
+  with pytest.raises(ValueError) as caught:
+    teacher.check_together(teacher.find(name), config)
+  assert str(caught.value) == (
+    f"config.sample.together=2: the teacher '{name}' samples each image alone; "
+    "set it to 1, or take a teacher whose images see each other."
+  )

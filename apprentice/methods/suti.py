@@ -29,7 +29,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apprentice.method import Method
+from apprentice.method import STANDARD, Field, Method
 from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
@@ -203,16 +203,10 @@ def _sources(path: str, widths: tuple[int, ...]) -> dict[str, int]:
   return sources
 
 
-def fields(config: Any) -> tuple[str, ...]:
+def fields(config: Any) -> tuple[Field, ...]:
   """The fields: a target and its text, K demonstrations and theirs."""
   del config
-  return (
-    "image",
-    "text",
-    "demonstrations",
-    "demonstration_mask",
-    "demonstration_text",
-  )
+  return STANDARD
 
 
 def encode(

@@ -40,6 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     max_images=10,  # the paper is silent on how larger pages are cut
     similarity_low=0.82,
     similarity_high=0.98,
+    captions="descriptive",
   )
   config.prompts.update(source="unseen", num_per_cluster=1)
   config.finetune.update(

@@ -22,6 +22,7 @@ from jax.sharding import Mesh
 
 from experts.farm import programs
 from experts.farm.waves import count_slots
+from experts.teacher import find
 from suti.io.files import create_json, read_json
 from suti.pipeline.backbone import Backbone
 from suti.plan.memory import SHARE, array_bytes, fit_size, free_bytes
@@ -251,6 +252,7 @@ def make_bytes_at(
   """
   # The autoencoder stays on the devices, and is not an argument of the step.
   beside = array_bytes(backbone.codec.params)
+  is_tuned = find(config.finetune.teacher).loss is not None
 
   def bytes_at(tune, num: int) -> int:
     changed = with_finetune(config, tune)
@@ -259,11 +261,11 @@ def make_bytes_at(
       return inspect(make(changed, backbone, mesh, per_device=num))
 
     needs = []
-    if not tuned:
+    if not tuned and is_tuned:
       needs += [bytes_of(programs.finetune) + beside]
       if tune.keep == "difference":
         needs += [bytes_of(programs.keep) + beside]
-    if tuned or tune.sample_after_tuning:
+    if tuned or tune.sample_after_tuning or not is_tuned:
       needs += [bytes_of(programs.sample)]
     return max(needs)
 

@@ -83,9 +83,13 @@ def sample(
   apply, trainable, frozen = _declare(teacher, backbone, config)
   num, batch_size = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
-  rows = [[sampling.Row(prompt=prompt, seed=0)]]
+  rows = [[sampling.Row(prompt=prompt, seed=0, group=None, number=0)]]
   request = sampling.make_request(
-    rows, backbone, slots=range(batch_size), num_experts=1
+    rows,
+    backbone,
+    slots=range(batch_size),
+    num_experts=1,
+    pictures=sampling.no_pictures(teacher, backbone, config),
   )
   request = jax.tree.map(lambda x: x[0], request)
   num_images = config.prompts.num_per_cluster * config.sample.images_per_prompt
@@ -161,7 +165,7 @@ def _declare(
 
   def parts(params: Any) -> Any:
     opened = dataclasses.replace(backbone, params=params)
-    made["apply"], *arrays = declare(teacher, opened, config)
+    made["apply"], *arrays = declare(teacher, opened, config, read=False)
     return arrays
 
   trainable, frozen = jax.eval_shape(parts, backbone.params)

@@ -14,7 +14,7 @@ devices, `experts.sample` with those on disk.
 import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experts.clusters import read_clusters, readable
 from experts.farm.expert_model import ExpertModel
 from experts.farm.wave_files import write_times
-from experts.farm.waves import map_devices, map_experts
+from experts.farm.waves import PICTURES, map_devices, map_experts
 from experts.prompts import read_prompts
 from experts.teacher import Teacher
 from suti.diffusion.samplers import row_keys
@@ -45,17 +46,46 @@ class Row:
 
   prompt: Prompt
   seed: int
+  group: str | None
+  number: int
 
 
 def rows_of(
-  prompts: Iterable[Prompt], *, num: int, seed: int
+  prompts: Iterable[Prompt], *, num: int, seed: int, together: int = 1
 ) -> dict[str, list[Row]]:
-  """{cluster: its images to sample}, `num` for each prompt, by config.seed."""
+  """The images to sample.
+
+  Args:
+    prompts: of all clusters.
+    num: images for each prompt.
+    seed: of the config.
+    together: rows of a cluster, side by side, that see each other.
+
+  Returns: {cluster: its rows}.
+
+  Raises:
+    ValueError: a cluster's rows are not whole groups.
+  """
   rows = collections.defaultdict(list)
   for prompt in prompts:
     for number in range(num):
-      row = Row(prompt=prompt, seed=image_seed(seed, prompt, number))
-      rows[prompt.cluster].append(row)
+      index = len(rows[prompt.cluster])
+      group = content_key(prompt.cluster, "group", index // together)
+      rows[prompt.cluster].append(
+        Row(
+          prompt=prompt,
+          seed=image_seed(seed, prompt, number),
+          group=group if together > 1 else None,
+          number=index % together,
+        )
+      )
+  for cluster, each in rows.items():
+    if len(each) % together:
+      raise ValueError(
+        f"Cluster {cluster} has {len(each)} images to sample, no multiple of "
+        f"config.sample.together={together}: allow more skills in "
+        "config.prompts.skills, or sample fewer together."
+      )
   return rows
 
 
@@ -79,15 +109,35 @@ def make_sample_wave(
     read_prompts(workdir),
     num=config.sample.images_per_prompt,
     seed=config.seed,
+    together=config.sample.together,
   )
   compiled = False
 
+  def count(params, requested) -> int:
+    """How many experts a group has, padding included."""
+    if params:
+      (num,) = {len(x) for x in params.values()}
+      return num
+    # Nothing is tuned: all experts of the wave, evenly on the devices.
+    return -(-len(requested) // mesh.size) * mesh.size
+
+  def read_pictures(keys):
+    """The pictures of some clusters, if the teacher asks for them."""
+    if "pictures" not in model.teacher.asks:
+      return None
+    found, _ = readable(read_clusters(workdir), keys)
+    # An expert whose cluster cannot be read is quarantined: of any pictures.
+    neighbour = next(iter(found.values()))
+    return encode_pictures(
+      [found.get(key, neighbour).images for key in keys], backbone, config
+    )
+
   def sample_group(
-    params, requested, seconds
+    params, requested, pictures, seconds
   ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (expert of the group, some of its images), batch by batch."""
     nonlocal compiled
-    (num_experts,) = {len(x) for x in params.values()}
+    num_experts = count(params, requested)
     for start in range(0, max(map(len, requested)), config.sample.batch_size):
       began = time.monotonic()
       request = make_request(
@@ -95,6 +145,7 @@ def make_sample_wave(
         backbone,
         slots=range(start, start + config.sample.batch_size),
         num_experts=num_experts,
+        pictures=pictures,
       )
       images = np.asarray(
         sample(model.frozen, null, vae_params, params, request)
@@ -118,9 +169,13 @@ def make_sample_wave(
     backbone.encode_text([r.prompt.prompt for each in requested for r in each])
     first = 0
     for params in groups:
-      (num,) = {len(x) for x in params.values()}
+      num = count(params, requested)
+      some = slice(first, first + num)
       for i, sampled in sample_group(
-        params, requested[first : first + num], seconds
+        params,
+        requested[some],
+        read_pictures([e["cluster"] for e in experts[some]]),
+        seconds,
       ):
         if np.isfinite(sampled).all():
           pictures[first + i].extend(to_u8(sampled))
@@ -187,6 +242,8 @@ def candidate_of(
     image=image_u8,
     seed=row.seed,
     guidance=float(guidance),
+    group=row.group,
+    number=row.number,
   )
 
 
@@ -202,13 +259,14 @@ def make_sample(
 
   def sample_expert(shared, params, request):
     frozen, null = shared
+    asked = {n: x for n, x in request.items() if n != "seeds_B"}
     # As `apprentice.generate` has it: the seeds are of config.seed already.
     keys_B = row_keys(jax.random.key(0), request["seeds_B"])
     return teacher.sample(
       apply,
       backbone,
       frozen | params,
-      {"conditioning": request["conditioning"], "null": null},
+      asked | {"null": null},
       keys_B,
       config.sample,
     )
@@ -236,6 +294,7 @@ def make_request(
   *,
   slots: range,
   num_experts: int,
+  pictures: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
   """Some rows of each expert as arrays.
 
@@ -244,9 +303,10 @@ def make_request(
     backbone: encodes texts.
     slots: B row numbers; past an expert's last row, that row is repeated.
     num_experts: E; the last expert is repeated as padding.
+    pictures: of `encode_pictures`, if the teacher asks for them.
 
-  Returns: `seeds_B` and `conditioning` (see `suti.pipeline.conditioning`), with
-  E in front.
+  Returns: `seeds_B`, what `pictures` holds, and `conditioning` (see
+    `suti.pipeline.conditioning`), with E in front.
   """
   block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in requested]
   block += block[-1:] * (num_experts - len(block))
@@ -254,9 +314,45 @@ def make_request(
     [row.prompt.prompt for rows in block for row in rows]
   )
   shape = (len(block), len(slots))
-  return {
+  rows_E = np.minimum(np.arange(num_experts), len(requested) - 1)
+  shown = {name: x_E[rows_E] for name, x_E in (pictures or {}).items()}
+  return shown | {
     "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
     "conditioning": {
       n: x.reshape(*shape, *x.shape[1:]) for n, x in conditioning.items()
     },
+  }
+
+
+def encode_pictures(
+  images: Sequence[Sequence[np.ndarray]], backbone: Backbone, config
+) -> dict[str, np.ndarray]:
+  """The pictures of some clusters as a request holds them.
+
+  Returns: `pictures_KHWC`, as latents, and `pictures_K`, which of them there
+    are, with E in front; K is the same for all clusters of a config.
+  """
+  num = max(config.mine.max_images, PICTURES)
+  x_EKHWC = np.zeros((len(images), num, *backbone.latent_shape), np.float32)
+  is_there_EK = np.zeros((len(images), num), bool)
+  flat = backbone.encode_pictures([image for each in images for image in each])
+  start = 0
+  for index, each in enumerate(images):
+    x_EKHWC[index, : len(each)] = flat[start : start + len(each)]
+    is_there_EK[index, : len(each)] = True
+    start += len(each)
+  return {"pictures_KHWC": x_EKHWC, "pictures_K": is_there_EK}
+
+
+def no_pictures(
+  teacher: Teacher, backbone: Backbone, config
+) -> dict[str, np.ndarray] | None:
+  """The same of one cluster without a picture: its shapes, for plans."""
+  if "pictures" not in teacher.asks:
+    return None
+  num = max(config.mine.max_images, PICTURES)
+  shape = (1, num, *backbone.latent_shape)
+  return {
+    "pictures_KHWC": np.zeros(shape, np.float32),
+    "pictures_K": np.zeros((1, num), bool),
   }

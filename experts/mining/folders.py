@@ -3,6 +3,7 @@
 
   my_photos/rex/0.jpg            a picture of the subject "rex"
   my_photos/rex/0.txt            its caption, optional
+  my_photos/rex/0.mask.png       its mask, optional: `experts.label` reads it
   my_photos/prompts_and_classes.txt   DreamBench's: classes of subjects
 
 Pictures in `my_photos` itself are a subject too. Whatever is not read is
@@ -18,6 +19,7 @@ from suti.io.folders import walk
 from suti.io.image_files import describe_skipped, list_pictures, suffixes
 from suti.runtime.progress import say
 
+MASK = ".mask.png"  # of 0.jpg it is 0.mask.png
 CLASSES_FILE = "prompts_and_classes.txt"
 _MAX_TEXT = 10_000  # bytes; a caption is a sentence or two
 
@@ -51,7 +53,8 @@ def find_subjects(path: Path) -> list[Subject]:
   skipped: dict[str, list[Path]] = {}
   for folder, _, passed_over in walk(path):
     hidden.update(passed_over)
-    pictures, others = list_pictures(folder)
+    listed, others = list_pictures(folder)
+    pictures = [file for file in listed if not file.name.endswith(MASK)]
     inside = folder.relative_to(path)
     if len(inside.parts) > 1:
       if pictures:

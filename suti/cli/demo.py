@@ -224,7 +224,7 @@ def _outputs(gr: Any) -> list[Any]:
       label="Generated",
       format="png",
       columns=2,
-      height=560,
+      height=640,
       object_fit="contain",
       interactive=False,
       elem_id="result",

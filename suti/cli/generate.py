@@ -24,7 +24,7 @@ examples:
 """
 
 # Flags of only one of the two ways.
-_SUBJECT_ONLY = ("caption", "guidance_mode", "text_guidance")
+_SUBJECT_ONLY = ("caption", "guidance_mode", "text_guidance", "mask")
 _TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
 
 
@@ -146,6 +146,12 @@ def _parser() -> Parser:
     metavar="W",
     help="with --subject, the text's own weight, of all modes but joint "
     "(default: that of --guidance)",
+  )
+  add(
+    "--mask",
+    metavar="FILE",
+    help="with --subject, for methods that see one: a picture, white where the "
+    "subject is to be",
   )
   _add_text_only(parser)
   return parser

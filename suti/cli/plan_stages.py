@@ -19,6 +19,7 @@ import apprentice.programs
 import experts.farm.programs
 from experts.farm import capacity
 from experts.farm.waves import count_slots
+from experts.teacher import find
 from suti.parallel.mesh import check_batch, flat_mesh, make_mesh, num_hosts
 from suti.pipeline.backbone import Backbone
 from suti.plan import preflight
@@ -102,7 +103,11 @@ def make_jobs(here: Setting) -> list[Job]:
   # Shared by both stages that a wave goes through.
   wave = functools.cache(lambda: _choose_wave(here))
   jobs: dict[str, Callable[[], list[Job]]] = {
-    "finetune": lambda: [("experts.finetune", lambda: _tune(here, *wave()))],
+    "finetune": lambda: (
+      [("experts.finetune", lambda: _tune(here, *wave()))]
+      if find(here.config.finetune.teacher).loss is not None
+      else []  # Such a teacher tunes nothing.
+    ),
     "sample": lambda: [("experts.sample", lambda: _sample(here, *wave()))],
     "filter": lambda: [
       (f"experts.filter {field}", functools.partial(_judge, here, field))

@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> None:
     _look_ahead(config)
     _check_devices(config, workdir)
     # Without a step of training nothing is to be learned from experts.
-    for title, name in STEPS if config.train.num_steps else STEPS[-1:]:
+    for title, name in _steps(config):
       _start(title, name, config, workdir)
     benchmark = benchmark_config(config)
     experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
@@ -139,6 +139,16 @@ def benchmark_config(config: Any) -> Any:
   )
   copy.sample.images_per_prompt = shown.images_per_prompt
   return copy.lock()
+
+
+def _steps(config: Any) -> tuple[tuple[str, str], ...]:
+  """The stages before the benchmark; a config may leave some out."""
+  if not config.train.num_steps:
+    return STEPS[-1:]
+  if config.label.source == "none":
+    return STEPS
+  # Right after mining, so that a teacher may ask for what is labelled.
+  return (STEPS[0], ("1/8 label", "experts.label"), *STEPS[1:])
 
 
 def _look_ahead(config: Any) -> None:

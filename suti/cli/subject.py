@@ -36,7 +36,7 @@ def generate_subject(args: argparse.Namespace) -> None:
   pictures, more_notes = load_pictures(files)
   caption, why = choose_caption(args.prompt, args.caption)
   xla_flags.prepare()
-  from apprentice.generate import check, generate
+  from apprentice.generate import check, check_inputs, generate
   from apprentice.model import load_apprentice
   from suti.pipeline import known_words
 
@@ -50,6 +50,8 @@ def generate_subject(args: argparse.Namespace) -> None:
     num=num,
     steps=args.steps,
   )
+  inputs = {} if args.mask is None else {"mask": _load_mask(args.mask)}
+  check_inputs(apprentice, inputs)
   notes += [*more_notes, why]
   base = apprentice.backbone.folder
   if unknown := known_words.note(base, args.prompt, caption):
@@ -69,6 +71,7 @@ def generate_subject(args: argparse.Namespace) -> None:
     guidance=args.guidance,
     text_guidance=args.text_guidance,
     guidance_mode=args.guidance_mode,
+    inputs=inputs,
   )
   paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(generated))]
   for path, picture in zip(paths, generated, strict=True):
@@ -150,6 +153,13 @@ def load_pictures(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
   if rest := causes[_MAX_CAUSES:]:
     notes.append(f"  ... and {len(rest)} more.")
   return pictures, notes
+
+
+def _load_mask(name: str) -> Any:
+  """A mask from a picture: white is inside."""
+  from suti.io.image_files import load_image
+
+  return load_image(name).mean(2) > 127
 
 
 def choose_caption(prompt: str, caption: str | None) -> tuple[str, str]:

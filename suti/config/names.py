@@ -14,9 +14,9 @@ from typing import Any
 
 # Fields that are gone -> what took their place.
 REPLACED: Mapping[str, str] = {
-  "config.filter.threshold": "a threshold of 0.02 is "
+  "config.filter.threshold": "A threshold of 0.02 is "
   '--config.filter.rule="delta_clip > 0.02"',
-  "config.filter.identity_threshold": "it is a condition of "
+  "config.filter.identity_threshold": "It is a condition of "
   '--config.filter.rule="delta_clip > 0.02, identity > 0.6"',
 }
 

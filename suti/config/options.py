@@ -177,7 +177,17 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "name": _text(remedy="name a file of experts/filters"),
     "rule": _text(optional=True, empty=True),
   },
-  "pack": {"shard_size": _count()},
+  "label": {
+    "source": _choice("none", "world", "folder"),
+    "path": _text(empty=True),
+    "miss": _number(low=0.0, high=1.0),
+    "jitter": _number(low=0.0, high=1.0),
+    "erode": _count(low=0),
+  },
+  "pack": {
+    "shard_size": _count(),
+    "demonstrations": _choice("cluster", "group"),
+  },
   "train": {
     "method": _text(remedy="name a file of apprentice/methods"),
     "init": _MODEL,
@@ -200,6 +210,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "joint_dropout": _number(low=0.0, high=1.0),
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
+    "condition_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(),
     "demonstration_targets": _number(low=0.0, high=1.0),
     "weighting": _choice(*WEIGHTINGS),

@@ -46,27 +46,41 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
   _check_mesh(config)
   _check_patterns(config)
   parse_rule(config["filter"]["rule"] or "", field="config.filter.rule")
-  _check_together(config["sample"], config["prompts"])
+  _check_together(config)
+  _check_groups(config["pack"], config["sample"])
 
 
-def _check_together(
-  sample: Mapping[str, Any], prompts: Mapping[str, Any]
-) -> None:
+def _check_together(config: Mapping[str, Any]) -> None:
   """Checks that batches and subjects hold whole groups of images."""
-  size, batch = sample["together"], sample["batch_size"]
+  size, batch = config["sample"]["together"], config["sample"]["batch_size"]
   if batch % size:
     raise ValueError(
       f"config.sample.batch_size={batch} is not a multiple of "
       f"config.sample.together={size}: images that see each other are sampled "
       "in one batch; use a multiple."
     )
-  total = prompts["num_per_cluster"] * sample["images_per_prompt"]
-  if total % size:
+  counts = [("prompts.num_per_cluster", "sample.images_per_prompt")]
+  if config["benchmark"]["num_expert_subjects"]:
+    counts += [("benchmark.num_prompts", "apprentice_sample.images_per_prompt")]
+  for pair in counts:
+    prompts, images = (
+      config[section][name]
+      for section, name in (path.split(".") for path in pair)
+    )
+    if prompts * images % size:
+      raise ValueError(
+        f"config.{pair[0]}={prompts} times config.{pair[1]}={images} is "
+        f"{prompts * images} images a subject, no multiple of "
+        f"config.sample.together={size}: change one, so that groups are whole."
+      )
+
+
+def _check_groups(pack: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+  if pack["demonstrations"] == "group" and sample["together"] == 1:
     raise ValueError(
-      f"config.prompts.num_per_cluster={prompts['num_per_cluster']} times "
-      f"config.sample.images_per_prompt={sample['images_per_prompt']} is "
-      f"{total} images a subject, no multiple of config.sample.together={size}:"
-      " change one, so that groups are whole."
+      "config.pack.demonstrations='group' shows images that were sampled in "
+      "a target's sight, and config.sample.together=1 samples each alone: set "
+      "it to 'cluster', or sample several together."
     )
 
 

@@ -8,9 +8,9 @@ that what makes a subject hard for both cancels out. Intervals are percentiles
 of the resamples; with fewer than about 20 subjects they are too narrow, as any
 bootstrap's.
 
-Own code, as scipy.stats.bootstrap takes a second to import, draws other
-resamples for each score, and is NaN by default where all values are equal, as
-hit rates of 1.0 are; the tests compare the two.
+Own code, as scipy.stats.bootstrap draws other resamples for each score and is
+NaN by default where all values are equal, as hit rates of 1.0 are; the tests
+compare the two.
 
 Shape suffixes: S subjects, R resamples.
 """

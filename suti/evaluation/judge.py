@@ -142,4 +142,6 @@ def _open_heads(
       f" expected {_IDENTITY!r} and as many answers to each question as its "
       "head has outputs; make it again with suti.pretrain.judge."
     )
-  return heads, choices
+  # Of which its pool showed one answer alone: it is not asked.
+  unlearned = heads.config.get("unlearned", ())
+  return heads, {q: a for q, a in choices.items() if q not in unlearned}

@@ -36,10 +36,12 @@ SYSTEMS = {
   "wrong_subject": "apprentice, shown another subject",
   "shuffled": "apprentice, shown several others",
 }
+_PAPER_STEPS = 500  # of an expert (SuTI, arXiv 2304.00186, section 4)
 METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
 # Folder of a stage -> what the page calls it, in the order they run.
 STAGES = {
   "experts/mine": "1 mine",
+  "experts/label": "1 label",
   "experts/prompts": "1 prompts",
   "experts/finetune": "2 finetune",
   "experts/sample": "3 sample",
@@ -416,6 +418,18 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
       else ", but for the identity filter that was on."
     ),
   ]
+  if "experts" in metrics["systems"]:
+    tune = config.finetune
+    notes.append(
+      f"An expert was tuned on the apprentice's demonstrations for "
+      f"{tune.num_steps} steps at {tune.learning_rate:g}"
+      + (
+        f", {_PAPER_STEPS} of them in the paper: set its row and its time "
+        "beside no expert of the paper."
+        if tune.num_steps < _PAPER_STEPS
+        else "."
+      )
+    )
   if metrics["filter"]["kept"] == metrics["filter"]["candidates"]:
     notes.append(
       f"The filter, “{metrics['filter']['rule']}”, dropped nothing: the "

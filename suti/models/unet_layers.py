@@ -17,8 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from suti.nn.attention import attend, merge_heads, split_heads
+from suti.nn.attention import (
+  attend,
+  attention_weights,
+  merge_heads,
+  split_heads,
+)
 from suti.nn.layers import ACTIVATIONS, Conv2d, GroupNorm, LayerNorm, Linear
+from suti.nn.notes import is_heard, note
 from suti.nn.param import LECUN, Module, ModuleList, Placeholder, fan_in, slot
 
 # Ends of residual branches start small: an untrained net is close to identity.
@@ -189,8 +195,11 @@ class TransformerBlock(Module):
   """Attention to itself, to the text, then a feed-forward.
 
   Between the two attentions, surgery may set `adapter`: a module called as
-  `adapter(x_BSD, context)` whose output is added. With `only_cross` the first
-  attention reads the text too.
+  `adapter(x_BSD, context)` whose output is added. It may set `instead`: called
+  as `instead(x_BSD, text_BLD, text_mask, context)`, in the place of the
+  attention to the text, which a call without context still has. With
+  `only_cross` the first attention reads the text too. With `note_as` the block
+  notes what its first attention is given.
   """
 
   def __init__(
@@ -205,6 +214,8 @@ class TransformerBlock(Module):
     self.adapter = slot()
     self.norm2 = LayerNorm(dim)
     self.attn2 = Attention(dim, num_heads=num_heads, d_context=d_text)
+    self.instead = slot()
+    self.note_as = ""
     self.norm3 = LayerNorm(dim)
     self.ff = _FeedForward(dim)
 
@@ -215,9 +226,14 @@ class TransformerBlock(Module):
     if self.only_cross:
       x_BSD = x_BSD + self.attn1(h_BSD, text_BLD, text_mask)
     else:
-      x_BSD = x_BSD + self.attn1(h_BSD, h_BSD)
+      x_BSD = x_BSD + self.attn1(h_BSD, h_BSD, None, condition.context)
+    if self.note_as:
+      note(self.note_as, h_BSD)
     x_BSD = _adapt(self.adapter, x_BSD, condition.context)
-    x_BSD = x_BSD + self.attn2(
+    to_text = self.attn2
+    if self.instead is not None and condition.context is not None:
+      to_text = self.instead
+    x_BSD = x_BSD + to_text(
       self.norm2(x_BSD), text_BLD, text_mask, condition.context
     )
     return x_BSD + self.ff(self.norm3(x_BSD))
@@ -227,7 +243,11 @@ class Attention(Module):
   """Multi-head attention of `x_BSD` to `context_BLD`.
 
   Surgery may set `decoupled`: a module called as `decoupled(q_BSND, context)`
-  whose output is added before `to_out`.
+  whose output is added before `to_out`. It may set `extend`: called as
+  `extend(x_BSD, context)`, it gives what is attended to as well, in the same
+  softmax: more_BLD, before `to_k` and `to_v`, and which of it there is, bool
+  (B, L), or None. With `note_as` the layer notes its weights, (B, S, L), the
+  mean over heads.
   """
 
   def __init__(
@@ -244,6 +264,8 @@ class Attention(Module):
     self.to_v = Linear(d_context or dim, dim, bias=bias)
     self.to_out = ModuleList([Linear(dim, dim)])
     self.decoupled = slot()
+    self.extend = slot()
+    self.note_as = ""
 
   def __call__(
     self,
@@ -253,10 +275,20 @@ class Attention(Module):
     context: Any = None,
   ) -> jax.Array:
     """(B, S, D) -> the same; `mask` as in `attend`."""
+    key_mask_BL = None
+    if self.extend is not None and context is not None:
+      assert mask is None, "the text's attention is not extended"
+      own = context_BLD.shape[1]
+      more_BLD, more_BL = self.extend(x_BSD, context)
+      context_BLD = jnp.concatenate([context_BLD, more_BLD], axis=1)
+      if more_BL is not None:
+        key_mask_BL = jnp.pad(more_BL, ((0, 0), (own, 0)), constant_values=True)
     q_BSND = split_heads(self.to_q(x_BSD), self.num_heads)
     k_BLND = split_heads(self.to_k(context_BLD), self.num_heads)
     v_BLND = split_heads(self.to_v(context_BLD), self.num_heads)
-    out_BSND = attend(q_BSND, k_BLND, v_BLND, mask)
+    out_BSND = attend(q_BSND, k_BLND, v_BLND, mask, key_mask_BL=key_mask_BL)
+    if self.note_as and is_heard():
+      note(self.note_as, attention_weights(q_BSND, k_BLND, mask).mean(1))
     if self.decoupled is not None and context is not None:
       out_BSND = out_BSND + self.decoupled(q_BSND, context)
     return self.to_out[0](merge_heads(out_BSND))

@@ -21,6 +21,9 @@ _MAX_LOGITS = 1 << 23
 # stay in its cache (2 images of 4096 positions and 8 heads: 0.3 s instead of
 # 0.9), and of each head elsewhere.
 _BLOCK_LOGITS = 1 << 20
+# That hide keys: kernels take multiples of eight. The logit of a hidden key is
+# so low that exp() of it is zero beside any other, and finite in float16.
+_CHANNELS, _LOW_LOGIT = 8, -1000.0
 
 
 def attend(
@@ -30,6 +33,7 @@ def attend(
   mask: jax.Array | None = None,
   *,
   bias: jax.Array | None = None,
+  key_mask_BL: jax.Array | None = None,
   scale: float | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention (Vaswani et al. 2017, eq. 1).
@@ -39,12 +43,23 @@ def attend(
     mask: bool, broadcastable to (B, N, S, L); True attends. A query that may
       attend to nothing gets exactly zero, with zero gradient.
     bias: floats (1 or B, 1 or N, 1 or S, L), added to the logits.
+    key_mask_BL: which keys there are, for all queries of a row; one of them at
+      least. Fused kernels take it, as they do not take `mask`.
     scale: what queries are multiplied by; D**-0.5 if None.
 
   Returns:
     (B, S, N, D), in the dtype of the queries; the softmax is in float32.
   """
-  scale = q_BSND.shape[-1] ** -0.5 if scale is None else scale
+  scale = float(q_BSND.shape[-1] ** -0.5 if scale is None else scale)
+  if key_mask_BL is not None:
+    if mask is None and bias is None and _has_kernel(q_BSND, more=_CHANNELS):
+      q_BSND, k_BLND, v_BLND = masked_by_channels(
+        q_BSND, k_BLND, v_BLND, key_mask_BL, scale=scale
+      )
+      width = v_BLND.shape[-1] - _CHANNELS
+      return attend(q_BSND, k_BLND, v_BLND, scale=scale)[..., :width]
+    key_mask = key_mask_BL[:, None, None]
+    mask = key_mask if mask is None else mask & key_mask
   if mask is None and bias is None and _has_kernel(q_BSND):
     # What is traced here may be for the CPU, or for a TPU that is planned.
     cuda, default = _with_kernel(scale)
@@ -52,6 +67,44 @@ def attend(
       q_BSND, k_BLND, v_BLND, cuda=cuda, default=default
     )
   return _unfused(q_BSND, k_BLND, v_BLND, mask, bias, scale=scale)
+
+
+def masked_by_channels(
+  q_BSND: jax.Array,
+  k_BLND: jax.Array,
+  v_BLND: jax.Array,
+  key_mask_BL: jax.Array,
+  *,
+  scale: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Hides keys by further channels, so that no mask is needed.
+
+  A query has 1 in the first of them, a key 0 or a large negative number: its
+  logit is too low to have a weight. Values get zeros.
+
+  Returns: q, k and v with `_CHANNELS` more channels.
+  """
+  low = jnp.where(key_mask_BL, 0.0, _LOW_LOGIT / scale).astype(k_BLND.dtype)
+  more = ((0, 0), (0, 0), (0, 0), (0, _CHANNELS))
+  q_BSND, k_BLND, v_BLND = (jnp.pad(x, more) for x in (q_BSND, k_BLND, v_BLND))
+  channel = -_CHANNELS
+  q_BSND = q_BSND.at[..., channel].set(1)
+  k_BLND = k_BLND.at[..., channel].set(low[:, :, None])
+  return q_BSND, k_BLND, v_BLND
+
+
+def attention_weights(
+  q_BSND: jax.Array, k_BLND: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+  """The weights that `attend` gives each value, float32 (B, N, S, L).
+
+  All of them at once: for layers that note them, such as those of a text.
+  """
+  logits_BNSL = jnp.einsum(
+    "BSND,BLND->BNSL", q_BSND, k_BLND, preferred_element_type=jnp.float32
+  )
+  logits_BNSL = logits_BNSL * jnp.float32(q_BSND.shape[-1] ** -0.5)
+  return jax.nn.softmax(logits_BNSL, axis=-1, where=mask)
 
 
 @functools.cache
@@ -95,7 +148,7 @@ def merge_heads(x_BSND: jax.Array) -> jax.Array:
   return x_BSND.reshape(*x_BSND.shape[:-2], -1)
 
 
-def _has_kernel(q_BSND):
+def _has_kernel(q_BSND, more=0):
   """Whether cuDNN's fused attention is there and takes heads of this kind.
 
   Without a GPU it cannot even be traced: a program for GPUs that is compiled on
@@ -106,7 +159,7 @@ def _has_kernel(q_BSND):
     and "cuda" in backend.get_backend().platform_version
     and q_BSND.dtype in (jnp.bfloat16, jnp.float16)
     and q_BSND.shape[-1] % 8 == 0
-    and q_BSND.shape[-1] <= 128
+    and q_BSND.shape[-1] + more <= 128
   )
 
 

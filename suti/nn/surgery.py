@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from suti.nn.layers import Conv2d, Linear
+from suti.nn.notes import through
 from suti.nn.param import ZEROS, Module, Params, copy, modules, normal
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
@@ -153,6 +154,53 @@ def adapter(
   return module
 
 
+def listen(module: Module, pattern: str) -> Module:
+  r"""Lets layers note what they see, see `suti.nn.notes`.
+
+  Args:
+    module: a declared module.
+    pattern: regular expression, searched for in the attribute paths of layers
+      that note: a U-Net's transformer blocks, the input of their first
+      attention, and attentions `attn2`, their weights.
+
+  Returns:
+    A copy with the same parameters; a layer notes under its path.
+  """
+  module = copy(module)
+  layers = {p: m for p, m in modules(module) if hasattr(m, "note_as")}
+  for path in _matching(layers, pattern, "layer that notes"):
+    layers[path].note_as = path
+  return module
+
+
+def widen(module: Module, path: str, channels: int) -> Module:
+  """Lets a convolution see more channels, behind those that it sees.
+
+  Its own weight keeps its name and shape; that of the new channels is beside
+  it, `PATH.more.weight`, and starts at zero. Given only its own channels, the
+  layer is what it was. `merge_wide` makes one weight of both.
+
+  Args:
+    module: a declared module.
+    path: of the convolution, such as "conv_in".
+    channels: how many more.
+
+  Returns:
+    A copy.
+  """
+  module = copy(module)
+  _assign(module, path, _WideConv2d(_layers(module)[path], channels))
+  return module
+
+
+def merge_wide(params: Mapping[str, jax.Array], path: str) -> Params:
+  """One weight for a convolution that `widen` gave two."""
+  merged, name = dict(params), f"{path}.weight"
+  more = merged.pop(f"{path}.more.weight")
+  merged[name] = jnp.concatenate([params[name], more], axis=-2)
+  return merged
+
+
 def remat(module: Module, pattern: str) -> Module:
   r"""Keeps only the input of some blocks for the backward pass.
 
@@ -180,7 +228,8 @@ def remat(module: Module, pattern: str) -> Module:
 def _with_remat(kind):
   def call(self, *args):
     # A function of its own each time: it holds this call's parameters.
-    return jax.checkpoint(lambda *args: kind.__call__(self, *args))(*args)
+    call = through(jax.checkpoint, lambda *args: kind.__call__(self, *args))
+    return call(*args)
 
   return type(kind.__name__, (kind,), {"__call__": call})
 
@@ -226,6 +275,31 @@ class _LoraConv2d(Conv2d):
   def __call__(self, x_BHWC):
     y_BHWC = super().__call__(x_BHWC)
     return y_BHWC + self.lora_B(self.lora_A(x_BHWC)).astype(y_BHWC.dtype)
+
+
+class _WideConv2d(Conv2d):
+  """A convolution that keeps its weight and has one for more channels."""
+
+  def __init__(self, base, channels):
+    self.kernel_size, self.stride = base.kernel_size, base.stride
+    self.padding = base.padding
+    self.weight, self.bias = base.weight, base.bias
+    *_, self.d_own, d_out = base.weight.get_metadata("spec").shape
+    self.more = Conv2d(
+      channels,
+      d_out,
+      base.kernel_size,
+      stride=base.stride,
+      padding=base.padding,
+      bias=False,
+      init=ZEROS,
+    )
+
+  def __call__(self, x_BHWC):
+    y_BHWC = super().__call__(x_BHWC[..., : self.d_own])
+    if x_BHWC.shape[-1] == self.d_own:
+      return y_BHWC
+    return y_BHWC + self.more(x_BHWC[..., self.d_own :]).astype(y_BHWC.dtype)
 
 
 def _layers(module):

@@ -11,9 +11,9 @@ patches (`suti.models.patch_dictionary`) with linear heads, all in closed form:
             own truth
   features  principal components, by which the kernel distance compares
 
-A ViT reaches less in the minutes that two cores have for it; see
-docs/results.md. Each picture is also shown damaged (blurred, coarse, noisy,
-mirrored, moved): samples are soft and are judged by what they show.
+What it is worth is in docs/judges.md. Each picture is also shown damaged
+(blurred, coarse, noisy, mirrored, moved): samples are soft and are judged by
+what they show.
 
   python -m suti.pretrain.judge \
       --config configs/pretrain/judge.py --workdir runs/pretrain
@@ -199,6 +199,11 @@ def _write(model: Path, config: Any, params: dict, heads: dict) -> None:
     "hidden_size": len(next(iter(heads.values()))[0]),
     "heads": sizes,
     "choices": CHOICES,
+    "unlearned": [
+      name
+      for name, (_, share) in heads.items()
+      if name in CHOICES and np.count_nonzero(share) < 2
+    ],
   }
   heads_spec, _ = functional(declare_heads(described))
   write_json(model / HEADS / "config.json", described)

@@ -24,7 +24,7 @@ from suti.runtime import stage
 _TITLES = {
   "clip": "A CLIP for SubjectWorld",
   "identity": "An identity encoder for SubjectWorld (DINO ViT architecture)",
-  "judge": "A judge for SubjectWorld (ViT architecture, with heads)",
+  "judge": "A judge for SubjectWorld (a dictionary of patches, linear heads)",
   "text_to_image": "A text-to-image base for SubjectWorld, 64 px",
 }
 _TITLE_OF_VAE = "The autoencoder of SubjectWorld's base"

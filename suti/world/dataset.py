@@ -115,7 +115,7 @@ def web_rows(
       yield WebRow(
         url=plan.url,
         alt_text=plan.alt_text,
-        image=_spoiled(image, plan.spoil) if plan.spoil else image,
+        image=spoiled(image, plan.spoil) if plan.spoil else image,
         truth=_truth(plan.shot.subject),
         view=f"{plan.shot.template}:{plan.shot.seed}",
       )
@@ -136,16 +136,7 @@ def heldout(
   """
   shots = []
   for subject in subject_seeds(split, 0, num_subjects):
-    rng = np.random.default_rng((subject, images_each))
-    places = rng.permutation(_NUM_PLACES)
-    shots += [
-      Shot(
-        subject=subject,
-        template=int(places[i % _NUM_PLACES]),
-        seed=int(rng.integers(2**31)),
-      )
-      for i in range(images_each)
-    ]
+    shots += heldout_shots(subject, images_each=images_each)
   images = render_shots(shots, size_px=size_px)["image"]
   clusters = []
   for start in range(0, len(shots), images_each):
@@ -165,6 +156,28 @@ def heldout(
       )
     )
   return clusters
+
+
+def heldout_shots(subject: int, *, images_each: int) -> list[Shot]:
+  """The shots of a held-out subject."""
+  rng = np.random.default_rng((subject, images_each))
+  places = rng.permutation(_NUM_PLACES)
+  return [
+    Shot(
+      subject=subject,
+      template=int(places[i % _NUM_PLACES]),
+      seed=int(rng.integers(2**31)),
+    )
+    for i in range(images_each)
+  ]
+
+
+def page_shots(
+  split: str, *, page: int, seed: int
+) -> tuple[list[Shot], list[int]]:
+  """The shots of a page, and the seed of each near-duplicate's damage or 0."""
+  plans = _page(split, page=page, seed=seed)
+  return [plan.shot for plan in plans], [plan.spoil for plan in plans]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,14 +235,23 @@ def _alt_text(shot: Shot, rng: np.random.Generator) -> str:
   return caption(shot, detailed=draw < 0.8)
 
 
-def _spoiled(image_u8: np.ndarray, seed: int) -> np.ndarray:
+def spoiled(image_u8: np.ndarray, seed: int) -> np.ndarray:
   """A near-duplicate: cut by a pixel or two and saved once more as JPEG."""
   rng = np.random.default_rng(seed)
   size = image_u8.shape[0]
-  cut = int(rng.integers(0, 2 + size // 32))
+  cut = _cut(size, rng)
   picture = Image.fromarray(image_u8[cut : size - cut, cut : size - cut])
   buffer = io.BytesIO()
   picture.resize((size, size), Image.Resampling.BICUBIC).save(
     buffer, "JPEG", quality=int(rng.integers(70, 96))
   )
   return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def spoil_cut(size_px: int, seed: int) -> int:
+  """The pixels that `spoiled` cuts off each side."""
+  return _cut(size_px, np.random.default_rng(seed))
+
+
+def _cut(size: int, rng: np.random.Generator) -> int:
+  return int(rng.integers(0, 2 + size // 32))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from apprentice.data import batches, open_folder
-from apprentice.fields import make_fields, pick
+from apprentice.fields import make_fields
+from apprentice.method import IMAGE, Field
 from apprentice.methods.suti import METHOD
 from suti.io.records import write_examples
 from tests.apprentice import inputs
@@ -71,7 +72,7 @@ def equal(ours, others):
 
 def test_an_example_becomes_the_fields_of_the_method(folder, examples):
   batch = next(open_batches(folder))
-  assert set(batch) == set(METHOD.fields(None))
+  assert set(batch) == {field.name for field in METHOD.fields(None)}
   assert batch["image"].shape == (4, SIZE_PX, SIZE_PX, 3)
   assert batch["image"].dtype == np.uint8
   assert batch["demonstrations"].shape == (4, 3, SIZE_PX, SIZE_PX, 3)
@@ -208,9 +209,46 @@ def test_no_demonstration_is_a_shape_too():
   assert arrays["demonstration_mask"].shape == (0,)
 
 
-def test_a_field_that_no_example_has_is_named():
-  with pytest.raises(ValueError, match="needs depth, which examples do not"):
-    pick({"image": np.zeros(1)}, ("depth",))
+def test_planes_are_cropped_as_their_pictures():
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (2 * SIZE_PX, 3 * SIZE_PX, 3), np.uint8)
+  mask = np.zeros(image.shape[:2], bool)
+  # The left half of the square that is cut, and what lies outside of it.
+  mask[:, : 3 * SIZE_PX // 2] = True
+  fields = [
+    IMAGE,
+    Field(name="where", source="mask", made="plane"),
+    Field(name="far", source="depth", made="plane", absent=0.5),
+    Field(name="theirs", source="demonstration_masks", made="plane"),
+  ]
+  arrays = make_fields(
+    image=image,
+    prompt="a dog",
+    demonstrations=[image],
+    captions=["a dog"],
+    num_demonstrations=2,
+    encode_text=encode_text,
+    size_px=SIZE_PX,
+    fields=fields,
+    planes={"mask": mask, "demonstration_masks": [mask]},
+  )
+  assert list(arrays) == ["image", "where", "far", "theirs"]
+  half = np.zeros((SIZE_PX, SIZE_PX), bool)
+  half[:, : SIZE_PX // 2] = True
+  np.testing.assert_array_equal(arrays["where"], half)
+  np.testing.assert_array_equal(arrays["theirs"], [half, ~half & half])
+  np.testing.assert_array_equal(
+    arrays["far"], np.full((SIZE_PX, SIZE_PX), 0.5, np.float16)
+  )
+
+
+def test_a_plane_that_no_example_has_is_named(folder):
+  fields = [IMAGE, Field(name="where", source="mask", made="plane")]
+  with pytest.raises(
+    ValueError,
+    match=r"needs where, and an example or a request has no mask: label the",
+  ):
+    next(open_batches(folder, fields=fields))
 
 
 def test_a_folder_that_is_none_is_named(tmp_path):

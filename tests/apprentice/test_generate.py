@@ -90,6 +90,8 @@ def test_prompt_and_subject_decide(apprentice, pictures):
   assert (
     usual != draw(pictures[:3], "a dog", captions=["a cat in the snow"] * 3)
   ).any()
+  apart = {"guidance_mode": "two", "text_guidance": 1.0}
+  assert (usual != draw(pictures[:3], "a dog", **apart)).any()
 
 
 def test_order_of_pictures_does_not_matter(apprentice, pictures):

@@ -94,12 +94,13 @@ MISTAKES = {
   ),
   "unknown field, nothing close": (
     {"pack.zzz": 4},
-    "config.pack.zzz=4: there is no such field. config.pack has shard_size.",
+    "config.pack.zzz=4: there is no such field. config.pack has "
+    "shard_size, demonstrations.",
   ),
   "a field that another replaced": (
     {"filter.threshold": 0.1},
     "config.filter.threshold=0.1: there is no such field. Did you mean "
-    "config.filter.rule? a threshold of 0.02 is --config.filter.rule="
+    "config.filter.rule? A threshold of 0.02 is --config.filter.rule="
     '"delta_clip > 0.02".',
   ),
   "a rule that is none": (
@@ -118,6 +119,19 @@ MISTAKES = {
     "config.prompts.num_per_cluster=4 times config.sample.images_per_prompt=1 "
     "is 4 images a subject, no multiple of config.sample.together=3: change "
     "one, so that groups are whole.",
+  ),
+  "half a group of a benchmark's subject": (
+    {"sample.together": 4, "benchmark.num_prompts": 6},
+    "config.benchmark.num_prompts=6 times "
+    "config.apprentice_sample.images_per_prompt=1 is 6 images a subject, no "
+    "multiple of config.sample.together=4: change one, so that groups are "
+    "whole.",
+  ),
+  "groups of one as demonstrations": (
+    {"pack.demonstrations": "group"},
+    "config.pack.demonstrations='group' shows images that were sampled in a "
+    "target's sight, and config.sample.together=1 samples each alone: set it "
+    "to 'cluster', or sample several together.",
   ),
   "a section that is none": (
     {"pack": 3},
@@ -316,7 +330,7 @@ def test_a_field_that_another_replaced_on_the_command_line(root):
     )
   assert str(caught.value) == (
     f"--config.filter.threshold: {file} has no such field. Did you mean "
-    "config.filter.rule? a threshold of 0.02 is --config.filter.rule="
+    "config.filter.rule? A threshold of 0.02 is --config.filter.rule="
     '"delta_clip > 0.02".'
   )
 

@@ -11,6 +11,7 @@ this process's. All are forked from one process, which has paid for the imports
 and touches no device.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -21,8 +22,11 @@ import warnings
 
 import suti.cli
 import suti.runtime.log
+from tests.extensions.found import extended
 
 IMPORTED = ("apprentice.train", "apprentice.evaluate", "experts.finetune")
+# Set where the run is to find tests/extensions.
+EXTENDED = "SUTI_TESTS_EXTENDED"
 DEATHS, *ARGUMENTS = sys.argv[1:]
 WORKDIR = pathlib.Path(ARGUMENTS[ARGUMENTS.index("--workdir") + 1]).resolve()
 
@@ -81,4 +85,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  main()
+  with extended() if EXTENDED in os.environ else contextlib.nullcontext():
+    main()

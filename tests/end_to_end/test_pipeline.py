@@ -6,24 +6,18 @@ quickstart's `:tiny` runs in CI.
 """
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from suti.evaluation.scores import load_scorer
 from suti.io.records import open_examples, read_lines, read_records
 from suti.schema import Candidate, Cluster, Score
-from tests import compiler, tiny
+from tests import tiny
 from tests.apprentice import inputs
+from tests.end_to_end.killed_run_of import SUBJECTS, Runs
 
-KILLED_RUN = pathlib.Path(__file__).with_name("killed_run.py")
-SUBJECTS = ("brown_dog", "grey_cat", "blue_teapot", "red_sneaker")
 # Where each run dies: a folder of the workdir, and before which of its files.
 # The first file of a stage is stage.json, the last done.json.
 DEATHS = (
@@ -39,76 +33,6 @@ DEATHS = (
   ("apprentice/evaluate", 3),
   ("report", 1),
 )
-
-
-def draw_photos(folder: pathlib.Path, *, seed: int) -> pathlib.Path:
-  """Four pictures each of four subjects: a disc of its colour on grounds."""
-  rng = np.random.default_rng(seed)
-  y, x = np.mgrid[:64, :64]
-  for name in SUBJECTS:
-    (folder / name).mkdir(parents=True)
-    colour = rng.integers(0, 256, 3)
-    for number in range(4):
-      image = np.tile(rng.integers(0, 256, 3), (64, 64, 1))
-      at_y, at_x = rng.uniform(24, 40, 2)
-      image[(y - at_y) ** 2 + (x - at_x) ** 2 < 300] = colour
-      path = folder / name / f"{number}.png"
-      Image.fromarray(image.astype(np.uint8)).save(path)
-  return folder
-
-
-class Runs:
-  """Starts runs that differ in nothing but their workdir and their death."""
-
-  def __init__(self, root: pathlib.Path, models: dict[str, pathlib.Path]):
-    self.root = root
-    photos = draw_photos(root / "photos", seed=0)
-    held_out = draw_photos(root / "held_out", seed=1)
-    fields = {
-      "size_px": tiny.SIZE_PX,
-      **models,
-      "mine.source": "folder",
-      "mine.path": photos,
-      "train.init": models["backbone"],
-      "method.sites": r"transformer_blocks\.0$",
-      "method.num_heads": 2,
-      "benchmark.source": "folder",
-      "benchmark.path": held_out,
-    }
-    self.arguments = [
-      "--config",
-      "configs/quickstart.py:tiny",
-      *(f"--config.{name}={value}" for name, value in fields.items()),
-    ]
-
-  def start(
-    self, name: str, *more: str, deaths: Sequence[tuple[str, int]] = ()
-  ) -> subprocess.CompletedProcess:
-    """A run to the end, after others that die."""
-    command = [
-      sys.executable,
-      str(KILLED_RUN),
-      json.dumps(deaths),
-      *self.arguments,
-      *more,
-      "--workdir",
-      str(self.root / name),
-    ]
-    environment = os.environ | {
-      "PYTHONPATH": str(KILLED_RUN.parent.parent.parent),
-      "XLA_FLAGS": compiler.FLAGS,
-      # Each of the many processes finds what the first one compiled.
-      "JAX_COMPILATION_CACHE_DIR": str(self.root / "compiled"),
-      **compiler.KEEP_ALL,
-    }
-    return subprocess.run(
-      command,
-      cwd=KILLED_RUN.parent.parent.parent,
-      env=environment,
-      capture_output=True,
-      text=True,
-      check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -19,7 +20,6 @@ from suti.evaluation.benchmark.evaluate import Job, evaluate, read_scores
 from suti.evaluation.benchmark.subjects import (
   Benchmark,
   Subject,
-  read_dreambench,
   read_folder,
 )
 from suti.evaluation.folders.pictures import Picture, reading
@@ -303,6 +303,34 @@ def test_a_judge_that_filtered_is_said(data, encoders, tmp_path, capsys):
   assert "the CLIP encoder, clip, also had a part" in capsys.readouterr().err
 
 
+def test_a_model_is_sampled_then_scored_and_not_sampled_again(
+  data, encoders, tmp_path, monkeypatch
+):
+  from apprentice import benchmark
+
+  calls = []
+
+  def generate(apprentice, images, prompt, *, num, seed, **_):
+    calls.append(prompt)
+    return [picture(seed % 1000 + k) for k in range(num)]
+
+  model = types.SimpleNamespace(sampling={"num_demonstrations": 2})
+  monkeypatch.setattr(benchmark, "generate", generate)
+  monkeypatch.setattr(benchmark, "load_apprentice", lambda name: model)
+  out = tmp_path / "s"
+  command = (
+    *("evaluate", "--model", "world_apprentice", "--num", "2"),
+    *("--benchmark", data / "subjects", "--encoders", encoders, "--out", out),
+  )
+  assert start(*command) == 0
+  metrics = read_json(out / "metrics.json")
+  assert len(calls) == 4 and metrics["coverage"]["scored"] == 8
+  assert metrics["demonstrations"] == 2
+  assert metrics["system"] == "world_apprentice"
+  assert start(*command) == 0
+  assert len(calls) == 4
+
+
 def test_masked_dinov2_wants_masks(data, tmp_path, tiny_clip, capsys):
   dinov2 = tiny.VISION | {"model_type": "dinov2", "mlp_ratio": 2}
   encoders = link_encoders(
@@ -390,30 +418,6 @@ def test_rows_that_are_damaged_are_named(scores, tmp_path):
     read_scores(tmp_path / "s")
   with pytest.raises(ValueError, match="give a folder that suti evaluate"):
     read_scores(tmp_path)
-
-
-def test_a_copy_of_a_benchmark_is_the_same_one(data, tmp_path):
-  shutil.copytree(data / "subjects", tmp_path / "copy")
-  key = read_folder(data / "subjects").key()
-  assert read_folder(tmp_path / "copy").key() == key
-  save_png(tmp_path / "copy" / "dog" / "09.png", picture(5))
-  assert read_folder(tmp_path / "copy").key() != key
-
-
-def test_dreambench_names_what_is_missing(tmp_path):
-  for name in dreambench.SUBJECTS:
-    if name != "vase":
-      save_png(tmp_path / name / "00.jpg", picture(1))
-  found = read_dreambench(tmp_path)
-  assert len(found.subjects) == 29
-  assert "lacks 1 of DreamBench's 30 subjects: vase" in found.notes[0]
-  assert len(found.subjects["dog"].prompts) == 25
-  with pytest.raises(ValueError, match=r"none of DreamBench's 30 subjects"):
-    read_dreambench(tmp_path / "dog")
-
-
-def test_the_single_references_are_one_a_subject():
-  assert set(dreambench.SINGLE_REFERENCES) == set(dreambench.SUBJECTS)
 
 
 def test_a_layout_is_found(data, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from suti.evaluation import kernel_distance, questions, retrieval, sharpness
 from suti.evaluation.judge import HEADS, load_judge
 from suti.hf.weights import save
-from suti.io.files import write_json
+from suti.io.files import read_json, write_json
 from suti.models.heads import declare_heads
 from suti.nn.param import functional, init
 from tests import tiny
@@ -163,6 +163,14 @@ def test_an_encoder_without_heads_is_asked_nothing(tiny_identity):
   first = seen.features_NF[:, : tiny.VISION["hidden_size"]]
   first = first / np.linalg.norm(first, axis=-1, keepdims=True)
   np.testing.assert_allclose(seen.identity_ND, first, atol=1e-5)
+
+
+def test_what_a_judge_has_not_learned_it_is_not_asked(tmp_path):
+  folder = tiny.write_encoder(tmp_path)
+  write_heads(folder, {"identity": 4, "class": 2, "place": 3}, choices=CHOICES)
+  config = folder / HEADS / "config.json"
+  write_json(config, read_json(config) | {"unlearned": ["place"]})
+  assert set(load_judge(folder)(pictures(1)).answers) == {"class"}
 
 
 def test_heads_of_other_sizes_are_refused(tmp_path):

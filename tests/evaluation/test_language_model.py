@@ -183,6 +183,17 @@ def test_a_wrong_key_ends_it_and_keeps_what_there_is(folder, capsys):
   assert "5 answers are kept" in line
 
 
+def test_a_model_that_answers_nothing_is_given_up(folder, capsys):
+  error = {"error": {"message": "no  pictures\nhere"}}
+  with serve(lambda question: (400, error)) as model:
+    line = error_of(
+      capsys, "judge", folder, "--model", "m", "--address", model.url
+    )
+    assert len(model.asked) == 10
+  assert "the first 10 questions have no answer" in line
+  assert "HTTP 400: no pictures here. Correct --address" in line
+
+
 def test_an_estimate_asks_nothing(folder, capsys):
   prices = ("--price-in", "1000", "--price-out", "0", "--estimate")
   with serve(sensible) as model:

@@ -6,6 +6,7 @@ import threading
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 
 from suti.evaluation.rating import agreement, tasks
@@ -138,6 +139,23 @@ def test_alpha_of_a_worked_example():
   assert share == pytest.approx((1 + 0.5 + 1 + 0 + 0) / 5)
   assert summary["raters"] == 2
   assert agreement.alpha_of(rows[:1], "subject") is None
+
+
+def test_alpha_equals_krippendorffs_with_raters_missing():
+  import krippendorff
+
+  rng = np.random.default_rng(0)
+  for _ in range(10):
+    table = rng.integers(0, 3, (4, 8)).astype(float)
+    table[rng.random(table.shape) < 0.3] = np.nan
+    rows = [
+      rating(f"r{r}", f"t{t}", "s", table[r, t])
+      for r, t in zip(*np.nonzero(~np.isnan(table)), strict=True)
+    ]
+    expected = krippendorff.alpha(
+      reliability_data=table, level_of_measurement="nominal"
+    )
+    assert agreement.alpha_of(rows, "text") == pytest.approx(expected)
 
 
 def test_the_server_answers_this_machines_page_alone(room):

@@ -148,6 +148,7 @@ def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
   )
   done(workdir, "experts/sample", 71.0, candidates=len(tried))
   done(workdir, "experts/filter", 3.1, kept=20, rule="delta_clip > 0.02")
+  done(workdir, "experts/label", 1.5, pictures=60, labelled=60)
   done(workdir, "experts/pack", 0.4, examples=20)
 
 
@@ -315,6 +316,7 @@ def test_the_page_shows_what_was_asked_for(folder):
     "worst dropped",
     "threshold 0.02",
     "What the numbers do not say",
+    "for 60 steps at 0.0001, 500 of them in the paper",
     "&quot;num_steps&quot;",
   ):
     assert words in source, words

@@ -92,6 +92,8 @@ class Program:
     self.lower = function.lower
 
   def __call__(self, *args):
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args)):
+      return self.function(*args)  # of a plan, which compiles nothing
     shapes = str(
       jax.tree.map(lambda x: (np.shape(x), jnp.result_type(x)), args)
     )

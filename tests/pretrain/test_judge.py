@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from configs.pretrain import judge as judge_config
+from configs.pretrain import ship as ship_config
+from suti.evaluation import intervals
 from suti.evaluation.judge import load_judge
 from suti.io.files import read_json
-from suti.pretrain import judge, pictures
+from suti.pretrain import judge, judge_exam, pictures, ship
 from suti.pretrain.discriminant import (
   discriminant,
   principal_axes,
@@ -134,3 +136,44 @@ def test_groups_are_nearer_in_colours_than_subjects_at_large(trained):
   kin = np.linalg.norm(shares[::2] - shares[1::2], axis=-1).mean()
   far = np.linalg.norm(shares[:, None] - shares[None], axis=-1).mean()
   assert kin < far
+
+
+@pytest.mark.parametrize(
+  ("only", "text"),
+  [
+    (("jury",), r"config\.only has 'jury': expected names of clip, identity"),
+    (("judge",), r"judge/model has no model: run suti\.pretrain\.judge first"),
+  ],
+)
+def test_what_cannot_be_shipped_is_named(tmp_path, only, text):
+  config = ship_config.get_config("tiny")
+  config.only = only
+  with pytest.raises(ValueError, match=text):
+    ship.run(config, tmp_path)
+
+
+def test_an_exam_is_told_in_words_and_in_json():
+  result = {
+    "retrieval": intervals.mean([1.0, 0.5]),
+    "kernel_regression": intervals.mean([1.0]),
+    "questions": intervals.mean([0.5, 0.5]),
+    "distances": {"blurred": intervals.mean([2.0])},
+    "sharpness": {"blurred": 3.0},
+  }
+  told = judge_exam.lines(result)
+  assert told["retrieval among 25 look-alikes (chance 0.04)"].startswith("0.75")
+  assert told["distance (KID) of blurred renders"] == "2.000"
+  found = judge_exam.as_json(result)
+  assert found["distances"]["blurred"]["mean"] == 2.0
+  assert found["sharpness"] == {"blurred": 3.0}
+  assert found["retrieval"]["subjects"] == 2
+
+
+def test_a_blur_keeps_what_is_flat_and_takes_what_is_sharp():
+  flat = np.full((8, 8, 3), 77, np.uint8)
+  np.testing.assert_array_equal(judge_exam._blur(flat, 1.0), flat)
+  spot = np.zeros((9, 9, 3), np.uint8)
+  spot[4, 4] = 250
+  assert judge_exam._blur(spot, 1.0)[4, 4, 0] == pytest.approx(
+    250 / (2 * np.pi), abs=1.5
+  )

@@ -13,6 +13,7 @@ from suti.world import dataset
 from suti.world.captions import caption, describe
 from suti.world.dataset import heldout, web_rows
 from suti.world.judge import fit_judge
+from suti.world.labels import render_again
 from suti.world.render import render_shots
 from suti.world.templates import LIVE, Shot, class_of, split_of, subject_seeds
 
@@ -50,6 +51,36 @@ def test_a_reader_that_starts_later_sees_the_same(rows):
       expected.truth,
     )
     np.testing.assert_array_equal(row.image, expected.image)
+
+
+def test_pictures_of_the_web_are_rendered_again_with_their_masks(rows):
+  for url, page in itertools.groupby(rows, key=lambda row: row.url):
+    page = list(page)
+    cluster = Cluster(
+      key="0" * 12,
+      subject="",
+      caption="",
+      images=tuple(row.image for row in page),
+      captions=("",) * len(page),
+      live=False,
+      source=url,
+      truth=tuple(row.truth for row in page),
+    )
+    again = list(render_again(cluster, split="train", size_px=SIZE_PX))
+    for row, (image, mask, depth, camera) in zip(page, again, strict=True):
+      np.testing.assert_array_equal(image, row.image)
+      assert mask.shape == depth.shape == (SIZE_PX, SIZE_PX)
+      assert mask.dtype == bool and 0.01 < mask.mean() < 0.9
+      assert depth.dtype == np.float16 and (depth[mask] > 0).all()
+      assert len(camera) == 13
+
+
+def test_heldout_pictures_are_rendered_again():
+  (cluster,) = heldout("test", num_subjects=1, images_each=3, size_px=SIZE_PX)
+  again = list(render_again(cluster, split="test", size_px=SIZE_PX))
+  for image, (found, mask, *_) in zip(cluster.images, again, strict=True):
+    np.testing.assert_array_equal(found, image)
+    assert mask.any()
 
 
 def test_the_web_has_all_its_kinds_of_noise():
@@ -119,7 +150,7 @@ def test_a_near_duplicate_is_near_and_no_duplicate():
     [Shot(subject_seeds("train", 0, 1)[0], 2, 0)], size_px=SIZE_PX
   )
   picture = image["image"][0]
-  copies = [dataset._spoiled(picture, seed) for seed in range(1, 8)]
+  copies = [dataset.spoiled(picture, seed) for seed in range(1, 8)]
   for copy in copies:
     assert copy.shape == picture.shape and copy.dtype == np.uint8
     difference = np.abs(copy.astype(int) - picture).mean()

@@ -118,6 +118,27 @@ def test_templates_look_different():
     assert distance[np.triu_indices(25, 1)].min() > 4
 
 
+def test_pictures_are_what_they_were_before_there_were_compositions():
+  """Mean colours of quarters, taken then; a machine may round otherwise."""
+  rows = ((0, -1), (3, 4), (9, 13), (17, 24))
+  shots = [Shot(SUBJECTS[i], template, 5 + i) for i, template in rows]
+  image = render_shots(shots, size_px=SIZE_PX)["image"].astype(float)
+  np.testing.assert_allclose(
+    image.reshape(4, 2, 16, 2, 16, 3).mean((2, 4)).reshape(4, 4, 3),
+    [
+      [[170.7, 175.2, 169.6], [170.7, 185.4, 173.6],
+       [155.7, 158.6, 149.9], [167.7, 177.2, 165.2]],
+      [[206.1, 142.4, 170.8], [225.6, 139.0, 174.9],
+       [195.4, 146.2, 170.8], [173.4, 136.1, 161.3]],
+      [[154.2, 192.4, 216.0], [151.1, 193.7, 220.0],
+       [44.4, 103.8, 150.1], [45.9, 118.6, 174.1]],
+      [[129.2, 154.0, 150.0], [157.9, 164.9, 150.5],
+       [91.3, 127.5, 126.1], [168.9, 152.3, 123.6]],
+    ],
+    atol=0.5,
+  )  # fmt: skip
+
+
 def test_places_and_settings_agree():
   assert list(PLACES) == list(SETTINGS)
   assert set(PLACES) == set(PARTS["place"])

@@ -276,8 +276,7 @@ def _ratings(ratings: Mapping[str, Any]) -> list[str]:
   if unknown := [q for q in ratings["alpha"] if q not in known]:
     agreement += (
       f"{', ' if known else ''}not known of {', '.join(unknown)} (it needs two "
-      "raters of one picture who do not always say the same, and "
-      "pip install -e '.[rate]')"
+      "raters of one picture, who do not always say the same)"
     )
   raters = ratings["raters"]
   wins = [

@@ -147,8 +147,8 @@ def ask(
         failure = f"HTTP {error.code}"
         if error.code in _AGAIN:
           continue
-        if error.code in (400, 413, 422):
-          return Answer(failure=failure)  # of this picture or text
+        if error.code in (400, 413, 422):  # of this picture or text
+          return Answer(failure=f"{failure}{_reason(error)}")
       raise RefusedError(
         f"{address.url} answers {failure} to model {address.model}: correct "
         f"--address and --model, or the key in {KEY}."
@@ -167,6 +167,16 @@ def ask(
         ) from error
       failure = " ".join(str(reason).split()) or type(reason).__name__
   return Answer(failure=failure)
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+  """What a server says of an error, in short; "" if it says nothing."""
+  try:
+    said = json.loads(error.read(_MAX_ANSWER))["error"]
+    text = said["message"] if isinstance(said, dict) else said
+  except (ValueError, KeyError, TypeError, OSError):
+    return ""
+  return f": {' '.join(str(text).split())[:200]}"
 
 
 def _read(content: bytes) -> Answer:

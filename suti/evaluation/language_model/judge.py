@@ -37,6 +37,7 @@ SIDE_PX = 512  # what is shown, as DreamBench++ does
 # of an answer; to tell a cost before it arises, no more.
 _PICTURE_TOKENS, _ANSWER_TOKENS = SIDE_PX**2 // 750, 120
 _CHARACTERS = 4  # of a token
+_GIVE_UP = 10  # questions without an answer, at the beginning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,9 +143,11 @@ class Judging:
     """Asks what is left, one by one, each answer written at once.
 
     Raises:
-      ValueError: the server refuses; what was answered is kept.
+      ValueError: the server refuses, or answers none of the first questions;
+        what was answered is kept.
     """
     path = self.folder / "answers.jsonl"
+    failed, answered = 0, False
     for call in progress(self.left(), f"judge by {self.model}"):
       try:
         pictures = self._pictures(call)
@@ -162,6 +165,14 @@ class Judging:
       line = {"call": call.key, "asked": call.text} | answer
       append(path, line)
       self.answers[call.key] = line
+      answered = answered or bool(line["text"])
+      failed += not line["text"]
+      if failed == _GIVE_UP and not answered:
+        raise ValueError(
+          f"the first {failed} questions have no answer, the last one because "
+          f"of: {line['failure']}. Correct --address or --model, or try "
+          "another one."
+        )
 
   def _pictures(self, call: Call) -> list[bytes]:
     paths = [call.row.path]

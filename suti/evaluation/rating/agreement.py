@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ratings -> shares of yes with intervals, and how far raters agree.
 
-Krippendorff's alpha for yes and no: 1 is perfect agreement, 0 what chance
-gives. It is `krippendorff`'s, of the extra `rate`; without it the page says
-that alpha is not known.
+Krippendorff's alpha (2011) of names, such as yes and no: 1 is perfect
+agreement, 0 what chance gives. Own code, as the package `krippendorff` is under
+the GPL, which this project is not; the tests compare the two.
 """
 
 import collections
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,27 +78,25 @@ def _share(rows: Sequence[Mapping[str, Any]], question: str) -> dict[str, Any]:
 def alpha_of(rows: Sequence[Mapping[str, Any]], question: str) -> float | None:
   """Krippendorff's alpha of one question.
 
-  Returns: None with fewer than two raters of any picture, where all answers
-    are equal, or without the package.
+  Returns: None with fewer than two raters of any picture, or where all answers
+    are equal.
   """
-  if importlib.util.find_spec("krippendorff") is None:
-    return None
-  raters = sorted({row["rater"] for row in rows})
-  tasks = sorted({row["task"] for row in rows})
-  answers = sorted({str(row["answers"][question]) for row in rows})
-  # Whoever did not answer has NaN.
-  table = np.full((len(raters), len(tasks)), np.nan)
+  # What each rater said of a picture; who did not say anything is not there.
+  said: dict[str, list[str]] = collections.defaultdict(list)
   for row in rows:
-    place = raters.index(row["rater"]), tasks.index(row["task"])
-    table[place] = answers.index(str(row["answers"][question]))
-  table = table[:, (~np.isnan(table)).sum(0) > 1]
-  if len(np.unique(table[~np.isnan(table)])) < 2:
+    said[row["task"]].append(str(row["answers"][question]))
+  shared = [answers for answers in said.values() if len(answers) > 1]
+  totals = collections.Counter(x for answers in shared for x in answers)
+  count = totals.total()
+  # Pairs of different answers: expected of all, and observed of one picture.
+  expected = count**2 - sum(n**2 for n in totals.values())
+  if not expected:
     return None
-  import krippendorff
-
-  return float(
-    krippendorff.alpha(reliability_data=table, level_of_measurement="nominal")
-  )
+  observed = 0.0
+  for answers in shared:
+    equal = sum(n**2 for n in collections.Counter(answers).values())
+    observed += (len(answers) ** 2 - equal) / (len(answers) - 1)
+  return 1 - (count - 1) * observed / expected
 
 
 def _pairs(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

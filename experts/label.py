@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Part of stage 1: labels the clusters' pictures with masks, boxes and depths.
+
+For methods and teachers that see where a subject is. `config.label.source` says
+who knows: SubjectWorld's own truth, in the place of the detectors that papers
+use (GroundingDINO and SAM for Subject-Diffusion, arXiv 2307.11410, say), with
+noise on demand; or masks beside a user's pictures. With "none" this stage is
+left out. It is the one stage that reads a cluster's truth.
+
+Candidates are not labelled: nobody knows where the subject of a generated image
+is, but for its teacher, which may say so (`Candidate.mask`).
+
+  reads   experts/mine
+  writes  experts/label/part-*.array_record: a Label a picture
+  resumes at 64 clusters
+
+  python -m experts.label --config configs/quickstart.py --workdir runs/q
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experts.clusters import read_clusters
+from experts.mining.labels import SOURCES, box_of, look_up, spoil
+from suti.io.files import read_json
+from suti.io.records import read_records, write_records
+from suti.runtime.stage import main, progress, stage
+from suti.schema import Cluster, Label
+
+_BLOCK = 64  # clusters a file
+
+
+def run(config, workdir: Path) -> dict:
+  """Writes experts/label/part-*.array_record."""
+  if config.label.source not in SOURCES:
+    raise ValueError(
+      f"config.label.source={config.label.source!r} labels nothing: set it to "
+      f"{' or '.join(SOURCES)}, or leave this stage out."
+    )
+  current = stage(
+    workdir,
+    "experts/label",
+    {"seed": config.seed, "label": config.label},
+    reads=["experts/mine"],
+  )
+  if current.done is not None:
+    return current.done
+  clusters = read_clusters(workdir)
+  starts = range(0, len(clusters), _BLOCK)
+  parts = [_part(current.folder, number) for number in range(len(starts))]
+  left = [(p, s) for p, s in zip(parts, starts, strict=True) if not p.is_file()]
+  done = len(clusters) - sum(min(_BLOCK, len(clusters) - s) for _, s in left)
+  with progress(len(clusters), "label", done=done) as bar:
+    for part, start in left:
+      labels = []
+      for cluster in clusters[start : start + _BLOCK]:
+        labels += label(cluster, config)
+        bar.update(1)
+      write_records(part, labels, kind=Label)
+  labels = [each for part in parts for each in read_records(part, Label)]
+  found = sum(bool(each.names) for each in labels)
+  if not found:
+    raise ValueError(
+      f"config.label.source='{config.label.source}' knows none of the "
+      f"{len(labels)} pictures: lay NAME.mask.png beside NAME, lower "
+      "config.label.miss, or set config.label.source=none."
+    )
+  return current.finish(
+    {"pictures": len(labels), "labelled": found, "parts": len(parts)}
+  )
+
+
+def label(cluster: Cluster, config: Any) -> list[Label]:
+  """The labels of a cluster's pictures; of unknown ones, without an entity."""
+  labels = []
+  for number, known in enumerate(look_up(cluster, config)):
+    # Of the picture alone, so that a killed run ends in the same labels.
+    rng = np.random.default_rng([config.seed, int(cluster.key, 16), number])
+    found, score = spoil(known, config.label, rng)
+    if found is None or not found.mask.any():
+      labels.append(Label(key=cluster.key, number=number))
+      continue
+    box = box_of(found.mask, jitter=config.label.jitter, rng=rng)
+    labels.append(
+      Label(
+        key=cluster.key,
+        number=number,
+        names=(cluster.subject,),
+        boxes_xyxy=(box,),
+        scores=(score,),
+        masks=(found.mask,),
+        depth=found.depth,
+        camera=found.camera,
+      )
+    )
+  return labels
+
+
+def read_labels(workdir: Path, config: Any) -> Mapping[str, Sequence[Label]]:
+  """{cluster: the labels of its pictures, in order}; {} without labels.
+
+  Raises:
+    ValueError: the stage is not finished.
+  """
+  if config.label.source == "none":
+    return {}
+  folder = workdir / "experts/label"
+  found: dict[str, list[Label]] = {}
+  for number in range(read_json(folder / "done.json")["summary"]["parts"]):
+    for each in read_records(_part(folder, number), Label):
+      found.setdefault(each.key, []).append(each)
+  return found
+
+
+def _part(folder: Path, number: int) -> Path:
+  return folder / f"part-{number:05d}.array_record"
+
+
+if __name__ == "__main__":
+  main("experts.label", run)
