@@ -332,6 +332,7 @@ def latent_model(tmp_path_factory):
   config.num_steps, config.checkpoint_every = 1, 2
   config.patch_size, config.optimizer = 0, "adamw"
   config.unet.update(sample_size=8, in_channels=16, out_channels=16)
+  config.pool = of_autoencoder.pool  # one pool, so that its chunk is known
   with (
     pytest.MonkeyPatch.context() as patch,
     jax.numpy_dtype_promotion("standard"),
