@@ -140,8 +140,11 @@ def _make_optimizer(
   )
 
 
-def _matrices(params: Params) -> dict[str, MuonDimensionNumbers | None]:
-  """What Muon makes orthogonal; kernels are (height width in, out)."""
+def _matrices(params: Params) -> dict[str, Any]:
+  """MuonDimensionNumbers of what Muon makes orthogonal, None of the rest.
+
+  Kernels are matrices of (height width in, out).
+  """
   return {
     name: MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
     if array.ndim > 1
