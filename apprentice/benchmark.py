@@ -66,11 +66,7 @@ def sample(
     ValueError: no such model, a subject without prompts or whose photographs
       cannot be read, or a folder of another model or other settings.
   """
-  if unasked := [n for n, s in benchmark.subjects.items() if not s.prompts]:
-    raise ValueError(
-      f"the benchmark has no prompts of {unasked[0]}, so there is nothing to "
-      "sample: add prompts.txt, a prompt a line, to its folder."
-    )
+  _check_asked(benchmark)
   apprentice = load_apprentice(model)
   shown = num_demonstrations or int(apprentice.sampling["num_demonstrations"])
   _claim(
@@ -117,6 +113,16 @@ def sample(
         save_png(path, image)
       bar.update(num)
   return shown
+
+
+def _check_asked(benchmark: Benchmark) -> None:
+  """Refuses a subject without prompts."""
+  for name, subject in benchmark.subjects.items():
+    if not subject.prompts:
+      raise ValueError(
+        f"the benchmark has no prompts of {name}, so there is nothing to "
+        "sample: add prompts.txt, a prompt a line, to its folder."
+      )
 
 
 def _first_seed(seed: int, name: str, prompt: str) -> int:

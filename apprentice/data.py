@@ -71,30 +71,15 @@ def batches(
   def choose(
     example: Example | LatentExample, rng: np.random.Generator
   ) -> dict[str, Any]:
-    order = rng.permutation(len(example.demonstrations))
-    image, prompt = example.image, example.prompt
-    masks = example.demonstration_masks
-    planes: dict[str, Any] = {"mask": example.mask, "depth": example.depth}
-    if rng.random() < demonstration_targets and len(order) > 1:
-      image, prompt = (
-        example.demonstrations[order[0]],
-        example.captions[order[0]],
-      )
-      planes = {"mask": masks[order[0]] if masks else None}
-      order = order[1:]
-    chosen = order[:num_demonstrations]
-    planes["demonstration_masks"] = [masks[i] for i in chosen] if masks else ()
     return make_fields(
-      image=image,
-      prompt=prompt,
-      demonstrations=[example.demonstrations[i] for i in chosen],
-      captions=[example.captions[i] for i in chosen],
+      **_choose(
+        example, rng, num=num_demonstrations, own=demonstration_targets
+      ),
       num_demonstrations=num_demonstrations,
       encode_text=encode_text,
       size_px=size_px,
       fields=fields,
       encoders=encoders,
-      planes=planes,
     )
 
   per_process = batch_size // jax.process_count()
@@ -113,6 +98,43 @@ def batches(
       grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     )
   )
+
+
+def _choose(
+  example: Example | LatentExample,
+  rng: np.random.Generator,
+  *,
+  num: int,
+  own: float,
+) -> dict[str, Any]:
+  """Which pictures of an example are shown, in which order, and the target.
+
+  Args:
+    example: all of it.
+    rng: of this reading of it.
+    num: demonstrations at most.
+    own: how often the target is one of the cluster's own pictures.
+
+  Returns: arguments of `make_fields`.
+  """
+  order = rng.permutation(len(example.demonstrations))
+  image, prompt = example.image, example.prompt
+  masks = example.demonstration_masks
+  planes: dict[str, Any] = {"mask": example.mask, "depth": example.depth}
+  if rng.random() < own and len(order) > 1:
+    image = example.demonstrations[order[0]]
+    prompt = example.captions[order[0]]
+    planes = {"mask": masks[order[0]] if masks else None}
+    order = order[1:]
+  chosen = order[:num]
+  planes["demonstration_masks"] = [masks[i] for i in chosen] if masks else ()
+  return {
+    "image": image,
+    "prompt": prompt,
+    "demonstrations": [example.demonstrations[i] for i in chosen],
+    "captions": [example.captions[i] for i in chosen],
+    "planes": planes,
+  }
 
 
 def open_folder(folder: str | Path) -> Sequence[Example]:

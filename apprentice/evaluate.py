@@ -115,16 +115,9 @@ def run(config: Any, workdir: Path) -> dict:
   if not scenes.is_file():
     drawn = render_scenes(clusters, prompts, listed)
     write_records(scenes, drawn, kind=Candidate)
-  sampled = workdir / "apprentice" / "sample"
-  by_experts = workdir / BENCHMARK / "experts" / "sample"
-  stage_7 = read_json(sampled / "done.json")["summary"]
-  images = {
-    name: _read_generated(sampled, f"{name}-*", field="images")
-    for name in stage_7["systems"]
-  } | {
-    "experts": _read_generated(by_experts, "wave-*", field="candidates"),
-    "scenes": _by_cluster([scenes]),
-  }
+  stage_7 = read_json(workdir / "apprentice/sample/done.json")["summary"]
+  images = _read_systems(workdir, stage_7["systems"])
+  images["scenes"] = _by_cluster([scenes])
   told = describe_benchmark(workdir, clusters, prompts, base=config.backbone)
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   keys = list(dict.fromkeys(prompt.cluster for prompt in prompts))
@@ -161,6 +154,18 @@ def run(config: Any, workdir: Path) -> dict:
   )
   write_json(current.folder / "metrics.json", metrics)
   return current.finish(_headline(metrics) | summary_line(metrics["judged"]))
+
+
+def _read_systems(
+  workdir: Path, names: Iterable[str]
+) -> dict[str, dict[str, Generated]]:
+  """What each system of stage 7, and the experts, generated: by cluster."""
+  sampled = workdir / "apprentice" / "sample"
+  by_experts = workdir / BENCHMARK / "experts" / "sample"
+  return {
+    name: _read_generated(sampled, f"{name}-*", field="images")
+    for name in names
+  } | {"experts": _read_generated(by_experts, "wave-*", field="candidates")}
 
 
 def measure(

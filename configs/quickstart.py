@@ -42,20 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.mesh = ConfigDict({"data": -1, "fsdp": 1})
 
   config.mine = _mine()
-  config.prompts = ConfigDict(
-    {
-      "source": "unseen",  # unseen | dreambench | list
-      "path": "",  # of the list, a file; see suti/evaluation/prompt_list.py
-      # Of DreamBench's 2 x 25: all | seen, which leaves 2 x 5 and one pair in
-      # six out for evaluation | held_out, those alone (suti/world/held_out.py).
-      "templates": "all",
-      "num_per_cluster": 4,  # paper: 1
-      # Also view, expression and composition, which the paper's figures show,
-      # and style, the fourth of the paper's: the shipped base and CLIP have
-      # seen none and would filter it at chance (docs/subject_world.md).
-      "skills": ("recontextualization", "attribute", "accessory"),
-    }
-  )
+  config.prompts = _prompts()
   config.finetune = _finetune()
   config.sample = _sample()
   config.filter = ConfigDict(
@@ -127,6 +114,24 @@ def _mine() -> ConfigDict:
       # here, as DreamBench's prompts and `suti generate` have it, until experts
       # are compared under both: docs/held_out.md.
       "captions": "noun",
+    }
+  )
+
+
+def _prompts() -> ConfigDict:
+  """What experts are asked to show their subjects in."""
+  return ConfigDict(
+    {
+      "source": "unseen",  # unseen | dreambench | list
+      "path": "",  # of the list, a file; see suti/evaluation/prompt_list.py
+      # Of DreamBench's 2 x 25: all | seen, which leaves 2 x 5 and one pair in
+      # six out for evaluation | held_out, those alone (suti/world/held_out.py).
+      "templates": "all",
+      "num_per_cluster": 4,  # paper: 1
+      # Also view, expression and composition, which the paper's figures show,
+      # and style, the fourth of the paper's: the shipped base and CLIP have
+      # seen none and would filter it at chance (docs/subject_world.md).
+      "skills": ("recontextualization", "attribute", "accessory"),
     }
   )
 

@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from experts.clusters import write_clusters
-from experts.mining.captions import Match, classes_named, refine
+from experts.mining.captions import Match, Texts, classes_named, refine
 from experts.mining.decisions import decisions
 from experts.mining.embedding import Embedding, like_text
 from experts.mining.nouns import KNOWN
@@ -233,13 +233,7 @@ def mine_pages(
     fact["similarity"] = (
       mean_over_distinct_pairs(vectors_KD) if len(images) > 1 else 1.0
     )
-    fact["outcome"] = "kept"
-    if not page.chosen and fact["similarity"] < config.similarity_low:
-      fact["outcome"] = "different_subjects"
-    elif not page.chosen and fact["similarity"] > config.similarity_high:
-      fact["outcome"] = "same_picture"
-    elif not page.chosen and len(classes_named([r.text for r in rows])) > 1:
-      fact["outcome"] = "different_classes"
+    fact["outcome"] = _outcome(page, rows, fact["similarity"], config)
     if fact["outcome"] != "kept":
       continue
     images, rows, originals = (
@@ -259,21 +253,43 @@ def mine_pages(
     fact["unused"] = (
       len(page.rows) - sum(fact[name] for name in left_out) - len(images)
     )
-    truth = tuple(row.truth for row in rows if row.truth is not None)
-    clusters.append(
-      Cluster(
-        key=content_key(page.url, *images),
-        subject=texts.noun,
-        caption=texts.caption,
-        images=tuple(images),
-        captions=texts.captions,
-        live=texts.live,
-        source=page.url,
-        truth=truth if len(truth) == len(rows) else None,
-        originals=tuple(originals),
-      )
-    )
+    clusters.append(_cluster(page, texts, images, rows, originals))
   return clusters, facts
+
+
+def _cluster(
+  page: Page,
+  texts: Texts,
+  images: Sequence[np.ndarray],
+  rows: Sequence[Row],
+  originals: Sequence,
+) -> Cluster:
+  """The record of a page that is kept; its truth only if all of it is known."""
+  truth = tuple(row.truth for row in rows if row.truth is not None)
+  return Cluster(
+    key=content_key(page.url, *images),
+    subject=texts.noun,
+    caption=texts.caption,
+    images=tuple(images),
+    captions=texts.captions,
+    live=texts.live,
+    source=page.url,
+    truth=truth if len(truth) == len(rows) else None,
+    originals=tuple(originals),
+  )
+
+
+def _outcome(page: Page, rows: Sequence[Row], similarity: float, config) -> str:
+  """Whether a page's pictures are of one subject: "kept", or why not."""
+  if page.chosen:
+    return "kept"
+  if similarity < config.similarity_low:
+    return "different_subjects"
+  if similarity > config.similarity_high:
+    return "same_picture"
+  if len(classes_named([row.text for row in rows])) > 1:
+    return "different_classes"
+  return "kept"
 
 
 def _seen(rows: Sequence[Row]) -> dict:

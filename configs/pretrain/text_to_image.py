@@ -51,7 +51,33 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.log_every = 50
   config.checkpoint_every = 500
 
-  config.unet = dict(
+  config.unet = _unet()
+  config.text_encoder = _text_encoder()
+  config.scheduler = dict(
+    _class_name="DDIMScheduler",
+    num_train_timesteps=1000,
+    beta_schedule="squaredcos_cap_v2",
+    # The picture, as SuTI's equations have it.
+    prediction_type="sample",
+  )
+  if arg == "tiny":
+    config.pool.num_subjects, config.pool.shots_each = 16, 4
+    config.batch_size, config.num_steps = 4, 4
+    config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
+    config.unet.update(
+      block_out_channels=(16,),
+      attention_head_dim=(1,),
+      down_block_types=("CrossAttnDownBlock2D",),
+      up_block_types=("CrossAttnUpBlock2D",),
+      transformer_layers_per_block=1,
+    )
+    config.text_encoder.num_hidden_layers = 1
+  return config
+
+
+def _unet() -> dict:
+  """9.2M parameters."""
+  return dict(
     _class_name="UNet2DConditionModel",
     sample_size=16,
     in_channels=48,
@@ -74,7 +100,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     freq_shift=0,
     act_fn="silu",
   )
-  config.text_encoder = dict(
+
+
+def _text_encoder() -> dict:
+  """1.2M parameters, which learn with the net."""
+  return dict(
     architectures=("CLIPTextModel",),
     model_type="clip_text_model",
     hidden_size=160,
@@ -89,23 +119,3 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     eos_token_id=1,
     pad_token_id=1,
   )
-  config.scheduler = dict(
-    _class_name="DDIMScheduler",
-    num_train_timesteps=1000,
-    beta_schedule="squaredcos_cap_v2",
-    # The picture, as SuTI's equations have it.
-    prediction_type="sample",
-  )
-  if arg == "tiny":
-    config.pool.num_subjects, config.pool.shots_each = 16, 4
-    config.batch_size, config.num_steps = 4, 4
-    config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
-    config.unet.update(
-      block_out_channels=(16,),
-      attention_head_dim=(1,),
-      down_block_types=("CrossAttnDownBlock2D",),
-      up_block_types=("CrossAttnUpBlock2D",),
-      transformer_layers_per_block=1,
-    )
-    config.text_encoder.num_hidden_layers = 1
-  return config

@@ -113,31 +113,12 @@ def make_sample_wave(
   )
   compiled = False
 
-  def count(params, requested) -> int:
-    """How many experts a group has, padding included."""
-    if params:
-      (num,) = {len(x) for x in params.values()}
-      return num
-    # Nothing is tuned: all experts of the wave, evenly on the devices.
-    return -(-len(requested) // mesh.size) * mesh.size
-
-  def read_pictures(keys):
-    """The pictures of some clusters, if the teacher asks for them."""
-    if "pictures" not in model.teacher.asks:
-      return None
-    found, _ = readable(read_clusters(workdir), keys)
-    # An expert whose cluster cannot be read is quarantined: of any pictures.
-    neighbour = next(iter(found.values()))
-    return encode_pictures(
-      [found.get(key, neighbour).images for key in keys], backbone, config
-    )
-
   def sample_group(
     params, requested, pictures, seconds
   ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (expert of the group, some of its images), batch by batch."""
     nonlocal compiled
-    num_experts = count(params, requested)
+    num_experts = _group_size(params, requested, mesh.size)
     for start in range(0, max(map(len, requested)), config.sample.batch_size):
       began = time.monotonic()
       request = make_request(
@@ -150,51 +131,68 @@ def make_sample_wave(
       images = np.asarray(
         sample(model.frozen, null, vae_params, params, request)
       )
-      sampled = [
-        images[i][: max(0, len(wanted) - start)]
-        for i, wanted in enumerate(requested)
-      ]
+      left = [max(0, len(wanted) - start) for wanted in requested]
+      sampled = [images[i][:num] for i, num in enumerate(left)]
       if compiled:
-        num = sum(map(len, sampled))
-        seconds.append((time.monotonic() - began) / num)
+        seconds.append((time.monotonic() - began) / sum(map(len, sampled)))
       compiled = True
       yield from enumerate(sampled)
 
   def sample_wave(groups, name: str, experts, folder: Path) -> None:
     requested = [rows[expert["cluster"]] for expert in experts]
-    pictures: list[list[np.ndarray]] = [[] for _ in requested]
-    spoiled: set[int] = set()
+    # Of each expert; None once an image is not finite.
+    pictures: list[list[np.ndarray] | None] = [[] for _ in requested]
     seconds: list[float] = []  # of each call that did not compile, per image
     # In one call: they are cached, and the encoders leave the device.
     backbone.encode_text([r.prompt.prompt for each in requested for r in each])
     first = 0
     for params in groups:
-      num = count(params, requested)
+      num = _group_size(params, requested, mesh.size)
       some = slice(first, first + num)
       for i, sampled in sample_group(
         params,
         requested[some],
-        read_pictures([e["cluster"] for e in experts[some]]),
+        _read_pictures(model, config, workdir, experts[some]),
         seconds,
       ):
-        if np.isfinite(sampled).all():
-          pictures[first + i].extend(to_u8(sampled))
-        else:
-          spoiled.add(first + i)
+        if not np.isfinite(sampled).all():
+          pictures[first + i] = None
+        elif (kept := pictures[first + i]) is not None:
+          kept.extend(to_u8(sampled))
       first += num
       del params  # before the next group is loaded
     write_times(folder, name, seconds)
     _write_candidates(
       folder / name,
-      [
-        (expert, rows, None if i in spoiled else pictures[i])
-        for i, (expert, rows) in enumerate(zip(experts, requested, strict=True))
-        if expert["status"] == "ok"
-      ],
+      list(zip(experts, requested, pictures, strict=True)),
       guidance=config.sample.guidance,
     )
 
   return sample_wave
+
+
+def _group_size(params, requested: Sequence, num_devices: int) -> int:
+  """How many experts a group has, padding included."""
+  if params:
+    (num,) = {len(x) for x in params.values()}
+    return num
+  # Nothing is tuned: all experts of the wave, evenly on the devices.
+  return -(-len(requested) // num_devices) * num_devices
+
+
+def _read_pictures(
+  model: ExpertModel, config, workdir: Path, experts: Sequence[dict]
+):
+  """The pictures of experts' clusters, if the teacher asks for them."""
+  if "pictures" not in model.teacher.asks:
+    return None
+  keys = [expert["cluster"] for expert in experts]
+  found, _ = readable(read_clusters(workdir), keys)
+  # An expert whose cluster cannot be read is quarantined: of any pictures.
+  neighbour = next(iter(found.values()))
+  return encode_pictures(
+    [found.get(key, neighbour).images for key in keys], model.backbone, config
+  )
 
 
 def _write_candidates(
@@ -204,10 +202,11 @@ def _write_candidates(
 
   Args:
     stem: of the wave's files.
-    sampled: for each expert with status ok, its rows and its images; None
-      instead of images quarantines it.
+    sampled: for each expert its rows and its images; None instead of images
+      quarantines it. Those without status ok are passed over.
     guidance: the weight they were sampled with.
   """
+  sampled = [each for each in sampled if each[0]["status"] == "ok"]
   num = write_records(
     stem.with_name(f"{stem.name}.array_record"),
     (

@@ -126,6 +126,20 @@ def _parser() -> Parser:
     metavar="N",
     help="of the sampler (default: the model's)",
   )
+  _add_guidance(parser)
+  add(
+    "--mask",
+    metavar="FILE",
+    help="with --subject, for methods that see one: a picture, white where the "
+    "subject is to be",
+  )
+  _add_text_only(parser)
+  return parser
+
+
+def _add_guidance(parser: Parser) -> None:
+  """How strongly text and pictures are followed."""
+  add = parser.add_argument
   add(
     "--guidance",
     type=float,
@@ -147,14 +161,6 @@ def _parser() -> Parser:
     help="with --subject, the text's own weight, of all modes but joint "
     "(default: that of --guidance)",
   )
-  add(
-    "--mask",
-    metavar="FILE",
-    help="with --subject, for methods that see one: a picture, white where the "
-    "subject is to be",
-  )
-  _add_text_only(parser)
-  return parser
 
 
 def _add_text_only(parser: Parser) -> None:
