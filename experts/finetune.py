@@ -23,7 +23,6 @@ them.
   python -m experts.finetune --config configs/quickstart.py --workdir runs/q
 """
 
-import functools
 import itertools
 from pathlib import Path
 
@@ -35,13 +34,12 @@ from experts.clusters import read_clusters
 from experts.farm import capacity, train_step
 from experts.farm.expert_model import open_expert_model
 from experts.farm.monitor import Monitor
-from experts.farm.sampling import make_sample_wave
 from experts.farm.shared import Farm, finish_wave, read_data, rows_of
 from experts.farm.slots import Slots
 from experts.farm.step_timer import StepTimer
 from experts.farm.untuned import is_untuned, pass_waves
 from experts.farm.wave_checkpoints import WaveCheckpoints
-from experts.farm.wave_files import mean_steps, median_time, summarise
+from experts.farm.wave_files import summarise
 from experts.farm.waves import Wave, make_waves
 from experts.farm.work_queue import Lease, Work, work
 from experts.prompts import read_prompts
@@ -51,8 +49,7 @@ from suti.runtime.stage import Stage, main, stage
 
 # E experts of a wave, S slots on the devices.
 
-# Fields that may change between runs of one workdir: they affect timing and
-# what is kept, never values.
+# May change between runs of one workdir: timing and what is kept, no values.
 _MAY_CHANGE = (
   "checkpoint_every",
   "grace_s",
@@ -76,7 +73,6 @@ def run(config, workdir: Path) -> dict:
   model = open_expert_model(config)
 
   # ------------------------------------------------------------- 3 Data
-  clusters = read_clusters(workdir)
   keys = {prompt.cluster for prompt in read_prompts(workdir)}
 
   # ------------------------------------------------ 4 Waves and their slots
@@ -88,37 +84,31 @@ def run(config, workdir: Path) -> dict:
     num_clusters=min(len(keys), config.finetune.num_clusters or len(keys)),
     folder=folder,
   )
-  waves = {
-    wave.name: wave
-    for wave in make_waves(
-      keys,
-      experts_per_wave=tune.experts_per_wave,
-      num_devices=model.mesh.size,
-      experts_per_slot=tune.experts_per_slot,
-      limit=tune.num_clusters,
-    )
-  }
+  waves = make_waves(
+    keys,
+    experts_per_wave=tune.experts_per_wave,
+    num_devices=model.mesh.size,
+    experts_per_slot=tune.experts_per_slot,
+    limit=tune.num_clusters,
+  )
+  named = {wave.name: wave for wave in waves}
   most_steps = tune.num_steps * tune.experts_per_slot  # if none stops early
 
   # --------------------------------------------------------------- 5 Step
   sample_wave = None
   if tune.sample_after_tuning:
-    sampled = sample.open_stage(config, workdir, during="experts/finetune")
-    sample_wave = functools.partial(
-      make_sample_wave(model, config, inner=tune.inner, workdir=workdir),
-      folder=sampled.folder,
+    sample_wave = sample.while_tuning(
+      model, config, workdir, inner=tune.inner, stage="experts/finetune"
     )
   if is_untuned(model):
-    summary = pass_waves(
-      list(waves.values()), tune, folder, sample_wave=sample_wave
-    )
+    summary = pass_waves(waves, tune, folder, sample_wave=sample_wave)
     return current.finish(summary)
   farm = Farm(
     config=capacity.with_finetune(config, tune),
     folder=folder,
     model=model,
     programs=train_step.make_programs(model, tune),
-    clusters=clusters,
+    clusters=read_clusters(workdir),
     sample_wave=sample_wave,
     timer=StepTimer(),
   )
@@ -127,7 +117,7 @@ def run(config, workdir: Path) -> dict:
   with (
     work(
       folder,
-      {name: most_steps for name in waves},
+      {name: most_steps for name in named},
       label="finetune",
       lease_s=tune.lease_s,
       grace_s=tune.grace_s,
@@ -135,14 +125,14 @@ def run(config, workdir: Path) -> dict:
     Monitor(
       folder,
       queue,
-      waves=list(waves.values()),
+      waves=waves,
       config=capacity.with_fields(tune, num_steps=most_steps),
     ) as monitor,
   ):
     for lease in queue:
       try:
         tune_wave(
-          waves[lease.name], lease, farm=farm, queue=queue, monitor=monitor
+          named[lease.name], lease, farm=farm, queue=queue, monitor=monitor
         )
       except (FileNotFoundError, SafetensorError):
         # If another worker took the wave over, it removes the checkpoints.
@@ -150,13 +140,7 @@ def run(config, workdir: Path) -> dict:
           raise
 
   # ------------------------------------------------------------- 8 Finish
-  summary = summarise(folder, list(waves.values()))
-  if (each_s := median_time(folder)) is not None:
-    # Of the steps that were taken: fewer than the config's if experts stopped
-    # early, as a wave ends with its last one.
-    steps = mean_steps(folder, list(waves.values()))
-    summary["seconds_per_expert"] = each_s * steps
-  summary = current.finish(summary)
+  summary = current.finish(summarise(folder, waves))
   remove_folder(folder / "checkpoints")
   return summary
 

@@ -15,12 +15,13 @@ in `experts.finetune`, many processes may share a workdir.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from experts.farm import capacity
-from experts.farm.expert_model import open_expert_model
+from experts.farm.expert_model import ExpertModel, open_expert_model
 from experts.farm.sampling import make_sample_wave
 from experts.farm.untuned import is_untuned, no_groups
 from experts.farm.wave_files import (
@@ -74,6 +75,21 @@ def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
     {"seed": config.seed, "sample": config.sample},
     reads=["experts/prompts", "experts/finetune"],
     during=during,
+  )
+
+
+def while_tuning(
+  model: ExpertModel, config, workdir: Path, *, inner: str, stage: str
+) -> Callable[..., None]:
+  """What samples a wave as soon as it is tuned; see `make_sample_wave`.
+
+  Raises:
+    ValueError: see `open_stage`.
+  """
+  folder = open_stage(config, workdir, during=stage).folder
+  return functools.partial(
+    make_sample_wave(model, config, inner=inner, workdir=workdir),
+    folder=folder,
   )
 
 

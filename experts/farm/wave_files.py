@@ -322,9 +322,14 @@ def summarise(folder: Path, waves: Sequence[Wave]) -> dict[str, Any]:
       "config.finetune.learning_rate), "
       f"and delete {folder} to run it anew."
     )
-  return {
+  summary = {
     "experts": len(fine),
     "quarantined": ", ".join(lost) or 0,
     "waves": len(waves),
     "loss": float(np.mean([e.loss for e in fine])),
   }
+  if (each_s := median_time(folder)) is not None:
+    # Of the steps that were taken: fewer than the config's if experts stopped
+    # early, as a wave ends with its last one.
+    summary["seconds_per_expert"] = each_s * mean_steps(folder, waves)
+  return summary

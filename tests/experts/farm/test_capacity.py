@@ -283,6 +283,6 @@ def test_a_wave_is_sampled_as_it_was_tuned(
   def refuse(*_, inner, **__):
     raise AskedError(inner)
 
-  monkeypatch.setattr(stage, "make_sample_wave", refuse)
+  monkeypatch.setattr(sample, "make_sample_wave", refuse)
   with pytest.raises(AskedError, match="map"):
     stage.run(config.lock(), tmp_path)
