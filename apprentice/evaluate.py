@@ -118,7 +118,7 @@ def run(config: Any, workdir: Path) -> dict:
   stage_7 = read_json(workdir / "apprentice/sample/done.json")["summary"]
   images = _read_systems(workdir, stage_7["systems"])
   images["scenes"] = _by_cluster([scenes])
-  told = describe_benchmark(workdir, clusters, prompts, base=config.backbone)
+  asked = describe_benchmark(workdir, clusters, prompts, base=config.backbone)
   scorer = load_scorer(clip=config.clip, identity=config.identity)
   keys = list(dict.fromkeys(prompt.cluster for prompt in prompts))
   subjects = {}
@@ -132,7 +132,7 @@ def run(config: Any, workdir: Path) -> dict:
         scorer=scorer,
         num_shown=stage_7["demonstrations"],
         skills={p.prompt: p.skill for p in prompts if p.cluster == key},
-        kinds=told["kinds"],
+        kinds=asked["kinds"],
       )
       write_json(path, table)
     subjects[key] = read_json(path)
@@ -143,7 +143,7 @@ def run(config: Any, workdir: Path) -> dict:
     ),
   }
   metrics["speedup"] = _speedup(metrics["times"])
-  metrics["benchmark"] = told
+  metrics["benchmark"] = asked
   metrics["encoders"] = describe_encoders(config, workdir)
   metrics["judged"] = judge_all(
     config,

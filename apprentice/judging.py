@@ -152,7 +152,7 @@ def judge_subject(
   """
   numbers = template_numbers(cluster, generated, listed)
   line_ups = _line_ups(cluster, numbers, judge=judge)
-  told = _truths(cluster, numbers)
+  truths = _truths(cluster, numbers)
   table, features = {}, {}
   for name, pairs in generated.items():
     known = [(text, image) for text, image in pairs if text in numbers]
@@ -160,7 +160,7 @@ def judge_subject(
       continue
     texts, images = zip(*known, strict=True)
     seen = judge(images)
-    scores = questions.shares(seen.answers, [told[text] for text in texts])
+    scores = questions.shares(seen.answers, [truths[text] for text in texts])
     scores["retrieval"] = [
       float(retrieval.found(seen.identity_ND[i : i + 1], line_ups[text])[0])
       for i, text in enumerate(texts)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of the main table: what each system is shown and told.
+"""The rows of the main table: the pictures and words of each system.
 
 `apprentice.sample` samples those of `config.apprentice_sample.systems`, all for
 the same prompts and from the same noise:
 
   apprentice     shown demonstrations of the subject
   base           shown nothing
-  text_only      the base, told in words what the subject looks like: the
+  text_only      the base, given in words what the subject looks like: the
                  cluster's caption in the place of its noun
   copy           a demonstration, as it is: what a score gives to copying
   wrong_subject  the apprentice, shown another subject of the same noun, or of
@@ -47,7 +47,7 @@ class Request:
     prompt: what it should show, and is judged by.
     number: which of the prompt's images.
     seed: of its noise.
-    text: what the system is told.
+    text: what the system is asked for.
     images, captions: what it is shown.
   """
 

@@ -94,7 +94,7 @@ def demo(argv: Sequence[str]) -> None:
 
 
 def _gradio() -> Any:
-  """The library, told to send nothing home.
+  """The library, set to send nothing home.
 
   Raises:
     ValueError: it is not installed.

@@ -31,7 +31,7 @@ SYSTEMS = {
   "apprentice": "apprentice",
   "apprentice_expert_subjects": "apprentice, where experts are",
   "base": "base, no demonstrations",
-  "text_only": "base, told what the subject looks like",
+  "text_only": "base, given a description of the subject",
   "copy": "a demonstration, copied",
   "wrong_subject": "apprentice, shown another subject",
   "shuffled": "apprentice, shown several others",
@@ -212,7 +212,7 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
         "to it by the same encoder as identity; diversity: 1 - cosine between "
         "the images of one prompt by CLIP."
       ),
-      page.paragraph(told(metrics.get("benchmark", {})), kind="soft"),
+      page.paragraph(describe(metrics.get("benchmark", {})), kind="soft"),
       page.paragraph(
         "Small encoders of this world: CLIP-I follows the scene and not the "
         "subject, and CLIP-T hardly separates the rows, so read the judge "
@@ -229,7 +229,7 @@ def _metrics(metrics: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def told(benchmark: Mapping[str, Any]) -> str:
+def describe(benchmark: Mapping[str, Any]) -> str:
   """On which prompts it was evaluated, in one sentence; "" if unknown."""
   if not benchmark:
     return ""

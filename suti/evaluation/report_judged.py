@@ -155,9 +155,9 @@ def _encoders(
     lines.append(f"The same training in two roles: {'; '.join(same)}.")
   left = {n: s["left_out"] for n, s in systems.items() if s.get("left_out")}
   if left:
-    told = ", ".join(f"{count} of {name}" for name, count in left.items())
+    listed = ", ".join(f"{count} of {name}" for name, count in left.items())
     lines.append(
-      f"Left out, as the world has no truth for their prompts: {told}."
+      f"Left out, as the world has no truth for their prompts: {listed}."
     )
   return lines
 

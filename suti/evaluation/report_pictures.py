@@ -123,7 +123,7 @@ def _row_title(name: str) -> str:
   return {
     "experts": "its expert",
     "scenes": "real",
-    "text_only": "base, told of it",
+    "text_only": "base, described",
     "wrong_subject": "shown another",
     "shuffled": "shown several others",
   }.get(name, name)

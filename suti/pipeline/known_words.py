@@ -3,7 +3,7 @@
 
 A tokenizer spells any word, so nothing fails where a model has never met it;
 the word is ignored, or means something else. A model whose captions are known
-says them here, so that a user can be told. Published models have no such file,
+says them here, so that a user learns of it. Published models have no such file,
 and of them nothing is said.
 
 This file needs only the standard library: a mistake is answered before models

@@ -113,16 +113,16 @@ def as_json(result: dict[str, Any]) -> dict[str, Any]:
 
 def lines(result: dict[str, Any]) -> dict[str, str]:
   """An examination in words, name -> figure with its interval."""
-  told = {
+  rows = {
     "retrieval among 25 look-alikes (chance 0.04)": str(result["retrieval"]),
     "template by kernel regression": str(result["kernel_regression"]),
   }
   for name in ("questions", *CHOICES):
     if name in result:
-      told[f"answers right: {name}"] = str(result[name])
+      rows[f"answers right: {name}"] = str(result[name])
   for kind, value in result["distances"].items():
-    told[f"distance (KID) of {kind} renders"] = str(value)
-  return told
+    rows[f"distance (KID) of {kind} renders"] = str(value)
+  return rows
 
 
 def _retrieval(

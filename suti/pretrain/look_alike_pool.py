@@ -59,7 +59,7 @@ def render_look_alikes(
   # Mixed, so that a pool that is cut short has all classes.
   chosen = rng.permutation(len(members))[: config.num_groups]
   members = [members[i] for i in chosen]
-  shots, told = [], []
+  shots, choices = [], []
   for group in members:
     templates = [int(t) for t in rng.permutation(25)[: config.scenes_each]]
     if config.styled:
@@ -79,7 +79,7 @@ def render_look_alikes(
       truth = answers(
         template_of(Shot(subject=group[0], template=template)), noun
       )
-      told.append([CHOICES[q].index(truth[q]) for q in CHOICES])
+      choices.append([CHOICES[q].index(truth[q]) for q in CHOICES])
   images = render_chunks(
     shots,
     folder
@@ -98,7 +98,7 @@ def render_look_alikes(
   )
   return LookAlikes(
     image_u8_GMTVHWC=images.reshape(*shape, size_px, size_px, 3),
-    answers_GTQ=np.array(told, np.int32).reshape(
+    answers_GTQ=np.array(choices, np.int32).reshape(
       len(members), config.scenes_each, len(CHOICES)
     ),
   )

@@ -4,7 +4,7 @@
 A measure that owes nothing to the CLIP that filters: kernel ridge regression
 on thumbnails and colour histograms of renders whose template is known. Fitted
 when first used, on training subjects; it sees neither the subject's name
-nor the prompt. Styles are told by their texture too: how much there is of each
+nor the prompt. Styles are recognised by texture too: how much there is of each
 fineness, and how it repeats. For evaluation alone.
 
 Shape legend: N pictures, M renders it was fitted on, D features, T templates

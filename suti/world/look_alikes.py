@@ -2,8 +2,8 @@
 """Subjects of one class that are nearest in colours.
 
 Whoever must tell a subject from these cannot go by colour. A subject's colours
-are the shares that each of the palette's named colours has of its surface, told
-by its parts, without rendering; two subjects are as near as their shares
+are the shares that each of the palette's named colours has of its surface, by
+its parts, without rendering; two subjects are as near as their shares
 (Hellinger's distance).
 
 Shape legend: n subjects, P parts, C named colours.

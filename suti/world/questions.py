@@ -26,8 +26,8 @@ def answers(template: Template, noun: str) -> dict[str, str]:
     template: what the picture was rendered from.
     noun: the subject's class.
   """
-  told = {field: getattr(template, field) or NONE for field in PARTS}
-  return {"class": noun} | told
+  asked = {field: getattr(template, field) or NONE for field in PARTS}
+  return {"class": noun} | asked
 
 
 def asked(template: Template, noun: str) -> dict[str, str]:

@@ -318,13 +318,13 @@ def test_the_stage(workdir, tiny_backbone, tiny_clip, tiny_identity):
   ours = metrics["systems"]["apprentice"]["identity"]["mean"]
   assert summary["apprentice_identity"] == ours
   # The models here have no record of what they were trained with.
-  told = metrics["benchmark"]
-  assert (told["base"], told["lessons"], told["split"]) == (
+  about = metrics["benchmark"]
+  assert (about["base"], about["lessons"], about["split"]) == (
     "unknown",
     "unknown",
     "",
   )
-  assert told["kinds"] == dict.fromkeys(inputs.TEXTS[2:], "unknown")
+  assert about["kinds"] == dict.fromkeys(inputs.TEXTS[2:], "unknown")
 
 
 def test_a_killed_evaluation_resumes_at_its_subject(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each system of the main table is shown and told."""
+"""The pictures and words that each system of the main table is given."""
 
 import numpy as np
 import pytest

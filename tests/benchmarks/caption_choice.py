@@ -42,19 +42,19 @@ def main(num_subjects: int) -> None:
       ],
     }
     for prompts in CHOICES:
-      for told in CHOICES:
+      for shown in CHOICES:
         for k, t in enumerate(templates):
           named = subject_of(cluster, t, captions=prompts)
           images += generate(
             model,
             cluster.images[:SHOWN],
             fill(t.text, named),
-            captions=captions[told],
+            captions=captions[shown],
             num=1,
             seed=10 * k,
           )
           plain = fill(t.text, cluster.subject)
-          rows.append((number, (prompts, told), plain))
+          rows.append((number, (prompts, shown), plain))
   real = [scorer.identity(cluster.images) for cluster in clusters]
   identity_ND = scorer.identity(images)
   clip_ND = scorer.clip_images(images)
@@ -67,11 +67,11 @@ def main(num_subjects: int) -> None:
     how: np.array([np.mean(of, 0) for of in subjects.values()])
     for how, subjects in found.items()
   }
-  for (prompts, told), mean in means.items():
+  for (prompts, shown), mean in means.items():
     more = mean - means["noun", "noun"]
     error = more.std(0, ddof=1) / np.sqrt(num_subjects)
     print(
-      f"prompts by {prompts}, demonstrations by {told}: "
+      f"prompts by {prompts}, demonstrations by {shown}: "
       f"identity {mean[:, 0].mean():.3f} ({more[:, 0].mean():+.3f} "
       f"± {error[0]:.3f}), CLIP-T {mean[:, 1].mean():.3f} "
       f"({more[:, 1].mean():+.3f} ± {error[1]:.3f})"

@@ -59,7 +59,7 @@ def test_scores_equal_torchs(reading, tmp_path, variant):
   assert found == pytest.approx(theirs, abs=1e-3)
   golden = GOLDENS["+".join(variant) or "protocol"]
   assert theirs == pytest.approx(golden, abs=1e-4)
-  # Variants are told apart by far more than that.
+  # Variants differ by far more than that.
   for name, value in GOLDENS.items():
     if name != ("+".join(variant) or "protocol"):
       far = max(abs(golden[m] - value[m]) for m in METRICS)

@@ -187,7 +187,7 @@ def test_the_server_answers_this_machines_page_alone(room):
   assert len(read_ratings(room.path)) == 1
 
 
-def test_raters_answer_at_once_and_no_line_is_lost(room):
+def test_raters_answer_together_and_no_line_is_lost(room):
   def work(rater):
     for _ in range(6):
       task = room.next(rater)["task"]

@@ -18,11 +18,11 @@ from tests.experts import inputs
 def test_pictures_unlike_their_texts_are_left_out_and_counted():
   """A picture is compared with its own text; without words it stays."""
   images = inputs.draw_pictures(1, 4)
-  told = inputs.unit([[1, 0], [1, 0], [0, 1], [0, 1]])
+  vectors = inputs.unit([[1, 0], [1, 0], [0, 1], [0, 1]])
   scorer = dataclasses.replace(
     inputs.colour_scorer(),
-    clip_images=lambda batch: told[: len(batch)],
-    clip_texts=lambda texts: np.tile(told[:1], (len(texts), 1)),
+    clip_images=lambda batch: vectors[: len(batch)],
+    clip_texts=lambda texts: np.tile(vectors[:1], (len(texts), 1)),
   )
   texts = ("a dog", "a dog in the snow", "a dog on sale", "IMG_1.jpg")
   rows = tuple(

@@ -160,9 +160,9 @@ def test_an_exam_is_told_in_words_and_in_json():
     "distances": {"blurred": intervals.mean([2.0])},
     "sharpness": {"blurred": 3.0},
   }
-  told = judge_exam.lines(result)
-  assert told["retrieval among 25 look-alikes (chance 0.04)"].startswith("0.75")
-  assert told["distance (KID) of blurred renders"] == "2.000"
+  rows = judge_exam.lines(result)
+  assert rows["retrieval among 25 look-alikes (chance 0.04)"].startswith("0.75")
+  assert rows["distance (KID) of blurred renders"] == "2.000"
   found = judge_exam.as_json(result)
   assert found["distances"]["blurred"]["mean"] == 2.0
   assert found["sharpness"] == {"blurred": 3.0}

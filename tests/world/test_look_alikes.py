@@ -57,10 +57,10 @@ def test_a_line_up_stands_in_one_scene_under_the_same_cameras():
 
 def test_every_template_asks_two_questions_whose_answers_are_choices():
   for template in (*OBJECT_TEMPLATES, *LIVE_TEMPLATES):
-    told = asked(template, "dog")
-    assert len(told) == 2 and told["class"] == "dog"
-    assert told.items() <= answers(template, "dog").items()
-    assert all(answer in CHOICES[q] for q, answer in told.items())
+    found = asked(template, "dog")
+    assert len(found) == 2 and found["class"] == "dog"
+    assert found.items() <= answers(template, "dog").items()
+    assert all(answer in CHOICES[q] for q, answer in found.items())
 
 
 def test_what_a_prompt_leaves_open_is_not_asked():

@@ -10,7 +10,7 @@
   omnicontext       RESULTS/fullset/TASK/KEY.png, with its list as JSON lines
 
 Nothing is opened here but lists of texts. What is missing, what belongs to no
-prompt, what cannot be told, is said by name; the rest is scored.
+prompt, what cannot be decided, is said by name; the rest is scored.
 """
 
 import dataclasses

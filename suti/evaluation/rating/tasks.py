@@ -6,7 +6,7 @@ or no: does it show the subject, does it follow the text, does it look real; a
 picture is good overall if all three are yes. Or two systems' pictures of one
 prompt stand side by side, and the better one is chosen.
 
-Raters are told nothing about systems: pictures have names that say nothing, and
+Raters learn nothing about systems: pictures have names that say nothing, and
 order and sides are shuffled for each rater by a seed.
 
   RATINGS.jsonl    an answer a line; of two answers to one question the later
