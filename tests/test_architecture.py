@@ -358,6 +358,10 @@ def test_tensorflow_is_nowhere():
       assert not re.search(r"^\s*(import|from) tensorflow\b(?!_)", source, re.M)
 
 
+# Read from top to bottom, as their numbered headings say.
+LOOPS = {("apprentice/train.py", "run"), ("experts/finetune.py", "run")}
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_has_a_licence_a_docstring_and_a_bound(file):
   source = (ROOT / file).read_text(encoding="utf-8")
@@ -366,6 +370,10 @@ def test_a_file_has_a_licence_a_docstring_and_a_bound(file):
   docstring = ast.get_docstring(ast.parse(source))
   assert docstring and docstring.strip(), "no module docstring"
   assert len(lines) <= 500, f"{len(lines)} lines"
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, ast.FunctionDef) and (file, node.name) not in LOOPS:
+      length = (node.end_lineno or 0) - node.lineno + 1
+      assert length <= 80, f"{node.name} has {length} lines"
 
 
 @pytest.mark.parametrize("file", SHIPPED)
