@@ -42,7 +42,10 @@ train text_to_image
 train examples --config.clip="$work/clip/model"
 short=()
 if [[ -n "$size" ]]; then
-  short=(--config.train.num_steps=4 --config.train.checkpoint_every=2)
+  short=(
+    --config.train.num_steps=4 --config.train.warmup_steps=1
+    --config.train.checkpoint_every=2 --config.train.log_every=1
+  )
 fi
 echo "=== apprentice"
 "$VENV/bin/python" -m apprentice.train \

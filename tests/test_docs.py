@@ -39,6 +39,7 @@ LANGUAGES = {"sh", "python", "text", "bibtex"}
 RUN_BY = {
   "bash launch/quickstart.sh": (".ci/run", "bash launch/quickstart.sh"),
   "bash launch/test.sh": (".ci/run", "bash launch/test.sh"),
+  "bash launch/train_world.sh": (".ci/run", "bash launch/train_world.sh"),
   "bash .ci/run": ("", "it is CI"),
   "bash launch/tpu_vm.sh": ("tests/test_docs.py", "Cloud(tmp_path)"),
   "python launch/xm_launch.py": (
