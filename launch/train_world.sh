@@ -3,7 +3,7 @@
 # Makes all shipped models of SubjectWorld from nothing: an environment, then
 # each training in its order, then their exams and cards.
 #
-#   bash launch/train_world.sh         days on 2 cores; less with an accelerator
+#   bash launch/train_world.sh         about a day on 2 cores; less with more
 #   bash launch/train_world.sh tiny    a few steps of each, and nothing shipped
 #
 # Killed anywhere and started again, it goes on from where it stopped. All is
