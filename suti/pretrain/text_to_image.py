@@ -106,11 +106,9 @@ def run(config: Any, workdir: Path) -> dict:
     return out_BHWC.astype(jnp.float32)
 
   def loss(params, batch, key):
-    x_BHWC = (
-      codec.encode({}, to_pm1(batch["x"]))
-      if config.patch_size
-      else batch["x"].astype(jnp.float32)
-    )
+    x_BHWC = batch["x"].astype(jnp.float32)
+    if config.patch_size:
+      x_BHWC = codec.encode({}, to_pm1(batch["x"]))
     loss_B = denoising_loss(
       schedule,
       lambda x, t_B: predict(params, x, t_B, batch["ids"]),

@@ -4,7 +4,6 @@
 import contextlib
 import http.server
 import json
-import threading
 import time
 
 import pytest
@@ -14,6 +13,7 @@ from suti.evaluation.language_model.client import Address, RefusedError, ask
 from suti.io.files import read_json
 from tests.commands import error_of, start
 from tests.evaluation.test_comparison import write_scores
+from tests.local_server import serving
 
 SECRET = "sk-secret"
 
@@ -49,16 +49,9 @@ def serve(answer):
     def log_message(self, *_):
       pass
 
-  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-  model.url = f"http://127.0.0.1:{server.server_port}/v1"
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-  thread.start()
-  try:
+  with serving(Handler) as url:
+    model.url = f"{url}/v1"
     yield model
-  finally:
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def chat(text):

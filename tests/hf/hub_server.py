@@ -12,8 +12,9 @@ import http.server
 import json
 import pathlib
 import re
-import threading
 from collections.abc import Iterator
+
+from tests.local_server import serving
 
 REPO = "org/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -49,16 +50,9 @@ def serve(folder: pathlib.Path) -> Iterator[Hub]:
     def log_message(self, *_):
       pass
 
-  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-  hub.url = f"http://127.0.0.1:{server.server_port}"
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-  thread.start()
-  try:
+  with serving(Handler) as url:
+    hub.url = url
     yield hub
-  finally:
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def _answer(handler, hub, folder) -> None:

@@ -5,7 +5,6 @@ import base64
 import contextlib
 import http.server
 import json
-import threading
 
 import pytest
 from huggingface_hub import constants
@@ -13,6 +12,7 @@ from huggingface_hub import constants
 from suti.hf import cards
 from suti.io.files import write_json
 from tests.commands import error_of, start
+from tests.local_server import serving
 
 TRAIN = {
   "method": "suti",
@@ -149,16 +149,9 @@ def serve():
     def log_message(self, *_):
       pass
 
-  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-  hub.url = f"http://127.0.0.1:{server.server_port}"
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-  thread.start()
-  try:
+  with serving(Handler) as url:
+    hub.url = url
     yield hub
-  finally:
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.fixture
