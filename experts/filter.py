@@ -25,6 +25,8 @@ from experts.selection import explain_nothing, open_selection, select
 from suti.evaluation.measure import Evidence, Measure
 from suti.evaluation.scores import Scorer, load_scorer
 from suti.hf.find import find_model
+from suti.hf.linear_head import Head, find_head, load_head
+from suti.images import square_around
 from suti.io.records import read_lines, write_lines
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Score
@@ -39,17 +41,21 @@ def read_scores(workdir: Path) -> list[Score]:
 
 def run(config, workdir: Path) -> dict:
   """Writes experts/filter/scores.jsonl."""
-  selection = open_selection(config)
+  selection, aesthetic = open_selection(config), config.filter.aesthetic
+  if aesthetic:
+    aesthetic = str(find_head(aesthetic))
   # The folder does not depend on the rule: scores are reused with others.
   current = stage(
     workdir,
     "experts/filter",
-    {"clip": config.clip, "identity": config.identity},
+    {"clip": config.clip, "identity": config.identity}
+    | ({"crop": True} if config.filter.crop else {}),
     reads=["experts/mine", "experts/sample"],
     folders={
       "config.clip": find_model(config.clip),
       "config.identity": find_model(config.identity),
-    },
+    }
+    | ({"config.filter.aesthetic": aesthetic} if aesthetic else {}),
   )
   about = selection.about()
   if current.done is not None and about.items() <= current.done.items():
@@ -63,6 +69,9 @@ def run(config, workdir: Path) -> dict:
   ]
   if left:
     scorer = load_scorer(clip=config.clip, identity=config.identity)
+    head = None
+    if aesthetic:
+      head = load_head(aesthetic, width=scorer.clip_texts([""]).shape[1])
     clusters = read_clusters(workdir)
     total = sum(map(len, waves))
     done = total - sum(len(waves[i]) for i in left)
@@ -71,7 +80,12 @@ def run(config, workdir: Path) -> dict:
         candidates = list(waves[i])
         found = find_clusters(clusters, {c.cluster for c in candidates})
         scores = score_all(
-          candidates, found, scorer=scorer, measures=selection.measures
+          candidates,
+          found,
+          scorer=scorer,
+          measures=selection.measures,
+          head=head,
+          crop=config.filter.crop,
         )
         write_lines(parts[i], scores)
         bar.update(len(candidates))
@@ -112,6 +126,8 @@ def score_all(
   *,
   scorer: Scorer,
   measures: Mapping[str, Measure],
+  head: Head | None = None,
+  crop: bool = False,
 ) -> list[Score]:
   """Measures a wave's candidates: all images together, then all texts.
 
@@ -120,6 +136,9 @@ def score_all(
     clusters: those of the candidates, by key.
     scorer: the encoders.
     measures: what to measure, by name.
+    head: of aesthetics.
+    crop: whether images of a group are compared by a square around their
+      subjects, where masks of these are known.
 
   Returns: a score for each candidate, not marked as kept yet.
   """
@@ -127,6 +146,14 @@ def score_all(
     return []
   images = [candidate.image for candidate in candidates]
   image_GD, identity_GD = scorer.clip_images(images), scorer.identity(images)
+  pair_GD = identity_GD
+  if crop and any(candidate.mask is not None for candidate in candidates):
+    pair_GD = scorer.identity(
+      [
+        c.image if c.mask is None else square_around(c.image, c.mask)
+        for c in candidates
+      ]
+    )
   texts = sorted({candidate.prompt for candidate in candidates})
   text_D = dict(zip(texts, scorer.clip_texts(texts), strict=True))
   shown = [image for cluster in clusters.values() for image in cluster.images]
@@ -147,7 +174,9 @@ def score_all(
       clip_KD=shown_clip[rows],
       identity_D=identity_GD[index],
       identity_KD=shown_identity[rows],
-      identity_GD=identity_GD[others_G],
+      pair_D=pair_GD[index],
+      pair_GD=pair_GD[others_G],
+      head=head,
     )
     scores.append(
       Score(

@@ -20,6 +20,7 @@ import numpy as np
 
 from experts.clusters import Clusters, find_clusters, read_clusters
 from experts.label import read_labels
+from experts.prompts import undescribed
 from experts.sample import open_candidates
 from experts.selection import open_selection, read_scores, select
 from suti.io.files import remove_folder
@@ -67,6 +68,7 @@ def run(config, workdir: Path) -> dict:
     origin=config.finetune.teacher,
     labels=read_labels(workdir, config),
     of_group=config.pack.demonstrations == "group",
+    nouns=config.pack.prompts == "noun",
   )
   part = current.folder / "part"
   count = write_examples(
@@ -91,6 +93,7 @@ def make_examples(
   origin: str,
   labels: Mapping[str, Sequence[Label]] | None = None,
   of_group: bool = False,
+  nouns: bool = False,
 ) -> Iterator[Example]:
   """Joins candidates and demonstrations, one at a time.
 
@@ -101,6 +104,7 @@ def make_examples(
     labels: of the clusters' pictures, if there are any.
     of_group: demonstrations are the other kept images of a candidate's group,
       and not the cluster's pictures.
+    nouns: whether prompts name subjects by their nouns, without descriptions.
 
   Yields: examples.
   """
@@ -108,6 +112,11 @@ def make_examples(
   @functools.lru_cache(maxsize=256)
   def cluster_of(key: str) -> Cluster:
     return find_clusters(clusters, [key])[key]
+
+  def text_of(candidate: Candidate) -> str:
+    if not nouns:
+      return candidate.prompt
+    return undescribed(candidate.prompt, cluster_of(candidate.cluster))
 
   groups = collections.defaultdict(list)
   for score, file, index in kept:
@@ -133,7 +142,7 @@ def make_examples(
     masks = [other.mask for other in others if other.mask is not None]
     return {
       "demonstrations": tuple(other.image for other in others),
-      "captions": tuple(other.prompt for other in others),
+      "captions": tuple(text_of(other) for other in others),
       "demonstration_masks": tuple(masks) if len(masks) == len(others) else (),
     }
 
@@ -143,7 +152,7 @@ def make_examples(
     yield Example(
       key=candidate.key,
       cluster=candidate.cluster,
-      prompt=candidate.prompt,
+      prompt=text_of(candidate),
       image=candidate.image,
       values=score.values,
       mask=candidate.mask,

@@ -93,7 +93,14 @@ def open_selection(config: Any) -> Selection:
   known = all_measures()
   check_names(rule, known, field=f"{field}={text!r}")
   in_groups = config.sample.together > 1
+  has_head = bool(config.filter.aesthetic)
   for condition in rule:
+    if known[condition.name].of == "head" and not has_head:
+      raise ValueError(
+        f"{field}={text!r}: {condition.name} needs a head, and "
+        "config.filter.aesthetic='' names none: give the file of a linear head "
+        "on config.clip, or a rule without it."
+      )
     if known[condition.name].of == "group" and not in_groups:
       raise ValueError(
         f"{field}={text!r}: {condition.name} compares images that were sampled "
@@ -116,7 +123,7 @@ def open_selection(config: Any) -> Selection:
     measures={
       name: measure
       for name, measure in known.items()
-      if in_groups or measure.of == "candidate"
+      if {"group": in_groups, "head": has_head}.get(measure.of, True)
     },
   )
 

@@ -36,9 +36,16 @@ Apply = Callable[..., Array]
 
 
 NOTHING = r"(?!)"  # a `trainable` that matches no name
-# What a request may hold beside texts: the cluster's pictures, as latents
-# `pictures_KHWC` with `pictures_K`, which of them there are.
-ASKED = ("pictures",)
+# What a request may hold beside texts.
+#   pictures   of the cluster, as latents `pictures_KHWC` with `pictures_K`,
+#              which of them there are
+#   noun       `noun_BL`, which tokens of a prompt are the subject's noun
+#   views      of the subject, one a row, of known geometry: `depth_BHWC`, its
+#              depth as a picture (`suti.correspondence.depth_u8`) and then as
+#              a latent; `mask_BRR`, where the subject is; and `LINKS`, which
+#              pixels of a set's views correspond (`suti.correspondence.link`)
+ASKED = ("pictures", "noun", "views")
+LINKS = ("at_BRR2", "shown_BRR", "next_BRR2", "next_shown_BRR")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,9 +70,13 @@ class Teacher:
       x_BHWC. request has the `conditioning` of the prompts and `null`, that of
       the null text, one row, and what `asks` names; a row must depend on its
       own key and text alone; config is the section `sample`.
-    asks: what a request holds beside texts, of `ASKED`.
+    asks: what a request holds beside texts, of `ASKED`; or a function of the
+      whole config that says so.
     weights: (config) -> {name of a net: folder of its published weights}, of
-      nets beside the backbone's that are not drawn at random.
+      nets beside the backbone's that are not drawn at random, and under "" of
+      one that takes the backbone's place.
+    masks: whether `sample` returns (x_BHWC, mask_BRR), where each image's
+      subject is, bool of any side R.
     together: whether it samples `config.sample.together` rows, side by side, in
       each other's sight: such a row depends on the others of its group too.
   """
@@ -76,13 +87,19 @@ class Teacher:
   loss: Callable[..., Array] | None
   sample: Callable[..., Array]
   together: bool = False
-  asks: tuple[str, ...] = ()
+  asks: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
   weights: Callable[[Any], Mapping[str, str]] | None = None
+  masks: bool = False
 
   def __post_init__(self) -> None:
-    """Checks what it asks for, and that an untuned one trains nothing."""
-    assert set(self.asks) <= set(ASKED), self.asks
+    """Checks that an untuned one trains nothing."""
     assert self.loss is not None or self.trainable == NOTHING, self.trainable
+
+  def asked(self, config: Any) -> tuple[str, ...]:
+    """What its requests hold beside texts, by the whole config."""
+    found = self.asks(config) if callable(self.asks) else self.asks
+    assert set(found) <= set(ASKED), found
+    return found
 
 
 def find(name: str) -> Teacher:
@@ -155,20 +172,24 @@ def declare(
   if config.finetune.remat:
     nets[""] = remat(nets[""], r"(resnets|attentions)\.\d+$")
   spec, apply = functional_nets(nets)
-  rest = without(spec, backbone.params)
+  folders = {}
+  if teacher.weights is not None:
+    folders = dict(teacher.weights(config.finetune))
+  own = {} if "" in folders else backbone.params
+  rest = without(spec, own)
   known = {}
-  if read and teacher.weights is not None:
-    for net, folder in teacher.weights(config.finetune).items():
+  if read:
+    for net, folder in folders.items():
       known |= read_net(spec, net, folder)
   new = init(without(rest, known), jax.random.key(config.seed)) | known
-  trainable, frozen = split(backbone.params | new, teacher.trainable)
+  trainable, frozen = split(own | new, teacher.trainable)
   return apply, trainable, cast(frozen, config.finetune.dtype)
 
 
 def read_net(
   spec: Mapping[str, Param], net: str, folder: str
 ) -> dict[str, Array]:
-  """The published weights of a net beside the backbone's.
+  """The published weights of a net, beside the backbone's or in its place.
 
   Raises:
     ValueError: there is no such folder, or its weights do not fit.

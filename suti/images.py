@@ -59,6 +59,27 @@ def square_crop_resize_plane(plane_HW: np.ndarray, size_px: int) -> np.ndarray:
   return plane_HW[top + at_S[:, None], left + at_S]
 
 
+def square_around(image_u8: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
+  """Cuts out the square around a mask's box; outside of the picture is black.
+
+  Args:
+    image_u8: uint8 RGB (H, W, 3).
+    mask_HW: bool; of one without a pixel the whole picture is returned.
+
+  Returns:
+    uint8 RGB, as large as the longer side of the box.
+  """
+  rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+  if not len(rows):
+    return image_u8
+  height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+  side = int(max(height, width))
+  top = int(rows[0]) - (side - height) // 2
+  left = int(columns[0]) - (side - width) // 2
+  padded = np.pad(image_u8, ((side, side), (side, side), (0, 0)))
+  return padded[top + side : top + 2 * side, left + side : left + 2 * side]
+
+
 def shrink(image_u8: np.ndarray, short_px: int) -> np.ndarray:
   """Scales a large picture, all of it, to a shorter side of `short_px`."""
   height, width = image_u8.shape[:2]

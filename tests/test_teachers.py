@@ -18,7 +18,8 @@ import pytest
 
 import experts.teachers
 from experts import teacher
-from experts.farm import sampling, train_step
+from experts.farm import asked, sampling, train_step
+from experts.farm.rows import rows_of
 from experts.farm.wave_files import describe, load_wave, write_wave
 from experts.farm.waves import make_waves, wave_data
 from suti.nn.nets import functional_nets
@@ -131,7 +132,7 @@ def test_an_unknown_teacher_is_named_with_a_remedy():
     teacher.find("dreamboth")
   assert str(caught.value) == (
     "No teacher 'dreamboth' (config.finetune.teacher). experts/teachers has "
-    "dreambooth, lora. Did you mean 'dreambooth'?"
+    "dreambooth, lora, syncd. Did you mean 'dreambooth'?"
   )
 
 
@@ -213,7 +214,7 @@ def draw(tuned, params, prompts, *, pictures=0):
   """Images of one expert for some prompts, and their rows."""
   (cluster,) = clusters_of(tuned.backbone, 1)
   config, backbone = tuned.config, tuned.backbone
-  asked = sampling.rows_of(
+  of_cluster = rows_of(
     [
       Prompt(cluster=cluster.key, prompt=text, skill="attribute")
       for text in prompts
@@ -222,19 +223,35 @@ def draw(tuned, params, prompts, *, pictures=0):
     seed=0,
     together=config.sample.together,
   )
-  shown = None
-  if "pictures" in tuned.found.asks:
-    others = clusters_of(backbone, 1 + pictures)[-1]
-    shown = sampling.encode_pictures([others.images], backbone, config)
-  (rows,) = asked.values()
+  (rows,) = of_cluster.values()
   request = sampling.make_request(
-    [rows], backbone, slots=range(len(rows)), num_experts=1, pictures=shown
+    [rows],
+    backbone,
+    slots=range(len(rows)),
+    num_experts=1,
+    asked=asked_of(tuned, rows, pictures=pictures),
   )
   sample = sampling.make_sample(
     tuned.found, tuned.apply, backbone, config, tuned.mesh, inner="vmap"
   )
   null, vae_params = backbone.null_text(), backbone.codec.params
-  return np.asarray(sample(tuned.frozen, null, vae_params, params, request))
+  made = sample(tuned.frozen, null, vae_params, params, request)
+  return np.asarray(made[0] if tuned.found.masks else made)
+
+
+def asked_of(tuned, rows, *, pictures):
+  """What the teacher asks for, of one subject."""
+  config, backbone = tuned.config, tuned.backbone
+  found, of_cluster = tuned.found.asked(config), {}
+  if "pictures" in found:
+    others = clusters_of(backbone, 1 + pictures)[-1]
+    of_cluster = asked.encode_pictures([others.images], backbone, config)
+  of_rows: list[dict] = [{} for _ in rows]
+  if "noun" in found:
+    # Its second token, whatever it says.
+    length = backbone.encode_text([""])["text_BLD"].shape[1]
+    of_rows = [{"noun_BL": np.arange(length) == 2} for _ in rows]
+  return asked.Asked(of_cluster=of_cluster, of_rows=[of_rows], causes=[""])
 
 
 def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
@@ -256,7 +273,7 @@ def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
     base = {name: np.asarray(x)[None] for name, x in tuned.trainable.items()}
     of_base = draw(tuned, base, inputs.PROMPTS)
     assert np.abs(images - of_base).max() > 1e-3
-  if "pictures" in tuned.found.asks:
+  if "pictures" in tuned.found.asked(tuned.config):
     others = draw(tuned, params, inputs.PROMPTS, pictures=1)
     assert np.abs(images - others).max() > 1e-3
 
@@ -278,18 +295,18 @@ def test_subjects_without_whole_groups_are_named():
     for text in inputs.PROMPTS[:2]
   ]
   with pytest.raises(ValueError) as caught:
-    sampling.rows_of(prompts, num=2, seed=0, together=3)
+    rows_of(prompts, num=2, seed=0, together=3)
   assert str(caught.value) == (
     "Cluster c0ffee0dad00 has 4 images to sample, no multiple of "
     "config.sample.together=3: allow more skills in config.prompts.skills, or "
     "sample fewer together."
   )
-  rows = sampling.rows_of(prompts, num=3, seed=0, together=3)["c0ffee0dad00"]
+  rows = rows_of(prompts, num=3, seed=0, together=3)["c0ffee0dad00"]
   assert [row.number for row in rows] == [0, 1, 2] * 2
   assert len({row.group for row in rows}) == 2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["dreambooth", "lora"])
 def test_a_group_needs_a_teacher_that_samples_one(name):
   config = inputs.make_config({}, teacher=name).unlock()
   config.sample.update(together=2)

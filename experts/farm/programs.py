@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experts.farm import sampling, train_step, wave_files
+from experts.farm.asked import blank
+from experts.farm.rows import Row
 from experts.farm.waves import describe_wave, padded_pictures
 from experts.teacher import Teacher, declare, find
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
@@ -83,13 +85,13 @@ def sample(
   apply, trainable, frozen = _declare(teacher, backbone, config)
   num, batch_size = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
-  rows = [[sampling.Row(prompt=prompt, seed=0, group=None, number=0)]]
+  row = Row(prompt=prompt, text="a dog", seed=0, group=None, number=0)
   request = sampling.make_request(
-    rows,
+    [[row]],
     backbone,
     slots=range(batch_size),
     num_experts=1,
-    pictures=sampling.no_pictures(teacher, backbone, config),
+    asked=blank(teacher, backbone, config),
   )
   request = jax.tree.map(lambda x: x[0], request)
   num_images = config.prompts.num_per_cluster * config.sample.images_per_prompt

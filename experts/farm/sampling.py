@@ -11,10 +11,9 @@ The weights come from the caller: `experts.finetune` samples with those on the
 devices, `experts.sample` with those on disk.
 """
 
-import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,71 +21,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experts.clusters import read_clusters, readable
+from experts.farm.asked import Asked, open_asked
 from experts.farm.expert_model import ExpertModel
+from experts.farm.rows import Row, rows_of
 from experts.farm.wave_files import write_times
-from experts.farm.waves import PICTURES, map_devices, map_experts
+from experts.farm.waves import map_devices, map_experts
 from experts.prompts import read_prompts
 from experts.teacher import Teacher
 from suti.diffusion.samplers import row_keys
-from suti.images import to_u8
+from suti.images import square_crop_resize_plane, to_u8
 from suti.io.files import write_json
 from suti.io.records import write_records
 from suti.parallel.mesh import replicated
 from suti.pipeline.backbone import Backbone
 from suti.pipeline.codec import decode_in_parts
-from suti.schema import Candidate, Prompt, content_key, image_seed
+from suti.schema import Candidate, content_key
 
 # E experts, B rows of one expert in a batch, N rows of a device, H W C image.
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-  """An image to sample: its prompt and the seed of its noise."""
-
-  prompt: Prompt
-  seed: int
-  group: str | None
-  number: int
-
-
-def rows_of(
-  prompts: Iterable[Prompt], *, num: int, seed: int, together: int = 1
-) -> dict[str, list[Row]]:
-  """The images to sample.
-
-  Args:
-    prompts: of all clusters.
-    num: images for each prompt.
-    seed: of the config.
-    together: rows of a cluster, side by side, that see each other.
-
-  Returns: {cluster: its rows}.
-
-  Raises:
-    ValueError: a cluster's rows are not whole groups.
-  """
-  rows = collections.defaultdict(list)
-  for prompt in prompts:
-    for number in range(num):
-      index = len(rows[prompt.cluster])
-      group = content_key(prompt.cluster, "group", index // together)
-      rows[prompt.cluster].append(
-        Row(
-          prompt=prompt,
-          seed=image_seed(seed, prompt, number),
-          group=group if together > 1 else None,
-          number=index % together,
-        )
-      )
-  for cluster, each in rows.items():
-    if len(each) % together:
-      raise ValueError(
-        f"Cluster {cluster} has {len(each)} images to sample, no multiple of "
-        f"config.sample.together={together}: allow more skills in "
-        "config.prompts.skills, or sample fewer together."
-      )
-  return rows
 
 
 def make_sample_wave(
@@ -104,19 +55,24 @@ def make_sample_wave(
   sample = make_sample(
     model.teacher, model.apply, backbone, config, mesh, inner=inner
   )
-  null = backbone.null_text()
+  null = backbone.null_text(config.sample.negative_prompt)
+  ask = open_asked(model.teacher, backbone, config, workdir)
   rows = rows_of(
     read_prompts(workdir),
     num=config.sample.images_per_prompt,
     seed=config.seed,
     together=config.sample.together,
+    suffix=config.sample.suffix,
   )
   compiled = False
 
   def sample_group(
-    params, requested, pictures, seconds
-  ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (expert of the group, some of its images), batch by batch."""
+    params, requested, asked, seconds
+  ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    """Yields (expert of the group, some of its images), batch by batch.
+
+    Images come alone, or with their masks if the teacher makes them.
+    """
     nonlocal compiled
     num_experts = _group_size(params, requested, mesh.size)
     for start in range(0, max(map(len, requested)), config.sample.batch_size):
@@ -126,25 +82,29 @@ def make_sample_wave(
         backbone,
         slots=range(start, start + config.sample.batch_size),
         num_experts=num_experts,
-        pictures=pictures,
+        asked=asked,
       )
-      images = np.asarray(
-        sample(model.frozen, null, vae_params, params, request)
-      )
+      made = sample(model.frozen, null, vae_params, params, request)
+      made = made if model.teacher.masks else (made,)
+      made = [np.asarray(each) for each in made]
       left = [max(0, len(wanted) - start) for wanted in requested]
-      sampled = [images[i][:num] for i, num in enumerate(left)]
+      sampled = [
+        tuple(each[i][:num] for each in made) for i, num in enumerate(left)
+      ]
       if compiled:
-        seconds.append((time.monotonic() - began) / sum(map(len, sampled)))
+        num = sum(len(each[0]) for each in sampled)
+        seconds.append((time.monotonic() - began) / num)
       compiled = True
       yield from enumerate(sampled)
 
   def sample_wave(groups, name: str, experts, folder: Path) -> None:
     requested = [rows[expert["cluster"]] for expert in experts]
-    # Of each expert; None once an image is not finite.
-    pictures: list[list[np.ndarray] | None] = [[] for _ in requested]
+    keys = [expert["cluster"] for expert in experts]
+    asked = ask(keys, requested)
+    made = [_Made(cause=cause) for cause in asked.causes]
     seconds: list[float] = []  # of each call that did not compile, per image
     # In one call: they are cached, and the encoders leave the device.
-    backbone.encode_text([r.prompt.prompt for each in requested for r in each])
+    backbone.encode_text([r.text for each in requested for r in each])
     first = 0
     for params in groups:
       num = _group_size(params, requested, mesh.size)
@@ -152,19 +112,16 @@ def make_sample_wave(
       for i, sampled in sample_group(
         params,
         requested[some],
-        _read_pictures(model, config, workdir, experts[some]),
+        asked.of_experts(some),
         seconds,
       ):
-        if not np.isfinite(sampled).all():
-          pictures[first + i] = None
-        elif (kept := pictures[first + i]) is not None:
-          kept.extend(to_u8(sampled))
+        made[first + i].take(*sampled)
       first += num
       del params  # before the next group is loaded
     write_times(folder, name, seconds)
     _write_candidates(
       folder / name,
-      list(zip(experts, requested, pictures, strict=True)),
+      list(zip(experts, requested, made, strict=True)),
       guidance=config.sample.guidance,
     )
 
@@ -180,29 +137,41 @@ def _group_size(params, requested: Sequence, num_devices: int) -> int:
   return -(-len(requested) // num_devices) * num_devices
 
 
-def _read_pictures(
-  model: ExpertModel, config, workdir: Path, experts: Sequence[dict]
-):
-  """The pictures of experts' clusters, if the teacher asks for them."""
-  if "pictures" not in model.teacher.asks:
-    return None
-  keys = [expert["cluster"] for expert in experts]
-  found, _ = readable(read_clusters(workdir), keys)
-  # An expert whose cluster cannot be read is quarantined: of any pictures.
-  neighbour = next(iter(found.values()))
-  return encode_pictures(
-    [found.get(key, neighbour).images for key in keys], model.backbone, config
-  )
+@dataclasses.dataclass(kw_only=True)
+class _Made:
+  """What was sampled of one expert.
+
+  Attributes:
+    images: uint8, of its rows in order.
+    masks: of each, if the teacher makes them.
+    cause: why they are not kept; "" if they are.
+  """
+
+  images: list[np.ndarray] = dataclasses.field(default_factory=list)
+  masks: list[np.ndarray] = dataclasses.field(default_factory=list)
+  cause: str = ""
+
+  def take(self, images: np.ndarray, masks: Sequence[np.ndarray] = ()) -> None:
+    """Adds some, unless one of them is not finite."""
+    if not np.isfinite(images).all():
+      self.cause = self.cause or "a picture is not finite"
+      return
+    self.images.extend(to_u8(images))
+    side = images.shape[1]
+    self.masks.extend(square_crop_resize_plane(each, side) for each in masks)
 
 
 def _write_candidates(
-  stem: Path, sampled: Sequence[tuple[dict, Sequence[Row], Any]], *, guidance
+  stem: Path,
+  sampled: Sequence[tuple[dict, Sequence[Row], _Made]],
+  *,
+  guidance,
 ) -> None:
   """Writes the candidates of a wave, then the record that it was sampled.
 
   Args:
     stem: of the wave's files.
-    sampled: for each expert its rows and its images; None instead of images
+    sampled: for each expert its rows and what was made of them; a cause
       quarantines it. Those without status ok are passed over.
     guidance: the weight they were sampled with.
   """
@@ -210,17 +179,19 @@ def _write_candidates(
   num = write_records(
     stem.with_name(f"{stem.name}.array_record"),
     (
-      candidate_of(row, image_u8, guidance=guidance)
-      for _, rows, pictures in sampled
-      if pictures is not None
-      for row, image_u8 in zip(rows, pictures, strict=True)
+      candidate_of(row, image_u8, guidance=guidance, mask=mask)
+      for _, rows, made in sampled
+      if not made.cause
+      for row, image_u8, mask in zip(
+        rows, made.images, made.masks or [None] * len(rows), strict=True
+      )
     ),
     kind=Candidate,
   )
   quarantined = [
-    {"cluster": expert["cluster"], "cause": "a picture is not finite"}
-    for expert, _, pictures in sampled
-    if pictures is None
+    {"cluster": expert["cluster"], "cause": made.cause}
+    for expert, _, made in sampled
+    if made.cause
   ]
   write_json(
     stem.with_name(f"{stem.name}.json"),
@@ -229,7 +200,11 @@ def _write_candidates(
 
 
 def candidate_of(
-  row: Row, image_u8: np.ndarray, *, guidance: float
+  row: Row,
+  image_u8: np.ndarray,
+  *,
+  guidance: float,
+  mask: np.ndarray | None = None,
 ) -> Candidate:
   """The record of a generated image."""
   prompt = row.prompt
@@ -243,6 +218,7 @@ def candidate_of(
     guidance=float(guidance),
     group=row.group,
     number=row.number,
+    mask=mask,
   )
 
 
@@ -252,8 +228,9 @@ def make_sample(
   """Makes the compiled program; returns it.
 
   It is (frozen, null, vae_params, params, request) -> images, float32
-  (E, B, H, W, C), about [-1, 1]. `null` is the backbone's null text, vae_params
-  are its autoencoder's; params and request lead with E.
+  (E, B, H, W, C), about [-1, 1], and beside them masks, bool (E, B, R, R), if
+  the teacher makes them. `null` is the backbone's null text, vae_params are its
+  autoencoder's; params and request lead with E.
   """
 
   def sample_expert(shared, params, request):
@@ -281,8 +258,11 @@ def make_sample(
   decode_all = map_devices(decode, mesh)
 
   def sample_wave(frozen, null, vae_params, params, request):
-    x_EBHWC = sample_all((frozen, null), params, request)
-    return decode_all(vae_params, x_EBHWC)
+    sampled = sample_all((frozen, null), params, request)
+    if not teacher.masks:
+      return decode_all(vae_params, sampled)
+    x_EBHWC, mask_EBRR = sampled
+    return decode_all(vae_params, x_EBHWC), mask_EBRR
 
   return jax.jit(sample_wave)
 
@@ -293,7 +273,7 @@ def make_request(
   *,
   slots: range,
   num_experts: int,
-  pictures: Mapping[str, np.ndarray] | None = None,
+  asked: Asked | None = None,
 ) -> dict[str, Any]:
   """Some rows of each expert as arrays.
 
@@ -302,56 +282,33 @@ def make_request(
     backbone: encodes texts.
     slots: B row numbers; past an expert's last row, that row is repeated.
     num_experts: E; the last expert is repeated as padding.
-    pictures: of `encode_pictures`, if the teacher asks for them.
+    asked: of the same experts, what the teacher asks for.
 
-  Returns: `seeds_B`, what `pictures` holds, and `conditioning` (see
+  Returns: `seeds_B`, what is asked for, and `conditioning` (see
     `suti.pipeline.conditioning`), with E in front.
   """
-  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in requested]
-  block += block[-1:] * (num_experts - len(block))
+
+  def block_of(each):
+    block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in each]
+    return block + block[-1:] * (num_experts - len(block))
+
+  block = block_of(requested)
   conditioning = backbone.encode_text(
-    [row.prompt.prompt for rows in block for row in rows]
+    [row.text for rows in block for row in rows]
   )
   shape = (len(block), len(slots))
-  rows_E = np.minimum(np.arange(num_experts), len(requested) - 1)
-  shown = {name: x_E[rows_E] for name, x_E in (pictures or {}).items()}
+  shown: dict[str, np.ndarray] = {}
+  if asked is not None:
+    rows_E = np.minimum(np.arange(num_experts), len(requested) - 1)
+    shown = {name: x_E[rows_E] for name, x_E in asked.of_cluster.items()}
+    beside = block_of(asked.of_rows)
+    shown |= {
+      name: np.stack([[row[name] for row in rows] for rows in beside])
+      for name in beside[0][0]
+    }
   return shown | {
     "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
     "conditioning": {
       n: x.reshape(*shape, *x.shape[1:]) for n, x in conditioning.items()
     },
-  }
-
-
-def encode_pictures(
-  images: Sequence[Sequence[np.ndarray]], backbone: Backbone, config
-) -> dict[str, np.ndarray]:
-  """The pictures of some clusters as a request holds them.
-
-  Returns: `pictures_KHWC`, as latents, and `pictures_K`, which of them there
-    are, with E in front; K is the same for all clusters of a config.
-  """
-  num = max(config.mine.max_images, PICTURES)
-  x_EKHWC = np.zeros((len(images), num, *backbone.latent_shape), np.float32)
-  is_there_EK = np.zeros((len(images), num), bool)
-  flat = backbone.encode_pictures([image for each in images for image in each])
-  start = 0
-  for index, each in enumerate(images):
-    x_EKHWC[index, : len(each)] = flat[start : start + len(each)]
-    is_there_EK[index, : len(each)] = True
-    start += len(each)
-  return {"pictures_KHWC": x_EKHWC, "pictures_K": is_there_EK}
-
-
-def no_pictures(
-  teacher: Teacher, backbone: Backbone, config
-) -> dict[str, np.ndarray] | None:
-  """The same of one cluster without a picture: its shapes, for plans."""
-  if "pictures" not in teacher.asks:
-    return None
-  num = max(config.mine.max_images, PICTURES)
-  shape = (1, num, *backbone.latent_shape)
-  return {
-    "pictures_KHWC": np.zeros(shape, np.float32),
-    "pictures_K": np.zeros((1, num), bool),
   }

@@ -78,8 +78,7 @@ def run(argv: Sequence[str]) -> None:
     for title, name in _steps(config):
       _start(title, name, config, workdir)
     benchmark = benchmark_config(config)
-    experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
-    for title, name in (*BENCHMARK, *experts):
+    for title, name in _benchmark_steps(config):
       _start(title, name, benchmark, workdir / "benchmark")
     for title, name in JUDGEMENT:
       _start(title, name, config, workdir)
@@ -151,6 +150,24 @@ def _steps(config: Any) -> tuple[tuple[str, str], ...]:
   return (STEPS[0], ("1/8 label", "experts.label"), *STEPS[1:])
 
 
+def _benchmark_steps(config: Any) -> tuple[tuple[str, str], ...]:
+  """The stages on the benchmark's subjects, some of which have experts."""
+  if not config.benchmark.num_expert_subjects:
+    return BENCHMARK
+  if not asks_for_views(config):
+    return (*BENCHMARK, *BENCHMARK_EXPERTS)
+  label = ("benchmark: labels", "experts.label")
+  return (BENCHMARK[0], label, *BENCHMARK[1:], *BENCHMARK_EXPERTS)
+
+
+def asks_for_views(config: Any) -> bool:
+  """Whether the teacher samples by labels of its subjects' pictures."""
+  import experts.teacher
+
+  teacher = experts.teacher.find(config.finetune.teacher)
+  return "views" in teacher.asked(config)
+
+
 def _look_ahead(config: Any) -> None:
   """Opens nothing, but checks that all that is named is there.
 
@@ -160,6 +177,7 @@ def _look_ahead(config: Any) -> None:
   """
   import apprentice.data
   import apprentice.method
+  import experts.farm.asked
   import experts.selection
   import experts.teacher
   from suti.hf.find import find_model
@@ -176,6 +194,8 @@ def _look_ahead(config: Any) -> None:
     apprentice.data.open_folder(folder)
   teacher = experts.teacher.find(config.finetune.teacher)
   experts.teacher.check_together(teacher, config)
+  if asks_for_views(config):
+    experts.farm.asked.check_views(config)
   experts.selection.open_selection(config)
   apprentice.method.find(config.train.method)
 

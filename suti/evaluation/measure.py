@@ -15,6 +15,7 @@ import numpy as np
 
 from suti.config.names import names_in
 from suti.evaluation import measures
+from suti.hf.linear_head import Head
 
 # D embedding width, K demonstrations, G images of a group but for one.
 
@@ -29,8 +30,11 @@ class Evidence:
     clip_KD: of the demonstrations, by CLIP.
     identity_D: of the image, by the identity encoder.
     identity_KD: of the demonstrations, by the identity encoder.
-    identity_GD: the same of the images that were sampled in its sight; none if
-      it was sampled alone.
+    pair_D: of the image, by the identity encoder, for comparisons in its group:
+      of a square around the subject if the filter cuts it out.
+    pair_GD: the same of the images that were sampled in its sight; none if it
+      was sampled alone.
+    head: of aesthetics, on `clip_D`; None if there is none.
   """
 
   clip_D: np.ndarray
@@ -38,7 +42,9 @@ class Evidence:
   clip_KD: np.ndarray
   identity_D: np.ndarray
   identity_KD: np.ndarray
-  identity_GD: np.ndarray
+  pair_D: np.ndarray
+  pair_GD: np.ndarray
+  head: Head | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +53,8 @@ class Measure:
 
   Attributes:
     paper: link to who uses it.
-    of: "candidate", or "group" if it compares images that were sampled in each
-      other's sight: others do not have it.
+    of: "candidate"; "group" if it compares images that were sampled in each
+      other's sight: others do not have it; or "head" if it needs one.
     measure: Evidence -> the number.
   """
 
@@ -58,7 +64,7 @@ class Measure:
 
   def __post_init__(self) -> None:
     """Checks what it is of."""
-    assert self.of in ("candidate", "group"), self.of
+    assert self.of in ("candidate", "group", "head"), self.of
 
 
 def all_measures() -> dict[str, Measure]:

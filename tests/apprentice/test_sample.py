@@ -10,7 +10,7 @@ import pytest
 
 import apprentice.sample as stage_7
 from apprentice.systems import MODELS
-from experts.farm.sampling import rows_of
+from experts.farm.rows import rows_of
 from suti.io.files import read_json
 from suti.io.records import read_lines, read_records
 from suti.runtime.stage import stage

@@ -320,6 +320,8 @@ def test_every_field_of_the_quickstart_has_a_rule_and_the_reverse(variant):
   for section, known in rules.items():
     fields = config[section] if section else config
     assert set(known) == set(fields), section
+  for (section, name), known in options.NESTED.items():
+    assert set(known) == set(config[section][name]), name
 
 
 def test_a_field_that_another_replaced_on_the_command_line(root):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from suti.correspondence import correspond, project, unproject, view_of
 from suti.world import (
   PARTS,
   Shot,
@@ -17,7 +18,6 @@ from suti.world import (
   wardrobe,
 )
 from suti.world.backdrops import PLACES
-from suti.world.correspondence import correspond, project, unproject, view_of
 from suti.world.render import _program, draw
 from suti.world.scenes import SETTINGS, shot_keys, stage
 from suti.world.styles import paint
