@@ -85,7 +85,7 @@ class Teacher:
   declare: Callable[[Backbone, Any], Nets]
   trainable: str
   loss: Callable[..., Array] | None
-  sample: Callable[..., Array]
+  sample: Callable[..., Any]
   together: bool = False
   asks: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
   weights: Callable[[Any], Mapping[str, str]] | None = None

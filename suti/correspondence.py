@@ -96,7 +96,7 @@ def view_of_label(
     "mask": square_crop_resize_plane(mask, side),
     "eye": np.asarray(eye, np.float32),
     "axes": np.asarray(axes, np.float32).reshape(3, 3),
-    "focal": np.float32(focal),
+    "focal": np.asarray(focal, np.float32),
   }
 
 

@@ -254,16 +254,14 @@ def views_of(
   """
   sample, together = config.sample, config.sample.together
   known = [
-    each
+    (each.depth, each.masks[0], each.camera)
     for each in labels
     if each.depth is not None
     and each.camera is not None
     and each.masks[0].mean() >= sample.view_area
   ]
   side = _side(config)
-  views = [
-    view_of_label(x.depth, x.masks[0], x.camera, side=side) for x in known
-  ]
+  views = [view_of_label(*each, side=side) for each in known]
   sets = choose_sets(
     overlaps(views), together=together, least=sample.view_overlap
   )
@@ -274,9 +272,7 @@ def views_of(
       f"{sample.view_overlap:.0%} of the frame in pairs"
     )
   used = sorted({number for each in sets for number in each})
-  depth_NHWC = backbone.encode_pictures(
-    [depth_u8(known[i].depth, known[i].masks[0]) for i in used]
-  )
+  depth_NHWC = backbone.encode_pictures([depth_u8(*known[i][:2]) for i in used])
   rows = []
   for group in range(num_rows // together):
     chosen = sets[group % len(sets)]

@@ -13,7 +13,7 @@ devices, `experts.sample` with those on disk.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class _Made:
   masks: list[np.ndarray] = dataclasses.field(default_factory=list)
   cause: str = ""
 
-  def take(self, images: np.ndarray, masks: Sequence[np.ndarray] = ()) -> None:
+  def take(self, images: np.ndarray, masks: Iterable[np.ndarray] = ()) -> None:
     """Adds some, unless one of them is not finite."""
     if not np.isfinite(images).all():
       self.cause = self.cause or "a picture is not finite"

@@ -23,6 +23,7 @@ rotary positions that a U-Net has none of.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -75,7 +76,9 @@ def declare(backbone: Backbone, config: Any) -> Any:
   """The base, or the net that sees depths; rows see each other."""
   unet = backbone.unet
   for folder in weights(config).values():
-    net = open_model(folder, expected=("UNet2DConditionModel",), weights=False)
+    net = open_model(
+      Path(folder), expected=("UNet2DConditionModel",), weights=False
+    )
     channels = backbone.latent_shape[-1]
     if net.config["in_channels"] != 2 * channels:
       raise ValueError(
@@ -231,9 +234,9 @@ def sample(
         apply, params, x_BHWC, t_B, text, context=context
       )
     is_guided = ~is_first | config.syncd.guide_first_step
-    prediction_BHWC = classifier_free(
-      *jnp.split(both_BHWC, 2), jnp.where(is_guided, config.guidance, 1.0)
-    )
+    with_text, without = jnp.split(both_BHWC, 2)
+    scale = jnp.where(is_guided, config.guidance, 1.0)
+    prediction_BHWC = classifier_free(with_text, without, scale)
     return prediction_BHWC, sets.remember(memory, notes)
 
   def change(x_BHWC, t_B):

@@ -39,7 +39,7 @@ def noun_map(weights: Sequence[Array], noun_BL: Array, *, side: int) -> Array:
     map_BS = jnp.where(noun_BL[:, None], weights_BSL, 0).sum(-1)
     map_BRR = map_BS.reshape(-1, own, own)
     maps.append(jax.image.resize(map_BRR, (len(map_BRR), side, side), "linear"))
-  return sum(maps) / len(maps)
+  return jnp.stack(maps).mean(0)
 
 
 def otsu(map_BRR: Array, *, candidates: int = CANDIDATES) -> Array:

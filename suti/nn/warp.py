@@ -17,6 +17,7 @@ positions of a map, D width, R side of the grid, P positions on it.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -177,9 +178,9 @@ def erode(mask_BHW: Array) -> Array:
   """Leaves the pixels whose 3 x 3 neighbours are all in; outside is out."""
   padded = jnp.pad(mask_BHW, ((0, 0), (1, 1), (1, 1))).astype(jnp.float32)
   height, width = mask_BHW.shape[1:]
-  total = sum(
-    padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
-  )
+  total = jnp.zeros(mask_BHW.shape, jnp.float32)
+  for i, j in itertools.product(range(3), range(3)):
+    total += padded[:, i : i + height, j : j + width]
   return total / 9 >= _ERODED
 
 

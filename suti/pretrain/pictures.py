@@ -8,7 +8,7 @@ killed run renders only what is missing. An accelerator is used if there is one.
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +209,17 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   )
 
 
+def draw_images(shots: Sequence[Shot], *, size_px: int) -> np.ndarray:
+  """The pictures of shots, uint8 (N, H, W, 3)."""
+  return np.asarray(render_shots(shots, size_px=size_px)["image"])
+
+
 def render_chunks(
-  shots: Sequence[Shot], folder: Path, *, size_px: int
+  shots: Sequence[Shot],
+  folder: Path,
+  *,
+  size_px: int,
+  draw: Callable[..., np.ndarray] = draw_images,
 ) -> np.ndarray:
   """Renders shots chunk by chunk, or reads the chunks that are there.
 
@@ -218,6 +227,7 @@ def render_chunks(
     shots: what to render.
     folder: holds these shots alone, one file a chunk.
     size_px: side of the pictures.
+    draw: (shots, size_px=...) -> (N, H, W, 3) uint8.
 
   Returns: (N, H, W, C) uint8.
   """
@@ -230,9 +240,8 @@ def render_chunks(
     whole = len(chunk) == _CHUNK
     path = folder / (f"{name}.npy" if whole else f"{name}-{len(chunk)}.npy")
     if not path.exists():
-      drawn = render_shots(chunk, size_px=size_px)["image"]
       buffer = io.BytesIO()
-      np.save(buffer, np.asarray(drawn), allow_pickle=False)
+      np.save(buffer, draw(chunk, size_px=size_px), allow_pickle=False)
       write_atomic(path, buffer.getvalue())
     images[start : start + len(chunk)] = np.load(path, allow_pickle=False)
   return images

@@ -8,7 +8,7 @@ import pytest
 
 from suti.models.unet import declare_unet
 from suti.models.unet_layers import Attention
-from suti.nn.param import functional, init
+from suti.nn.param import copy, functional, init, modules
 from suti.nn.shared_attention import (
   SEEN,
   Shared,
@@ -105,26 +105,26 @@ def test_the_sides_that_attend():
   assert attending_sides(without, 9) == [9, 5]
 
 
-def attention_by_hand(params, x_BSD, mask_BS, heads):
+class ByHand(Attention):
   """Softmax over own positions and the others' subjects, with einsum alone."""
-  _, size, width = x_BSD.shape
-  x_GTSD = x_BSD.reshape(-1, T, size, width)
-  mask_GTS = mask_BS.reshape(-1, T, size)
 
-  def project(name):
-    y = np.einsum("GTSD,DE->GTSE", x_GTSD, params[f"{name}.weight"])
-    return y.reshape(*y.shape[:-1], heads, -1)
+  def __call__(self, x_BSD, context_BLD, mask=None, context=None):
+    _, size, width = x_BSD.shape
+    mask_GTS = context[size].reshape(-1, T, size)
 
-  q, k, v = (project(name) for name in ("to_q", "to_k", "to_v"))
-  logits = np.einsum("GTSNC,GULNC->GTNSUL", q, k) / np.sqrt(q.shape[-1])
-  is_own = np.eye(T, dtype=bool)[None, :, :, None]
-  allowed = is_own | mask_GTS[:, None]  # (G, T, U, L)
-  logits = np.where(allowed[:, :, None, None], logits, -np.inf)
-  flat = logits.reshape(*logits.shape[:4], -1)
-  weights = np.exp(flat - flat.max(-1, keepdims=True))
-  weights = (weights / weights.sum(-1, keepdims=True)).reshape(logits.shape)
-  out = np.einsum("GTNSUL,GULNC->GTSNC", weights, v).reshape(x_BSD.shape)
-  return out @ params["to_out.0.weight"] + params["to_out.0.bias"]
+    def project(layer):
+      y_GTSD = layer(x_BSD).reshape(-1, T, size, width)
+      return y_GTSD.reshape(*y_GTSD.shape[:-1], self.num_heads, -1)
+
+    q, k, v = (project(each) for each in (self.to_q, self.to_k, self.to_v))
+    logits = jnp.einsum("GTSNC,GULNC->GTNSUL", q, k) * q.shape[-1] ** -0.5
+    is_own = np.eye(T, dtype=bool)[None, :, :, None]
+    allowed = is_own | mask_GTS[:, None]  # (G, T, U, L)
+    logits = jnp.where(allowed[:, :, None, None], logits, -jnp.inf)
+    weights = jax.nn.softmax(logits.reshape(*logits.shape[:4], -1), axis=-1)
+    weights = weights.reshape(logits.shape)
+    out = jnp.einsum("GTNSUL,GULNC->GTSNC", weights, v)
+    return self.to_out[0](out.reshape(x_BSD.shape))
 
 
 def test_rows_that_see_each_other_are_an_einsum():
@@ -141,17 +141,23 @@ def test_rows_that_see_each_other_are_an_einsum():
   mask_BS = rng.random((2 * T, size)) < 0.4
   context = {SEEN: seen_of({str(size): jnp.asarray(mask_BS)}, together=T)}
   found = apply(params, x_BSD, x_BSD, None, context)
-  expected = attention_by_hand(params, x_BSD, mask_BS, heads)
+  _, by_hand = functional(ByHand(width, num_heads=heads))
+  expected = by_hand(params, x_BSD, x_BSD, None, {size: mask_BS})
   np.testing.assert_allclose(found, expected, atol=1e-5)
   alone = apply(params, x_BSD, x_BSD, None, None)
   assert np.abs(found - alone).max() > 0.01
 
 
-def test_a_u_net_whose_rows_see_nothing_is_the_u_net():
-  """And with masks it is another, of which each set is by itself."""
+def test_a_u_net_is_one_whose_attentions_are_written_out():
+  """With a mask; without, it is the U-Net that it was."""
   unet = declare_unet(tiny.ONE_LEVEL_UNET)
   spec, plain = functional(unet)
   _, sharing = functional(share(unet))
+  written_out = copy(unet)
+  for path, layer in modules(written_out):
+    if path.endswith("attn1"):
+      layer.__class__ = ByHand
+  _, by_hand = functional(written_out)
   params = {name: x + 0.1 for name, x in init(spec, jax.random.key(0)).items()}
   rng = np.random.default_rng(0)
   shape = (2 * T, SIDE, SIDE, tiny.ONE_LEVEL_UNET["in_channels"])
@@ -171,6 +177,12 @@ def test_a_u_net_whose_rows_see_nothing_is_the_u_net():
   np.testing.assert_allclose(run(x_BHWC, nothing), alone, atol=2e-5)
   some = nothing.at[:, 2:5, 2:6].set(True)
   seen = run(x_BHWC, some)
+  expected = jax.jit(
+    lambda x: by_hand(
+      params, x, t_B, text_BLD, context={SIDE**2: some.reshape(2 * T, -1)}
+    )
+  )(x_BHWC)
+  np.testing.assert_allclose(seen, expected, atol=1e-5)
   assert np.abs(seen - alone).max() > 1e-3
   # The second set does not see the first.
   other = run(x_BHWC.at[0].add(1.0), some)
