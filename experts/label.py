@@ -17,13 +17,14 @@ is, but for its teacher, which may say so (`Candidate.mask`).
   python -m experts.label --config configs/quickstart.py --workdir runs/q
 """
 
-from collections.abc import Mapping, Sequence
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experts.clusters import read_clusters
+from experts.clusters import Clusters, read_clusters
 from experts.mining.labels import SOURCES, box_of, look_up, spoil
 from suti.io.files import read_json
 from suti.io.records import read_records, write_records
@@ -112,6 +113,27 @@ def read_labels(workdir: Path, config: Any) -> Mapping[str, Sequence[Label]]:
   for number in range(read_json(folder / "done.json")["summary"]["parts"]):
     for each in read_records(_part(folder, number), Label):
       found.setdefault(each.key, []).append(each)
+  return found
+
+
+def find_labels(
+  workdir: Path, clusters: Clusters, keys: Iterable[str]
+) -> dict[str, list[Label]]:
+  """{cluster: the labels of its pictures, in order}, of some clusters.
+
+  Args:
+    workdir: with this stage, finished.
+    clusters: of the workdir: a cluster's place says which file it is in.
+    keys: of the clusters; one that there is none of has no labels.
+  """
+  wanted = set(keys)
+  numbers = {bisect.bisect_left(clusters.keys, key) // _BLOCK for key in wanted}
+  found: dict[str, list[Label]] = {}
+  for number in sorted(numbers):
+    file = _part(workdir / "experts/label", number)
+    for each in read_records(file, Label):
+      if each.key in wanted:
+        found.setdefault(each.key, []).append(each)
   return found
 
 

@@ -22,7 +22,12 @@ from suti.io.image_files import load_image
 from suti.runtime.progress import say
 from suti.schema import Cluster, content_key
 
-SOURCES = ("world", "folder")
+# What each source knows of a picture.
+KNOWN: Mapping[str, tuple[str, ...]] = {
+  "world": ("masks", "depth", "correspondence"),
+  "folder": ("masks",),
+}
+SOURCES = tuple(KNOWN)
 
 
 class Found(NamedTuple):
