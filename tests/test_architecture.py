@@ -35,6 +35,7 @@ STAGES = (
   "experts.sample",
   "experts.filter",
   "experts.label",
+  "experts.label_candidates",
   "experts.pack",
   "apprentice.train",
   "apprentice.sample",

@@ -148,10 +148,14 @@ def _steps(config: Any) -> tuple[tuple[str, str], ...]:
   """The stages before the benchmark; a config may leave some out."""
   if not config.train.num_steps:
     return STEPS[-1:]
-  if config.label.source == "none":
-    return STEPS
-  # Right after mining, so that a teacher may ask for what is labelled.
-  return (STEPS[0], ("1/8 label", "experts.label"), *STEPS[1:])
+  steps = list(STEPS)
+  if config.label.candidates != "none":
+    number = [name for _, name in steps].index("experts.filter")
+    steps.insert(number, ("4/8 label", "experts.label_candidates"))
+  if config.label.source != "none":
+    # Right after mining, so that a teacher may ask for what is labelled.
+    steps.insert(1, ("1/8 label", "experts.label"))
+  return tuple(steps)
 
 
 def benchmark_steps(benchmark: Any) -> tuple[tuple[str, str], ...]:
@@ -183,6 +187,7 @@ def _look_ahead(config: Any) -> None:
   """
   import apprentice.data
   import apprentice.method
+  import experts.label_candidates
   import experts.selection
   import experts.teacher
   from suti.hf.find import find_model
@@ -210,6 +215,10 @@ def _look_ahead(config: Any) -> None:
       "NAME.mask.png beside it: lay some there, or set "
       "--config.benchmark.num_expert_subjects=0."
     )
+  if config.label.candidates != "none":
+    experts.label_candidates.check_source(config)
+  if config.label.segmenter:
+    find_model(config.label.segmenter)
   experts.selection.open_selection(config)
   apprentice.method.find(config.train.method)
 
