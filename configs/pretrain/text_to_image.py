@@ -20,8 +20,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   Args:
     arg: "half" is the base's first lesson: words and what belongs where are
       learned at a third of the cost from pictures of half the size, as Stable
-      Diffusion's at 256 px came before those at 512 (Rombach et al. 2022). "tiny"
-      is a few steps, for tests; "tiny,half" both.
+      Diffusion learned at 256 px before 512 (Rombach et al. 2022). "tiny" is a
+      few steps, for tests; "tiny,half" both.
   """
   args = arg.split(",")
   config = ml_collections.ConfigDict()
@@ -77,8 +77,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   if "half" in args:
     config.name, config.shrink = "half_size", 2
     config.unet.sample_size //= 2
-    # A smaller picture shows as much at less noise (Hoogeboom et al. 2023, arXiv
-    # 2301.11093, equation 4): a factor of 4 in SNR.
+    # A smaller picture shows as much at a quarter of the SNR's inverse
+    # (Hoogeboom et al. 2023, arXiv 2301.11093, equation 4).
     config.log_snr = (1.9, 2.0)
     config.batch_size, config.num_steps = 64, 1_400
     config.checkpoint_every = 200
