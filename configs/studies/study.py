@@ -50,6 +50,7 @@ def make_study(
   )
   study.run = run
   study.variants = ConfigDict({n: dict(v) for n, v in variants.items()})
+  study.order = tuple(variants)  # a ConfigDict goes by the alphabet
   return study.lock()
 
 

@@ -50,7 +50,7 @@ def _run(argv: Sequence[str]) -> None:
   from suti.runtime import hosts, locks, xla_flags
 
   config, workdir = flags.parse(argv)
-  runs = list(_list_runs(config))
+  runs = list(list_runs(config))
   xla_flags.prepare()
   hosts.stand_alone()
   with locks.lock(workdir):
@@ -69,7 +69,7 @@ def _run(argv: Sequence[str]) -> None:
   print(f"\nDone: {len(runs)} runs.\nThe page: {workdir / 'page/index.html'}")
 
 
-def _list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
+def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
   """(variant, seed, config of the run) of all runs, seeds outermost.
 
   Raises:
@@ -77,14 +77,15 @@ def _list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
   """
   from suti.config import options
 
-  for field in ("run", "variants", "seeds", "systems", "measures"):
+  for field in ("run", "variants", "order", "seeds", "systems", "measures"):
     if field not in config:
       raise ValueError(
         f"--config has no '{field}': `suti study` takes a file of "
         "configs/studies; `suti run` takes other configs."
       )
   for seed in config.seeds:
-    for name, variant in config.variants.items():
+    for name in config.order:
+      variant = config.variants[name]
       one = config.run.copy_and_resolve_references().unlock()
       one.seed = seed
       _explained(name, _change, one, variant)

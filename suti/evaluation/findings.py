@@ -60,7 +60,8 @@ def list_rows(study: Any, workdir: Path) -> list[Row]:
     workdir: of the study.
   """
   rows = []
-  for name, variant in study.variants.items():
+  for name in study.order:
+    variant = study.variants[name]
     folders = tuple(run_folder(workdir, name, seed) for seed in study.seeds)
     label = variant.get("label", name.replace("_", " "))
     for system in study.systems:
@@ -70,7 +71,7 @@ def list_rows(study: Any, workdir: Path) -> list[Row]:
           label=label
           if len(study.systems) == 1
           else of_system
-          if len(study.variants) == 1
+          if len(study.order) == 1
           else f"{label}: {of_system}",
           workdirs=folders,
           system=system,
