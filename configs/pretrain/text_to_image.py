@@ -75,26 +75,36 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     prediction_type="sample",
   )
   if "half" in args:
-    config.name, config.shrink = "half_size", 2
-    config.unet.sample_size //= 2
-    # A smaller picture shows as much at a quarter of the SNR's inverse
-    # (Hoogeboom et al. 2023, arXiv 2301.11093, equation 4).
-    config.log_snr = (1.9, 2.0)
-    config.batch_size, config.num_steps = 64, 1_400
-    config.checkpoint_every = 200
+    _halve(config)
   if "tiny" in args:
-    config.pool.num_subjects, config.pool.shots_each = 16, 4
-    config.batch_size, config.num_steps = 4, 4
-    config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
-    config.unet.update(
-      block_out_channels=(16,),
-      attention_head_dim=(1,),
-      down_block_types=("CrossAttnDownBlock2D",),
-      up_block_types=("CrossAttnUpBlock2D",),
-      transformer_layers_per_block=1,
-    )
-    config.text_encoder.num_hidden_layers = 1
+    _shorten(config)
   return config
+
+
+def _halve(config: ml_collections.ConfigDict) -> None:
+  """The first lesson."""
+  config.name, config.shrink = "half_size", 2
+  config.unet.sample_size //= 2
+  # A smaller picture shows as much at a quarter of the SNR's inverse
+  # (Hoogeboom et al. 2023, arXiv 2301.11093, equation 4).
+  config.log_snr = (1.9, 2.0)
+  config.batch_size, config.num_steps = 64, 1_400
+  config.checkpoint_every = 200
+
+
+def _shorten(config: ml_collections.ConfigDict) -> None:
+  """The least of everything."""
+  config.pool.num_subjects, config.pool.shots_each = 16, 4
+  config.batch_size, config.num_steps = 4, 4
+  config.warmup_steps, config.log_every, config.checkpoint_every = 1, 1, 2
+  config.unet.update(
+    block_out_channels=(16,),
+    attention_head_dim=(1,),
+    down_block_types=("CrossAttnDownBlock2D",),
+    up_block_types=("CrossAttnUpBlock2D",),
+    transformer_layers_per_block=1,
+  )
+  config.text_encoder.num_hidden_layers = 1
 
 
 def _unet() -> dict:
