@@ -101,33 +101,13 @@ def run(config: Any, workdir: Path) -> dict:
       pool, codec, folder / f"latents-{len(pool.shots)}-{key}.npy"
     )
 
-  def predict(params, x_BHWC, t_B, ids_BL):
-    params = {name: x.astype(config.dtype) for name, x in params.items()}
-    out_BHWC = unet(params, x_BHWC, t_B, text(params, ids_BL))
-    return out_BHWC.astype(jnp.float32)
-
-  def loss(params, batch, key):
-    x_BHWC = batch["x"].astype(jnp.float32)
-    if config.patch_size:
-      x_BHWC = codec.encode({}, to_pm1(batch["x"]))
-    loss_B = denoising_loss(
-      schedule,
-      lambda x, t_B: predict(params, x, t_B, batch["ids"]),
-      x_BHWC,
-      key,
-      weighting=config.weighting,
-      gamma=config.snr_gamma,
-      log_snr=config.log_snr and tuple(config.log_snr),
-      stratified=True,
-    )
-    return loss_B.mean(), {}
-
+  predict = make_predict(unet, text, dtype=config.dtype)
   params, seconds = train(
     config,
     folder,
     params=_start(config, unet_spec, text_spec),
-    loss=loss,
-    batch_at=_make_batch_at(config, pool, tokenize, picture_NHWC),
+    loss=make_loss(config, predict, codec, schedule),
+    batch_at=make_batch_at(config, pool, tokenize, picture_NHWC),
     made_of=made_of,
     preview=_make_preview(
       folder,
@@ -192,7 +172,59 @@ def _find_autoencoder(config: Any, workdir: Path) -> Path:
   return autoencoder
 
 
-def _make_batch_at(
+def make_predict(
+  unet: Callable[..., jax.Array], text: Callable[..., jax.Array], *, dtype: str
+) -> Callable[..., jax.Array]:
+  """(params, x_BHWC, t_B, ids_BL) -> the U-Net's prediction, float32.
+
+  Args:
+    unet, text: the nets, functional.
+    dtype: of their arithmetic.
+  """
+
+  def predict(params, x_BHWC, t_B, ids_BL):
+    params = {name: x.astype(dtype) for name, x in params.items()}
+    out_BHWC = unet(params, x_BHWC, t_B, text(params, ids_BL))
+    return out_BHWC.astype(jnp.float32)
+
+  return predict
+
+
+def make_loss(
+  config: Any,
+  predict: Callable[..., jax.Array],
+  codec: Codec,
+  schedule: Schedule,
+) -> Callable[..., tuple[jax.Array, dict]]:
+  """The loss of a batch, for `suti.pretrain.loop`.
+
+  Args:
+    config: weighting, snr_gamma, log_snr; patch_size, 0 for latents.
+    predict: of `make_predict`.
+    codec: makes patches of pictures, where the base has any.
+    schedule: the noise schedule.
+  """
+
+  def loss(params, batch, key):
+    x_BHWC = batch["x"].astype(jnp.float32)
+    if config.patch_size:
+      x_BHWC = codec.encode({}, to_pm1(batch["x"]))
+    loss_B = denoising_loss(
+      schedule,
+      lambda x, t_B: predict(params, x, t_B, batch["ids"]),
+      x_BHWC,
+      key,
+      weighting=config.weighting,
+      gamma=config.snr_gamma,
+      log_snr=config.log_snr and tuple(config.log_snr),
+      stratified=True,
+    )
+    return loss_B.mean(), {}
+
+  return loss
+
+
+def make_batch_at(
   config: Any,
   pool: Pool,
   tokenize: Tokenizer,
