@@ -15,7 +15,7 @@ from PIL import Image
 from apprentice.model import declare, save_apprentice
 from configs import quickstart
 from suti.cli import subject
-from suti.cli.run import benchmark_config, benchmark_steps, evaluated_on
+from suti.cli.run import benchmark_config, evaluated_on
 from suti.config import options
 from suti.hf.find import PRETRAINED
 from suti.io.files import write_json
@@ -285,25 +285,6 @@ def generate(model, photos, out, *more: str) -> int:
     str(model),
     *more,
   )
-
-
-def test_a_benchmarks_subjects_are_labelled_as_they_can_be(tmp_path):
-  config = quickstart.get_config("tiny").unlock()
-
-  def steps():
-    return [title for title, _ in benchmark_steps(benchmark_config(config))]
-
-  assert "benchmark: labels" not in steps()
-  config.label.update(source="folder", path="masks")
-  assert benchmark_config(config).label.source == "world"
-  assert benchmark_config(config).label.path == ""
-  assert steps()[2] == "benchmark: labels"
-  config.benchmark.update(source="folder", path=str(tmp_path))
-  assert benchmark_config(config).label.source == "folder"
-  assert "benchmark: labels" not in steps()  # no picture has a mask
-  (tmp_path / "rex").mkdir()
-  (tmp_path / "rex" / "0.mask.png").touch()
-  assert steps()[2] == "benchmark: labels"
 
 
 def test_generate_writes_a_sheet_and_each_picture(
