@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from experts import teachers
+from experts.mining.labels import KNOWN
 from suti.config.names import find_record
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
@@ -36,16 +37,22 @@ Apply = Callable[..., Array]
 
 
 NOTHING = r"(?!)"  # a `trainable` that matches no name
-# What a request may hold beside texts.
-#   pictures   of the cluster, as latents `pictures_KHWC` with `pictures_K`,
-#              which of them there are
-#   noun       `noun_BL`, which tokens of a prompt are the subject's noun
-#   views      of the subject, one a row, of known geometry: `depth_BHWC`, its
-#              depth as a picture (`suti.correspondence.depth_u8`) and then as
-#              a latent; `mask_BRR`, where the subject is; and `LINKS`, which
-#              pixels of a set's views correspond (`suti.correspondence.link`)
-ASKED = ("pictures", "noun", "views")
-LINKS = ("at_BRR2", "shown_BRR", "next_BRR2", "next_shown_BRR")
+# What a request may hold beside texts (`experts.farm.requests`); of a cluster
+#   pictures        `pictures_KHWC`, latents; `pictures_K`, which there are
+# and of T of its labelled pictures, one for each row of a group:
+#   masks           `masks_THW`, bool, where the subject is
+#   depth           `depth_THW`, float32, distance from the camera
+#   depth_latents   `depth_THWC`, the same as a picture (`suti.images.depth_u8`)
+#                   and then encoded like one
+#   correspondence  `places_TTHW2`, float32, where (column, row) in view j each
+#                   pixel of view i is, and `seen_TTHW`, whether it is there
+# and of each row
+#   noun            `noun_BL`, bool, which tokens of its prompt are the
+#                   subject's noun
+LABELLED = frozenset({"masks", "depth", "depth_latents", "correspondence"})
+ASKED = LABELLED | {"pictures", "noun"}
+# What labels know, for what they do not have themselves.
+_MADE_OF = {"depth_latents": "depth"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,13 +77,15 @@ class Teacher:
       x_BHWC. request has the `conditioning` of the prompts and `null`, that of
       the null text, one row, and what `asks` names; a row must depend on its
       own key and text alone; config is the section `sample`.
-    asks: what a request holds beside texts, of `ASKED`; or a function of the
-      whole config that says so.
+    asks: what a request holds beside texts, of `ASKED`, or a function of the
+      whole config that says so. Row b of a batch is row b % T of its group, T =
+      `config.sample.together`.
+    masks: whether `sample` returns (x_BHWC, masks_BHW) instead: where the
+      subject is, bool or a share in [0, 1], in any resolution; they become
+      `Candidate.mask`.
     weights: (config) -> {name of a net: folder of its published weights}, of
       nets beside the backbone's that are not drawn at random, and under "" of
       one that takes the backbone's place.
-    masks: whether `sample` returns (x_BHWC, mask_BRR), where each image's
-      subject is, bool of any side R.
     together: whether it samples `config.sample.together` rows, side by side, in
       each other's sight: such a row depends on the others of its group too.
   """
@@ -88,18 +97,18 @@ class Teacher:
   sample: Callable[..., Any]
   together: bool = False
   asks: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
-  weights: Callable[[Any], Mapping[str, str]] | None = None
   masks: bool = False
+  weights: Callable[[Any], Mapping[str, str]] | None = None
 
   def __post_init__(self) -> None:
     """Checks that an untuned one trains nothing."""
     assert self.loss is not None or self.trainable == NOTHING, self.trainable
 
-  def asked(self, config: Any) -> tuple[str, ...]:
+  def asked(self, config: Any) -> frozenset[str]:
     """What its requests hold beside texts, by the whole config."""
     found = self.asks(config) if callable(self.asks) else self.asks
-    assert set(found) <= set(ASKED), found
-    return found
+    assert set(found) <= ASKED, found
+    return frozenset(found)
 
 
 def find(name: str) -> Teacher:
@@ -125,6 +134,30 @@ def check_together(teacher: Teacher, config) -> None:
       f"config.sample.together={size}: the teacher '{name}' samples each image "
       "alone; set it to 1, or take a teacher whose images see each other."
     )
+
+
+def asks_labels(teacher: Teacher, config: Any) -> bool:
+  """Whether it asks for anything that `experts.label` knows."""
+  return bool(LABELLED & teacher.asked(config))
+
+
+def check_asked(teacher: Teacher, config) -> None:
+  """Checks that the source of the labels knows what a teacher asks for.
+
+  Raises:
+    ValueError: it does not.
+  """
+  source, name = config.label.source, config.finetune.teacher
+  known = KNOWN.get(source, ())
+  for each in sorted(LABELLED & teacher.asked(config)):
+    if (wanted := _MADE_OF.get(each, each)) not in known:
+      those = [each for each, knows in KNOWN.items() if wanted in knows]
+      has = f"knows {' and '.join(known)} alone" if known else "labels nothing"
+      raise ValueError(
+        f"The teacher '{name}' asks for {wanted}, and config.label.source="
+        f"'{source}' {has}: set config.label.source={' or '.join(those)}, or "
+        "take another teacher."
+      )
 
 
 def open_backbone(config) -> Backbone:
@@ -176,12 +209,12 @@ def declare(
   if teacher.weights is not None:
     folders = dict(teacher.weights(config.finetune))
   own = {} if "" in folders else backbone.params
-  rest = without(spec, own)
   known = {}
   if read:
     for net, folder in folders.items():
       known |= read_net(spec, net, folder)
-  new = init(without(rest, known), jax.random.key(config.seed)) | known
+  rest = without(without(spec, own), known)
+  new = init(rest, jax.random.key(config.seed)) | known
   trainable, frozen = split(own | new, teacher.trainable)
   return apply, trainable, cast(frozen, config.finetune.dtype)
 

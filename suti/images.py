@@ -59,6 +59,23 @@ def square_crop_resize_plane(plane_HW: np.ndarray, size_px: int) -> np.ndarray:
   return plane_HW[top + at_S[:, None], left + at_S]
 
 
+def depth_u8(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """A subject's depth as a grey picture, near is bright and around it is black.
+
+  Nearness is 1 / depth, over that of the nearest point, as if all around the
+  subject were infinitely far: so SynCD's code has it.
+
+  Args:
+    depth, mask: (H, W), with a pixel in the mask.
+
+  Returns:
+    uint8 (H, W, 3).
+  """
+  near = np.where(mask, 1 / np.where(mask, depth.astype(np.float32), 1), 0)
+  grey = np.round(near / max(near.max(), 1e-9) * 255).astype(np.uint8)
+  return np.repeat(grey[..., None], 3, axis=-1)
+
+
 def square_around(image_u8: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
   """Cuts out the square around a mask's box; outside of the picture is black.
 

@@ -35,6 +35,7 @@ STAGES = (
   "experts.sample",
   "experts.filter",
   "experts.label",
+  "experts.label_candidates",
   "experts.pack",
   "apprentice.train",
   "apprentice.sample",
@@ -70,7 +71,6 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     },
   ),
   "suti.images": (("suti.io",), NUMPY | {"PIL"}),
-  "suti.correspondence": (("suti.images",), NUMPY),
   "suti.config": (
     ("suti.io.paths", "suti.schema"),
     NUMPY | {"absl", "ml_collections"},
@@ -289,7 +289,6 @@ CALLED_BY_OTHERS = {
   "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
   "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
-  "view_of": "tests and benchmarks, of what is rendered",
   "widen": "methods that see a mask beside the noise",
   "merge_wide": "their export",
 }

@@ -20,7 +20,6 @@ from apprentice.model import declare
 from configs import quickstart
 from experts import teacher
 from experts.farm import sampling, train_step, waves
-from experts.farm.rows import rows_of
 from suti.evaluation.scores import delta_clip, load_scorer
 from suti.nn.param import shapes
 from suti.parallel.mesh import described, many
@@ -177,7 +176,7 @@ def sampled(world: World) -> dict:
   prompt = Prompt(
     cluster="0", prompt="a bowl in the jungle", skill="recontextualization"
   )
-  rows = next(iter(rows_of([prompt], num=1, seed=0).values()))
+  rows = next(iter(sampling.rows_of([prompt], num=1, seed=0).values()))
   request = sampling.make_request(
     [rows] * num,
     backbone,

@@ -18,8 +18,7 @@ import pytest
 
 import experts.teachers
 from experts import teacher
-from experts.farm import asked, sampling, train_step
-from experts.farm.rows import rows_of
+from experts.farm import requests, sampling, train_step
 from experts.farm.wave_files import describe, load_wave, write_wave
 from experts.farm.waves import make_waves, wave_data
 from suti.nn.nets import functional_nets
@@ -214,7 +213,7 @@ def draw(tuned, params, prompts, *, pictures=0):
   """Images of one expert for some prompts, and their rows."""
   (cluster,) = clusters_of(tuned.backbone, 1)
   config, backbone = tuned.config, tuned.backbone
-  of_cluster = rows_of(
+  asked = sampling.rows_of(
     [
       Prompt(cluster=cluster.key, prompt=text, skill="attribute")
       for text in prompts
@@ -223,35 +222,28 @@ def draw(tuned, params, prompts, *, pictures=0):
     seed=0,
     together=config.sample.together,
   )
-  (rows,) = of_cluster.values()
+  (rows,) = asked.values()
+  shown = requests.nothing_asked(tuned.found, backbone, config)
+  if "pictures" in tuned.found.asked(config):
+    others = clusters_of(backbone, 1 + pictures)[-1]
+    more = requests.encode_pictures([others.images], backbone, config)
+    shown = dataclasses.replace(shown, arrays={**shown.arrays, **more})
+  (blank,) = shown.rows[0]
+  if "noun_BL" in blank:  # The second token, whatever it says.
+    blank = {"noun_BL": np.arange(len(blank["noun_BL"])) == 2}
+  shown = dataclasses.replace(shown, rows=[[blank] * len(rows)])
   request = sampling.make_request(
-    [rows],
-    backbone,
-    slots=range(len(rows)),
-    num_experts=1,
-    asked=asked_of(tuned, rows, pictures=pictures),
+    [rows], backbone, slots=range(len(rows)), num_experts=1, asked=shown
   )
   sample = sampling.make_sample(
     tuned.found, tuned.apply, backbone, config, tuned.mesh, inner="vmap"
   )
   null, vae_params = backbone.null_text(), backbone.codec.params
-  made = sample(tuned.frozen, null, vae_params, params, request)
-  return np.asarray(made[0] if tuned.found.masks else made)
-
-
-def asked_of(tuned, rows, *, pictures):
-  """What the teacher asks for, of one subject."""
-  config, backbone = tuned.config, tuned.backbone
-  found, of_cluster = tuned.found.asked(config), {}
-  if "pictures" in found:
-    others = clusters_of(backbone, 1 + pictures)[-1]
-    of_cluster = asked.encode_pictures([others.images], backbone, config)
-  of_rows: list[dict] = [{} for _ in rows]
-  if "noun" in found:
-    # Its second token, whatever it says.
-    length = backbone.encode_text([""])["text_BLD"].shape[1]
-    of_rows = [{"noun_BL": np.arange(length) == 2} for _ in rows]
-  return asked.Asked(of_cluster=of_cluster, of_rows=[of_rows], causes=[""])
+  images = sample(tuned.frozen, null, vae_params, params, request)
+  if tuned.found.masks:
+    images, masks = images
+    assert masks.shape == images.shape[:-1] and masks.dtype == bool
+  return np.asarray(images)
 
 
 def test_it_is_written_read_back_and_drawn(tuned, tmp_path):
@@ -295,13 +287,13 @@ def test_subjects_without_whole_groups_are_named():
     for text in inputs.PROMPTS[:2]
   ]
   with pytest.raises(ValueError) as caught:
-    rows_of(prompts, num=2, seed=0, together=3)
+    sampling.rows_of(prompts, num=2, seed=0, together=3)
   assert str(caught.value) == (
     "Cluster c0ffee0dad00 has 4 images to sample, no multiple of "
     "config.sample.together=3: allow more skills in config.prompts.skills, or "
     "sample fewer together."
   )
-  rows = rows_of(prompts, num=3, seed=0, together=3)["c0ffee0dad00"]
+  rows = sampling.rows_of(prompts, num=3, seed=0, together=3)["c0ffee0dad00"]
   assert [row.number for row in rows] == [0, 1, 2] * 2
   assert len({row.group for row in rows}) == 2
 

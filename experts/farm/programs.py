@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experts.farm import sampling, train_step, wave_files
-from experts.farm.asked import blank
-from experts.farm.rows import Row
+from experts.farm.requests import nothing_asked
 from experts.farm.waves import describe_wave, padded_pictures
 from experts.teacher import Teacher, declare, find
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
@@ -85,13 +84,15 @@ def sample(
   apply, trainable, frozen = _declare(teacher, backbone, config)
   num, batch_size = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
-  row = Row(prompt=prompt, text="a dog", seed=0, group=None, number=0)
+  row = sampling.Row(
+    prompt=prompt, text=prompt.prompt, seed=0, group=None, number=0
+  )
   request = sampling.make_request(
     [[row]],
     backbone,
     slots=range(batch_size),
     num_experts=1,
-    asked=blank(teacher, backbone, config),
+    asked=nothing_asked(teacher, backbone, config),
   )
   request = jax.tree.map(lambda x: x[0], request)
   num_images = config.prompts.num_per_cluster * config.sample.images_per_prompt

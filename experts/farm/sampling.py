@@ -11,9 +11,10 @@ The weights come from the caller: `experts.finetune` samples with those on the
 devices, `experts.sample` with those on disk.
 """
 
+import collections
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,87 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experts.farm.asked import Asked, open_asked
 from experts.farm.expert_model import ExpertModel
-from experts.farm.rows import Row, rows_of
+from experts.farm.requests import Asked, ask
 from experts.farm.wave_files import write_times
 from experts.farm.waves import map_devices, map_experts
 from experts.prompts import read_prompts
 from experts.teacher import Teacher
 from suti.diffusion.samplers import row_keys
-from suti.images import square_crop_resize_plane, to_u8
+from suti.images import to_u8
 from suti.io.files import write_json
 from suti.io.records import write_records
 from suti.parallel.mesh import replicated
 from suti.pipeline.backbone import Backbone
 from suti.pipeline.codec import decode_in_parts
-from suti.schema import Candidate, content_key
+from suti.schema import Candidate, Prompt, content_key, image_seed
 
 # E experts, B rows of one expert in a batch, N rows of a device, H W C image.
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """An image to sample.
+
+  Attributes:
+    prompt: of its candidate.
+    text: what it is sampled with, the prompt and `config.sample.suffix`.
+    seed: of its noise.
+    group: key of its group; None if it is sampled alone.
+    number: its place in the group.
+  """
+
+  prompt: Prompt
+  text: str
+  seed: int
+  group: str | None
+  number: int
+
+
+def rows_of(
+  prompts: Iterable[Prompt],
+  *,
+  num: int,
+  seed: int,
+  together: int = 1,
+  suffix: str = "",
+) -> dict[str, list[Row]]:
+  """The images to sample.
+
+  Args:
+    prompts: of all clusters.
+    num: images for each prompt.
+    seed: of the config.
+    together: rows of a cluster, side by side, that see each other.
+    suffix: what is added to each prompt.
+
+  Returns: {cluster: its rows}.
+
+  Raises:
+    ValueError: a cluster's rows are not whole groups.
+  """
+  rows = collections.defaultdict(list)
+  for prompt in prompts:
+    for number in range(num):
+      index = len(rows[prompt.cluster])
+      group = content_key(prompt.cluster, "group", index // together)
+      rows[prompt.cluster].append(
+        Row(
+          prompt=prompt,
+          text=prompt.prompt + suffix,
+          seed=image_seed(seed, prompt, number),
+          group=group if together > 1 else None,
+          number=index % together,
+        )
+      )
+  for cluster, each in rows.items():
+    if len(each) % together:
+      raise ValueError(
+        f"Cluster {cluster} has {len(each)} images to sample, no multiple of "
+        f"config.sample.together={together}: allow more skills in "
+        "config.prompts.skills, or sample fewer together."
+      )
+  return rows
 
 
 def make_sample_wave(
@@ -56,7 +121,6 @@ def make_sample_wave(
     model.teacher, model.apply, backbone, config, mesh, inner=inner
   )
   null = backbone.null_text(config.sample.negative_prompt)
-  ask = open_asked(model.teacher, backbone, config, workdir)
   rows = rows_of(
     read_prompts(workdir),
     num=config.sample.images_per_prompt,
@@ -68,11 +132,8 @@ def make_sample_wave(
 
   def sample_group(
     params, requested, asked, seconds
-  ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
-    """Yields (expert of the group, some of its images), batch by batch.
-
-    Images come alone, or with their masks if the teacher makes them.
-    """
+  ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Yields (expert of the group, some images, their masks), by batches."""
     nonlocal compiled
     num_experts = _group_size(params, requested, mesh.size)
     for start in range(0, max(map(len, requested)), config.sample.batch_size):
@@ -84,48 +145,95 @@ def make_sample_wave(
         num_experts=num_experts,
         asked=asked,
       )
-      made = sample(model.frozen, null, vae_params, params, request)
-      made = made if model.teacher.masks else (made,)
-      made = [np.asarray(each) for each in made]
+      images, masks = _with_masks(
+        sample(model.frozen, null, vae_params, params, request), model.teacher
+      )
       left = [max(0, len(wanted) - start) for wanted in requested]
-      sampled = [
-        tuple(each[i][:num] for each in made) for i, num in enumerate(left)
-      ]
       if compiled:
-        num = sum(len(each[0]) for each in sampled)
-        seconds.append((time.monotonic() - began) / num)
+        num_images = sum(min(n, len(images[i])) for i, n in enumerate(left))
+        seconds.append((time.monotonic() - began) / num_images)
       compiled = True
-      yield from enumerate(sampled)
+      for i, num in enumerate(left):
+        yield i, images[i][:num], None if masks is None else masks[i][:num]
 
   def sample_wave(groups, name: str, experts, folder: Path) -> None:
     requested = [rows[expert["cluster"]] for expert in experts]
-    keys = [expert["cluster"] for expert in experts]
-    asked = ask(keys, requested)
-    made = [_Made(cause=cause) for cause in asked.causes]
+    results = [_Sampled(expert=expert) for expert in experts]
     seconds: list[float] = []  # of each call that did not compile, per image
     # In one call: they are cached, and the encoders leave the device.
     backbone.encode_text([r.text for each in requested for r in each])
     first = 0
     for params in groups:
-      num = _group_size(params, requested, mesh.size)
-      some = slice(first, first + num)
-      for i, sampled in sample_group(
-        params,
-        requested[some],
-        asked.of_experts(some),
-        seconds,
+      some = slice(first, first + _group_size(params, requested, mesh.size))
+      texts = {
+        expert["cluster"]: [row.text for row in rows[expert["cluster"]]]
+        for expert in experts[some]
+      }
+      asked = ask(model.teacher, backbone, config, workdir, texts)
+      for result in results[some]:
+        result.views = asked.views.get(result.expert["cluster"], ())
+        result.cause = asked.causes.get(result.expert["cluster"], "")
+      for i, images, masks in sample_group(
+        params, requested[some], asked, seconds
       ):
-        made[first + i].take(*sampled)
-      first += num
+        results[first + i].add(images, masks)
+      first = some.stop
       del params  # before the next group is loaded
     write_times(folder, name, seconds)
     _write_candidates(
       folder / name,
-      list(zip(experts, requested, made, strict=True)),
+      [(each, requested[i]) for i, each in enumerate(results)],
       guidance=config.sample.guidance,
     )
 
   return sample_wave
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Sampled:
+  """What an expert has sampled so far, and why it is not kept, if so."""
+
+  expert: Mapping[str, Any]
+  images: list[np.ndarray] = dataclasses.field(default_factory=list)
+  masks: list[np.ndarray] = dataclasses.field(default_factory=list)
+  views: tuple[int, ...] = ()
+  cause: str = ""
+
+  def add(self, images: np.ndarray, masks: np.ndarray | None) -> None:
+    """Keeps some images, or none of them if one is not finite."""
+    if not np.isfinite(images).all():
+      self.cause = self.cause or "a picture is not finite"
+    if self.cause:
+      self.images.clear()
+      self.masks.clear()
+      return
+    self.images += list(to_u8(images))
+    self.masks += [] if masks is None else list(masks)
+
+  def candidates(
+    self, rows: Sequence[Row], *, guidance: float
+  ) -> Iterator[Candidate]:
+    """The records of its images, in the order of its rows."""
+    for index, (row, image_u8) in enumerate(
+      zip(rows, self.images, strict=True)
+    ):
+      yield candidate_of(
+        row,
+        image_u8,
+        guidance=guidance,
+        mask=self.masks[index] if self.masks else None,
+        view=self.views[row.number] if self.views else None,
+      )
+
+
+def _with_masks(
+  sampled: Any, teacher: Teacher
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Images, and where the subject is in each if the teacher says so."""
+  if not teacher.masks:
+    return np.asarray(sampled), None
+  images, masks = sampled
+  return np.asarray(images), np.asarray(masks)
 
 
 def _group_size(params, requested: Sequence, num_devices: int) -> int:
@@ -137,61 +245,35 @@ def _group_size(params, requested: Sequence, num_devices: int) -> int:
   return -(-len(requested) // num_devices) * num_devices
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Made:
-  """What was sampled of one expert.
-
-  Attributes:
-    images: uint8, of its rows in order.
-    masks: of each, if the teacher makes them.
-    cause: why they are not kept; "" if they are.
-  """
-
-  images: list[np.ndarray] = dataclasses.field(default_factory=list)
-  masks: list[np.ndarray] = dataclasses.field(default_factory=list)
-  cause: str = ""
-
-  def take(self, images: np.ndarray, masks: Iterable[np.ndarray] = ()) -> None:
-    """Adds some, unless one of them is not finite."""
-    if not np.isfinite(images).all():
-      self.cause = self.cause or "a picture is not finite"
-      return
-    self.images.extend(to_u8(images))
-    side = images.shape[1]
-    self.masks.extend(square_crop_resize_plane(each, side) for each in masks)
-
-
 def _write_candidates(
   stem: Path,
-  sampled: Sequence[tuple[dict, Sequence[Row], _Made]],
+  sampled: Sequence[tuple[_Sampled, Sequence[Row]]],
   *,
-  guidance,
+  guidance: float,
 ) -> None:
   """Writes the candidates of a wave, then the record that it was sampled.
 
   Args:
     stem: of the wave's files.
-    sampled: for each expert its rows and what was made of them; a cause
-      quarantines it. Those without status ok are passed over.
+    sampled: for each expert what it sampled, and its rows; one with a cause is
+      quarantined. Those without status ok are passed over.
     guidance: the weight they were sampled with.
   """
-  sampled = [each for each in sampled if each[0]["status"] == "ok"]
+  sampled = [each for each in sampled if each[0].expert["status"] == "ok"]
   num = write_records(
     stem.with_name(f"{stem.name}.array_record"),
     (
-      candidate_of(row, image_u8, guidance=guidance, mask=mask)
-      for _, rows, made in sampled
-      if not made.cause
-      for row, image_u8, mask in zip(
-        rows, made.images, made.masks or [None] * len(rows), strict=True
-      )
+      candidate
+      for each, rows in sampled
+      if not each.cause
+      for candidate in each.candidates(rows, guidance=guidance)
     ),
     kind=Candidate,
   )
   quarantined = [
-    {"cluster": expert["cluster"], "cause": made.cause}
-    for expert, _, made in sampled
-    if made.cause
+    {"cluster": each.expert["cluster"], "cause": each.cause}
+    for each, _ in sampled
+    if each.cause
   ]
   write_json(
     stem.with_name(f"{stem.name}.json"),
@@ -205,6 +287,7 @@ def candidate_of(
   *,
   guidance: float,
   mask: np.ndarray | None = None,
+  view: int | None = None,
 ) -> Candidate:
   """The record of a generated image."""
   prompt = row.prompt
@@ -219,6 +302,7 @@ def candidate_of(
     group=row.group,
     number=row.number,
     mask=mask,
+    view=view,
   )
 
 
@@ -228,9 +312,9 @@ def make_sample(
   """Makes the compiled program; returns it.
 
   It is (frozen, null, vae_params, params, request) -> images, float32
-  (E, B, H, W, C), about [-1, 1], and beside them masks, bool (E, B, R, R), if
-  the teacher makes them. `null` is the backbone's null text, vae_params are its
-  autoencoder's; params and request lead with E.
+  (E, B, H, W, C), about [-1, 1]; or images and masks, bool (E, B, H, W), of a
+  teacher that makes them. `null` is the backbone's null text, vae_params are
+  its autoencoder's; params and request lead with E.
   """
 
   def sample_expert(shared, params, request):
@@ -261,8 +345,13 @@ def make_sample(
     sampled = sample_all((frozen, null), params, request)
     if not teacher.masks:
       return decode_all(vae_params, sampled)
-    x_EBHWC, mask_EBRR = sampled
-    return decode_all(vae_params, x_EBHWC), mask_EBRR
+    x_EBHWC, share_EBHW = sampled
+    images = decode_all(vae_params, x_EBHWC)
+    # Of any resolution, such as that of an attention.
+    share_EBHW = jax.image.resize(
+      share_EBHW.astype(np.float32), images.shape[:-1], "linear"
+    )
+    return images, share_EBHW > 0.5
 
   return jax.jit(sample_wave)
 
@@ -282,13 +371,13 @@ def make_request(
     backbone: encodes texts.
     slots: B row numbers; past an expert's last row, that row is repeated.
     num_experts: E; the last expert is repeated as padding.
-    asked: of the same experts, what the teacher asks for.
+    asked: of `experts.farm.requests.ask`, of the same experts.
 
-  Returns: `seeds_B`, what is asked for, and `conditioning` (see
+  Returns: `seeds_B`, what `asked` holds, and `conditioning` (see
     `suti.pipeline.conditioning`), with E in front.
   """
 
-  def block_of(each):
+  def block_of(each: Sequence[Sequence]) -> list[list]:
     block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in each]
     return block + block[-1:] * (num_experts - len(block))
 
@@ -300,12 +389,10 @@ def make_request(
   shown: dict[str, np.ndarray] = {}
   if asked is not None:
     rows_E = np.minimum(np.arange(num_experts), len(requested) - 1)
-    shown = {name: x_E[rows_E] for name, x_E in asked.of_cluster.items()}
-    beside = block_of(asked.of_rows)
-    shown |= {
-      name: np.stack([[row[name] for row in rows] for rows in beside])
-      for name in beside[0][0]
-    }
+    shown = {name: x_E[rows_E] for name, x_E in asked.arrays.items()}
+    own = block_of(asked.rows)
+    for name in own[0][0]:
+      shown[name] = np.stack([[row[name] for row in rows] for rows in own])
   return shown | {
     "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
     "conditioning": {

@@ -28,8 +28,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from experts.teacher import LINKS, NOTHING, Teacher
+from experts.teacher import NOTHING, Teacher
 from suti.diffusion.guidance import classifier_free
 from suti.diffusion.samplers import draw_noise, own_plan, sample_remembering
 from suti.diffusion.schedule import Schedule
@@ -45,12 +46,12 @@ from suti.nn.shared_attention import (
   token_masks,
 )
 from suti.nn.surgery import listen
-from suti.nn.warp import WARPING, Warping, warp_features, warp_rows
+from suti.nn.warp import WARPING, Warping, link, warp_features, warp_rows
 from suti.pipeline.backbone import Backbone
 from suti.pipeline.conditioning import apply_denoiser
 
-# B rows, sets of T side by side, H W C latent, R side of a mask or a grid, S
-# positions, L tokens.
+# B rows, sets of T side by side, H W C latent or H W picture, R side of a mask
+# or of a grid, S positions, L tokens.
 
 Array = jax.Array
 Memory = Mapping[str, Array]  # of the deformable variant
@@ -58,6 +59,7 @@ NO_NET = "none"  # the rigid variant without a net that sees depths
 # Side of the neighbourhood that a subject is widened by, of the finest map: in
 # the published code 9 of 32 positions, and 3 of 64.
 _DILATE = {True: 9, False: 3}  # by whether it is rigid
+_FINE = 128  # side of the grid that values are carried on, at most, as theirs
 
 
 def is_rigid(config: Any) -> bool:
@@ -100,7 +102,9 @@ def declare(backbone: Backbone, config: Any) -> Any:
 
 def asks(config: Any) -> tuple[str, ...]:
   """Views of known geometry, or which tokens are the noun; a whole config."""
-  return ("views",) if is_rigid(config.finetune) else ("noun",)
+  if is_rigid(config.finetune):
+    return "masks", "depth_latents", "correspondence"
+  return ("noun",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,16 +127,21 @@ class _Sets:
 
   @property
   def is_rigid(self) -> bool:
-    return "depth_BHWC" in self.request
+    return "depth_THWC" in self.request
 
   @property
   def own(self) -> Any:
     return self.config.syncd
 
+  def rows(self, x_T: Array) -> Array:
+    """Of each row what its view has: B rows are sets of T."""
+    num_sets = len(self.request["conditioning"]["text_BLD"]) // len(x_T)
+    return jnp.tile(x_T, (num_sets, *[1] * (x_T.ndim - 1)))
+
   def mask(self, memory: Memory) -> Array:
     """Where the subject is, as far as it is known: bool (B, R, R)."""
     if self.is_rigid:
-      return self.request["mask_BRR"]
+      return self.rows(_coarse(self.request["masks_THW"]))
     return otsu(memory["map_BRR"])
 
   def seen(self, memory: Memory, t: Array) -> dict[str, Array]:
@@ -143,13 +152,26 @@ class _Sets:
     seen = seen_of(masks, together=self.config.together)
     return {name: seen_BL | is_open for name, seen_BL in seen.items()}
 
+  def links(self) -> dict[str, Array]:
+    """What each view can be given, see `suti.nn.warp.warp`."""
+    places_TTHW2 = self.request["places_TTHW2"]
+    # In pixels of the grid, whose side may be less than the picture's.
+    places_TTHW2 = _coarse(places_TTHW2, axis=2) * (
+      min(_FINE, places_TTHW2.shape[2]) / places_TTHW2.shape[2]
+    )
+    return link(
+      places_TTHW2,
+      _coarse(self.request["seen_TTHW"], axis=2),
+      source=self.config.view_source,
+    )
+
   def warping(self, t: Array) -> Warping:
     """What is carried from one image to the others at a step."""
     # Of a flow, whose noise is a share, the same ratio of noise to signal.
     alpha, sigma = self.schedule.alpha_T, self.schedule.sigma_T
     share = jnp.asarray(sigma / (alpha + sigma))[t]
     return Warping(
-      links={name: self.request[name] for name in LINKS},
+      links={name: self.rows(x_T) for name, x_T in self.links().items()},
       on=share > self.own.warp_above,
       thin=share < self.own.thin_below,
       together=self.config.together,
@@ -179,6 +201,15 @@ class _Sets:
       before_BRR = memory["map_BRR"]
       map_BRR = before_BRR + (map_BRR - before_BRR) / steps
     return {"map_BRR": map_BRR, "steps": steps}
+
+
+def _coarse(x: Array, *, axis: int = 1) -> Array:
+  """Planes of at most `_FINE` pixels a side, of those nearest."""
+  side = x.shape[axis]
+  if side <= _FINE:
+    return x
+  at = ((np.arange(_FINE) + 0.5) * side / _FINE).astype(int)
+  return x.take(at, axis=axis).take(at, axis=axis + 1)
 
 
 def sample(
@@ -224,7 +255,8 @@ def sample(
   def denoise(x_BHWC, t_B, memory):
     is_first = t_B[0] == sets.first_t
     if sees_depth:
-      x_BHWC = jnp.concatenate([x_BHWC, request["depth_BHWC"]], axis=-1)
+      depth_BHWC = sets.rows(request["depth_THWC"])
+      x_BHWC = jnp.concatenate([x_BHWC, depth_BHWC], axis=-1)
     x_BHWC, t_B, context = jax.tree.map(
       lambda each: jnp.concatenate([each, each]) if each.ndim else each,
       (x_BHWC, t_B, sets.context(memory, t_B[0])),

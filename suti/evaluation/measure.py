@@ -16,6 +16,7 @@ import numpy as np
 from suti.config.names import names_in
 from suti.evaluation import measures
 from suti.hf.linear_head import Head
+from suti.schema import Label
 
 # D embedding width, K demonstrations, G images of a group but for one.
 
@@ -30,10 +31,14 @@ class Evidence:
     clip_KD: of the demonstrations, by CLIP.
     identity_D: of the image, by the identity encoder.
     identity_KD: of the demonstrations, by the identity encoder.
-    pair_D: of the image, by the identity encoder, for comparisons in its group:
-      of a square around the subject if the filter cuts it out.
-    pair_GD: the same of the images that were sampled in its sight; none if it
-      was sampled alone.
+    pair_D: the same of the image, to compare it with those of its group: of a
+      square around its subject if the filter cuts it out.
+    pair_GD: so of the images that were sampled in its sight; none if it was
+      sampled alone.
+    label: what is where in the image; None if it is not labelled.
+    masked_D: of its subject, cut out, by the identity encoder; None if it was
+      not found.
+    masked_KD: the same of the demonstrations whose masks are known.
     head: of aesthetics, on `clip_D`; None if there is none.
   """
 
@@ -44,7 +49,12 @@ class Evidence:
   identity_KD: np.ndarray
   pair_D: np.ndarray
   pair_GD: np.ndarray
+  label: Label | None = None
+  masked_D: np.ndarray | None = None
   head: Head | None = None
+  masked_KD: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros((0, 0), np.float32)
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,9 @@ class Measure:
   Attributes:
     paper: link to who uses it.
     of: "candidate"; "group" if it compares images that were sampled in each
-      other's sight: others do not have it; or "head" if it needs one.
+      other's sight, "label" if it reads where the image's subject is, "masks"
+      if it also reads where that of the demonstrations is: others do not have
+      it; "head" if it needs one.
     measure: Evidence -> the number.
   """
 
@@ -64,7 +76,8 @@ class Measure:
 
   def __post_init__(self) -> None:
     """Checks what it is of."""
-    assert self.of in ("candidate", "group", "head"), self.of
+    kinds = ("candidate", "group", "label", "masks", "head")
+    assert self.of in kinds, self.of
 
 
 def all_measures() -> dict[str, Measure]:

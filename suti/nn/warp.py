@@ -9,7 +9,7 @@ with a 1 where both pictures see a point and 0 elsewhere. As in the published
 code it is done on a grid finer than the array: that is repeated up to the grid,
 changed there, and of each of its cells the first position is taken back.
 
-Which pixels correspond is the caller's to know (`suti.correspondence`).
+Which pixels correspond is the caller's to know.
 
 Shape suffixes: B rows, G sets of T pictures side by side, H W C array, S
 positions of a map, D width, R side of the grid, P positions on it.
@@ -47,7 +47,7 @@ class Warping:
   """What is carried where, now.
 
   Attributes:
-    links: of `suti.correspondence.link`, of B rows; R must be at least H.
+    links: of `link`, for B rows; R must be at least H.
     on: whether anything is, a bool.
     thin: whether masks are eroded first, a bool; the published code does so
       once there is less noise.
@@ -98,12 +98,41 @@ def warp_features(module: Module) -> Module:
   )
 
 
+def link(
+  places_TTRR2: Array, seen_TTRR: Array, *, source: str
+) -> dict[str, Array]:
+  """What each picture of a set can be given, see `warp`.
+
+  Args:
+    places_TTRR2: where (column, row) in picture j each pixel of picture i is.
+    seen_TTRR: whether it is there.
+    source: as in `warp`.
+
+  Returns: `at_TRR2` and `shown_TRR`, each pixel in the source; `next_TRR2` and
+    `next_shown_TRR`, of the picture at the other end in the one beside it, and
+    nothing of all others.
+  """
+  num = len(seen_TTRR)
+  giver = num - 1 if source == "last" else 0
+  end, beside = (0, 1) if source == "last" else (num - 1, num - 2)
+  return {
+    "at_TRR2": places_TTRR2[:, giver],
+    "shown_TRR": seen_TTRR[:, giver].at[giver].set(False),
+    "next_TRR2": jnp.zeros_like(places_TTRR2[:, 0])
+    .at[end]
+    .set(places_TTRR2[end, beside]),
+    "next_shown_TRR": jnp.zeros_like(seen_TTRR[:, 0])
+    .at[end]
+    .set(seen_TTRR[end, beside]),
+  }
+
+
 def warp_rows(x_BHWC: Array, warping: Warping) -> Array:
   """`warp` of each set among some rows, if it is on now."""
   sets = (-1, warping.together)
   x_GTHWC = x_BHWC.reshape(*sets, *x_BHWC.shape[1:])
   links = {
-    name.replace("BRR", "TRR"): each.reshape(*sets, *each.shape[1:])
+    name: each.reshape(*sets, *each.shape[1:])
     for name, each in warping.links.items()
   }
   moved_GTHWC = jax.vmap(
@@ -197,7 +226,7 @@ def warp(
 
   Args:
     x_THWC: of one set; H = W.
-    links: of `suti.correspondence.link`, with T in front.
+    links: of `link`.
     source: "last", as the published code, or "first", as the paper: which
       picture the others are given. It must be the one of the links.
     method: of `sample_at`; the published code has "bicubic", the paper

@@ -14,17 +14,16 @@ The result is a U-Net for `config.finetune.depth_net`, and not a backbone.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from suti.correspondence import depth_u8
 from suti.diffusion.objective import denoising_loss
 from suti.hf.weights import save
-from suti.images import to_pm1
+from suti.images import depth_u8, to_pm1
 from suti.io.files import write_json
 from suti.models.unet import declare_unet
 from suti.nn.param import functional
@@ -32,10 +31,9 @@ from suti.pipeline.backbone import Backbone, load_backbone
 from suti.pipeline.conditioning import apply_denoiser
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
-from suti.pretrain.pictures import Pool, render_chunks, render_pool
+from suti.pretrain.pictures import Pool, render_pool
 from suti.pretrain.text_to_image import encode_pool
 from suti.runtime import stage
-from suti.world.dataset import Shot, render_shots
 
 # N pictures of the pool, B batch, H W C latent.
 
@@ -54,16 +52,17 @@ def run(config: Any, workdir: Path) -> dict:
   channels = backbone.latent_shape[-1]
   unet_config = dict(backbone.unet_config) | {"in_channels": 2 * channels}
   spec, unet = functional(declare_unet(unet_config))
-  pool = render_pool(config.pool, workdir / "pool", size_px=backbone.size_px)
-  shown = _encoded(backbone, pool, folder / "pictures.npy")
-  depths = render_chunks(
-    pool.shots,
-    folder / f"depths-{config.pool.start}",
-    size_px=backbone.size_px,
-    draw=draw_depths,
+  size_px = backbone.size_px
+  pool = render_pool(
+    config.pool, workdir / "pool", size_px=size_px, depths=True
   )
-  depth_pool = dataclasses.replace(pool, image_u8_NHWC=depths)
-  seen = _encoded(backbone, depth_pool, folder / "depths.npy")
+  assert pool.depth_NHW is not None and pool.mask_NHW is not None
+  grey = zip(pool.depth_NHW, pool.mask_NHW, strict=True)
+  seen_pool = dataclasses.replace(
+    pool, image_u8_NHWC=np.stack([depth_u8(*each) for each in grey])
+  )
+  shown = _encoded(backbone, pool, folder / "pictures.npy")
+  seen = _encoded(backbone, seen_pool, folder / "depths.npy")
 
   def loss(params, batch, key):
     x_BHWC, depth_BHWC = (
@@ -115,17 +114,6 @@ def widened(params: dict, channels: int) -> dict:
   return params | {"conv_in.weight": jnp.pad(weight_HWIO, more)}
 
 
-def draw_depths(shots: Sequence[Shot], *, size_px: int) -> np.ndarray:
-  """The depths of shots as pictures, uint8 (N, H, W, 3)."""
-  drawn = render_shots(shots, size_px=size_px)
-  return np.stack(
-    [
-      depth_u8(depth, mask)
-      for depth, mask in zip(drawn["depth"], drawn["mask"], strict=True)
-    ]
-  )
-
-
 def _encoded(backbone: Backbone, pool: Pool, path: Path) -> np.ndarray:
   """Pictures as they are for a base of pixels, else their latents."""
   if backbone.codec.bounded:
@@ -148,7 +136,7 @@ def _make_batch_at(
     dropped = rng.random(config.batch_size) < config.text_dropout
     texts = [
       "" if drop else pool.detailed[row] if long else pool.plain[row]
-      for row, long, drop in zip(rows.tolist(), detailed, dropped, strict=True)
+      for row, long, drop in zip(map(int, rows), detailed, dropped, strict=True)
     ]
     text = backbone.encode_text(texts)
     return {"x": shown[rows], "depth": seen[rows], "text": text}

@@ -8,7 +8,7 @@ killed run renders only what is missing. An accelerator is used if there is one.
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from suti.world.dataset import (
 )
 from suti.world.held_out import is_held_out, pair_held_out, template_rows
 from suti.world.ranges import check_pool
+from suti.world.subjects import prepare_phrases
 from suti.world.templates import (
   LIVE,
   PARTS,
@@ -56,6 +57,8 @@ class Pool:
       shape; "a red dog", "a cube shaped dog" and "a mosaic of a dog" do not.
     bare_N: bool, whether it also shows the subject undressed; "a dog in a chef
       outfit" does not.
+    mask_NHW: bool, where the subject is; None if it was not asked for.
+    depth_NHW: float32, distance from the camera; None likewise.
   """
 
   image_u8_NHWC: np.ndarray
@@ -66,6 +69,8 @@ class Pool:
   detailed: Sequence[str]
   identity_N: np.ndarray
   bare_N: np.ndarray
+  mask_NHW: np.ndarray | None = None
+  depth_NHW: np.ndarray | None = None
 
 
 def choose_shots(
@@ -158,13 +163,22 @@ def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
       return number
 
 
-def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
+def render_pool(
+  config: Any,
+  folder: Path,
+  *,
+  size_px: int,
+  masks: bool = False,
+  depths: bool = False,
+) -> Pool:
   """Renders the pool, or reads what is rendered already.
 
   Args:
     config: see configs/pretrain/pool.py.
     folder: where chunks are kept, by what they hold.
     size_px: side of the pictures.
+    masks: whether the pool has `mask_NHW`.
+    depths: whether it has `depth_NHW`, and masks.
 
   Returns: the pool, in memory.
 
@@ -196,9 +210,13 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
     + (f"-{config.styles}styles" if config.styles else "")
   )
   shown = [template_of(shot) for shot in shots]
-  images = render_chunks(shots, folder, size_px=size_px)
+  what = ("image",) + ("mask",) * (masks or depths) + ("depth",) * depths
+  arrays = _render(shots, folder, size_px=size_px, what=what)
+  prepare_phrases(shot.subject for shot in shots)
   return Pool(
-    image_u8_NHWC=images,
+    image_u8_NHWC=arrays["image"],
+    mask_NHW=arrays.get("mask"),
+    depth_NHW=arrays.get("depth"),
     shots=shots,
     subject_N=np.repeat(np.arange(config.num_subjects), config.shots_each),
     class_N=np.array([class_of(shot.subject) for shot in shots]),
@@ -209,17 +227,8 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   )
 
 
-def draw_images(shots: Sequence[Shot], *, size_px: int) -> np.ndarray:
-  """The pictures of shots, uint8 (N, H, W, 3)."""
-  return np.asarray(render_shots(shots, size_px=size_px)["image"])
-
-
 def render_chunks(
-  shots: Sequence[Shot],
-  folder: Path,
-  *,
-  size_px: int,
-  draw: Callable[..., np.ndarray] = draw_images,
+  shots: Sequence[Shot], folder: Path, *, size_px: int
 ) -> np.ndarray:
   """Renders shots chunk by chunk, or reads the chunks that are there.
 
@@ -227,21 +236,43 @@ def render_chunks(
     shots: what to render.
     folder: holds these shots alone, one file a chunk.
     size_px: side of the pictures.
-    draw: (shots, size_px=...) -> (N, H, W, 3) uint8.
 
   Returns: (N, H, W, C) uint8.
   """
+  return _render(shots, folder, size_px=size_px, what=("image",))["image"]
+
+
+def _render(
+  shots: Sequence[Shot], folder: Path, *, size_px: int, what: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Arrays of a renderer, a file a chunk; others lie beside the pictures."""
   folder.mkdir(parents=True, exist_ok=True)
-  images = np.empty((len(shots), size_px, size_px, 3), np.uint8)
+  shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+    "image": ((size_px, size_px, 3), np.uint8),
+    "mask": ((size_px, size_px), np.bool_),
+    "depth": ((size_px, size_px), np.float32),
+  }
+  arrays = {
+    name: np.empty((len(shots), *shape), dtype)
+    for name, (shape, dtype) in shapes.items()
+    if name in what
+  }
   for start in progress(range(0, len(shots), _CHUNK), "chunks of pictures"):
     chunk = shots[start : start + _CHUNK]
     name = f"{start // _CHUNK:05d}"
     # The last chunk may be cut short; it is another file when it is whole.
-    whole = len(chunk) == _CHUNK
-    path = folder / (f"{name}.npy" if whole else f"{name}-{len(chunk)}.npy")
-    if not path.exists():
-      buffer = io.BytesIO()
-      np.save(buffer, draw(chunk, size_px=size_px), allow_pickle=False)
-      write_atomic(path, buffer.getvalue())
-    images[start : start + len(chunk)] = np.load(path, allow_pickle=False)
-  return images
+    stem = name if len(chunk) == _CHUNK else f"{name}-{len(chunk)}"
+    paths = {
+      each: folder / f"{stem}{'' if each == 'image' else f'.{each}'}.npy"
+      for each in what
+    }
+    if not all(path.exists() for path in paths.values()):
+      drawn = render_shots(chunk, size_px=size_px)
+      for each, path in paths.items():
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(drawn[each]), allow_pickle=False)
+        write_atomic(path, buffer.getvalue())
+    for each, path in paths.items():
+      rows = slice(start, start + len(chunk))
+      arrays[each][rows] = np.load(path, allow_pickle=False)
+  return arrays

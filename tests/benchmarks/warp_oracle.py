@@ -18,17 +18,18 @@ More than 6 dB below `pixels` a warp of this array says little of the colours.
   python -m tests.benchmarks.warp_oracle [BASE ...]   # world_base, patches
 """
 
+import itertools
 import math
 import sys
 
 import jax.numpy as jnp
 import numpy as np
 
-from suti.correspondence import correspond, link, overlaps, view_of
 from suti.images import to_pm1
-from suti.nn.warp import METHODS, warp
+from suti.nn.warp import METHODS, link, warp
 from suti.pipeline.backbone import load_backbone
 from suti.pipeline.codec import Codec, pixels
+from suti.world.correspondence import correspond
 from suti.world.dataset import heldout_shots, render_shots, subject_seeds
 from suti.world.templates import LIVE, class_of
 
@@ -38,13 +39,19 @@ MIN_OVERLAP = 0.05  # of the frame: the published 0.1 leaves few pairs here
 # H W C picture or array.
 
 
+def view_of(drawn, index: int) -> dict[str, np.ndarray]:
+  """One picture of what `render_shots` returned."""
+  return {name: each[index] for name, each in drawn.items()}
+
+
 def pairs_of(drawn, rows) -> list[tuple[int, int]]:
   """The two shots of a subject that have most in common, if that is enough."""
-  share_TT = overlaps([view_of(drawn, row) for row in rows])
-  best = np.unravel_index(share_TT.argmax(), share_TT.shape)
-  if share_TT[best] < MIN_OVERLAP:
-    return []
-  return [(rows[best[0]], rows[best[1]])]
+  shares = {
+    (one, two): correspond(view_of(drawn, one), view_of(drawn, two))[1].mean()
+    for one, two in itertools.combinations(rows, 2)
+  }
+  best = max(shares, key=lambda pair: shares[pair])
+  return [best] if shares[best] >= MIN_OVERLAP else []
 
 
 def inner(shown_HW: np.ndarray) -> np.ndarray:
@@ -81,9 +88,16 @@ def measure(name: str, codec: Codec, drawn, pairs) -> None:
   errors = Errors()
   image_NHWC = to_pm1(drawn["image"])
   for giver, taker in pairs:
-    views = [view_of(drawn, taker), view_of(drawn, giver)]
-    links = link(views, source="last")
-    at_HW = inner(correspond(*views)[1])
+    taken, given = view_of(drawn, taker), view_of(drawn, giver)
+    places_HW2, seen_HW = correspond(taken, given)
+    places_TTHW2 = np.zeros((2, 2, *places_HW2.shape), np.float32)
+    seen_TTHW = np.zeros((2, 2, *seen_HW.shape), bool)
+    places_TTHW2[0, 1][seen_HW] = places_HW2[seen_HW]
+    seen_TTHW[0, 1] = seen_HW
+    links = link(
+      jnp.asarray(places_TTHW2), jnp.asarray(seen_TTHW), source="last"
+    )
+    at_HW = inner(seen_HW)
     true_HWC = image_NHWC[taker]
     shown_THWC = image_NHWC[[taker, giver]]
     x_THWC = codec.encode(codec.params, jnp.asarray(shown_THWC))

@@ -20,6 +20,9 @@ from suti.schema import Candidate, Score
 from tests.experts import inputs
 
 CLUSTERS = inputs.make_clusters(2)
+OF_LABELS = (
+  "box_area", "box_aspect", "label_score", "mask_share", "masked_identity",
+)  # fmt: skip
 
 
 def candidate_of(cluster, prompt, number):
@@ -97,11 +100,9 @@ def test_measures_are_their_definitions():
       "identity": float((shown @ y).mean()),
       "nearest": max(float(x @ y) for x in shown),
       # Each was sampled alone.
-      "pair_identity": math.nan,
-      "distinct_pair_identity": math.nan,
-      "group_identity": math.nan,
+      **dict.fromkeys(GROUP, math.nan),
       "aesthetic": float(y @ HEAD.weight_D) + 5,
-    }
+    } | dict.fromkeys(OF_LABELS, math.nan)  # nor is it labelled
     assert score.values == pytest.approx(by_hand, abs=1e-6, nan_ok=True)
 
 
@@ -231,8 +232,9 @@ MISTAKES = {
   "no such measure": (
     {"rule": "detla_clip > 0.02"},
     "config.filter.rule='detla_clip > 0.02': there is no measure 'detla_clip'. "
-    "There are aesthetic, clip_t, delta_clip, distinct_pair_identity, "
-    "group_identity, identity, nearest, pair_identity. Did you mean "
+    "There are aesthetic, box_area, box_aspect, clip_t, delta_clip, "
+    "distinct_pair_identity, group_identity, identity, label_score, "
+    "mask_share, masked_identity, nearest, pair_identity. Did you mean "
     "'delta_clip'?",
   ),
   "a measure that these candidates cannot have": (
@@ -242,6 +244,21 @@ MISTAKES = {
     "and the teacher 'dreambooth' samples each alone with "
     "config.sample.together=1: take another measure, or a teacher that samples "
     "several together.",
+  ),
+  "a measure of labels that there are none of": (
+    {"rule": "box_area > 0.05"},
+    "config.filter.rule='box_area > 0.05': box_area reads where the subject of "
+    "an image is, and config.label.candidates='none' labels none: set it to "
+    "segmenter, or to teacher if that says so, or take another measure.",
+  ),
+  "a filter of such measures": (
+    {"rule": None, "name": "subject_diffusion"},
+    "config.filter.rule (of experts/filters/subject_diffusion.py)="
+    "'box_aspect >= 0.3, box_aspect <= 3, box_area >= 0.08, box_area <= 0.7, "
+    "mask_share >= 0.6, label_score >= 0.3': box_aspect reads where the "
+    "subject of an image is, and config.label.candidates='none' labels none: "
+    "set it to segmenter, or to teacher if that says so, or take another "
+    "measure.",
   ),
   "a measure without its head": (
     {"rule": None, "name": "syncd", "together": 3},
@@ -258,8 +275,8 @@ MISTAKES = {
   ),
   "no such filter": (
     {"rule": None, "name": "sutti"},
-    "No filter 'sutti' (config.filter.name). experts/filters has suti, syncd. "
-    "Did you mean 'suti'?",
+    "No filter 'sutti' (config.filter.name). experts/filters has "
+    "subject_diffusion, suti, syncd. Did you mean 'suti'?",
   ),
 }
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from experts import teacher
-from experts.farm import asked
-from experts.farm.rows import rows_of
+from experts.farm import requests
+from experts.mining.views import correspondence
 from experts.teachers.syncd import TEACHER
-from suti.correspondence import depth_u8, link, view_of_label
 from suti.diffusion.samplers import draw_noise, row_keys
 from suti.diffusion.subject_mask import noun_map, otsu
+from suti.images import depth_u8
 from suti.nn.notes import listening
 from suti.nn.shared_attention import SEEN, seen_of, token_masks
-from suti.nn.warp import warp
+from suti.nn.warp import link, warp
 from suti.pipeline.backbone import load_backbone
 from suti.pipeline.conditioning import apply_denoiser
 from suti.pipeline.text_encoders import open_tokenizer
-from suti.schema import Label, Prompt
+from suti.schema import Label
 from tests import tiny
 from tests.experts import inputs
 
@@ -117,11 +117,9 @@ def test_deformable_is_its_loop(backbone):
     config.sample.percentile = None
   apply, params = opened(backbone, config)
   tokenizer = open_tokenizer(backbone.folder)
-  tokens, cause = asked.noun_tokens(TEXTS, "dog", tokenizer)
+  tokens, cause = requests.noun_tokens(TEXTS, "dog", tokenizer)
   assert not cause
-  request = request_of(
-    backbone, {"noun_BL": np.stack([x["noun_BL"] for x in tokens])}
-  )
+  request = request_of(backbone, {"noun_BL": np.stack(tokens)})
 
   @jax.jit
   def both(params):
@@ -162,6 +160,15 @@ def flat_labels(num=4):
   return labels
 
 
+def views_of(backbone, labels):
+  """What a request holds of one subject's views."""
+  asked = frozenset(TEACHER.asks(config_of(depth_net="none")))
+  arrays = requests.label_arrays(
+    [labels], asked, num=len(labels), backbone=backbone
+  )
+  return {name: x_E[0] for name, x_E in arrays.items()}
+
+
 @pytest.mark.parametrize("kind", ["latents", "pixels"])
 def test_rigid_is_its_loop(backbone, kind):
   """The base has pixels in patches of 2: latents are its patches."""
@@ -169,15 +176,8 @@ def test_rigid_is_its_loop(backbone, kind):
   with config.unlocked():
     config.sample.percentile = None
   apply, params = opened(backbone, config)
-  rows, cause = asked.views_of(flat_labels(), T, backbone, config)
-  assert not cause and len(rows) == T
-  request = request_of(
-    backbone, {name: np.stack([r[name] for r in rows]) for name in rows[0]}
-  )
-  links = {
-    n.replace("BRR", "TRR"): request[n]
-    for n in ("at_BRR2", "shown_BRR", "next_BRR2", "next_shown_BRR")
-  }
+  request = request_of(backbone, views_of(backbone, flat_labels(T)))
+  links = link(request["places_TTHW2"], request["seen_TTHW"], source="last")
 
   def change(x, first):
     # The second step has less noise than signal.
@@ -196,7 +196,7 @@ def test_rigid_is_its_loop(backbone, kind):
     theirs = written_out(
       apply, params, backbone, request,
       mask_of=lambda maps: jnp.asarray(
-        request["mask_BRR"]
+        request["masks_THW"]
       ).reshape(T, SIDE, 2, SIDE, 2).any((2, 4)),
       change=change,
     )  # fmt: skip
@@ -204,29 +204,27 @@ def test_rigid_is_its_loop(backbone, kind):
 
   (x, mask), (expected, _) = both(params)
   np.testing.assert_allclose(x, expected, atol=1e-4)
-  np.testing.assert_array_equal(mask, request["mask_BRR"])
+  np.testing.assert_array_equal(mask, request["masks_THW"])
 
 
 def test_links_are_where_the_cameras_say():
   """A camera a pixel to the right shows all a pixel to the left."""
-  views = [
-    view_of_label(x.depth, x.masks[0], x.camera, side=FINE)
-    for x in flat_labels(3)
-  ]
+  labels = flat_labels(3)
+  places, seen = correspondence(labels, size_px=FINE)
   for source, giver, end, beside in (("last", 2, 0, 1), ("first", 0, 2, 1)):
-    links = link(views, source=source)
+    links = link(jnp.asarray(places), jnp.asarray(seen), source=source)
     assert not links["shown_TRR"][giver].any()
     for number in {0, 1, 2} - {giver}:
-      shown = links["shown_TRR"][number]
-      np.testing.assert_array_equal(shown, views[number]["mask"])
+      shown = np.asarray(links["shown_TRR"][number])
+      np.testing.assert_array_equal(shown, labels[number].masks[0])
       row, column = np.nonzero(shown)
       expected = np.stack([column + 0.5 + number - giver, row + 0.5], -1)
       np.testing.assert_allclose(
         links["at_TRR2"][number][shown], expected, atol=1e-3
       )
     assert links["next_shown_TRR"][end].any()
-    assert not links["next_shown_TRR"][[beside, giver]].any()
-    assert np.isfinite(links["at_TRR2"]).all()
+    assert not links["next_shown_TRR"][np.array([beside, giver])].any()
+    np.testing.assert_array_equal(links["next_TRR2"][end], places[end, beside])
 
 
 def test_near_is_bright_and_nothing_is_black():
@@ -235,42 +233,42 @@ def test_near_is_bright_and_nothing_is_black():
   np.testing.assert_array_equal(found[0, :, 0], [255, 128, 0])
 
 
-def test_views_of_a_set_share_enough_and_the_least_come_first(backbone):
-  share = np.zeros((4, 4))
+def test_views_of_a_set_share_enough_and_the_least_come_first(tmp_path):
+  shares = np.zeros((4, 4))
   for pair, value in {
     (0, 1): 0.3, (0, 2): 0.2, (1, 2): 0.15, (0, 3): 0.4, (1, 3): 0.12,
     (2, 3): 0.05,
   }.items():  # fmt: skip
-    share[pair] = value
-  found = asked.choose_sets(share, together=3, least=0.1)
+    shares[pair] = value
+  found = requests.choose_sets(shares, num=3, least=0.1)
   assert found == [(0, 1, 2), (0, 1, 3)]
-  assert asked.choose_sets(share, together=3, least=0.2) == []
+  assert requests.choose_sets(shares, num=3, least=0.2) == []
   config = config_of(depth_net="none")
+  wanted = frozenset(["correspondence"])
+  chosen, cause = requests.choose_views(flat_labels(), wanted, config)
+  assert not cause and [x.number for x in chosen] == [0, 1, 2]
   with config.unlocked():
     config.sample.view_overlap = 0.9
-  rows, cause = asked.views_of(flat_labels(), T, backbone, config)
-  assert rows == [] and cause == (
-    "of its 4 pictures 4 show enough of the subject in known geometry, and no "
-    "3 of them share 90% of the frame in pairs"
+  assert requests.choose_views(flat_labels(), wanted, config) == (
+    (),
+    "4 of its 4 labelled pictures show enough of it, and no 3 of them share "
+    "90% of the frame in pairs",
   )
-  with config.unlocked():
-    config.sample.view_overlap = 0.01
-  rows, cause = asked.views_of(flat_labels(), 5 * T, backbone, config)
-  assert not cause and len(rows) == 5 * T
-  # Four sets of three views, then the first again.
-  np.testing.assert_array_equal(rows[0]["at_BRR2"], rows[4 * T]["at_BRR2"])
-  assert np.abs(rows[0]["at_BRR2"] - rows[T]["at_BRR2"]).max() > 0.5
+  chosen, cause = requests.choose_views(
+    flat_labels(), frozenset(["masks"]), config
+  )
+  assert not cause and [x.number for x in chosen] == [0, 1, 2]
 
 
 def test_the_nouns_tokens_are_its_last_place(backbone):
   tokenizer = open_tokenizer(backbone.folder)
   texts = ("a dog in the snow with a dog", "a teapot")
-  (first,), cause = asked.noun_tokens(texts[:1], "dog", tokenizer)
-  assert not cause and first["noun_BL"].sum() == 1
+  (first,), cause = requests.noun_tokens(texts[:1], "dog", tokenizer)
+  assert not cause and first.sum() == 1
   ids_BL, _ = tokenizer.with_mask(["dog", *texts])
   places = np.flatnonzero(ids_BL[1] == ids_BL[0][1])
-  assert first["noun_BL"].argmax() == places[-1] and len(places) == 2
-  assert asked.noun_tokens(texts, "dog", tokenizer) == (
+  assert first.argmax() == places[-1] and len(places) == 2
+  assert requests.noun_tokens(texts, "dog", tokenizer) == (
     [],
     "the prompt 'a teapot' does not name its subject, 'dog'",
   )
@@ -280,30 +278,24 @@ def test_what_is_missing_is_a_cause_and_not_a_crash(backbone, tmp_path):
   clusters = inputs.make_clusters(2)
   inputs.write_stages(tmp_path, clusters)
   keys = [cluster.key for cluster in clusters]
-  prompts = [
-    Prompt(cluster=key, prompt=text, skill="attribute")
-    for key, texts in zip(keys, (TEXTS, (*TEXTS[:2], "a teapot")), strict=True)
-    for text in texts
-  ]
-  config = config_of()
-  rows = list(rows_of(prompts, num=1, seed=0, together=T).values())
-  ask = asked.open_asked(TEACHER, backbone, config, tmp_path)
-  found = ask(keys, rows)
-  assert found.causes[0] == "" and "'a teapot' does not name" in found.causes[1]
-  assert all(row["noun_BL"].any() for row in found.of_rows[0])
-  assert not any(row["noun_BL"].any() for row in found.of_rows[1])
+  texts = {keys[0]: TEXTS, keys[1]: (*TEXTS[:2], "a teapot")}
+  found = requests.ask(TEACHER, backbone, config_of(), tmp_path, texts)
+  assert list(found.causes) == [keys[1]]
+  assert "'a teapot' does not name" in found.causes[keys[1]]
+  assert all(row["noun_BL"].any() for row in found.rows[0])
+  assert not any(row["noun_BL"].any() for row in found.rows[1])
 
 
 def test_mistakes_are_one_line(backbone, tmp_path):
   config = config_of(depth_net="none")
   with pytest.raises(ValueError) as caught:
-    asked.open_asked(TEACHER, backbone, config, tmp_path)
+    teacher.check_asked(TEACHER, config)
   assert str(caught.value) == (
-    "config.label.source='none': the teacher 'syncd' asks for depths and "
-    "cameras of the subjects, as config.finetune.depth_net='none' says, and "
-    "they are known of SubjectWorld's renders: set config.label.source=world, "
-    "or config.finetune.depth_net='' for subjects without geometry."
+    "The teacher 'syncd' asks for correspondence, and config.label.source="
+    "'none' labels nothing: set config.label.source=world, or take another "
+    "teacher."
   )
+  teacher.check_asked(TEACHER, config_of())
   folder = tiny.write_backbone(tmp_path / "net", unet=tiny.SMALLEST_UNET)
   config = config_of(depth_net=str(folder))
   with pytest.raises(ValueError) as caught:
@@ -333,10 +325,7 @@ def test_a_net_that_sees_depths_takes_the_bases_place(backbone, tmp_path):
   assert frozen["conv_in.weight"].shape[-2] == 24
   name = "mid_block.resnets.0.conv1.weight"
   assert np.abs(frozen[name] - backbone.params[name]).max() > 0.01
-  rows, _ = asked.views_of(flat_labels(), T, backbone, config)
-  request = request_of(
-    backbone, {n: np.stack([r[n] for r in rows]) for n in rows[0]}
-  )
+  request = request_of(backbone, views_of(backbone, flat_labels(T)))
 
   @jax.jit
   def sample(request):
@@ -345,5 +334,5 @@ def test_a_net_that_sees_depths_takes_the_bases_place(backbone, tmp_path):
     )[0]
 
   x = sample(request)
-  dark = request | {"depth_BHWC": -jnp.ones_like(request["depth_BHWC"])}
+  dark = request | {"depth_THWC": -jnp.ones_like(request["depth_THWC"])}
   assert np.abs(x - sample(dark)).max() > 1e-4

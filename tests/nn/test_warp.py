@@ -141,8 +141,7 @@ def test_features_are_those_of_rows_and_only_while_it_is_on():
   x_BHWC = jnp.asarray(x_BHWC, jnp.float32)
   both = [some_links("last", seed) for seed in (0, 1)]
   links = {
-    name.replace("TRR", "BRR"): np.concatenate([each[name] for each in both])
-    for name in both[0]
+    name: np.concatenate([each[name] for each in both]) for name in both[0]
   }
   now = Warping(
     links=links, on=jnp.array(True), thin=jnp.array(False), together=T,

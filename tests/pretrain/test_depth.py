@@ -29,7 +29,6 @@ def render_shots(shots, *, size_px):
 
 def test_it_trains_what_the_teacher_reads(tmp_path, monkeypatch):
   monkeypatch.setattr(pictures, "render_shots", render_shots)
-  monkeypatch.setattr(depth, "render_shots", render_shots)
   base = tiny.write_backbone(tmp_path / "base", unet=tiny.SMALLEST_UNET)
   config = depth_config.get_config("tiny")
   config.base = str(base)

@@ -6,7 +6,6 @@ import numpy as np
 
 from experts import teacher
 from experts.farm import programs, sampling
-from experts.farm.rows import rows_of
 from experts.prompts import read_prompts
 from suti.parallel.mesh import flat_mesh
 from suti.pipeline import codec
@@ -19,13 +18,13 @@ from tests.experts.farm.loops import COLLECTIVE
 def test_seeds_are_of_cluster_prompt_and_number(clusters, tmp_path):
   inputs.write_stages(tmp_path, clusters)
   prompts = read_prompts(tmp_path)
-  two = rows_of(prompts, num=2, seed=0)
-  three = rows_of(prompts[::-1], num=3, seed=0)
+  two = sampling.rows_of(prompts, num=2, seed=0)
+  three = sampling.rows_of(prompts[::-1], num=3, seed=0)
   for key, rows in two.items():
     assert {r.seed for r in rows} <= {r.seed for r in three[key]}
   seeds = [r.seed for rows in two.values() for r in rows]
   assert len(set(seeds)) == len(seeds)
-  other = rows_of(prompts, num=2, seed=1)
+  other = sampling.rows_of(prompts, num=2, seed=1)
   assert not {r.seed for rows in other.values() for r in rows} & set(seeds)
 
 
