@@ -125,7 +125,7 @@ def choose_views(
   """
   num, sample = config.sample.together, config.sample
   if len(known) < num:
-    return (), (
+    return known, (
       f"{len(known)} of its pictures are labelled, and each of {num} images of "
       "a group follows one"
     )

@@ -95,7 +95,7 @@ MISTAKES = {
   "unknown field, nothing close": (
     {"pack.zzz": 4},
     "config.pack.zzz=4: there is no such field. config.pack has "
-    "shard_size, demonstrations.",
+    "shard_size, demonstrations, prompts.",
   ),
   "a field that another replaced": (
     {"filter.threshold": 0.1},

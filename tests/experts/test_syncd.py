@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experts import teacher
-from experts.farm import requests
+from experts.farm import programs, requests
 from experts.mining.views import correspondence
 from experts.teachers.syncd import TEACHER
 from suti.diffusion.samplers import draw_noise, row_keys
@@ -18,12 +18,14 @@ from suti.images import depth_u8
 from suti.nn.notes import listening
 from suti.nn.shared_attention import SEEN, seen_of, token_masks
 from suti.nn.warp import link, warp
-from suti.pipeline.backbone import load_backbone
+from suti.parallel.mesh import flat_mesh
+from suti.pipeline.backbone import describe_backbone, load_backbone
 from suti.pipeline.conditioning import apply_denoiser
 from suti.pipeline.text_encoders import open_tokenizer
 from suti.schema import Label
 from tests import tiny
 from tests.experts import inputs
+from tests.pipeline import tiny_pipelines
 
 T, STEPS, GUIDANCE = 3, 2, 3.0
 TEXTS = ("a dog in the snow", "a red dog", "a dog on the beach")
@@ -336,3 +338,19 @@ def test_a_net_that_sees_depths_takes_the_bases_place(backbone, tmp_path):
   x = sample(request)
   dark = request | {"depth_THWC": -jnp.ones_like(request["depth_THWC"])}
   assert np.abs(x - sample(dark)).max() > 1e-4
+
+
+@pytest.mark.parametrize("depth_net", ["", "none"])
+def test_sdxl_is_planned(depth_net, tmp_path):
+  """Traced, and not compiled."""
+  unet = tiny_pipelines.ONE_LEVEL["sdxl"]
+  folder = tiny_pipelines.write("sdxl", tmp_path, unet=unet)
+  sdxl = describe_backbone(folder)
+  config = config_of(depth_net=depth_net)
+  with config.unlocked():
+    config.update(backbone=str(folder), size_px=sdxl.size_px)
+  mesh = flat_mesh(jax.devices()[:2])
+  program = programs.sample(config, sdxl, mesh, per_device=1)
+  images, masks = jax.eval_shape(program.function, *program.arguments)
+  assert images.shape == (2, T, sdxl.size_px, sdxl.size_px, 3)
+  assert masks.shape == images.shape[:-1] and masks.dtype == bool
