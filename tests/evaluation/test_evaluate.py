@@ -435,15 +435,16 @@ def test_the_whole_benchmark_is_15800_pairs_in_one_go(tmp_path, monkeypatch):
     return x_ND / np.linalg.norm(x_ND, axis=-1, keepdims=True)
 
   judge = Encoder(
-    embed=embed,
+    prepare=lambda image: image,
+    encode=embed,
     record={"folder": "x", "fingerprint": "y", "class": "ViTModel"},
     key="0" * 12,
     expected=True,
   )
   encoders = Encoders(clip=judge, texts=embed, identity=judge, warnings=())
   monkeypatch.setattr(evaluating, "open_encoders", lambda *_: encoders)
-  blank = np.zeros((64, 64, 3), np.uint8)
-  monkeypatch.setattr(embeddings, "_read", lambda *_: (blank, None, ""))
+  shown = dict.fromkeys(("clip", "identity"), np.zeros((64, 64, 3)))
+  monkeypatch.setattr(embeddings, "_read", lambda *_: (shown, ""))
   subjects, pictures = {}, []
   for i, (name, noun) in enumerate(dreambench.SUBJECTS.items()):
     live = noun in dreambench.LIVE

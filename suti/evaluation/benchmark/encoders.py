@@ -56,16 +56,23 @@ class Encoder:
   """One judge.
 
   Attributes:
-    embed: uint8 pictures of any size -> unit (N, D) float32.
+    prepare: a uint8 picture of any size -> the pixels that it takes, (H, W, 3)
+      float32.
+    encode: prepared pictures -> unit (N, D) float32.
     record: class, size, fingerprint, preprocessing: for metrics.json.
     key: a hash of the record, so that embeddings of two are not mixed.
     expected: whether it is the one that the protocol names.
   """
 
-  embed: Callable[[Sequence[np.ndarray]], np.ndarray]
+  prepare: Callable[[np.ndarray], np.ndarray]
+  encode: Callable[[Sequence[np.ndarray]], np.ndarray]
   record: dict[str, Any]
   key: str
   expected: bool
+
+  def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Uint8 pictures of any size -> unit (N, D) float32."""
+    return self.encode([self.prepare(image) for image in images])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,7 +217,7 @@ def _encoder(
   size_px = int(vision.get("image_size", 224))
   if kind != "clip" and model.kind.startswith("Dinov2"):
     size_px = 224  # its positions are those of 518 px, its use is at 224
-  prepare, how = _pixels(folder, pixels, kind=kind, size_px=size_px)
+  read, how = _pixels(folder, pixels, kind=kind, size_px=size_px)
   run = image_encoder(model)
   facts = {
     "folder": folder.name,
@@ -221,13 +228,25 @@ def _encoder(
     "pixels": how,
   }
   return Encoder(
-    embed=lambda images: in_rows(
-      lambda rows: run(model.params, np.stack(rows)), list(prepare(images))
+    prepare=lambda image: read([image])[0],
+    encode=lambda prepared: in_rows(
+      lambda rows: run(model.params, _stack(rows)), prepared
     ),
     record=facts,
     key=content_key(*(f"{k}={v}" for k, v in sorted(facts.items()))),
     expected=expected and not folder.is_relative_to(PRETRAINED),
   )
+
+
+def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
+  """Prepared pictures as one array."""
+  if len(sizes := {f"{x.shape[0]}x{x.shape[1]}" for x in rows}) > 1:
+    raise ValueError(
+      "--variant=own-pixels: the file beside the encoder keeps proportions and "
+      f"crops nothing, which made sizes of {', '.join(sorted(sizes))}: leave the "
+      "variant out, or give pictures of one shape."
+    )
+  return np.stack(rows)
 
 
 def _pixels(
