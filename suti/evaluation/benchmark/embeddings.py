@@ -26,6 +26,7 @@ from suti.evaluation.benchmark.subjects import mask_of
 from suti.evaluation.scores import ROWS
 from suti.io.files import write_atomic
 from suti.io.image_files import load_image
+from suti.io.paths import in_bucket
 from suti.runtime.progress import progress
 from suti.schema import content_key
 
@@ -233,6 +234,8 @@ def _places(
 def _mark(path: Path) -> tuple[str | int, ...]:
   """What changes with a file's content."""
   try:
+    if in_bucket(path):
+      return str(path), str((path.about() or {}).get("generation", "absent"))
     about = path.stat()
     return str(path.resolve()), about.st_size, about.st_mtime_ns
   except (OSError, RuntimeError):  # RuntimeError: links in a circle
@@ -248,7 +251,8 @@ def _save(place: Path, vectors_ND: np.ndarray, why: Sequence[str]) -> None:
 def _load(place: Path, size: int) -> tuple[np.ndarray, list[str]] | None:
   """A stored block; None if there is none, or it is damaged."""
   try:
-    with np.load(place, allow_pickle=False) as file:
+    content = io.BytesIO(place.read_bytes())
+    with np.load(content, allow_pickle=False) as file:
       vectors_ND, why = file["vectors"], [str(x) for x in file["why"]]
   except (OSError, ValueError, KeyError, zipfile.BadZipFile):
     return None

@@ -9,6 +9,7 @@ its files and what is done to pixels before it: scores compare where all of
 that is equal.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from suti.hf.image_processor import (
 from suti.hf.model import Model, kind_of, open_model, read_config
 from suti.hf.tokenizer import load_tokenizer
 from suti.io.files import fingerprint
+from suti.io.paths import local, path_of
 from suti.schema import content_key
 
 # N pictures or texts, D embedding width.
@@ -119,9 +121,12 @@ def open_encoders(name_or_dir: str | Path, protocol: Protocol) -> Encoders:
   if world:
     clip_dir, identity_dir = map(find_model, ("world_clip", "world_identity"))
   else:
-    found = _configs(Path(name_or_dir))
-    clip_dir = _choose_clip(Path(name_or_dir), found)
-    identity_dir = _choose_identity(Path(name_or_dir), found, protocol.identity)
+    folder = path_of(name_or_dir)
+    with contextlib.suppress(FileNotFoundError):
+      folder = local(folder)
+    found = _configs(folder)
+    clip_dir = _choose_clip(folder, found)
+    identity_dir = _choose_identity(folder, found, protocol.identity)
   # The world's judges take 64 px: another recipe would be none of theirs.
   pixels = "own" if world else protocol.pixels
   clip_model = open_model(clip_dir, expected=("CLIPModel",))
@@ -243,7 +248,7 @@ def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
   if len(sizes := {f"{x.shape[0]}x{x.shape[1]}" for x in rows}) > 1:
     raise ValueError(
       "--variant=own-pixels: the file beside the encoder keeps proportions and "
-      f"crops nothing, which made sizes of {', '.join(sorted(sizes))}: leave the "
+      f"crops nothing, which made {', '.join(sorted(sizes))}: leave the "
       "variant out, or give pictures of one shape."
     )
   return np.stack(rows)
@@ -278,7 +283,7 @@ def _warnings(
 ) -> tuple[str, ...]:
   if world:
     return (
-      "encoders: SubjectWorld's own judge, which have seen no photograph. Not "
+      "encoders: SubjectWorld's own, which have seen no photograph. Not "
       "comparable with scores by published encoders.",
     )
   lines = []
