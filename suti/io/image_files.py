@@ -244,10 +244,10 @@ def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[BinaryIO]:
       path = local(path)
     except FileNotFoundError as error:
       raise ValueError(f"{name} does not exist: {_REMEDY}.") from error
-  if not path.is_file():
-    what = "is a folder" if path.is_dir() else "does not exist"
-    raise ValueError(f"{name} {what}: {_REMEDY}.")
   try:
+    if not path.is_file():
+      what = "is a folder" if path.is_dir() else "does not exist"
+      raise ValueError(f"{name} {what}: {_REMEDY}.")
     file = path.open("rb")
   except OSError as error:
     raise ValueError(

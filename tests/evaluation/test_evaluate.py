@@ -25,8 +25,9 @@ from suti.evaluation.benchmark.subjects import (
 from suti.evaluation.folders.pictures import Picture, reading
 from suti.evaluation.folders.reading import layout_of, read_pictures
 from suti.images import save_png
-from suti.io.files import read_json
+from suti.io.files import read_json, send_folder, write_json
 from suti.io.image_files import load_image
+from suti.io.paths import path_of
 from tests import tiny
 from tests.commands import error_of, start
 from tests.evaluation.benchmark_folders import (
@@ -283,6 +284,60 @@ def test_what_is_missing_extra_and_unreadable_is_named(
   assert len(coverage["extra"]) == 2
 
 
+def test_one_too_many_does_not_make_up_for_one_missing(
+  data, encoders, tmp_path
+):
+  shutil.copytree(data / "pictures", tmp_path / "pictures")
+  shutil.copytree(data / "subjects", tmp_path / "subjects")
+  write_json(tmp_path / "subjects" / "benchmark.json", {"images_per_prompt": 2})
+  place = tmp_path / "pictures" / "dog" / "a_red_dog"
+  (place / "1.png").rename(place.with_name("a_dog_in_the_snow") / "7.png")
+  metrics = score(tmp_path, encoders, tmp_path / "s")
+  coverage = metrics["coverage"]
+  assert coverage["scored"] == coverage["expected"] == 8
+  assert coverage["missing"] and coverage["surplus"]
+  assert not metrics["comparable"]
+
+
+def test_pictures_of_a_subject_without_photographs_are_named(
+  data, encoders, tmp_path
+):
+  (tmp_path / "pictures").symlink_to(data / "pictures")
+  shutil.copytree(data / "subjects", tmp_path / "subjects")
+  for path in (tmp_path / "subjects" / "dog").glob("*.png"):
+    path.write_bytes(b"no picture")
+  coverage = score(tmp_path, encoders, tmp_path / "s")["coverage"]
+  assert coverage["scored"] == 4 and len(coverage["missing"]) == 2
+  assert [x["why"] for x in coverage["extra"]] == [
+    "no photograph of dog can be read"
+  ] * 4
+
+
+def test_what_could_not_be_read_is_tried_again(
+  data, encoders, tmp_path, monkeypatch
+):
+  """As HEIC is once its package is there, in a file that has not changed."""
+  (tmp_path / "subjects").symlink_to(data / "subjects")
+  (tmp_path / "pictures").symlink_to(data / "pictures")
+
+  def without(path):
+    if path.name == "1.png" and path.parent.name == "a_red_dog":
+      raise ValueError("install a package.")
+    return load_image(path)
+
+  monkeypatch.setattr(embeddings, "load_image", without)
+  found = score(tmp_path, encoders, tmp_path / "s")["coverage"]
+  assert found["scored"] == 7 and len(found["unreadable"]) == 1
+  monkeypatch.setattr(embeddings, "load_image", load_image)
+  found = score(tmp_path, encoders, tmp_path / "s")["coverage"]
+  assert found["scored"] == 8 and not found["unreadable"]
+
+
+def test_a_noun_is_a_whole_word():
+  assert evaluating._template("a scarf on a car", "car") == "a scarf on a {}"
+  assert evaluating._template("一只dog在雪地里", "dog") == "一只{}在雪地里"
+
+
 def test_other_encoders_are_not_mixed_in(data, tmp_path, encoders, capsys):
   out = tmp_path / "s"
   assert start(*argv(data, encoders, out)) == 0
@@ -295,6 +350,9 @@ def test_other_encoders_are_not_mixed_in(data, tmp_path, encoders, capsys):
   assert "holds an evaluation with another encoders" in line
   line = error_of(capsys, *argv(data, encoders, out, "--variant", "squash"))
   assert "holds an evaluation with another protocol" in line
+  # Where there are no scores yet, a mistake can be mended.
+  (out / "metrics.json").unlink()
+  assert start(*argv(data, encoders, out, "--variant", "squash")) == 0
 
 
 def test_a_judge_that_filtered_is_said(data, encoders, tmp_path, capsys):
@@ -364,6 +422,26 @@ def test_masked_dinov2_wants_masks(data, tmp_path, tiny_clip, capsys):
     (("p", "--demonstrations", "0"), "--demonstrations=0 must be between"),
     (("p", "--variant", "dino"), "--variant=dino: expected single-reference"),
     (("p",), "p: no such folder"),
+    (("p", "--num", "3"), "--num goes with --model alone: leave it out"),
+    (
+      ("--model", "m", "--benchmark", "b", "--list", "x"),
+      "--list goes with a FOLDER alone",
+    ),
+    (("s3://b/x",), "s3://b/x is neither on a disk nor in a bucket"),
+    (("{loop}",), "is a link that leads nowhere: give the place itself"),
+    (
+      ("{pictures}", "--benchmark", "{subjects}", "--list", "{loop}"),
+      "is a link that leads nowhere",
+    ),
+    (
+      ("{pictures}", "--benchmark", "{subjects}", "--list", "x"),
+      "plain says itself what its files show: leave --list out",
+    ),
+    (
+      ("{pictures}", "--benchmark", "{subjects}", "--variant", "vits8"),
+      "--variant=vits8 is of published encoders: give their folder by",
+    ),
+    (("{pictures}", "--benchmark", "DreamBench"), "Did you mean 'dreambench'?"),
     (("{pictures}",), "--benchmark is missing: give dreambench"),
     (("{pictures}", "--benchmark", "{pictures}/x"), "no such folder"),
     (("{pictures}", "--layout", "unno"), "Did you mean 'uno'?"),
@@ -389,15 +467,43 @@ def test_mistakes_are_one_line(
   (tmp_path / "empty").mkdir()
   (tmp_path / "one").mkdir()
   (tmp_path / "one" / "dino").symlink_to(tiny_identity)
+  (tmp_path / "loop").symlink_to(tmp_path / "loop")
   places = {
     "pictures": data / "pictures",
     "subjects": data / "subjects",
     "empty": tmp_path / "empty",
     "one": tmp_path / "one",
+    "loop": tmp_path / "loop",
   }
   more = [word.format(**places) for word in more]
   line = error_of(capsys, "evaluate", *more, "--out", tmp_path / "s")
   assert words in line
+
+
+def test_everything_may_lie_in_a_bucket(
+  data, encoders, tmp_path, scores, buckets, capsys, monkeypatch
+):
+  there = path_of("gs://bucket/there")
+  for name in ("pictures", "subjects"):
+    send_folder(data / name, there / name)
+  assert start(*argv(there, encoders, there / "scores")) == 0
+  found, here = (
+    read_json(place / "metrics.json")["scores"]
+    for place in (there / "scores", scores)
+  )
+  for name, value in here.items():
+    assert found[name]["mean"] == pytest.approx(value["mean"], abs=1e-6)
+  # Nothing is read again; the page and its pictures are written there.
+  monkeypatch.setattr(embeddings, "load_image", None)
+  assert start(*argv(there, encoders, there / "scores")) == 0
+  assert start("report", there / "scores", "--out", there / "page") == 0
+  assert (there / "page" / "index.html").is_file()
+  assert len(list((there / "page" / "images").iterdir())) == 4 + 7
+  line = error_of(
+    capsys, "rate", there / "scores", "--out", there / "ratings.jsonl"
+  )
+  assert "is in a bucket, where this is not written: give a file" in line
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_other_files_is_not_written_into(

@@ -2,6 +2,7 @@
 """Going through folders, links among them."""
 
 from suti.io import folders
+from suti.io.paths import path_of
 
 
 def test_what_is_below_comes_by_name_and_hidden_folders_are_only_named(
@@ -32,4 +33,16 @@ def test_links_are_followed_once(tmp_path):
   assert list(folders.walk(tmp_path / "here")) == [
     (tmp_path / "here", ["lost", "self"], []),
     (tmp_path / "here" / "far", [], []),
+  ]
+
+
+def test_a_bucket_is_walked_alike(buckets):
+  place = path_of("gs://bucket/place")
+  for name in ("2.jpg", "1.jpg", "a/inner/x", ".git/config", "a/@eaDir/y"):
+    (place / name).write_bytes(b"")
+  (path_of("gs://bucket/place2") / "z").write_bytes(b"")
+  assert list(folders.walk(place)) == [
+    (place, ["1.jpg", "2.jpg"], [".git"]),
+    (place / "a", [], ["@eaDir"]),
+    (place / "a" / "inner", ["x"], []),
   ]

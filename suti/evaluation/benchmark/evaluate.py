@@ -270,7 +270,9 @@ _SKILLS = {
 
 def _template(prompt: str, noun: str) -> str:
   """A prompt with "{}" for its noun, so that subjects share prompts."""
-  return re.sub(rf"(?<!\w){re.escape(noun)}(?!\w)", "{}", prompt, count=1)
+  # Scripts without spaces have no word's end: letters here are ASCII's.
+  whole = rf"(?<!\w){re.escape(noun)}(?!\w)"
+  return re.sub(whole, "{}", prompt, count=1, flags=re.A)
 
 
 def _metrics(
@@ -411,9 +413,7 @@ def _write(
   rows: Sequence[tables.Row],
   subjects: Mapping[str, Subject],
 ) -> None:
-  lines = [
-    json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows
-  ]
+  lines = [json.dumps(vars(row), ensure_ascii=False) for row in rows]
   write_atomic(out / "pictures.jsonl", ("\n".join(lines) + "\n").encode())
   write_json(
     out / "references.json",

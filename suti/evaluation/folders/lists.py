@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from suti.config.names import suggest
 from suti.evaluation.benchmark.subjects import Benchmark, Subject
 from suti.evaluation.folders.pictures import (
   Extra,
@@ -28,6 +27,7 @@ from suti.evaluation.folders.pictures import (
   check_numbering,
   find_prompt,
   no_prompt,
+  no_subject,
   number_of,
   plain_prompt,
   reading,
@@ -112,7 +112,7 @@ def _match(
   """(subject, prompt) of a benchmark, or why there is none."""
   subject = benchmark.subjects.get(name)
   if subject is None:
-    return f"no subject '{name}'.{suggest(name, benchmark.subjects)}"
+    return no_subject(name, benchmark.subjects)
   text = plain_prompt(said, identifiers)
   if not text:
     return "no prompt"
@@ -159,10 +159,8 @@ def read_imagenhub(
       )
     subject = str(row["subject"])
     if subject not in benchmark.subjects:
-      hint = suggest(subject, benchmark.subjects)
-      extra.append(
-        Extra(path=folder / name, why=f"no subject '{subject}'.{hint}")
-      )
+      why = no_subject(subject, benchmark.subjects)
+      extra.append(Extra(path=folder / name, why=why))
       continue
     prompt = plain_prompt(str(row["prompt"]), identifiers)
     expected.setdefault(subject, []).append(prompt)

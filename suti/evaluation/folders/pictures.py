@@ -3,11 +3,13 @@
 
 import collections
 import dataclasses
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from suti.config.names import suggest
 from suti.evaluation.benchmark.subjects import Benchmark
 
 
@@ -85,9 +87,7 @@ def find_prompt(
   """
   if name in prompts:
     return name
-  by_slug = collections.defaultdict(list)
-  for prompt in dict.fromkeys(prompts):
-    by_slug[slug(prompt)].append(prompt)
+  by_slug = _by_slug(tuple(prompts))
   words = re.sub(r"[_-]+", " ", name)
   for text in (name, plain_prompt(words, identifiers)):
     # Of two that a file's name cannot tell apart, it is none.
@@ -97,6 +97,15 @@ def find_prompt(
   if number is not None and number < len(prompts):
     return prompts[number]
   return None
+
+
+@functools.cache
+def _by_slug(prompts: tuple[str, ...]) -> dict[str, list[str]]:
+  """Asked once a picture; a benchmark's subjects have a list each."""
+  found = collections.defaultdict(list)
+  for prompt in dict.fromkeys(prompts):
+    found[slug(prompt)].append(prompt)
+  return found
 
 
 def number_in(name: str) -> int | None:
@@ -125,6 +134,13 @@ def check_numbering(
       f"{where}: prompts of {subject} are numbered up to {len(prompts)}, so "
       f"from 1: expected 0 to {len(prompts) - 1}, or the texts themselves."
     )
+
+
+def no_subject(name: str, subjects: Iterable[str]) -> str:
+  """Why a name is no subject, with the nearest one that is."""
+  known = list(subjects)
+  hint = suggest(name, known) or suggest(name.lower(), known)
+  return f"no subject '{' '.join(name.split())}'.{hint}"
 
 
 def no_prompt(name: str, subject: str, prompts: Sequence[str]) -> str:

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from suti.config.names import suggest
 from suti.evaluation.benchmark.subjects import Benchmark, Subject, without_masks
 from suti.evaluation.folders.pictures import (
   Extra,
@@ -19,6 +18,7 @@ from suti.evaluation.folders.pictures import (
   check_numbering,
   find_prompt,
   no_prompt,
+  no_subject,
   number_of,
   reading,
 )
@@ -48,8 +48,8 @@ def read_plain(
     name, said, _ = parts
     subject = benchmark.subjects.get(name)
     if subject is None:
-      hint = suggest(name, benchmark.subjects)
-      extra.append(Extra(path=path, why=f"no subject '{name}'.{hint}"))
+      why = no_subject(name, benchmark.subjects)
+      extra.append(Extra(path=path, why=why))
       continue
     said_of.setdefault(name, {})[said] = None
     prompt = (
