@@ -26,6 +26,7 @@ from jax.sharding import Mesh
 
 from apprentice.generate import make_batch, make_sample_fn, see, weights
 from apprentice.model import Apprentice, load_apprentice
+from apprentice.start import start_params
 from apprentice.systems import MODELS, Request, list_requests
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
@@ -37,7 +38,7 @@ from suti.parallel.mesh import (
   flat_mesh,
   replicated,
 )
-from suti.pipeline.backbone import load_backbone
+from suti.pipeline.backbone import Params, load_backbone
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Prompt, content_key
 
@@ -52,7 +53,7 @@ def run(config: Any, workdir: Path) -> dict:
   """Samples every prompt of every benchmark subject.
 
   Args:
-    config: apprentice_sample, backbone, seed.
+    config: apprentice_sample, backbone, train.init, seed.
     workdir: with the stages that this one reads.
 
   Returns: how many images, and seconds an image without compilation.
@@ -73,6 +74,10 @@ def run(config: Any, workdir: Path) -> dict:
   mesh = flat_mesh()
   check_batch("config.apprentice_sample.batch_size", sampling.batch_size, mesh)
   apprentice = load_apprentice(workdir / "apprentice" / "train" / "model")
+  systems = list(sampling.systems)
+  if "before" in systems and not config.train.num_steps:
+    systems.remove("before")
+    print("Nothing was trained: 'before' would be 'apprentice', left out.")
   requests = {
     name: list_requests(
       clusters,
@@ -83,21 +88,24 @@ def run(config: Any, workdir: Path) -> dict:
       seed=config.seed,
     )
     # Those of one model after another: it is compiled once, and then freed.
-    for name in sorted(sampling.systems, key=list(MODELS).index)
+    for name in sorted(systems, key=list(MODELS).index)
   }
   (num,) = {len(rows) for rows in requests.values()}
   summary: dict[str, Any] = {
     "images": num,
-    "systems": list(sampling.systems),
+    "systems": systems,
     "demonstrations": sampling.num_demonstrations,
   }
   if "copy" in requests:
     _copy_all(requests.pop("copy"), current.folder)
+  sampler = _Sampler(apprentice, sampling, mesh)
   for model, names in itertools.groupby(requests, key=MODELS.__getitem__):
-    system = apprentice
-    if model == "base":
+    if model == "before":
+      init = config.train.init
+      sampler.take(start_params(apprentice, init_from=init, seed=config.seed))
+    elif model == "base":
       system = without_subjects(apprentice, base=config.backbone)
-    sampler = _Sampler(system, sampling, mesh)
+      sampler = _Sampler(system, sampling, mesh)
     for name in names:
       times = _sample_all(sampler, requests[name], current.folder, name=name)
       prefix = "" if name == "apprentice" else f"{name}_"
@@ -216,11 +224,15 @@ class _Sampler:
     self.batch_size = sampling.batch_size
     self._system, self._sampling = system, sampling
     self._whole, self._rows = replicated(mesh), batch_sharding(mesh)
-    self._params = jax.device_put(system.params, self._whole)
+    self.take(system.params)
     self._vae_params = jax.device_put(system.backbone.codec.params, self._whole)
     self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
     self._seen: Any = None
+
+  def take(self, params: Params) -> None:
+    """Samples with these arrays from now on, by the same program."""
+    self._params = jax.device_put(params, self._whole)
 
   def _see(self, images: Sequence[np.ndarray]) -> list[Any]:
     """What the method sees of pictures, once for all images of a subject."""

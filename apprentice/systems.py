@@ -5,6 +5,7 @@
 the same prompts and from the same noise:
 
   apprentice     shown demonstrations of the subject
+  before         the same, of the weights from which this run's training began
   base           shown nothing
   text_only      the base, given in words what the subject looks like: the
                  cluster's caption in the place of its noun
@@ -14,8 +15,8 @@ the same prompts and from the same noise:
   shuffled       the apprentice, each demonstration of another subject, so that
                  no subject is shown twice
 
-The last two are controls (not in SuTI): where they score as the apprentice
-does, a score does not see the subject.
+`wrong_subject` and `shuffled` are controls (not in SuTI): where they score as
+the apprentice does, a score does not see the subject.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ MODELS: Mapping[str, str | None] = {
   "apprentice": "apprentice",
   "wrong_subject": "apprentice",
   "shuffled": "apprentice",
+  "before": "before",
   "base": "base",
   "text_only": "base",
   "copy": None,

@@ -246,6 +246,10 @@ def _train() -> ConfigDict:
       # folder, to go on from it.
       "init": "world_apprentice",
       "examples": (),  # folders of experts.pack of other runs, added
+      # Of all these, those whose measures pass another rule than what they were
+      # packed by, and those of the first N clusters; None: all.
+      "rule": placeholder(str),
+      "num_clusters": placeholder(int),
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",
@@ -310,8 +314,9 @@ def _apprentice_sample() -> ConfigDict:
     {
       "num_demonstrations": 4,  # paper: 4
       # What is sampled for the benchmark's prompts (apprentice/systems.py):
-      # apprentice | base | text_only | copy | wrong_subject | shuffled.
-      "systems": ("apprentice", "base", "copy", "wrong_subject"),
+      # apprentice | before (this run's training) | base | text_only | copy |
+      # wrong_subject | shuffled.
+      "systems": ("apprentice", "before", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
       # weight each) | normalised | interleaved | agnostic, see
       # suti/diffusion/guidance_modes.py. The paper is silent.

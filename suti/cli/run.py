@@ -72,21 +72,34 @@ def run(argv: Sequence[str]) -> None:
   started = time.monotonic()
   with locks.lock(workdir):
     parts.clean_parts(workdir)
-    _look_ahead(config)
+    look_ahead(config)
     _check_devices(config, workdir)
     # Without a step of training nothing is to be learned from experts.
-    for title, name in _steps(config):
-      _start(title, name, config, workdir)
-    benchmark = benchmark_config(config)
-    experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
-    for title, name in (*BENCHMARK, *experts):
-      _start(title, name, benchmark, workdir / "benchmark")
-    for title, name in JUDGEMENT:
-      _start(title, name, config, workdir)
+    run_stages(config, workdir, steps=_steps(config))
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
   print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
   print(f"The report: {page}")
+
+
+def run_stages(
+  config: Any, workdir: Path, *, steps: Sequence[tuple[str, str]]
+) -> None:
+  """Runs stages, then the benchmark with its judgement and the report.
+
+  Args:
+    config: the whole config, checked.
+    workdir: of the run, which is locked.
+    steps: (title, stage) of what comes before the benchmark.
+  """
+  for title, name in steps:
+    _start(title, name, config, workdir)
+  benchmark = benchmark_config(config)
+  experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
+  for title, name in (*BENCHMARK, *experts):
+    _start(title, name, benchmark, workdir / "benchmark")
+  for title, name in JUDGEMENT:
+    _start(title, name, config, workdir)
 
 
 def evaluated_on(benchmark: Any) -> str:
@@ -151,7 +164,7 @@ def _steps(config: Any) -> tuple[tuple[str, str], ...]:
   return (STEPS[0], ("1/8 label", "experts.label"), *STEPS[1:])
 
 
-def _look_ahead(config: Any) -> None:
+def look_ahead(config: Any) -> None:
   """Opens nothing, but checks that all that is named is there.
 
   Raises:

@@ -45,7 +45,9 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
     _check_prompts(config)
   _check_mesh(config)
   _check_patterns(config)
-  parse_rule(config["filter"]["rule"] or "", field="config.filter.rule")
+  for section in ("filter", "train"):
+    field = f"config.{section}.rule"
+    parse_rule(config[section]["rule"] or "", field=field)
   _check_together(config)
   _check_groups(config["pack"], config["sample"])
 

@@ -26,6 +26,7 @@ from suti.world.dataset import (
 )
 from suti.world.held_out import is_held_out, pair_held_out, template_rows
 from suti.world.ranges import check_pool
+from suti.world.subjects import prepare_phrases
 from suti.world.templates import (
   LIVE,
   PARTS,
@@ -197,6 +198,7 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
   )
   shown = [template_of(shot) for shot in shots]
   images = render_chunks(shots, folder, size_px=size_px)
+  prepare_phrases(shot.subject for shot in shots)
   return Pool(
     image_u8_NHWC=images,
     shots=shots,
