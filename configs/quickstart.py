@@ -222,12 +222,18 @@ def _sample() -> ConfigDict:
 
 
 def _label() -> ConfigDict:
-  """Masks, boxes and depths of the clusters' pictures; the paper has none."""
+  """Masks, boxes and depths of pictures and candidates; the paper has none."""
   return ConfigDict(
     {
-      # none | world, SubjectWorld's truth | folder, NAME.mask.png beside NAME.
+      # none | world, SubjectWorld's truth | folder, NAME.mask.png beside NAME |
+      # segmenter, which finds the subject.
       "source": "none",
       "path": "",  # of the folder; "" is config.mine.path
+      # Who says where the subject of a candidate is: none | teacher, if it
+      # does | segmenter. For measures and methods that ask for it.
+      "candidates": "none",
+      # A folder that suti.pretrain.segmenter wrote: none is shipped.
+      "segmenter": "",
       # As a detector errs: the share of pictures in which it finds nothing, the
       # noise of each edge of a box in its sizes, and pixels off each mask.
       "miss": 0.0,

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a cluster's subject is: masks, depths and cameras, by their source.
 
-  world    SubjectWorld renders the cluster's page again, now with its truth:
-           the stand-in for a detector and a segmenter of real pictures
-  folder   NAME.mask.png beside NAME, white where the subject is
+  world      SubjectWorld renders the cluster's page again, now with its truth:
+             the stand-in for a detector and a segmenter of real pictures
+  folder     NAME.mask.png beside NAME, white where the subject is
+  segmenter  a net finds the subject (`suti.evaluation.segmenter`)
 
-A picture of a cluster is found by its content, so that it does not matter which
-pictures mining took, and in which order.
+Of the first two a picture is found by its content, so that it does not matter
+which pictures mining took, and in which order.
 """
 
 import functools
@@ -17,12 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experts.mining.folders import MASK, find_subjects
+from suti.evaluation.segmenter import Segment
 from suti.images import square_crop_resize, square_crop_resize_plane
 from suti.io.image_files import load_image
 from suti.runtime.progress import say
 from suti.schema import Cluster, content_key
 
-SOURCES = ("world", "folder")
+# What each source knows of a picture.
+KNOWN: Mapping[str, tuple[str, ...]] = {
+  "world": ("masks", "depth", "correspondence"),
+  "folder": ("masks",),
+  "segmenter": ("masks",),
+}
+SOURCES = tuple(KNOWN)
 
 
 class Found(NamedTuple):
@@ -31,19 +39,29 @@ class Found(NamedTuple):
   mask: np.ndarray
   depth: np.ndarray | None
   camera: tuple[float, ...] | None
+  score: float = 1.0
 
 
-def look_up(cluster: Cluster, config: Any) -> list[Found | None]:
+def look_up(
+  cluster: Cluster, config: Any, *, segment: Segment | None = None
+) -> list[Found | None]:
   """What the source of a config knows of each picture of a cluster.
 
   Args:
     cluster: of `experts.mine`.
     config: the whole config.
+    segment: of the source "segmenter".
 
   Raises:
     ValueError: it was not rendered by SubjectWorld, or its mask is not a
       picture's.
   """
+  if segment is not None:
+    masks, scores = segment(cluster.images)
+    return [
+      Found(mask_HW, None, None, score)
+      for mask_HW, score in zip(masks, scores, strict=True)
+    ]
   known = _of_world if config.label.source == "world" else _of_folder
   found = known(cluster, config)
   return [found.get(content_key(image)) for image in cluster.images]
@@ -122,7 +140,7 @@ def spoil(
       & padded[1:-1, :-2]
       & padded[1:-1, 2:]
     )
-  return found._replace(mask=mask_HW), 1.0
+  return found._replace(mask=mask_HW), found.score
 
 
 def box_of(

@@ -179,8 +179,10 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "rule": _text(optional=True, empty=True),
   },
   "label": {
-    "source": _choice("none", "world", "folder"),
+    "source": _choice("none", "world", "folder", "segmenter"),
     "path": _text(empty=True),
+    "candidates": _choice("none", "teacher", "segmenter"),
+    "segmenter": _text(empty=True),
     "miss": _number(low=0.0, high=1.0),
     "jitter": _number(low=0.0, high=1.0),
     "erode": _count(low=0),

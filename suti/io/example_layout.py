@@ -54,6 +54,7 @@ def features() -> Any:
       "values": each({"name": text, "value": np.float32}),
       "mask": each(mask),
       "depth": each(depth),
+      "camera": each(np.float32),
       "demonstration_masks": each(mask),
       "entities": each({"name": text, "box_xyxy": box, "mask": mask}),
       "group": text,
@@ -105,6 +106,7 @@ def to_tfds(example: Example) -> dict[str, Any]:
     ],
     "mask": [] if mask is None else [io.BytesIO(encode_mask(mask))],
     "depth": [] if depth is None else [io.BytesIO(encode_depth(depth))],
+    "camera": list(example.camera or ()),
     "demonstration_masks": [
       io.BytesIO(encode_mask(each)) for each in example.demonstration_masks
     ],
@@ -156,6 +158,7 @@ def from_tfds(fields: Mapping[str, Any]) -> Example:
     values=_values(fields["values"]),
     mask=decode_mask(masks[0]) if len(masks) else None,
     depth=decode_depth(depths[0]) if len(depths) else None,
+    camera=tuple(float(x) for x in fields["camera"]) or None,
     demonstration_masks=tuple(map(decode_mask, fields["demonstration_masks"])),
     names=tuple(name.decode() for name in entities["name"]),
     boxes_xyxy=tuple(
