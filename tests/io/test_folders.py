@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Going through folders, links among them."""
 
+import numpy as np
+import pytest
+
+from suti.images import save_png
 from suti.io import folders
+from suti.io.image_files import list_pictures, load_image
 from suti.io.paths import path_of
 
 
@@ -46,3 +51,18 @@ def test_a_bucket_is_walked_alike(buckets):
     (place / "a", [], ["@eaDir"]),
     (place / "a" / "inner", ["x"], []),
   ]
+
+
+def test_pictures_of_a_bucket_are_listed_and_read(buckets):
+  place = path_of("gs://bucket/place")
+  image_u8 = np.full((70, 80, 3), 9, np.uint8)
+  save_png(place / "a.png", image_u8)
+  save_png(place / "below" / "b.png", image_u8)
+  (place / "c.txt").write_bytes(b"x")
+  assert list_pictures(place) == (
+    [place / "a.png"],
+    {".txt": [place / "c.txt"]},
+  )
+  np.testing.assert_array_equal(load_image(place / "a.png"), image_u8)
+  with pytest.raises(ValueError, match=r"place/d\.png does not exist"):
+    load_image("gs://bucket/place/d.png")

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from suti.images import save_png
 from suti.io import image_files
-from suti.io.image_files import list_pictures, load_image
-from suti.io.paths import path_of
+from suti.io.image_files import load_image
 
 
 def scene(width=96, height=80):
@@ -265,21 +263,6 @@ def test_what_is_not_there_is_named(tmp_path):
 def test_a_name_that_no_disk_takes_is_one_line(tmp_path):
   with pytest.raises(ValueError, match=r"cannot be read \(File name too long"):
     load_image(tmp_path / ("x" * 5000 + ".png"))
-
-
-def test_pictures_of_a_bucket_are_listed_and_read(buckets):
-  place = path_of("gs://bucket/place")
-  image_u8 = np.full((70, 80, 3), 9, np.uint8)
-  save_png(place / "a.png", image_u8)
-  save_png(place / "below" / "b.png", image_u8)
-  (place / "c.txt").write_bytes(b"x")
-  assert list_pictures(place) == (
-    [place / "a.png"],
-    {".txt": [place / "c.txt"]},
-  )
-  np.testing.assert_array_equal(load_image(place / "a.png"), image_u8)
-  with pytest.raises(ValueError, match=r"place/d\.png does not exist"):
-    load_image("gs://bucket/place/d.png")
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
