@@ -184,7 +184,7 @@ def benchmark_steps(benchmark: Any) -> tuple[tuple[str, str], ...]:
 
 def _is_labelled(benchmark: Any) -> bool:
   """Whether the benchmark's subjects are: of photographs, if one has a mask."""
-  from experts.mining.folders import MASK
+  from suti.io.mask_files import MASK
 
   if benchmark.label.source != "folder":
     return benchmark.label.source != "none"
