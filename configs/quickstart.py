@@ -263,8 +263,9 @@ def _syncd() -> ConfigDict:
       # far (code), or the last step's are taken.
       "average_steps": True,
       # Rigid: what is carried between images: latents (code), on a grid of up
-      # to 128 | pixels, of a base of pixels, behind its patches | features
-      # (paper, eq. 2), before each self-attention | none.
+      # to 128 | finest, the same of a base of latents, and each pixel of one of
+      # pixels, behind its patches | features (paper, eq. 2), before each
+      # self-attention | none.
       "warp": "latents",
       # At steps with a larger share of noise, sigma / (alpha + sigma); the
       # paper does not give it.

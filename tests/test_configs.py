@@ -77,6 +77,7 @@ ARGUMENTS = {
   "configs/apprentice/suti_imagen64.py": ("web.csv",),
   "configs/quickstart.py": ("", "tiny"),
   "configs/experts/lora_world.py": ("", "tiny"),
+  "configs/experts/syncd_world.py": ("", "tiny"),
   "configs/evaluation/dreambench.py": ("", "data/dreambench"),
 }
 

@@ -220,16 +220,7 @@ def sample(
   keys_B: Array,
   config: Any,
 ) -> tuple[Array, Array]:
-  """Samples rows in sets; returns x_BHWC and masks of the subject, (B, R, R).
-
-  Raises:
-    ValueError: pixels are to be warped, and the base has latents.
-  """
-  if config.syncd.warp == "pixels" and not backbone.codec.bounded:
-    raise ValueError(
-      f"config.sample.syncd.warp='pixels': config.backbone='{backbone.name}' "
-      "denoises latents; take latents or features."
-    )
+  """Samples rows in sets; returns x_BHWC, and the subject's masks (B, R, R)."""
   plan = own_plan(
     config.sampler,
     backbone.schedule,
@@ -273,7 +264,7 @@ def sample(
 
   def change(x_BHWC, t_B):
     warping = sets.warping(t_B[0])
-    if config.syncd.warp == "latents":
+    if config.syncd.warp == "latents" or not backbone.codec.bounded:
       return warp_rows(x_BHWC, warping)
     # Pixels lie in the channels: taken out, they are carried one by one.
     codec = backbone.codec
@@ -281,7 +272,7 @@ def sample(
     return codec.encode({}, image_BHWC)
 
   map_BRR = jnp.zeros((len(keys_B), sets.sides[0], sets.sides[0]))
-  is_warped = sets.is_rigid and config.syncd.warp in ("latents", "pixels")
+  is_warped = sets.is_rigid and config.syncd.warp in ("latents", "finest")
   x_BHWC, memory = sample_remembering(
     denoise,
     plan,

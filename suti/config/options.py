@@ -287,7 +287,7 @@ NESTED: Mapping[tuple[str, str], Mapping[str, Rule]] = {
     "guide_first_step": _flag(),
     "dilate": _count(optional=True, remedy="an odd number; None: the paper's"),
     "average_steps": _flag(),
-    "warp": _choice("latents", "pixels", "features", "none"),
+    "warp": _choice("latents", "finest", "features", "none"),
     "warp_above": _number(low=0.0, high=1.0),
     "thin_below": _number(low=0.0, high=1.0),
     "warp_method": _choice("nearest", "bilinear", "bicubic"),

@@ -29,7 +29,7 @@ FIELDS = {
   "sample.batch_size": 3,
   "sample.view_area": 0.01,
   "sample.view_overlap": 0.01,
-  "sample.syncd.warp": "pixels",
+  "sample.syncd.warp": "finest",
   "filter.name": "syncd",
   "filter.rule": "pair_identity > -1",
   "filter.crop": True,
