@@ -119,9 +119,8 @@ def make_examples(
     return find_clusters(clusters, [key])[key]
 
   def text_of(candidate: Candidate) -> str:
-    if not nouns:
-      return candidate.prompt
-    return undescribed(candidate.prompt, cluster_of(candidate.cluster))
+    text, key = candidate.prompt, candidate.cluster
+    return undescribed(text, cluster_of(key)) if nouns else text
 
   groups = collections.defaultdict(list)
   for score, file, index in kept:

@@ -165,10 +165,8 @@ def make_sample_wave(
     first = 0
     for params in groups:
       some = slice(first, first + _group_size(params, requested, mesh.size))
-      texts = {
-        expert["cluster"]: [row.text for row in rows[expert["cluster"]]]
-        for expert in experts[some]
-      }
+      keys = [expert["cluster"] for expert in experts[some]]
+      texts = {key: [row.text for row in rows[key]] for key in keys}
       asked = ask(model.teacher, backbone, config, workdir, texts)
       for result in results[some]:
         result.views = asked.views.get(result.expert["cluster"], ())

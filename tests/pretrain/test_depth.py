@@ -35,7 +35,7 @@ def test_it_trains_what_the_teacher_reads(tmp_path, monkeypatch):
   config.base = str(base)
   with jax.numpy_dtype_promotion("standard"):  # optax relies on it
     done = depth.run(config, tmp_path)
-  losses = [row["loss"] for row in read_log(tmp_path / "depth" / "log.jsonl")]
+  losses = [row["loss"] for row in read_log(tmp_path / "depth")]
   assert len(losses) == config.num_steps and np.isfinite(losses).all()
   backbone = load_backbone(base)
   loop = inputs.make_config({}, teacher="syncd", depth_net=done["model"])
