@@ -72,7 +72,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   Returns: what was trained, for the model card.
   """
-  folder = workdir / config.name
+  folder = workdir / "text_to_image"
   model = folder / "model"
   length = config.text_encoder.max_position_embeddings
   unet_spec, unet = functional(declare_unet(config.unet.to_dict()))
@@ -92,8 +92,7 @@ def run(config: Any, workdir: Path) -> dict:
   pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
   patch, made_of = config.patch_size, {}
   if patch:
-    codec = pixels(patch)
-    picture_NHWC = _shrink(pool.image_u8_NHWC, config.shrink)
+    codec, picture_NHWC = pixels(patch), pool.image_u8_NHWC
   else:
     codec, patch, key = _copy_autoencoder(config, workdir, model / "vae")
     made_of = {"autoencoder": key}
@@ -129,22 +128,6 @@ def run(config: Any, workdir: Path) -> dict:
   )
   write_words(model, _all_texts(config, pool))
   return {"steps": config.num_steps, "model": str(model)}
-
-
-def _shrink(picture_NHWC: np.ndarray, factor: int) -> np.ndarray:
-  """Averages squares of `factor` x `factor` pixels; uint8, as it was."""
-  if factor == 1:
-    return picture_NHWC
-  n, height, width, channels = picture_NHWC.shape
-  squares = (n, height // factor, factor, width // factor, factor, channels)
-  return np.concatenate(
-    [
-      block.mean((2, 4)).round().astype(np.uint8)
-      for block in np.array_split(
-        picture_NHWC.reshape(squares), max(1, n // _BLOCK)
-      )
-    ]
-  )
 
 
 def _copy_autoencoder(
