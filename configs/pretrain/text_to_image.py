@@ -12,7 +12,7 @@ from configs.pretrain import pool
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """The shipped base; `:tiny` is a few steps, for tests."""
+  """The shipped base; `:gpu` on a large GPU, `:tiny` a few steps for tests."""
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.size_px = 64
@@ -60,6 +60,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # The picture, as SuTI's equations have it.
     prediction_type="sample",
   )
+  if arg == "gpu":
+    # Minutes of one large GPU, by its arithmetic: it has not run there.
+    config.dtype = "bfloat16"
+    config.pool.num_subjects = 262_144
+    config.batch_size, config.num_steps = 512, 12_000
+    config.learning_rate, config.warmup_steps = 4e-3, 500
+    config.log_every, config.checkpoint_every = 100, 1000
   if arg == "tiny":
     _shorten(config)
   return config

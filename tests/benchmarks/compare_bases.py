@@ -33,6 +33,7 @@ from suti.pipeline.codec import pixels
 from suti.pretrain import loop
 from suti.pretrain.pictures import render_pool
 from suti.pretrain.text_to_image import make_batch_at, make_loss, make_predict
+from suti.pretrain.texts import put_into_words, tokenize_all
 from suti.pretrain.vocabulary import write_tokenizer
 
 LEVELS = (-6.0, -4.0, -2.5, -1.0, 0.5, 2.0, 3.5, 5.5)  # log SNR
@@ -96,7 +97,13 @@ def compare(name: str, workdir: Path, *, budget: float) -> dict:
   step = loop._make_step(
     config, make_loss(config, predict, codec, schedule), tx
   )
-  batch_at = make_batch_at(config, pool, tokenize, pool.image_u8_NHWC)
+  said = put_into_words(config.texts, pool, seed=config.seed)
+  batch_at = make_batch_at(
+    config,
+    tokenize_all(said, tokenize),
+    np.asarray(tokenize([""]), np.int32)[0],
+    pool.image_u8_NHWC,
+  )
   state = start_state(params, tx, seed=config.seed)
   number, spent, losses = 0, 0.0, []
   while spent < budget:
