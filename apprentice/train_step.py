@@ -52,6 +52,26 @@ def make_step(
   dtype = train.dtype  # of the arithmetic
   fields = method.fields(apprentice.config)
 
+  def denoise(whole, batch, context, key):
+    return denoising_loss(
+      backbone.schedule,
+      lambda x, t_B: predict(
+        method,
+        apply,
+        whole,
+        x,
+        t_B,
+        batch["text"],
+        context,
+        keys_B=jax.random.split(jax.random.fold_in(key, 1), len(x)),
+      ),
+      batch["image"],
+      key,
+      weighting=train.weighting,
+      gamma=train.snr_gamma,
+      stratified=True,
+    ).mean()
+
   def step(state, frozen, vae_params, batch):
     drop_key, loss_key = jax.random.split(step_key(state))
     batch = to_latents(
@@ -63,29 +83,18 @@ def make_step(
 
     def loss(params):
       whole = {n: p.astype(dtype) for n, p in (params | frozen).items()}
-      context = method.encode(apply, whole, batch)
-      value = denoising_loss(
-        backbone.schedule,
-        lambda x, t_B: predict(
-          method,
-          apply,
-          whole,
-          x,
-          t_B,
-          batch["text"],
-          context,
-          keys_B=jax.random.split(jax.random.fold_in(loss_key, 1), len(x)),
-        ),
-        batch["image"],
-        loss_key,
-        weighting=train.weighting,
-        gamma=train.snr_gamma,
-        stratified=True,
-      ).mean()
+      context = None
+      if method.loss is None or method.losses is not None:
+        context = method.encode(apply, whole, batch)
+      if method.loss is None:
+        kind, value = "denoising", denoise(whole, batch, context, loss_key)
+      else:
+        kind = "main"
+        value = method.loss(apply, backbone, whole, batch, loss_key, train)
       if method.losses is None:
         return value, {}
       own = dict(method.losses(apply, whole, batch, context))
-      return value + sum(own.values()), {"loss_denoising": value} | {
+      return value + sum(own.values()), {f"loss_{kind}": value} | {
         f"loss_{name}": each for name, each in own.items()
       }
 
