@@ -385,7 +385,7 @@ def _apprentice_sample() -> ConfigDict:
       # wrong_subject | shuffled.
       "systems": ("apprentice", "before", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
-      # weight each) | normalised | interleaved | agnostic, see
+      # weight each) | normalised | interleaved | agnostic | independent, see
       # suti/diffusion/guidance_modes.py. The paper is silent.
       "guidance_mode": "joint",
       "images_per_prompt": 1,  # paper: 4
@@ -402,6 +402,9 @@ def _apprentice_sample() -> ConfigDict:
       # are hidden, and below it a weight, -1 (hidden) to 0 (seen).
       "agnostic_above": 0.8,
       "agnostic": 0.0,
+      # The share of the noise steps from which on the base goes on alone,
+      # guided by the text, without the pictures; 0 is never.
+      "guidance_until": 0.0,
       "sampler": "dpmpp_2m",  # paper: ddpm
       "num_steps": 12,
       "percentile": 99.5,

@@ -250,6 +250,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "text_guidance_ramp": _number(),
     "agnostic": _number(low=-1.0, high=0.0),
     "agnostic_above": _number(low=0.0, high=1.0),
+    "guidance_until": _number(low=0.0, high=1.0),
   },
   "benchmark": {
     "source": _choice("world", "folder"),
