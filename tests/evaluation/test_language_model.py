@@ -369,4 +369,5 @@ def test_the_report_shows_what_it_said(folder, tmp_path):
     assert run(folder, model.url) == 0
   assert start("report", folder, "--out", tmp_path / "page") == 0
   source = (tmp_path / "page" / "index.html").read_text()
-  assert "dreambench-plus by m" in source and "0.375" in source
+  assert "<h3>dreambench-plus</h3>" in source and "0.375" in source
+  assert '<th class="n">concept</th>' in source
