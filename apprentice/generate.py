@@ -24,7 +24,7 @@ from apprentice.fields import Picture, fit, make_fields, to_latents
 from apprentice.method import predict
 from apprentice.model import Apprentice
 from suti.config.names import suggest
-from suti.diffusion.guidance_modes import MODES, SUBJECT, TEXT, guide
+from suti.diffusion.guidance_modes import BASE, MODES, SUBJECT, TEXT, guide
 from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.images import to_u8
 
@@ -73,7 +73,10 @@ def make_sample_fn(
     keys_B = row_keys(jax.random.key(0), seeds_B)
 
     def predict_without(hidden, x_BHWC, t_B):
-      assert set(hidden) <= {TEXT, SUBJECT}, "no mode hides a method's own"
+      assert set(hidden) <= {TEXT, SUBJECT, BASE}, "no mode hides others"
+      seen = None
+      if BASE not in hidden:
+        seen = null_context if SUBJECT in hidden else context
       x_BHWC = predict(
         method,
         apprentice.apply,
@@ -81,7 +84,7 @@ def make_sample_fn(
         x_BHWC,
         t_B,
         null if TEXT in hidden else text,
-        null_context if SUBJECT in hidden else context,
+        seen,
         keys_B=keys_B,
       )
       return x_BHWC.astype(jnp.float32)
@@ -92,6 +95,7 @@ def make_sample_fn(
       guidance,
       schedule_steps=backbone.schedule.num_steps,
       num_steps=sampling["num_steps"],
+      hands_over=sampling["guidance_until"] > 0,
     )
 
     x0_BHWC = sample(
@@ -124,6 +128,7 @@ def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
     "subject_ramp": sampling["guidance_ramp"],
     "agnostic": sampling["agnostic"],
     "agnostic_above": sampling["agnostic_above"],
+    "until": sampling["guidance_until"],
   }
   return {name: np.float32(number) for name, number in numbers.items()}
 
@@ -134,6 +139,7 @@ def make_batch(
   *,
   num_demonstrations: int,
   inputs: Mapping[str, Any] | None = None,
+  masks: Sequence[Sequence[np.ndarray]] | None = None,
 ) -> dict[str, Any]:
   """Stacks the inputs of sampling as training stacks its examples.
 
@@ -143,6 +149,8 @@ def make_batch(
     num_demonstrations: K.
     inputs: what the method sees beside them, the same for all rows; see
       `generate`.
+    masks: of each row where the subject is in its demonstrations; () if that
+      is not known.
 
   Returns: {field: array_B..., or a text's dict of them}.
 
@@ -162,9 +170,13 @@ def make_batch(
       size_px=apprentice.backbone.size_px,
       fields=method.fields(config),
       encoders=encoders,
-      planes=inputs,
+      planes={**(inputs or {}), "demonstration_masks": shown}
+      if shown
+      else inputs,
     )
-    for prompt, demonstrations, captions in rows
+    for (prompt, demonstrations, captions), shown in zip(
+      rows, masks or [()] * len(rows), strict=True
+    )
   ]
   return jax.tree.map(lambda *rows: np.stack(rows), *arrays)
 
@@ -258,6 +270,14 @@ def generate(
   return list(to_u8(np.asarray(image_pm1_BHWC)))
 
 
+def sees(apprentice: Apprentice, source: str) -> bool:
+  """Whether a method sees a mask or a depth of an example, by its name."""
+  return any(
+    field.made == "plane" and field.source == source
+    for field in apprentice.method.fields(apprentice.config)
+  )
+
+
 def check_inputs(apprentice: Apprentice, inputs: Mapping[str, Any]) -> None:
   """Checks that a method sees what it is given.
 
@@ -294,7 +314,8 @@ _SAMPLE_FNS: dict[Any, Callable[..., jax.Array]] = {}
 def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
   """The jitted sample function of an apprentice, one for equal settings."""
   settings = ("sampler", "num_steps", "percentile", "guidance_mode")
-  key = (id(apprentice.apply), *(sampling[name] for name in settings))
+  hands_over = sampling["guidance_until"] > 0
+  key = (id(apprentice.apply), hands_over, *(sampling[n] for n in settings))
   if key not in _SAMPLE_FNS:
     # Without its arrays, which would live as long as the program.
     bare = dataclasses.replace(apprentice, params={})

@@ -6,7 +6,8 @@ comparison, other systems (`apprentice.systems`), such as the base without
 demonstrations, sample the same prompts from the same noise. Nothing is
 fine-tuned and nothing is scored here.
 
-  reads   apprentice/train/model, benchmark/experts/{mine,prompts}
+  reads   apprentice/train/model, benchmark/experts/{mine,prompts}, and label
+          where the benchmark's subjects have masks
   writes  apprentice/sample/SYSTEM-00000.array_record: Candidates
   resumes at the shard: an image depends on its own seed alone
 
@@ -16,7 +17,7 @@ fine-tuned and nothing is scored here.
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from suti.parallel.mesh import (
 )
 from suti.pipeline.backbone import Params, load_backbone
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.schema import Candidate, Cluster, Label, Prompt, content_key
 
 # B images of a batch.
 
@@ -67,7 +68,7 @@ def run(config: Any, workdir: Path) -> dict:
     workdir,
     "apprentice/sample",
     {"apprentice_sample": sampling, "seed": config.seed},
-    reads=("apprentice/train", *BENCHMARK_STAGES),
+    reads=("apprentice/train", *BENCHMARK_STAGES, *_labels(workdir)),
   )
   if current.done is not None:
     return current.done
@@ -78,6 +79,7 @@ def run(config: Any, workdir: Path) -> dict:
   if "before" in systems and not config.train.num_steps:
     systems.remove("before")
     print("Nothing was trained: 'before' would be 'apprentice', left out.")
+  masks = read_masks(workdir, clusters)
   requests = {
     name: list_requests(
       clusters,
@@ -86,6 +88,7 @@ def run(config: Any, workdir: Path) -> dict:
       num_demonstrations=sampling.num_demonstrations,
       images_each=sampling.images_per_prompt,
       seed=config.seed,
+      masks=masks,
     )
     # Those of one model after another: it is compiled once, and then freed.
     for name in sorted(systems, key=list(MODELS).index)
@@ -131,6 +134,32 @@ def read_benchmark(workdir: Path) -> tuple[dict[str, Cluster], list[Prompt]]:
   clusters = read_records(folder / "mine" / "clusters.array_record", Cluster)
   prompts = read_lines(folder / "prompts" / "prompts.jsonl", Prompt)
   return {cluster.key: cluster for cluster in clusters}, list(prompts)
+
+
+def _labels(workdir: Path) -> list[str]:
+  """The stage of the benchmark's labels, if it was run."""
+  name = f"{BENCHMARK}/experts/label"
+  return [name] if (workdir / name / "done.json").is_file() else []
+
+
+def read_masks(
+  workdir: Path, clusters: Mapping[str, Cluster]
+) -> dict[str, list[np.ndarray]]:
+  """{cluster: where the subject is in each picture}; {} without labels.
+
+  All of a picture in which it was not found.
+  """
+  masks: dict[str, list[np.ndarray]] = {}
+  for name in _labels(workdir):
+    masks = {
+      key: [np.ones(image.shape[:2], bool) for image in cluster.images]
+      for key, cluster in clusters.items()
+    }
+    for file in sorted((workdir / name).glob("part-*.array_record")):
+      for label in read_records(file, Label):
+        if label.masks and label.key in masks:
+          masks[label.key][label.number] = label.masks[0]
+  return masks
 
 
 def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
@@ -247,6 +276,7 @@ class _Sampler:
       self._system,
       [(row.text, self._see(row.images), row.captions) for row in padded],
       num_demonstrations=shown,
+      masks=[row.masks for row in padded],
     )
     seeds_B = np.asarray([row.seed for row in padded], np.uint32)
     arguments = (

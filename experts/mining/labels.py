@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experts.mining.folders import MASK, find_subjects
+from experts.mining.folders import find_subjects
 from suti.evaluation.segmenter import Segment
 from suti.images import square_crop_resize, square_crop_resize_plane
 from suti.io.image_files import load_image
+from suti.io.mask_files import read_mask
 from suti.runtime.progress import say
 from suti.schema import Cluster, content_key
 
@@ -90,19 +91,12 @@ def _of_folder(cluster: Cluster, config: Any) -> Mapping[str, Found]:
   path = Path(config.label.path or config.mine.path).expanduser()
   found = {}
   for file in _files(path).get(cluster.source, ()):
-    mask_file = file.with_name(file.stem + MASK)
-    if not mask_file.is_file():
+    image = load_image(file)
+    mask_HW = read_mask(file, image)
+    if mask_HW is None:
       continue
-    image, mask = load_image(file), load_image(mask_file)
-    if image.shape != mask.shape:
-      height, width = image.shape[:2]
-      raise ValueError(
-        f"{mask_file} has {mask.shape[1]}x{mask.shape[0]} px, and its picture "
-        f"{width}x{height}: save the mask in the picture's size."
-      )
     key = content_key(square_crop_resize(image, size_px))
-    mask_HW = square_crop_resize_plane(mask.mean(2) > 127, size_px)
-    found[key] = Found(mask_HW, None, None)
+    found[key] = Found(square_crop_resize_plane(mask_HW, size_px), None, None)
   return found
 
 

@@ -184,7 +184,7 @@ def benchmark_steps(benchmark: Any) -> tuple[tuple[str, str], ...]:
 
 def _is_labelled(benchmark: Any) -> bool:
   """Whether the benchmark's subjects are: of photographs, if one has a mask."""
-  from experts.mining.folders import MASK
+  from suti.io.mask_files import MASK
 
   if benchmark.label.source != "folder":
     return benchmark.label.source != "none"
@@ -219,7 +219,7 @@ def look_ahead(config: Any) -> None:
   experts.teacher.check_together(teacher, config)
   experts.teacher.check_asked(teacher, config)
   benchmark = benchmark_config(config)
-  asks = experts.teacher.asks_labels(teacher)
+  asks = experts.teacher.asks_labels(teacher, config)
   num_experts = config.benchmark.num_expert_subjects
   if asks and num_experts and not _is_labelled(benchmark):
     raise ValueError(
