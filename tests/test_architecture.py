@@ -290,8 +290,6 @@ CALLED_BY_OTHERS = {
   "write_text": "Orbax, as a method of epath's paths",
   "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
   "listen": "teachers by what layers see, and losses on where they look",
-  "widen": "methods that see a mask beside the noise",
-  "merge_wide": "their export",
 }
 
 
