@@ -289,8 +289,6 @@ CALLED_BY_OTHERS = {
   "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
   "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
-  "widen": "methods that see a mask beside the noise",
-  "merge_wide": "their export",
 }
 
 
