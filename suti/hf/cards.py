@@ -116,7 +116,6 @@ def dataset_card(run: Path, *, repo: str) -> str:
     path = run / "experts" / name / "done.json"
     if path.is_file():
       rows[f"seconds to make {title}"] = round(read_json(path)["seconds"])
-  rates = keep_rates(run)
   lines = [
     *_head(
       "dataset",
@@ -132,21 +131,7 @@ def dataset_card(run: Path, *, repo: str) -> str:
     "sampled.",
     "",
     *_table(rows),
-    *(
-      [
-        "## Kept, by kind of prompt",
-        "",
-        "| kind | candidates | kept | rate |",
-        "|---|---|---|---|",
-        *(
-          f"| {skill} | {total} | {good} | {good / total:.1%} |"
-          for skill, (good, total) in sorted(rates.items())
-        ),
-        "",
-      ]
-      if rates
-      else []
-    ),
+    *_rates(keep_rates(run)),
     "## Use",
     "",
     "ArrayRecord shards in the layout of TensorFlow Datasets:",
@@ -170,6 +155,23 @@ def dataset_card(run: Path, *, repo: str) -> str:
     *_config(packed["config"] | {"filtered_by": filtered["config"]}),
   ]
   return "\n".join(lines)
+
+
+def _rates(rates: Mapping[str, tuple[int, int]]) -> list[str]:
+  """Keep rates as a table; nothing where they are not known."""
+  if not rates:
+    return []
+  return [
+    "## Kept, by kind of prompt",
+    "",
+    "| kind | candidates | kept | rate |",
+    "|---|---|---|---|",
+    *(
+      f"| {skill} | {total} | {good} | {good / total:.1%} |"
+      for skill, (good, total) in sorted(rates.items())
+    ),
+    "",
+  ]
 
 
 def keep_rates(run: Path) -> dict[str, tuple[int, int]]:
