@@ -25,7 +25,15 @@ examples:
 
 # Flags of only one of the two ways.
 _SUBJECT_ONLY = ("caption", "guidance_mode", "text_guidance", "mask")
-_TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
+_TEXT_ONLY = (
+  "negative",
+  "size",
+  "sampler",
+  "lora",
+  "enlarge",
+  "depth",
+  "dtype",
+)
 
 
 def generate(argv: Sequence[str]) -> None:
@@ -193,6 +201,12 @@ def _add_text_only(parser: Parser) -> None:
     metavar="NAME_OR_DIR",
     help="models of a cascade that enlarge the picture, such as DeepFloyd's "
     "IF-II",
+  )
+  add(
+    "--depth",
+    metavar="FILE",
+    help="for models that see one, such as Stable Diffusion 2's for depth: a "
+    "picture in which near is bright, as MiDaS and its successors make it",
   )
   add(
     "--dtype",

@@ -62,6 +62,7 @@ def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
   dtype = choose_dtype(args.dtype)
   if args.sampler:
     text_to_image.choose_sampler({}, args.sampler)
+  depth = {} if args.depth is None else {"near_HW": _read_depth(args.depth)}
   first, *others = folders
   change = _change(first, loras)
   check_parts(first)
@@ -95,7 +96,7 @@ def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
     return pictures
 
   pictures = sample(
-    net, "sampling", [None] * num, size=size, guidance=args.guidance
+    net, "sampling", [None] * num, size=size, guidance=args.guidance, **depth
   )
   for folder in others:
     before_px, net = net.size_px, None  # weights go before the next ones come
@@ -110,6 +111,13 @@ def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
       f"{np.dtype(dtype).name}: try --dtype float32, or another sampler."
     )
   return to_u8(pictures_BHWC)
+
+
+def _read_depth(name: str) -> Any:
+  """How near everything is, from a picture of it."""
+  from suti.io.image_files import load_image
+
+  return load_image(name).mean(2)
 
 
 def _watch(label: str) -> Callable:
