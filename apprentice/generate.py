@@ -20,7 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from apprentice.encoders import look, open_encoders
-from apprentice.fields import Picture, fit, make_fields, to_latents
+from apprentice.fields import (
+  Picture,
+  fit,
+  make_fields,
+  to_latents,
+  without_text,
+)
 from apprentice.method import predict
 from apprentice.model import Apprentice
 from suti.config.names import suggest
@@ -50,6 +56,12 @@ def make_sample_fn(
   sample = SAMPLERS[sampling["sampler"]]
   fields = method.fields(apprentice.config)
   turns = MODES[sampling["guidance_mode"]]
+  if sampling["subject_scale"] != 1 and not method.scaled:
+    raise ValueError(
+      f"subject_scale={sampling['subject_scale']}: the method "
+      f"'{apprentice.name}' has no such weight of its pictures; leave it at 1, "
+      "and set guidance."
+    )
 
   def sample_images(params, vae_params, batch, null_text, seeds_B, guidance):
     num, text = seeds_B.shape[0], batch["text"]
@@ -59,15 +71,30 @@ def make_sample_fn(
     latents = to_latents(
       backbone, vae_params, batch, dtype=jnp.float32, fields=fields
     )
-    context = method.encode(apprentice.apply, params, latents)
-    # Without context the new layers are skipped, not masked: the same number,
-    # for less. A method may see something in the subject's place.
-    null_context = None
-    if SUBJECT in method.hide:
-      gone_B = jnp.ones(num, bool)
-      null_context = method.encode(
-        apprentice.apply, params, method.hide[SUBJECT](latents, gone_B)
-      )
+    if method.scaled:
+      scale = guidance["subject_scale"]
+      latents["subject_scale"] = jnp.broadcast_to(scale, (num,))
+    gone_B = jnp.ones(num, bool)
+
+    def encode_without(hidden):
+      """What a branch sees of the subject."""
+      seen = latents
+      if TEXT in hidden:
+        seen = without_text(seen, gone_B, null_text=null_text, fields=fields)
+      if SUBJECT in hidden:
+        # Without context the new layers are skipped, not masked: the same
+        # number, for less. A method may see something in the subject's place.
+        if SUBJECT not in method.hide:
+          return None
+        seen = method.hide[SUBJECT](seen, gone_B)
+      return method.encode(apprentice.apply, params, seen)
+
+    shown = encode_without(())
+    contexts: dict[tuple[str, ...], Any] = {(): shown}
+    for hidden in [each for turn in turns for each in turn.branches]:
+      same = hidden == (TEXT,) and not any(each.with_text for each in fields)
+      if hidden not in contexts:
+        contexts[hidden] = shown if same else encode_without(hidden)
 
     # A key an image, so that it does not depend on the rest of its batch.
     keys_B = row_keys(jax.random.key(0), seeds_B)
@@ -81,7 +108,7 @@ def make_sample_fn(
         x_BHWC,
         t_B,
         null if TEXT in hidden else text,
-        null_context if SUBJECT in hidden else context,
+        contexts[hidden],
         keys_B=keys_B,
       )
       return x_BHWC.astype(jnp.float32)
@@ -110,6 +137,8 @@ def make_sample_fn(
 def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
   """The weights of guidance, see `suti.diffusion.guidance_modes.guide`.
 
+  And `subject_scale`, of methods that have one.
+
   Args:
     sampling: `guidance` is the subject's weight and, where `text_guidance` is
       None, the text's; each has a ramp.
@@ -124,6 +153,7 @@ def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
     "subject_ramp": sampling["guidance_ramp"],
     "agnostic": sampling["agnostic"],
     "agnostic_above": sampling["agnostic_above"],
+    "subject_scale": sampling["subject_scale"],
   }
   return {name: np.float32(number) for name, number in numbers.items()}
 

@@ -272,6 +272,9 @@ def _train() -> ConfigDict:
       "joint_dropout": 0.1,
       "text_dropout": 0.05,
       "demonstration_dropout": 0.05,
+      # Whether these three exclude each other, as in IP-Adapter and SynCD:
+      # no other examples lack both.
+      "exclusive_dropout": False,
       # The share of examples without one of the method's own conditions, for
       # each of them by itself; suti has none.
       "condition_dropout": 0.1,
@@ -330,6 +333,9 @@ def _apprentice_sample() -> ConfigDict:
       # are hidden, and below it a weight, -1 (hidden) to 0 (seen).
       "agnostic_above": 0.8,
       "agnostic": 0.0,
+      # How strongly pictures are seen, of methods that have such a weight: of
+      # an IP-Adapter; SynCD 0.6. suti has none: 1.
+      "subject_scale": 1.0,
       "sampler": "dpmpp_2m",  # paper: ddpm
       "num_steps": 12,
       "percentile": 99.5,

@@ -20,9 +20,10 @@ import pytest
 from apprentice import generate, method, methods, model, train
 from apprentice.encoders import look, open_encoders
 from apprentice.fields import make_fields, to_latents
+from apprentice.start import start_params
 from suti.config.names import names_in
 from suti.diffusion.objective import denoising_loss
-from suti.nn.param import functional, init, split, without
+from suti.nn.param import functional, split, without
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.log import read_log
 from tests import tiny
@@ -30,6 +31,14 @@ from tests.apprentice import inputs
 from tests.extensions import found, masked_config
 
 B, K = 8, 3
+# What is smaller than in configs/apprentice/METHOD_world.py.
+TINY = {
+  "ip_adapter": lambda clip: {
+    "encoder": str(clip),
+    "num_tokens": 2,
+    "shows": "demonstrations",
+  },
+}
 
 
 @pytest.fixture(scope="module", params=[*names_in(methods), found.METHOD])
@@ -38,12 +47,18 @@ def name(request):
     yield request.param
 
 
-def section_of(name, config, tiny_identity):
-  """`config.method`, for a method that needs another than the quickstart's."""
+@pytest.fixture(scope="module")
+def section(name, tiny_identity, tiny_clip):
+  """`config.method`, of a method that needs another than the quickstart's."""
   if name == found.METHOD:
     width = tiny.IDENTITY["hidden_size"]
     return masked_config.method_section(str(tiny_identity), width=width)
-  return config.method
+  if name == "suti":
+    return None
+  config = importlib.import_module(f"configs.apprentice.{name}_world")
+  section = config.get_config().unlock().method
+  section.update(TINY[name](tiny_clip))
+  return section
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +67,7 @@ def backbone(tiny_backbone):
 
 
 @pytest.fixture(scope="module")
-def trained(name, backbone, tiny_backbone, tiny_identity, tmp_path_factory):
+def trained(name, backbone, tiny_backbone, section, tmp_path_factory):
   """(workdir, config) after 40 steps on eight examples.
 
   Of what is new and of the last convolution: to update all parameters would
@@ -72,7 +87,7 @@ def trained(name, backbone, tiny_backbone, tiny_identity, tmp_path_factory):
     demonstration_dropout=0.0,
     condition_dropout=0.0,
   ).unlock()
-  config.method = section_of(name, config, tiny_identity)
+  config.method = section or config.method
   declared = model.declare(backbone, name=name, config=config.method)
   new = without(declared.spec, backbone.params)
   config.method.trainable = "|".join([*map(re.escape, new), "conv_out"])
@@ -86,8 +101,7 @@ def trained(name, backbone, tiny_backbone, tiny_identity, tmp_path_factory):
 def start(name, backbone, trained):
   """The apprentice as it starts: the backbone's arrays and fresh new ones."""
   declared = model.declare(backbone, name=name, config=trained[1].method)
-  new = without(declared.spec, backbone.params)
-  params = backbone.params | init(new, jax.random.key(0))
+  params = start_params(declared, init_from=backbone.name, seed=0)
   return dataclasses.replace(declared, params=params)
 
 
@@ -205,7 +219,7 @@ def test_a_trained_model_heeds_what_it_is_shown(trained, start, batch):
 
 
 def test_only_trainable_parameters_move(
-  name, tiny_backbone, tiny_identity, start, backbone, tmp_path
+  name, tiny_backbone, section, start, backbone, tmp_path
 ):
   new = set(without(start.spec, backbone.params))
   some = sorted(new)[len(new) // 2]
@@ -217,7 +231,7 @@ def test_only_trainable_parameters_move(
     checkpoint_every=2,
     log_every=1,
   ).unlock()
-  config.method = section_of(name, config, tiny_identity)
+  config.method = section or config.method
   config.method.trainable = some.replace(".", r"\.") + "$|conv_out"
   inputs.write_pack(tmp_path, num=8)
   with inputs.on_devices(1):

@@ -210,6 +210,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "joint_dropout": _number(low=0.0, high=1.0),
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
+    "exclusive_dropout": _flag(),
     "condition_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(),
     "demonstration_targets": _number(low=0.0, high=1.0),
@@ -232,6 +233,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "text_guidance_ramp": _number(),
     "agnostic": _number(low=-1.0, high=0.0),
     "agnostic_above": _number(low=0.0, high=1.0),
+    "subject_scale": _number(low=0.0),
   },
   "benchmark": {
     "source": _choice("world", "folder"),
