@@ -247,6 +247,11 @@ def without_text(
   }
 
 
+def mirrored(picture: np.ndarray) -> np.ndarray:
+  """The mirror image of a picture, or of a mask."""
+  return np.ascontiguousarray(picture[:, ::-1])
+
+
 def fit(image: np.ndarray, size_px: int) -> np.ndarray:
   """Resizes a picture to the model's size; latents have that size already."""
   if image.dtype != np.uint8 or image.shape == (size_px, size_px, 3):

@@ -218,6 +218,7 @@ def generate(
   guidance: float | None = None,
   text_guidance: float | None = None,
   guidance_mode: str | None = None,
+  subject_scale: float | None = None,
   inputs: Mapping[str, Any] | None = None,
 ) -> list[np.ndarray]:
   """Generates images of a subject in a new scene.
@@ -239,6 +240,8 @@ def generate(
     text_guidance: weight of the text, where the mode has one for each.
     guidance_mode: one of `suti.diffusion.guidance_modes.MODES`; None is the
       apprentice's default.
+    subject_scale: how strongly the pictures are seen, by a method that has such
+      a weight; None is the apprentice's default.
     inputs: what a method sees beside pictures and text, by the name of what it
       stands for in an example: "mask" or "depth" of the image to generate,
       "demonstration_masks".
@@ -261,6 +264,7 @@ def generate(
     ("guidance", guidance),
     ("text_guidance", text_guidance),
     ("guidance_mode", guidance_mode),
+    ("subject_scale", subject_scale),
   ):
     if value is not None:
       sampling[name] = value

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apprentice.encoders import Opened
-from apprentice.fields import fit
+from apprentice.fields import fit, mirrored
 from suti.images import square_crop_resize_plane
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.io.paths import local
@@ -51,7 +51,8 @@ def caches_latents(
 class LatentExample(NamedTuple):
   """The fields of an `Example` that `apprentice.data` reads, as latents.
 
-  With encoders a picture is {"latent": x, NAME: its features}.
+  With encoders a picture is {"latent": x, NAME: its features}. `mirrors` are
+  the mirror images of the target and the demonstrations, where they are needed.
   """
 
   image: Any
@@ -61,6 +62,7 @@ class LatentExample(NamedTuple):
   mask: np.ndarray | None = None
   depth: np.ndarray | None = None
   demonstration_masks: tuple[np.ndarray, ...] = ()
+  mirrors: tuple[Any, ...] = ()
 
 
 class LatentExamples(Sequence):
@@ -71,6 +73,7 @@ class LatentExamples(Sequence):
     index = read_json(folder / _INDEX)
     self._texts, self._rows = index["texts"], index["rows"]
     self._planes, side = index["planes"], index["size_px"]
+    self._mirrors = index["mirrors"]
 
     def opened(name: str, dtype: Any, num: int, shape: Sequence[int]) -> Any:
       if not num:
@@ -105,6 +108,7 @@ class LatentExamples(Sequence):
       mask=None if mask is None else self._masks[mask],
       depth=None if depth is None else self._depths[depth],
       demonstration_masks=tuple(self._masks[row] for row in masks),
+      mirrors=tuple(map(self._picture, self._mirrors[index])),
     )
 
   def _picture(self, row: int) -> Any:
@@ -121,6 +125,7 @@ def encode_examples(
   folder: Path,
   *,
   encoders: Mapping[str, Opened] | None = None,
+  mirror_below: int = 0,
 ) -> LatentExamples:
   """Encodes the pictures of examples, unless `folder` has them already.
 
@@ -131,6 +136,8 @@ def encode_examples(
     backbone: its codec encodes them.
     folder: of the cache.
     encoders: of the method.
+    mirror_below: of examples with fewer demonstrations mirror images are
+      encoded too.
 
   Returns: the same examples, in the same order.
   """
@@ -138,20 +145,27 @@ def encode_examples(
     return LatentExamples(local(folder))
   encoders, size_px = encoders or {}, backbone.size_px
   row_of: dict[bytes, int] = {}
-  texts, rows, planes = [], [], []
+  texts, rows, planes, mirrors = [], [], [], []
 
   def new_pictures() -> Iterator[np.ndarray]:
     for example in progress(examples, "encode pictures"):
       texts.append([example.prompt, *example.captions])
+      own = [
+        fit(image_u8_HWC, size_px)
+        for image_u8_HWC in (example.image, *example.demonstrations)
+      ]
+      turned = []
+      if len(example.demonstrations) < mirror_below:
+        turned = [mirrored(fitted) for fitted in own]
       found = []
-      for image_u8_HWC in (example.image, *example.demonstrations):
-        fitted = fit(image_u8_HWC, backbone.size_px)
+      for fitted in (*own, *turned):
         key = hashlib.blake2b(fitted.tobytes(), digest_size=16).digest()
         if key not in row_of:
           row_of[key] = len(row_of)
           yield fitted
         found.append(row_of[key])
-      rows.append(found)
+      rows.append(found[: len(own)])
+      mirrors.append(found[len(own) :])
       planes.append(write_planes(example))
 
   def write_planes(example: Example) -> list[Any]:
@@ -190,6 +204,7 @@ def encode_examples(
         "texts": texts,
         "rows": rows,
         "planes": planes,
+        "mirrors": mirrors,
         "features": {name: each.shape for name, each in encoders.items()},
         **counts,
       },

@@ -113,7 +113,11 @@ def run(config: Any, workdir: Path) -> dict:
   ):
     sources = [
       encode_examples(
-        source, backbone, latents / str(number), encoders=encoders
+        source,
+        backbone,
+        latents / str(number),
+        encoders=encoders,
+        mirror_below=train.num_demonstrations if train.mirror != "none" else 0,
       )
       for number, source in enumerate(sources)
     ]
@@ -126,6 +130,7 @@ def run(config: Any, workdir: Path) -> dict:
     num_demonstrations=train.num_demonstrations,
     demonstration_targets=train.demonstration_targets,
     encoders=encoders,
+    mirror=train.mirror,
     seed=config.seed,
   )
   null_text = backbone.null_text()

@@ -264,6 +264,10 @@ def _train() -> ConfigDict:
       "max_demonstrations": 10,
       # Share of examples whose target is one of their own demonstrations.
       "demonstration_targets": 0.0,
+      # Whether a subject with fewer pictures than num_demonstrations is shown
+      # mirror images too: none | demonstrations, of them | all, also of the
+      # target, as in SynCD's code.
+      "mirror": "none",
       # Encodes each picture once, where the base works on latents; one process.
       "cache_latents": True,
       # Shares of examples; the paper is silent. That of joint guidance's null,

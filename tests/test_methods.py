@@ -38,6 +38,14 @@ TINY = {
     "num_tokens": 2,
     "shows": "demonstrations",
   },
+  "syncd": lambda clip: {
+    "encoder": str(clip),
+    "rank": 8,
+    "num_tokens": 2,
+    "width": 16,
+    "depth": 1,
+    "num_heads": 1,
+  },
 }
 
 

@@ -71,6 +71,7 @@ def generate_subject(args: argparse.Namespace) -> None:
     guidance=args.guidance,
     text_guidance=args.text_guidance,
     guidance_mode=args.guidance_mode,
+    subject_scale=args.subject_scale,
     inputs=inputs,
   )
   paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(generated))]

@@ -214,6 +214,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "condition_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(),
     "demonstration_targets": _number(low=0.0, high=1.0),
+    "mirror": _choice("none", "demonstrations", "all"),
     "weighting": _choice(*WEIGHTINGS),
     "snr_gamma": _number(above=0.0),
     "ema": _number(low=0.0, below=1.0),

@@ -3,8 +3,8 @@
 
 A teacher or a method may bring nets beside the backbone's. Parameters of the
 first net, whose name is "", keep their names; those of another are "NET:name".
-A net that is `Shared` has none of its own: it reads those of the first, such as
-the backbone's U-Net without the low-rank updates that the first has beside it.
+A net that is `SharesFirst` has none of its own, but reads those of the first:
+such as the backbone's U-Net, where the first has low-rank updates beside it.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ from suti.nn.param import Module, Param, functional
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
+class SharesFirst:
   """A net whose parameters are among the first one's."""
 
   module: Module
 
 
-Nets = Module | Mapping[str, Module | Shared]
+Nets = Module | Mapping[str, Module | SharesFirst]
 
 
 def functional_nets(
@@ -39,9 +39,9 @@ def functional_nets(
   if isinstance(nets, Module):
     return functional(nets)
   assert "" in nets, "one net is the backbone's, under the name ''"
-  shared = {net for net, each in nets.items() if isinstance(each, Shared)}
+  shared = {net for net, each in nets.items() if isinstance(each, SharesFirst)}
   parts = {
-    net: functional(each.module if isinstance(each, Shared) else each)
+    net: functional(each.module if isinstance(each, SharesFirst) else each)
     for net, each in nets.items()
   }
   for net in shared:

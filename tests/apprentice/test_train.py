@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 from apprentice import start as starts
 from apprentice import train
-from apprentice.fields import drop
+from apprentice.fields import drop, without_text
+from apprentice.method import Field
 from apprentice.model import declare, load_apprentice, save_apprentice
 from apprentice.optimizer import learning_rate, optimizer
 from suti.io.files import read_json, write_json
@@ -45,6 +46,7 @@ def drop_some(*, mask=None, key=0, **config):
     "joint_dropout": 0.0,
     "text_dropout": 0.1,
     "demonstration_dropout": 0.1,
+    "exclusive_dropout": False,
     "min_demonstrations": 1,
   }
   config = ConfigDict(usual | config)
@@ -77,6 +79,36 @@ def test_a_share_loses_both_together():
   assert abs((text_gone & subject_gone).mean() - 0.2) < 0.026
   assert abs((text_gone & ~subject_gone).mean() - 0.08) < 0.018
   assert not (subject_gone & ~text_gone).any()
+
+
+def test_drops_that_exclude_each_other():
+  text_gone, shown = drop_some(
+    joint_dropout=0.2,
+    text_dropout=0.1,
+    demonstration_dropout=0.15,
+    exclusive_dropout=True,
+  )
+  subject_gone = ~shown.any(1)
+  for gone_B, share in (
+    (text_gone & subject_gone, 0.2),
+    (text_gone & ~subject_gone, 0.1),
+    (subject_gone & ~text_gone, 0.15),
+  ):
+    assert abs(gone_B.mean() - share) < 0.026
+
+
+def test_a_text_that_goes_with_the_prompts_is_null_where_that_is():
+  along = Field(name="more", source="captions", made="text", with_text=True)
+  batch = {
+    "text": {"text_BLD": jnp.ones((B, L, D))},
+    "more": {"text_BLD": jnp.ones((B, K, L, D))},
+  }
+  null = {"text_BLD": np.zeros((1, L, D), np.float32)}
+  gone_B = jnp.arange(B) % 3 == 0
+  dropped = without_text(batch, gone_B, null_text=null, fields=(along,))
+  for name in batch:
+    kept = np.asarray(dropped[name]["text_BLD"]).reshape(B, -1)
+    np.testing.assert_array_equal(kept, ~gone_B[:, None] * np.ones_like(kept))
 
 
 def test_a_random_number_is_shown():
@@ -113,7 +145,14 @@ def test_the_key_decides():
 def test_methods_without_demonstrations_are_spared():
   batch = {"text": {"text_BLD": jnp.ones((4, L, D))}}
   null = {"text_BLD": jnp.zeros((1, L, D))}
-  config = ConfigDict({"joint_dropout": 0.0, "text_dropout": 1.0})
+  config = ConfigDict(
+    {
+      "joint_dropout": 0.0,
+      "text_dropout": 1.0,
+      "demonstration_dropout": 0.0,
+      "exclusive_dropout": False,
+    }
+  )
   dropped = drop(batch, jax.random.key(0), null_text=null, config=config)
   assert dropped.keys() == batch.keys()
 
