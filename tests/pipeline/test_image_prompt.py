@@ -139,16 +139,20 @@ def test_it_starts_with_the_texts_keys_and_values(tiny_clip):
   assert started.keys() <= spec.keys()
 
 
-def test_two_empty_pictures(tiny_clip):
+def test_two_empty_pictures(tmp_path):
   """Of states: 0 after CLIP's normalisation, or mid-grey before it."""
-  clip = open_model(tiny_clip)
-  read = pixel_reader_of(tiny_clip, clip.config)
-  _, _, params = declared(section(tiny_clip, "plus"))
-  for null, pixel in (("mean", 0.0), ("grey", 0.0)):
-    # The tiny CLIP's mean is 0.5: both are one.
-    config = section(tiny_clip, "plus", null=null)
+  mean, std = np.asarray([0.2, 0.3, 0.4]), np.asarray([0.5, 0.25, 0.3])
+  folder = tiny.write_clip(
+    tmp_path / "clip",
+    pixels=tiny.PREPROCESSING | {"image_mean": [*mean], "image_std": [*std]},
+  )
+  clip = open_model(folder)
+  read = pixel_reader_of(folder, clip.config)
+  _, _, params = declared(section(folder, "plus"))
+  for null, value in (("mean", 0.0), ("grey", (0.5 - mean) / std)):
+    config = section(folder, "plus", null=null)
     found = image_prompt.start(config, params)["null:features"]
-    x_BHWC = np.full_like(read([PICTURES[0]]), pixel)
+    x_BHWC = np.zeros_like(read([PICTURES[0]])) + np.float32(value)
     expected = image_prompt.states(clip.apply, clip.params, x_BHWC)[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
