@@ -309,6 +309,20 @@ def check_inputs(apprentice: Apprentice, inputs: Mapping[str, Any]) -> None:
       )
 
 
+def describe_inputs(
+  apprentice: Apprentice, inputs: Mapping[str, Any]
+) -> list[str]:
+  """Lines on what a method sees beside pictures and text and is not given."""
+  return [
+    f"The method '{apprentice.name}' also sees '{field.source}', and none is "
+    f"given: it is {field.absent:g} everywhere."
+    for field in apprentice.method.fields(apprentice.config)
+    if field.made == "plane"
+    and field.absent is not None
+    and field.source not in inputs
+  ]
+
+
 def check_mode(mode: str) -> None:
   """Checks the name of a mode of guidance.
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from apprentice.encoders import Opened
 from apprentice.fields import fit, mirrored
+from apprentice.method import Field
 from suti.images import square_crop_resize_plane
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.io.paths import local
@@ -111,12 +112,41 @@ class LatentExamples(Sequence):
       mirrors=tuple(map(self._picture, self._mirrors[index])),
     )
 
+  def count_without(self, source: str) -> int:
+    """How many examples lack a mask, a depth or their demonstrations' masks."""
+    place = ("mask", "depth", "demonstration_masks").index(source)
+    return sum(
+      planes[place] is None or planes[place] == [] for planes in self._planes
+    )
+
   def _picture(self, row: int) -> Any:
     latent = self._latents_NHWC[row]
     if not self._features:
       return latent
     features = {name: rows[row] for name, rows in self._features.items()}
     return {"latent": latent} | features
+
+
+def describe_absent(
+  sources: Sequence[Any], fields: Sequence[Field]
+) -> list[str]:
+  """Lines on what a method sees and examples lack: it is filled in.
+
+  Args:
+    sources: of examples; those of pictures are not counted.
+    fields: of the method.
+  """
+  cached = [each for each in sources if isinstance(each, LatentExamples)]
+  total = sum(map(len, cached))
+  return [
+    f"{num} of {total} examples have no {field.source}: {field.name} is "
+    f"{field.absent:g} everywhere in them; config.label.source gives masks to "
+    "pictures, and a teacher to its own."
+    for field in fields
+    if field.made == "plane"
+    and field.absent is not None
+    and (num := sum(each.count_without(field.source) for each in cached))
+  ]
 
 
 def encode_examples(

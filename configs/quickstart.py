@@ -387,10 +387,11 @@ def _plan() -> ConfigDict:
         {kind: placeholder(float) for kind in ("v4", "v5e", "v5p", "v6e")}
       ),
       # Published configs (configs/backbones) of models whose folders are not
-      # here; {} reads config.backbone's and the judges' own folders.
+      # here; {} reads their own folders, as config.backbone names one.
       "backbone": ConfigDict(),
       "clip": ConfigDict(),
       "identity": ConfigDict(),
+      "encoder": ConfigDict(),  # of config.method.encoder
     }
   )
 

@@ -287,10 +287,8 @@ CALLED_BY_OTHERS = {
   "decode_batch_example_np": "tensorflow_datasets",
   "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
-  "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
   "correspond": "teachers whose pictures of a subject see each other",
   "view_of": "the same",
-  "listen": "the same, by what layers see, and losses on where they look",
   "widen": "methods that see a mask beside the noise",
   "merge_wide": "their export",
 }

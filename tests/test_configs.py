@@ -66,6 +66,8 @@ ARGUMENTS = {
   "configs/experts/lora_sd15.py": ("web.csv",),
   "configs/experts/lora_sdxl.py": ("web.csv",),
   "configs/apprentice/suti_imagen64.py": ("web.csv",),
+  "configs/apprentice/syncd_sdxl.py": ("web.csv", "tiny"),
+  "configs/apprentice/syncd_world.py": ("", "tiny"),
   "configs/quickstart.py": ("", "tiny"),
   "configs/experts/lora_world.py": ("", "tiny"),
   "configs/evaluation/dreambench.py": ("", "data/dreambench"),

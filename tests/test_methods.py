@@ -9,17 +9,20 @@ examples, written, read back and sampled.
 
 import dataclasses
 import importlib
+import itertools
 import json
 import re
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apprentice import generate, method, methods, model, train
+from apprentice import generate, method, methods, model, train, train_step
 from apprentice.encoders import look, open_encoders
 from apprentice.fields import make_fields, to_latents
+from apprentice.model import WEIGHTS
 from apprentice.start import start_params
 from suti.config.names import names_in
 from suti.diffusion.objective import denoising_loss
@@ -80,7 +83,7 @@ def backbone(tiny_backbone):
 
 @pytest.fixture(scope="module")
 def trained(name, backbone, tiny_backbone, section, tmp_path_factory):
-  """(workdir, config) after 40 steps on eight examples.
+  """(workdir, config, compiled step) after 40 steps on eight examples.
 
   Of what is new and of the last convolution: to update all parameters would
   take longer to compile than the rest of the step.
@@ -92,7 +95,7 @@ def trained(name, backbone, tiny_backbone, section, tmp_path_factory):
     num_steps=40,
     learning_rate=RATES.get(name, 3e-3),
     warmup_steps=2,
-    checkpoint_every=40,
+    checkpoint_every=20,
     log_every=10,
     joint_dropout=0.0,
     text_dropout=0.0,
@@ -104,9 +107,16 @@ def trained(name, backbone, tiny_backbone, section, tmp_path_factory):
   new = without(declared.spec, backbone.params)
   config.method.trainable = "|".join([*map(re.escape, new), "conv_out"])
   inputs.write_pack(workdir, num=8)
-  with inputs.on_devices(1):
+  steps = []
+
+  def make_step(*args, **kw):
+    steps.append(train_step.make_step(*args, **kw))
+    return steps[-1]
+
+  with inputs.on_devices(1), pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, "make_step", make_step)
     train.run(config, workdir)
-  return workdir, config
+  return workdir, config, steps[0]
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +238,36 @@ def test_a_trained_model_heeds_what_it_is_shown(trained, start, batch):
     for n, x in batch.items()
   }
   assert float(jnp.abs(own - of(learnt.params, others)).max()) > 1e-4
+
+
+class KilledError(Exception):
+  """In the place of a signal."""
+
+
+def test_killed_and_started_again_it_is_the_same_model(
+  trained, tmp_path, monkeypatch
+):
+  workdir, config, step = trained
+  inputs.write_pack(tmp_path, num=8)
+  calls = itertools.count(1)
+
+  def dying(*arguments):
+    if next(calls) == 30:
+      raise KilledError
+    return step(*arguments)
+
+  checkpoints = tmp_path / "apprentice" / "train" / "checkpoints"
+  with inputs.on_devices(1):
+    monkeypatch.setattr(train, "make_step", lambda *_, **__: dying)
+    with pytest.raises(KilledError):
+      train.run(config, tmp_path)
+    while not (checkpoints / "20").is_dir():  # It is written beside the steps.
+      time.sleep(0.01)
+    train.run(config, tmp_path)
+  # What was done after the checkpoint is done again.
+  assert next(calls) == 30 + 20 + 1
+  model = f"apprentice/train/model/unet/{WEIGHTS}"
+  assert (tmp_path / model).read_bytes() == (workdir / model).read_bytes()
 
 
 def test_only_trainable_parameters_move(

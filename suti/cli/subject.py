@@ -36,7 +36,12 @@ def generate_subject(args: argparse.Namespace) -> None:
   pictures, more_notes = load_pictures(files)
   caption, why = choose_caption(args.prompt, args.caption)
   xla_flags.prepare()
-  from apprentice.generate import check, check_inputs, generate
+  from apprentice.generate import (
+    check,
+    check_inputs,
+    describe_inputs,
+    generate,
+  )
   from apprentice.model import load_apprentice
   from suti.pipeline import known_words
 
@@ -52,6 +57,7 @@ def generate_subject(args: argparse.Namespace) -> None:
   )
   inputs = {} if args.mask is None else {"mask": _load_mask(args.mask)}
   check_inputs(apprentice, inputs)
+  notes += describe_inputs(apprentice, inputs)
   notes += [*more_notes, why]
   base = apprentice.backbone.folder
   if unknown := known_words.note(base, args.prompt, caption):

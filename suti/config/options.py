@@ -256,6 +256,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "backbone": _section(),
     "clip": _section(),
     "identity": _section(),
+    "encoder": _section(),
   },
   "report": {
     "title": _text(),
