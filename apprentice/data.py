@@ -157,7 +157,7 @@ def _choose_mirrored(
   mirror: str,
 ) -> dict[str, Any]:
   """The same of few pictures: some of them and of their mirror images."""
-  shown = example.demonstrations
+  shown, own = example.demonstrations, example.mask
   turned = getattr(example, "mirrors", None) or [
     mirrored(picture) for picture in (example.image, *shown)
   ]
@@ -167,13 +167,11 @@ def _choose_mirrored(
   if mirror == "all" and shown:
     pictures.append(turned[0])
     captions.append(example.prompt)
-    if masks or example.mask is not None:
+    if masks or own is not None:
       # Where one mask is not known, the picture counts whole.
-      side = (masks[0] if masks else example.mask).shape
+      side = next(each.shape for each in (*masks, own) if each is not None)
       masks = masks or [np.ones(side, bool)] * (len(pictures) - 1)
-      masks.append(
-        np.ones(side, bool) if example.mask is None else mirrored(example.mask)
-      )
+      masks.append(np.ones(side, bool) if own is None else mirrored(own))
   order = [int(i) for i in rng.permutation(len(pictures))]
   last = len(pictures) - 1
   if mirror == "all" and shown and order[0] == last:

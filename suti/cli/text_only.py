@@ -128,7 +128,9 @@ def sample_all(
     before_px, net = net.size_px, None  # weights go before the next ones come
     net = text_to_image.open_cascade_stage(folder, dtype=dtype)
     # As many times larger as its own pictures are, in any proportions.
-    size = size and tuple(side * net.size_px // before_px for side in size)
+    if size is not None:
+      height, width = (side * net.size_px // before_px for side in size)
+      size = height, width
     pictures = sample(net, "enlarging", pictures, size=size)
   pictures_BHWC = np.concatenate(pictures)
   if not np.isfinite(pictures_BHWC).all():
