@@ -65,7 +65,7 @@ setup(
     "heif": ["pillow-heif>=1.1"],
     # For a workdir in a bucket, gs://BUCKET/FOLDER.
     "gcs": ["gcsfs>=2026.4"],
-    # The page of `suti demo`; it wants Pillow below 13.
+    # The page of `suti demo`; it wants Pillow below 13, as of 6.31.
     "demo": ["gradio>=6.0"],
     # Its client of Google Cloud wants protobuf below 7.
     "xm": ["xmanager>=0.8.5"],

@@ -22,7 +22,7 @@ from apprentice.encoders import Opened
 from apprentice.fields import EncodeText, make_fields, mirrored
 from apprentice.latents import LatentExample
 from apprentice.method import Field
-from suti.io.records import open_examples
+from suti.io.records import Examples, open_examples
 from suti.schema import Example
 
 # B batch, K demonstrations, H W C image.
@@ -190,7 +190,7 @@ def _choose_mirrored(
   }
 
 
-def open_folder(folder: str | Path) -> Sequence[Example]:
+def open_folder(folder: str | Path) -> Examples:
   """Opens a dataset that `experts.pack` wrote.
 
   Raises:

@@ -164,6 +164,7 @@ def make_batch(
   *,
   num_demonstrations: int,
   inputs: Mapping[str, Any] | None = None,
+  masks: Sequence[Sequence[np.ndarray]] | None = None,
 ) -> dict[str, Any]:
   """Stacks the inputs of sampling as training stacks its examples.
 
@@ -173,6 +174,8 @@ def make_batch(
     num_demonstrations: K.
     inputs: what the method sees beside them, the same for all rows; see
       `generate`.
+    masks: of each row where the subject is in its demonstrations; () if that
+      is not known.
 
   Returns: {field: array_B..., or a text's dict of them}.
 
@@ -192,9 +195,13 @@ def make_batch(
       size_px=apprentice.backbone.size_px,
       fields=method.fields(config),
       encoders=encoders,
-      planes=inputs,
+      planes={**(inputs or {}), "demonstration_masks": shown}
+      if shown
+      else inputs,
     )
-    for prompt, demonstrations, captions in rows
+    for (prompt, demonstrations, captions), shown in zip(
+      rows, masks or [()] * len(rows), strict=True
+    )
   ]
   return jax.tree.map(lambda *rows: np.stack(rows), *arrays)
 
@@ -290,6 +297,14 @@ def generate(
     weights(sampling),
   )
   return list(to_u8(np.asarray(image_pm1_BHWC)))
+
+
+def sees(apprentice: Apprentice, source: str) -> bool:
+  """Whether a method sees a mask or a depth of an example, by its name."""
+  return any(
+    field.made == "plane" and field.source == source
+    for field in apprentice.method.fields(apprentice.config)
+  )
 
 
 def check_inputs(apprentice: Apprentice, inputs: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ comparison, other systems (`apprentice.systems`), such as the base without
 demonstrations, sample the same prompts from the same noise. Nothing is
 fine-tuned and nothing is scored here.
 
-  reads   apprentice/train/model, benchmark/experts/{mine,prompts}
+  reads   apprentice/train/model, benchmark/experts/{mine,prompts}, and label
+          where the benchmark's subjects have masks
   writes  apprentice/sample/SYSTEM-00000.array_record: Candidates
   resumes at the shard: an image depends on its own seed alone
 
@@ -16,7 +17,7 @@ fine-tuned and nothing is scored here.
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from jax.sharding import Mesh
 
 from apprentice.generate import make_batch, make_sample_fn, see, weights
 from apprentice.model import Apprentice, load_apprentice
+from apprentice.start import start_params
 from apprentice.systems import MODELS, Request, list_requests
 from suti.images import to_u8
 from suti.io.files import read_json, write_json
@@ -37,9 +39,9 @@ from suti.parallel.mesh import (
   flat_mesh,
   replicated,
 )
-from suti.pipeline.backbone import load_backbone
+from suti.pipeline.backbone import Params, load_backbone
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Prompt, content_key
+from suti.schema import Candidate, Cluster, Label, Prompt, content_key
 
 # B images of a batch.
 
@@ -52,7 +54,7 @@ def run(config: Any, workdir: Path) -> dict:
   """Samples every prompt of every benchmark subject.
 
   Args:
-    config: apprentice_sample, backbone, seed.
+    config: apprentice_sample, backbone, train.init, seed.
     workdir: with the stages that this one reads.
 
   Returns: how many images, and seconds an image without compilation.
@@ -66,13 +68,18 @@ def run(config: Any, workdir: Path) -> dict:
     workdir,
     "apprentice/sample",
     {"apprentice_sample": sampling, "seed": config.seed},
-    reads=("apprentice/train", *BENCHMARK_STAGES),
+    reads=("apprentice/train", *BENCHMARK_STAGES, *_labels(workdir)),
   )
   if current.done is not None:
     return current.done
   mesh = flat_mesh()
   check_batch("config.apprentice_sample.batch_size", sampling.batch_size, mesh)
   apprentice = load_apprentice(workdir / "apprentice" / "train" / "model")
+  systems = list(sampling.systems)
+  if "before" in systems and not config.train.num_steps:
+    systems.remove("before")
+    print("Nothing was trained: 'before' would be 'apprentice', left out.")
+  masks = read_masks(workdir, clusters)
   requests = {
     name: list_requests(
       clusters,
@@ -81,23 +88,27 @@ def run(config: Any, workdir: Path) -> dict:
       num_demonstrations=sampling.num_demonstrations,
       images_each=sampling.images_per_prompt,
       seed=config.seed,
+      masks=masks,
     )
     # Those of one model after another: it is compiled once, and then freed.
-    for name in sorted(sampling.systems, key=list(MODELS).index)
+    for name in sorted(systems, key=list(MODELS).index)
   }
   (num,) = {len(rows) for rows in requests.values()}
   summary: dict[str, Any] = {
     "images": num,
-    "systems": list(sampling.systems),
+    "systems": systems,
     "demonstrations": sampling.num_demonstrations,
   }
   if "copy" in requests:
     _copy_all(requests.pop("copy"), current.folder)
+  sampler = _Sampler(apprentice, sampling, mesh)
   for model, names in itertools.groupby(requests, key=MODELS.__getitem__):
-    system = apprentice
-    if model == "base":
+    if model == "before":
+      init = config.train.init
+      sampler.take(start_params(apprentice, init_from=init, seed=config.seed))
+    elif model == "base":
       system = without_subjects(apprentice, base=config.backbone)
-    sampler = _Sampler(system, sampling, mesh)
+      sampler = _Sampler(system, sampling, mesh)
     for name in names:
       times = _sample_all(sampler, requests[name], current.folder, name=name)
       prefix = "" if name == "apprentice" else f"{name}_"
@@ -123,6 +134,32 @@ def read_benchmark(workdir: Path) -> tuple[dict[str, Cluster], list[Prompt]]:
   clusters = read_records(folder / "mine" / "clusters.array_record", Cluster)
   prompts = read_lines(folder / "prompts" / "prompts.jsonl", Prompt)
   return {cluster.key: cluster for cluster in clusters}, list(prompts)
+
+
+def _labels(workdir: Path) -> list[str]:
+  """The stage of the benchmark's labels, if it was run."""
+  name = f"{BENCHMARK}/experts/label"
+  return [name] if (workdir / name / "done.json").is_file() else []
+
+
+def read_masks(
+  workdir: Path, clusters: Mapping[str, Cluster]
+) -> dict[str, list[np.ndarray]]:
+  """{cluster: where the subject is in each picture}; {} without labels.
+
+  All of a picture in which it was not found.
+  """
+  masks: dict[str, list[np.ndarray]] = {}
+  for name in _labels(workdir):
+    masks = {
+      key: [np.ones(image.shape[:2], bool) for image in cluster.images]
+      for key, cluster in clusters.items()
+    }
+    for file in sorted((workdir / name).glob("part-*.array_record")):
+      for label in read_records(file, Label):
+        if label.masks and label.key in masks:
+          masks[label.key][label.number] = label.masks[0]
+  return masks
 
 
 def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
@@ -216,11 +253,15 @@ class _Sampler:
     self.batch_size = sampling.batch_size
     self._system, self._sampling = system, sampling
     self._whole, self._rows = replicated(mesh), batch_sharding(mesh)
-    self._params = jax.device_put(system.params, self._whole)
+    self.take(system.params)
     self._vae_params = jax.device_put(system.backbone.codec.params, self._whole)
     self._null_text = jax.device_put(system.backbone.null_text(), self._whole)
     self._compiled: Any = None
     self._seen: Any = None
+
+  def take(self, params: Params) -> None:
+    """Samples with these arrays from now on, by the same program."""
+    self._params = jax.device_put(params, self._whole)
 
   def _see(self, images: Sequence[np.ndarray]) -> list[Any]:
     """What the method sees of pictures, once for all images of a subject."""
@@ -235,6 +276,7 @@ class _Sampler:
       self._system,
       [(row.text, self._see(row.images), row.captions) for row in padded],
       num_demonstrations=shown,
+      masks=[row.masks for row in padded],
     )
     seeds_B = np.asarray([row.seed for row in padded], np.uint32)
     arguments = (

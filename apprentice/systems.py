@@ -5,6 +5,7 @@
 the same prompts and from the same noise:
 
   apprentice     shown demonstrations of the subject
+  before         the same, of the weights from which this run's training began
   base           shown nothing
   text_only      the base, given in words what the subject looks like: the
                  cluster's caption in the place of its noun
@@ -14,8 +15,8 @@ the same prompts and from the same noise:
   shuffled       the apprentice, each demonstration of another subject, so that
                  no subject is shown twice
 
-The last two are controls (not in SuTI): where they score as the apprentice
-does, a score does not see the subject.
+`wrong_subject` and `shuffled` are controls (not in SuTI): where they score as
+the apprentice does, a score does not see the subject.
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ MODELS: Mapping[str, str | None] = {
   "apprentice": "apprentice",
   "wrong_subject": "apprentice",
   "shuffled": "apprentice",
+  "before": "before",
   "base": "base",
   "text_only": "base",
   "copy": None,
@@ -49,6 +51,7 @@ class Request:
     seed: of its noise.
     text: what the system is asked for.
     images, captions: what it is shown.
+    masks: where the subject is in each of these images; () if it is not known.
   """
 
   cluster: Cluster
@@ -58,6 +61,7 @@ class Request:
   text: str
   images: tuple[np.ndarray, ...]
   captions: tuple[str, ...]
+  masks: tuple[np.ndarray, ...] = ()
 
 
 def list_requests(
@@ -68,6 +72,7 @@ def list_requests(
   num_demonstrations: int,
   images_each: int,
   seed: int,
+  masks: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> list[Request]:
   """Every image of a system, each with a seed of its own.
 
@@ -78,6 +83,7 @@ def list_requests(
     num_demonstrations: how many pictures it is shown at most.
     images_each: of a prompt.
     seed: of the config.
+    masks: of each cluster, where its subject is in each of its pictures.
 
   Raises:
     ValueError: a control needs a second subject, and there is none.
@@ -91,7 +97,7 @@ def list_requests(
   requests = []
   for prompt in prompts:
     cluster = clusters[prompt.cluster]
-    images, captions = shown[prompt.cluster]
+    places = shown[prompt.cluster]
     text = prompt.prompt
     requests += [
       Request(
@@ -100,8 +106,11 @@ def list_requests(
         number=number,
         seed=image_seed(seed, prompt, number),
         text=described(text, cluster) if system == "text_only" else text,
-        images=images,
-        captions=captions,
+        images=tuple(other.images[i] for other, i in places),
+        captions=tuple(other.captions[i] for other, i in places),
+        masks=tuple(masks[other.key][i] for other, i in places)
+        if masks
+        else (),
       )
       for number in range(images_each)
     ]
@@ -110,11 +119,15 @@ def list_requests(
 
 def _shown(
   clusters: Mapping[str, Cluster], key: str, *, system: str, num: int
-) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
-  """The demonstrations of a system and their captions."""
+) -> list[tuple[Cluster, int]]:
+  """The demonstrations of a system: clusters, and which of their pictures."""
   own = clusters[key]
+
+  def first(cluster: Cluster) -> list[tuple[Cluster, int]]:
+    return [(cluster, i) for i in range(len(cluster.images[:num]))]
+
   if system not in ("wrong_subject", "shuffled"):
-    return own.images[:num], own.captions[:num]
+    return first(own)
   keys = list(clusters)
   start = keys.index(key)
   others = [clusters[k] for k in (*keys[start + 1 :], *keys[:start])]
@@ -126,17 +139,12 @@ def _shown(
     )
   if system == "wrong_subject":
     kin = [other for other in others if other.subject == own.subject]
-    other = (kin or others)[0]
-    return other.images[:num], other.captions[:num]
+    return first((kin or others)[0])
   # As many as of its own, the i-th picture of the i-th other.
-  places = [
+  return [
     (other := others[i % len(others)], i % len(other.images))
     for i in range(len(own.images[:num]))
   ]
-  return (
-    tuple(other.images[i] for other, i in places),
-    tuple(other.captions[i] for other, i in places),
-  )
 
 
 def described(prompt: str, cluster: Cluster) -> str:

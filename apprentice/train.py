@@ -33,6 +33,7 @@ from apprentice.latents import (
 )
 from apprentice.model import check_copied, declare
 from apprentice.optimizer import learning_rate, optimizer
+from apprentice.selection import select
 from apprentice.start import start_params, take_init, write_model
 from apprentice.train_step import make_step, start_state
 from suti.hf.find import find_model
@@ -110,6 +111,7 @@ def run(config: Any, workdir: Path) -> dict:
   # ------------------------------------------------------------- 3 Data
   if packed:
     sources.insert(0, open_folder(workdir / "experts" / "pack"))
+  sources = select(sources, rule=train.rule, num_clusters=train.num_clusters)
   latents = current.folder / "latents"
   encoders = open_encoders(apprentice.method, config.method)
   check_alone(encoders, num_processes=jax.process_count())

@@ -222,12 +222,18 @@ def _sample() -> ConfigDict:
 
 
 def _label() -> ConfigDict:
-  """Masks, boxes and depths of the clusters' pictures; the paper has none."""
+  """Masks, boxes and depths of pictures and candidates; the paper has none."""
   return ConfigDict(
     {
-      # none | world, SubjectWorld's truth | folder, NAME.mask.png beside NAME.
+      # none | world, SubjectWorld's truth | folder, NAME.mask.png beside NAME |
+      # segmenter, which finds the subject.
       "source": "none",
       "path": "",  # of the folder; "" is config.mine.path
+      # Who says where the subject of a candidate is: none | teacher, if it
+      # does | segmenter. For measures and methods that ask for it.
+      "candidates": "none",
+      # A folder that suti.pretrain.segmenter wrote: none is shipped.
+      "segmenter": "",
       # As a detector errs: the share of pictures in which it finds nothing, the
       # noise of each edge of a box in its sizes, and pixels off each mask.
       "miss": 0.0,
@@ -246,6 +252,10 @@ def _train() -> ConfigDict:
       # folder, to go on from it.
       "init": "world_apprentice",
       "examples": (),  # folders of experts.pack of other runs, added
+      # Of all these, those whose measures pass another rule than what they were
+      # packed by, and those of the first N clusters; None: all.
+      "rule": placeholder(str),
+      "num_clusters": placeholder(int),
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",
@@ -317,8 +327,9 @@ def _apprentice_sample() -> ConfigDict:
     {
       "num_demonstrations": 4,  # paper: 4
       # What is sampled for the benchmark's prompts (apprentice/systems.py):
-      # apprentice | base | text_only | copy | wrong_subject | shuffled.
-      "systems": ("apprentice", "base", "copy", "wrong_subject"),
+      # apprentice | before (this run's training) | base | text_only | copy |
+      # wrong_subject | shuffled.
+      "systems": ("apprentice", "before", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
       # weight each) | normalised | interleaved | agnostic, see
       # suti/diffusion/guidance_modes.py. The paper is silent.

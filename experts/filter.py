@@ -19,15 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
-from experts.clusters import find_clusters, read_clusters
+from experts.clusters import Clusters, find_clusters, read_clusters
+from experts.label import find_labels
+from experts.label_candidates import read_wave
 from experts.sample import open_candidates
 from experts.selection import explain_nothing, open_selection, select
+from suti.evaluation.cut_outs import cut_out
 from suti.evaluation.measure import Evidence, Measure
 from suti.evaluation.scores import Scorer, load_scorer
 from suti.hf.find import find_model
 from suti.io.records import read_lines, write_lines
 from suti.runtime.stage import main, progress, stage
-from suti.schema import Candidate, Cluster, Score
+from suti.schema import Candidate, Cluster, Label, Score
 
 # G candidates, K demonstrations of one cluster, D embedding width.
 
@@ -45,7 +48,7 @@ def run(config, workdir: Path) -> dict:
     workdir,
     "experts/filter",
     {"clip": config.clip, "identity": config.identity},
-    reads=["experts/mine", "experts/sample"],
+    reads=["experts/mine", "experts/sample", *_labels(config)],
     folders={
       "config.clip": find_model(config.clip),
       "config.identity": find_model(config.identity),
@@ -70,8 +73,14 @@ def run(config, workdir: Path) -> dict:
       for i in left:
         candidates = list(waves[i])
         found = find_clusters(clusters, {c.cluster for c in candidates})
+        masked = config.label.candidates != "none"
         scores = score_all(
-          candidates, found, scorer=scorer, measures=selection.measures
+          candidates,
+          found,
+          scorer=scorer,
+          measures=selection.measures,
+          labels=read_wave(workdir, i) if masked else {},
+          masks=_masks(workdir, clusters, found, config) if masked else {},
         )
         write_lines(parts[i], scores)
         bar.update(len(candidates))
@@ -98,6 +107,26 @@ def run(config, workdir: Path) -> dict:
   )
 
 
+def _labels(config) -> list[str]:
+  """The stages of labels that are read, if candidates have any."""
+  if config.label.candidates == "none":
+    return []
+  stages = ["experts/label_candidates"]
+  return stages + (["experts/label"] if config.label.source != "none" else [])
+
+
+def _masks(
+  workdir: Path, clusters: Clusters, found: Mapping[str, Cluster], config
+) -> dict[str, list[np.ndarray | None]]:
+  """{cluster: where the subject is in each picture}, as far as it is known."""
+  if config.label.source == "none":
+    return {}
+  return {
+    key: [each.masks[0] if each.masks else None for each in labels]
+    for key, labels in find_labels(workdir, clusters, found).items()
+  }
+
+
 def _has(part: Path, measures: Mapping[str, Measure]) -> bool:
   """Whether a wave's scores are there, by each of these measures."""
   if not part.exists():
@@ -112,6 +141,8 @@ def score_all(
   *,
   scorer: Scorer,
   measures: Mapping[str, Measure],
+  labels: Mapping[str, Label] | None = None,
+  masks: Mapping[str, Sequence[np.ndarray | None]] | None = None,
 ) -> list[Score]:
   """Measures a wave's candidates: all images together, then all texts.
 
@@ -120,6 +151,8 @@ def score_all(
     clusters: those of the candidates, by key.
     scorer: the encoders.
     measures: what to measure, by name.
+    labels: of the candidates, if they are labelled.
+    masks: of the clusters' pictures, as far as they are known.
 
   Returns: a score for each candidate, not marked as kept yet.
   """
@@ -135,6 +168,11 @@ def score_all(
   for key, cluster in clusters.items():
     rows_of[key] = slice(start, start := start + len(cluster.images))
   groups = np.array([c.group or c.key for c in candidates])
+  labels, cut = labels or {}, {}
+  if any(measure.of == "masks" for measure in measures.values()):
+    cut = embed_cut_outs(
+      candidates, clusters, scorer=scorer, labels=labels, masks=masks or {}
+    )
 
   scores = []
   for index, candidate in enumerate(candidates):
@@ -148,6 +186,9 @@ def score_all(
       identity_D=identity_GD[index],
       identity_KD=shown_identity[rows],
       identity_GD=identity_GD[others_G],
+      label=labels.get(candidate.key),
+      masked_D=cut[candidate.key][0] if candidate.key in cut else None,
+      masked_KD=cut.get(candidate.cluster, identity_GD[:0]),
     )
     scores.append(
       Score(
@@ -160,6 +201,39 @@ def score_all(
       )
     )
   return scores
+
+
+def embed_cut_outs(
+  candidates: Sequence[Candidate],
+  clusters: Mapping[str, Cluster],
+  *,
+  scorer: Scorer,
+  labels: Mapping[str, Label],
+  masks: Mapping[str, Sequence[np.ndarray | None]],
+) -> dict[str, np.ndarray]:
+  """Subjects cut out of their pictures, as the identity encoder sees them.
+
+  Returns: {candidate or cluster: unit embeddings}, a row a picture whose mask
+    is known; without those that have none.
+  """
+  cut: dict[str, list[np.ndarray]] = {}
+  for candidate in candidates:
+    label = labels.get(candidate.key)
+    if label is not None and label.masks:
+      cut[candidate.key] = [cut_out(candidate.image, label.masks[0])]
+  for key, cluster in clusters.items():
+    known = [
+      cut_out(image, mask)
+      for image, mask in zip(cluster.images, masks.get(key, ()), strict=False)
+      if mask is not None and mask.any()
+    ]
+    if known:
+      cut[key] = known
+  if not cut:
+    return {}
+  rows = scorer.identity([image for each in cut.values() for image in each])
+  ends = np.cumsum([len(each) for each in cut.values()])
+  return dict(zip(cut, np.split(rows, ends[:-1]), strict=True))
 
 
 def _nothing(scores: Sequence[Score], selection) -> str:

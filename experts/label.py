@@ -4,11 +4,10 @@
 For methods and teachers that see where a subject is. `config.label.source` says
 who knows: SubjectWorld's own truth, in the place of the detectors that papers
 use (GroundingDINO and SAM for Subject-Diffusion, arXiv 2307.11410, say), with
-noise on demand; or masks beside a user's pictures. With "none" this stage is
-left out. It is the one stage that reads a cluster's truth.
+noise on demand; masks beside a user's pictures; or a segmenter. With "none"
+this stage is left out. It is the one stage that reads a cluster's truth.
 
-Candidates are not labelled: nobody knows where the subject of a generated image
-is, but for its teacher, which may say so (`Candidate.mask`).
+Candidates are labelled by `experts.label_candidates`.
 
   reads   experts/mine
   writes  experts/label/part-*.array_record: a Label a picture
@@ -17,20 +16,28 @@ is, but for its teacher, which may say so (`Candidate.mask`).
   python -m experts.label --config configs/quickstart.py --workdir runs/q
 """
 
-from collections.abc import Mapping, Sequence
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experts.clusters import read_clusters
+from experts.clusters import Clusters, read_clusters
 from experts.mining.labels import SOURCES, box_of, look_up, spoil
+from suti.evaluation.segmenter import Segment, load_segmenter
+from suti.hf.find import find_model
 from suti.io.files import read_json
 from suti.io.records import read_records, write_records
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Cluster, Label
 
 _BLOCK = 64  # clusters a file
+_REMEDY = {
+  "world": "give another config.mine.split",
+  "folder": "lay NAME.mask.png beside NAME",
+  "segmenter": "train another segmenter",
+}
 
 
 def run(config, workdir: Path) -> dict:
@@ -43,11 +50,15 @@ def run(config, workdir: Path) -> dict:
   current = stage(
     workdir,
     "experts/label",
-    {"seed": config.seed, "label": config.label},
+    {"seed": config.seed, "label": _own_fields(config)},
     reads=["experts/mine"],
+    folders=segmenter_folder(config, "source"),
   )
   if current.done is not None:
     return current.done
+  segment = None
+  if config.label.source == "segmenter":
+    segment = load_segmenter(config.label.segmenter)
   clusters = read_clusters(workdir)
   starts = range(0, len(clusters), _BLOCK)
   parts = [_part(current.folder, number) for number in range(len(starts))]
@@ -57,7 +68,7 @@ def run(config, workdir: Path) -> dict:
     for part, start in left:
       labels = []
       for cluster in clusters[start : start + _BLOCK]:
-        labels += label(cluster, config)
+        labels += label(cluster, config, segment=segment)
         bar.update(1)
       write_records(part, labels, kind=Label)
   labels = [each for part in parts for each in read_records(part, Label)]
@@ -65,7 +76,7 @@ def run(config, workdir: Path) -> dict:
   if not found:
     raise ValueError(
       f"config.label.source='{config.label.source}' knows none of the "
-      f"{len(labels)} pictures: lay NAME.mask.png beside NAME, lower "
+      f"{len(labels)} pictures: {_REMEDY[config.label.source]}, lower "
       "config.label.miss, or set config.label.source=none."
     )
   return current.finish(
@@ -73,10 +84,31 @@ def run(config, workdir: Path) -> dict:
   )
 
 
-def label(cluster: Cluster, config: Any) -> list[Label]:
-  """The labels of a cluster's pictures; of unknown ones, without an entity."""
+def _own_fields(config: Any) -> dict[str, Any]:
+  """The fields of the section `label` that this stage depends on."""
+  names = ("source", "path", "miss", "jitter", "erode")
+  return {name: config.label[name] for name in names}
+
+
+def segmenter_folder(config: Any, field: str) -> dict[str, Path]:
+  """The folder of the segmenter, if a field of `config.label` asks for it."""
+  if config.label[field] != "segmenter":
+    return {}
+  return {"config.label.segmenter": find_model(config.label.segmenter)}
+
+
+def label(
+  cluster: Cluster, config: Any, *, segment: Segment | None = None
+) -> list[Label]:
+  """The labels of a cluster's pictures; of unknown ones, without an entity.
+
+  Args:
+    cluster: of `experts.mine`.
+    config: the whole config.
+    segment: of the source "segmenter".
+  """
   labels = []
-  for number, known in enumerate(look_up(cluster, config)):
+  for number, known in enumerate(look_up(cluster, config, segment=segment)):
     # Of the picture alone, so that a killed run ends in the same labels.
     rng = np.random.default_rng([config.seed, int(cluster.key, 16), number])
     found, score = spoil(known, config.label, rng)
@@ -112,6 +144,27 @@ def read_labels(workdir: Path, config: Any) -> Mapping[str, Sequence[Label]]:
   for number in range(read_json(folder / "done.json")["summary"]["parts"]):
     for each in read_records(_part(folder, number), Label):
       found.setdefault(each.key, []).append(each)
+  return found
+
+
+def find_labels(
+  workdir: Path, clusters: Clusters, keys: Iterable[str]
+) -> dict[str, list[Label]]:
+  """{cluster: the labels of its pictures, in order}, of some clusters.
+
+  Args:
+    workdir: with this stage, finished.
+    clusters: of the workdir: a cluster's place says which file it is in.
+    keys: of the clusters; one that there is none of has no labels.
+  """
+  wanted = set(keys)
+  numbers = {bisect.bisect_left(clusters.keys, key) // _BLOCK for key in wanted}
+  found: dict[str, list[Label]] = {}
+  for number in sorted(numbers):
+    file = _part(workdir / "experts/label", number)
+    for each in read_records(file, Label):
+      if each.key in wanted:
+        found.setdefault(each.key, []).append(each)
   return found
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from experts.clusters import Clusters, find_clusters, read_clusters
 from experts.label import read_labels
+from experts.label_candidates import STAGE, read_all
 from experts.sample import open_candidates
 from experts.selection import open_selection, read_scores, select
 from suti.io.files import remove_folder
@@ -44,6 +45,7 @@ def run(config, workdir: Path) -> dict:
       "experts/sample",
       "experts/filter",
       *(["experts/label"] if config.label.source != "none" else []),
+      *([STAGE] if config.label.candidates != "none" else []),
     ],
   )
   if current.done is not None:
@@ -66,6 +68,7 @@ def run(config, workdir: Path) -> dict:
     read_clusters(workdir),
     origin=config.finetune.teacher,
     labels=read_labels(workdir, config),
+    targets=read_all(workdir, config),
     of_group=config.pack.demonstrations == "group",
   )
   part = current.folder / "part"
@@ -90,6 +93,7 @@ def make_examples(
   *,
   origin: str,
   labels: Mapping[str, Sequence[Label]] | None = None,
+  targets: Mapping[str, Label] | None = None,
   of_group: bool = False,
 ) -> Iterator[Example]:
   """Joins candidates and demonstrations, one at a time.
@@ -99,6 +103,7 @@ def make_examples(
     clusters: from `experts.mine`.
     origin: name of the teacher.
     labels: of the clusters' pictures, if there are any.
+    targets: of the candidates, if they are labelled.
     of_group: demonstrations are the other kept images of a candidate's group,
       and not the cluster's pictures.
 
@@ -130,7 +135,12 @@ def make_examples(
       ),
       key=lambda other: other.number,
     )
-    masks = [other.mask for other in others if other.mask is not None]
+    masks = [
+      mask
+      for other in others
+      if (mask := _known(other, (targets or {}).get(other.key))["mask"])
+      is not None
+    ]
     return {
       "demonstrations": tuple(other.image for other in others),
       "captions": tuple(other.prompt for other in others),
@@ -146,11 +156,25 @@ def make_examples(
       prompt=candidate.prompt,
       image=candidate.image,
       values=score.values,
-      mask=candidate.mask,
       group=candidate.group,
       origin=origin,
+      **_known(candidate, (targets or {}).get(candidate.key)),
       **shown_of(candidate),
     )
+
+
+def _known(candidate: Candidate, label: Label | None) -> dict[str, Any]:
+  """What is known of where things are in a candidate, as an example has it."""
+  if label is None:
+    return {"mask": candidate.mask}
+  return {
+    "mask": label.masks[0] if label.masks else candidate.mask,
+    "depth": label.depth,
+    "camera": label.camera,
+    "names": label.names,
+    "boxes_xyxy": label.boxes_xyxy,
+    "masks": label.masks,
+  }
 
 
 def _masks(

@@ -32,6 +32,7 @@ from experts.farm.wave_files import (
 )
 from experts.farm.waves import count_slots
 from experts.farm.work_queue import finished, work
+from experts.teacher import asks_labels, find
 from suti.io.files import read_json
 from suti.io.records import read_records
 from suti.parallel.mesh import batch_sharding
@@ -69,11 +70,13 @@ def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
   Raises:
     ValueError: see `suti.runtime.stage.stage`.
   """
+  asks = asks_labels(find(config.finetune.teacher))
+  labels = ["experts/label"] if asks else []
   return stage(
     workdir,
     "experts/sample",
     {"seed": config.seed, "sample": config.sample},
-    reads=["experts/prompts", "experts/finetune"],
+    reads=["experts/prompts", "experts/finetune", *labels],
     during=during,
   )
 

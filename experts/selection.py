@@ -94,13 +94,8 @@ def open_selection(config: Any) -> Selection:
   check_names(rule, known, field=f"{field}={text!r}")
   in_groups = config.sample.together > 1
   for condition in rule:
-    if known[condition.name].of == "group" and not in_groups:
-      raise ValueError(
-        f"{field}={text!r}: {condition.name} compares images that were sampled "
-        f"in each other's sight, and the teacher '{config.finetune.teacher}' "
-        "samples each alone with config.sample.together=1: take another "
-        "measure, or a teacher that samples several together."
-      )
+    if lack := _lack(known[condition.name], condition.name, config):
+      raise ValueError(f"{field}={text!r}: {lack}")
   if found.min_group > 1 and not in_groups:
     raise ValueError(
       f"config.filter.name='{config.filter.name}' keeps groups of "
@@ -116,9 +111,34 @@ def open_selection(config: Any) -> Selection:
     measures={
       name: measure
       for name, measure in known.items()
-      if in_groups or measure.of == "candidate"
+      if not _lack(measure, name, config)
     },
   )
+
+
+def _lack(measure: Measure, name: str, config: Any) -> str:
+  """Why candidates cannot have a measure, and what helps; "" if they can."""
+  label = config.label
+  if measure.of == "group" and config.sample.together == 1:
+    return (
+      f"{name} compares images that were sampled in each other's sight, and "
+      f"the teacher '{config.finetune.teacher}' samples each alone with "
+      "config.sample.together=1: take another measure, or a teacher that "
+      "samples several together."
+    )
+  if measure.of in ("label", "masks") and label.candidates == "none":
+    return (
+      f"{name} reads where the subject of an image is, and "
+      "config.label.candidates='none' labels none: set it to segmenter, or to "
+      "teacher if that says so, or take another measure."
+    )
+  if measure.of == "masks" and label.source == "none":
+    return (
+      f"{name} compares with subjects cut out of their own pictures, and "
+      "config.label.source='none' knows no mask of these: set it to folder, "
+      "segmenter or world, or take another measure."
+    )
+  return ""
 
 
 def read_scores(workdir: Path) -> list[Score]:

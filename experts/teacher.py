@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from experts import teachers
+from experts.mining.labels import KNOWN
 from suti.config.names import find_record
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
@@ -36,9 +37,15 @@ Apply = Callable[..., Array]
 
 
 NOTHING = r"(?!)"  # a `trainable` that matches no name
-# What a request may hold beside texts: the cluster's pictures, as latents
-# `pictures_KHWC` with `pictures_K`, which of them there are.
-ASKED = ("pictures",)
+# What a request may hold beside texts (`experts.farm.requests`); of a cluster
+#   pictures        `pictures_KHWC`, latents; `pictures_K`, which there are
+# and of T of its labelled pictures, one for each row of a group:
+#   masks           `masks_THW`, bool, where the subject is
+#   depth           `depth_THW`, float32, distance from the camera
+#   correspondence  `places_TTHW2`, float32, where (column, row) in view j each
+#                   pixel of view i is, and `seen_TTHW`, whether it is there
+LABELLED = frozenset({"masks", "depth", "correspondence"})
+ASKED = LABELLED | {"pictures"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,11 @@ class Teacher:
       x_BHWC. request has the `conditioning` of the prompts and `null`, that of
       the null text, one row, and what `asks` names; a row must depend on its
       own key and text alone; config is the section `sample`.
-    asks: what a request holds beside texts, of `ASKED`.
+    asks: what a request holds beside texts, of `ASKED`. Row b of a batch is row
+      b % T of its group, T = `config.sample.together`.
+    masks: whether `sample` returns (x_BHWC, masks_BHW) instead: where the
+      subject is, bool or a share in [0, 1], in any resolution; they become
+      `Candidate.mask`.
     weights: (config) -> {name of a net: folder of its published weights}, of
       nets beside the backbone's that are not drawn at random.
     together: whether it samples `config.sample.together` rows, side by side, in
@@ -74,14 +85,15 @@ class Teacher:
   declare: Callable[[Backbone, Any], Nets]
   trainable: str
   loss: Callable[..., Array] | None
-  sample: Callable[..., Array]
+  sample: Callable[..., Any]
   together: bool = False
   asks: tuple[str, ...] = ()
+  masks: bool = False
   weights: Callable[[Any], Mapping[str, str]] | None = None
 
   def __post_init__(self) -> None:
     """Checks what it asks for, and that an untuned one trains nothing."""
-    assert set(self.asks) <= set(ASKED), self.asks
+    assert set(self.asks) <= ASKED, self.asks
     assert self.loss is not None or self.trainable == NOTHING, self.trainable
 
 
@@ -108,6 +120,30 @@ def check_together(teacher: Teacher, config) -> None:
       f"config.sample.together={size}: the teacher '{name}' samples each image "
       "alone; set it to 1, or take a teacher whose images see each other."
     )
+
+
+def asks_labels(teacher: Teacher) -> bool:
+  """Whether it asks for anything that `experts.label` knows."""
+  return bool(LABELLED.intersection(teacher.asks))
+
+
+def check_asked(teacher: Teacher, config) -> None:
+  """Checks that the source of the labels knows what a teacher asks for.
+
+  Raises:
+    ValueError: it does not.
+  """
+  source, name = config.label.source, config.finetune.teacher
+  known = KNOWN.get(source, ())
+  for wanted in teacher.asks:
+    if wanted in LABELLED and wanted not in known:
+      those = [each for each, knows in KNOWN.items() if wanted in knows]
+      has = f"knows {' and '.join(known)} alone" if known else "labels nothing"
+      raise ValueError(
+        f"The teacher '{name}' asks for {wanted}, and config.label.source="
+        f"'{source}' {has}: set config.label.source={' or '.join(those)}, or "
+        "take another teacher."
+      )
 
 
 def open_backbone(config) -> Backbone:

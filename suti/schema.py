@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 # Incremented whenever a field changes: readers refuse files of another version.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # The skills of unseen prompts: the four that SuTI (section 3.2) asks its
 # language model for, and those that its figures show beside them.
@@ -224,6 +224,8 @@ class Candidate:
       None if it was sampled alone.
     number: its place in the group, from 0.
     mask: where the subject is, as its teacher knows; None if it does not.
+    view: number of the cluster's picture whose shape it follows, by that
+      picture's label; None if it follows none.
   """
 
   key: str
@@ -236,6 +238,7 @@ class Candidate:
   group: str | None = None
   number: int = 0
   mask: np.ndarray | None = None
+  view: int | None = None
 
   def __post_init__(self) -> None:
     """Checks picture, mask and skill."""
@@ -317,7 +320,7 @@ class Example:
     values: scores of the target by measure, so that a stricter filter needs no
       rerun.
     mask: where the subject is in the target; None if it is not known.
-    depth: of the target; None if it is not known.
+    depth, camera: of the target, as in `Label`; None if it is not known.
     demonstration_masks: where it is in each demonstration; empty if not known.
     names, boxes_xyxy, masks: the entities of the target, as in `Label`.
     group: as in `Candidate`.
@@ -333,6 +336,7 @@ class Example:
   values: Mapping[str, float]
   mask: np.ndarray | None = None
   depth: np.ndarray | None = None
+  camera: tuple[float, ...] | None = None
   demonstration_masks: tuple[np.ndarray, ...] = ()
   names: tuple[str, ...] = ()
   boxes_xyxy: tuple[tuple[float, ...], ...] = ()

@@ -35,6 +35,7 @@ STAGES = (
   "experts.sample",
   "experts.filter",
   "experts.label",
+  "experts.label_candidates",
   "experts.pack",
   "apprentice.train",
   "apprentice.sample",
@@ -287,8 +288,6 @@ CALLED_BY_OTHERS = {
   "decode_batch_example_np": "tensorflow_datasets",
   "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
-  "correspond": "teachers whose pictures of a subject see each other",
-  "view_of": "the same",
   "widen": "methods that see a mask beside the noise",
   "merge_wide": "their export",
 }

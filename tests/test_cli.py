@@ -97,8 +97,8 @@ def test_an_unknown_command(capsys):
     "Error: no command 'runn'. Did you mean 'run'?"
   )
   assert error_of(capsys, "fly") == (
-    "Error: no command 'fly'. There are run, generate, demo, evaluate, report, "
-    "judge, rate, push, plan, status, convert."
+    "Error: no command 'fly'. There are run, study, generate, demo, evaluate, "
+    "report, judge, rate, push, plan, status, convert."
   )
 
 

@@ -14,7 +14,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from apprentice.model import declare
+from suti.cli.study import list_runs
 from suti.config import options
+from suti.evaluation.findings import MEASURES, list_rows
 from suti.io.files import write_json
 from suti.nn.param import functional
 from suti.pipeline.backbone import describe_backbone
@@ -23,6 +25,7 @@ CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 # Parts that other configs include, no config of a command.
 PARTS = {
   "configs/pretrain/pool.py",
+  "configs/studies/study.py",
   *(
     f"configs/backbones/{path.name}"
     for path in (CONFIGS / "backbones").glob("*.py")
@@ -36,7 +39,12 @@ FILES = sorted(
   }
   - PARTS
 )
-LOOP = [f for f in FILES if not f.startswith("configs/pretrain/")]
+STUDIES = [f for f in FILES if f.startswith("configs/studies/")]
+LOOP = [
+  f
+  for f in FILES
+  if not f.startswith(("configs/pretrain/", "configs/studies/"))
+]
 # {file of configs/backbones: parameters of its U-Net}
 BACKBONES = {
   "if1": 935_365_830,
@@ -112,6 +120,23 @@ def test_the_docstring_has_its_own_command(file):
 def test_the_docstring_says_what_it_differs_in(file):
   text = ast.get_docstring(ast.parse((CONFIGS.parent / file).read_text()))
   assert text and "Differs from configs/" in text
+
+
+@pytest.mark.parametrize("arg", ["", "tiny"])
+@pytest.mark.parametrize("file", STUDIES)
+def test_each_variant_of_a_study_is_right(file, arg):
+  config = module(file).get_config(arg)
+  assert config.is_locked
+  runs = list(list_runs(config))
+  assert len(runs) == len(config.seeds) * len(config.variants)
+  assert {name for name, _, _ in runs} == set(config.variants)
+  # Two variants never are the same run.
+  configs = {one.to_json_best_effort() for _, _, one in runs}
+  assert len(configs) == len(runs)
+  labels = [row.label for row in list_rows(config, pathlib.Path())]
+  assert len(set(labels)) == len(labels)
+  assert config.reference in labels
+  assert set(config.measures) <= set(MEASURES)
 
 
 def test_tiny_is_the_quickstart_but_for_its_size():

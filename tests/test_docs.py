@@ -50,6 +50,7 @@ RUN_BY = {
   "suti generate --subject": ("tests/test_cli.py", '"generate"'),
   "suti generate": ("tests/cli/test_text_only.py", '"generate"'),
   "suti evaluate": ("tests/evaluation/test_evaluate.py", '"evaluate"'),
+  "suti study": ("tests/cli/test_study.py", '"study"'),
   "suti report": ("tests/evaluation/test_comparison.py", '"report"'),
   "suti judge": ("tests/evaluation/test_language_model.py", '"judge"'),
   "suti push": ("tests/hf/test_push.py", '"push"'),
@@ -208,6 +209,9 @@ def parse_suti(argv: list[str], monkeypatch) -> None:
     _, others = _parser().parse_known_args(known)
     assert others[:1] == ["--config"] and len(others) == 2, others
     check_config([*others, *(w for w in rest if w not in known)])
+    return
+  if command == "study" and "--page" not in rest:
+    check_config(rest)
     return
   parse = argparse.ArgumentParser.parse_args
 
@@ -385,6 +389,7 @@ def test_fields_that_are_named_exist(page):
       for path in (ROOT / "configs/pretrain").glob("[a-z]*.py")
       if path.stem != "pool"  # a section of the others
     ),
+    importlib.import_module("configs.studies.guidance").get_config(),
   ]
   leaves = {
     name

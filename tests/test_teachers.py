@@ -18,7 +18,7 @@ import pytest
 
 import experts.teachers
 from experts import teacher
-from experts.farm import sampling, train_step
+from experts.farm import requests, sampling, train_step
 from experts.farm.wave_files import describe, load_wave, write_wave
 from experts.farm.waves import make_waves, wave_data
 from suti.nn.nets import functional_nets
@@ -222,19 +222,23 @@ def draw(tuned, params, prompts, *, pictures=0):
     seed=0,
     together=config.sample.together,
   )
-  shown = None
+  shown = requests.nothing_asked(tuned.found, backbone, config)
   if "pictures" in tuned.found.asks:
     others = clusters_of(backbone, 1 + pictures)[-1]
-    shown = sampling.encode_pictures([others.images], backbone, config)
+    shown |= requests.encode_pictures([others.images], backbone, config)
   (rows,) = asked.values()
   request = sampling.make_request(
-    [rows], backbone, slots=range(len(rows)), num_experts=1, pictures=shown
+    [rows], backbone, slots=range(len(rows)), num_experts=1, asked=shown
   )
   sample = sampling.make_sample(
     tuned.found, tuned.apply, backbone, config, tuned.mesh, inner="vmap"
   )
   null, vae_params = backbone.null_text(), backbone.codec.params
-  return np.asarray(sample(tuned.frozen, null, vae_params, params, request))
+  images = sample(tuned.frozen, null, vae_params, params, request)
+  if tuned.found.masks:
+    images, masks = images
+    assert masks.shape == images.shape[:-1] and masks.dtype == bool
+  return np.asarray(images)
 
 
 def test_it_is_written_read_back_and_drawn(tuned, tmp_path):

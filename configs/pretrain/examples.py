@@ -20,6 +20,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.pool = pool.get_config("examples")
   config.num_examples = 24_000
   config.num_demonstrations = 5
+  # Demonstrations of the target's own subject, or each of another subject of
+  # its "class", Re-Imagen's supervision, to compare with.
+  config.shown = "subject"
   config.shard_size = 4096
   if arg == "tiny":
     config.pool.num_subjects, config.pool.shots_each = 8, 8

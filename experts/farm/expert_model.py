@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from experts.teacher import (
   Teacher,
+  check_asked,
   check_together,
   declare,
   find,
@@ -66,6 +67,7 @@ def open_expert_model(config) -> ExpertModel:
   mesh = flat_mesh()
   teacher = find(config.finetune.teacher)
   check_together(teacher, config)
+  check_asked(teacher, config)
   backbone = open_backbone(config)
   apply, trainable, frozen = declare(teacher, backbone, config)
   return ExpertModel(

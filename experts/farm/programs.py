@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experts.farm import sampling, train_step, wave_files
+from experts.farm.requests import nothing_asked
 from experts.farm.waves import describe_wave, padded_pictures
 from experts.teacher import Teacher, declare, find
 from suti.evaluation.scores import IDENTITY, ROWS, image_encoder
@@ -89,7 +90,7 @@ def sample(
     backbone,
     slots=range(batch_size),
     num_experts=1,
-    pictures=sampling.no_pictures(teacher, backbone, config),
+    asked=nothing_asked(teacher, backbone, config),
   )
   request = jax.tree.map(lambda x: x[0], request)
   num_images = config.prompts.num_per_cluster * config.sample.images_per_prompt

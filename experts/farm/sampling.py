@@ -22,10 +22,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experts.clusters import read_clusters, readable
 from experts.farm.expert_model import ExpertModel
+from experts.farm.requests import ask
 from experts.farm.wave_files import write_times
-from experts.farm.waves import PICTURES, map_devices, map_experts
+from experts.farm.waves import map_devices, map_experts
 from experts.prompts import read_prompts
 from experts.teacher import Teacher
 from suti.diffusion.samplers import row_keys
@@ -114,9 +114,9 @@ def make_sample_wave(
   compiled = False
 
   def sample_group(
-    params, requested, pictures, seconds
-  ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (expert of the group, some of its images), batch by batch."""
+    params, requested, asked, seconds
+  ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Yields (expert of the group, some images, their masks), by batches."""
     nonlocal compiled
     num_experts = _group_size(params, requested, mesh.size)
     for start in range(0, max(map(len, requested)), config.sample.batch_size):
@@ -126,49 +126,94 @@ def make_sample_wave(
         backbone,
         slots=range(start, start + config.sample.batch_size),
         num_experts=num_experts,
-        pictures=pictures,
+        asked=asked,
       )
-      images = np.asarray(
-        sample(model.frozen, null, vae_params, params, request)
+      images, masks = _with_masks(
+        sample(model.frozen, null, vae_params, params, request), model.teacher
       )
       left = [max(0, len(wanted) - start) for wanted in requested]
-      sampled = [images[i][:num] for i, num in enumerate(left)]
       if compiled:
-        seconds.append((time.monotonic() - began) / sum(map(len, sampled)))
+        num_images = sum(min(n, len(images[i])) for i, n in enumerate(left))
+        seconds.append((time.monotonic() - began) / num_images)
       compiled = True
-      yield from enumerate(sampled)
+      for i, num in enumerate(left):
+        yield i, images[i][:num], None if masks is None else masks[i][:num]
 
   def sample_wave(groups, name: str, experts, folder: Path) -> None:
     requested = [rows[expert["cluster"]] for expert in experts]
-    # Of each expert; None once an image is not finite.
-    pictures: list[list[np.ndarray] | None] = [[] for _ in requested]
+    results = [_Sampled(expert=expert) for expert in experts]
     seconds: list[float] = []  # of each call that did not compile, per image
     # In one call: they are cached, and the encoders leave the device.
     backbone.encode_text([r.prompt.prompt for each in requested for r in each])
     first = 0
     for params in groups:
-      num = _group_size(params, requested, mesh.size)
-      some = slice(first, first + num)
-      for i, sampled in sample_group(
-        params,
-        requested[some],
-        _read_pictures(model, config, workdir, experts[some]),
-        seconds,
+      some = slice(first, first + _group_size(params, requested, mesh.size))
+      keys = [expert["cluster"] for expert in experts[some]]
+      asked = ask(model.teacher, backbone, config, workdir, keys)
+      for result in results[some]:
+        result.views = asked.views.get(result.expert["cluster"], ())
+        result.cause = asked.causes.get(result.expert["cluster"], "")
+      for i, images, masks in sample_group(
+        params, requested[some], asked.arrays, seconds
       ):
-        if not np.isfinite(sampled).all():
-          pictures[first + i] = None
-        elif (kept := pictures[first + i]) is not None:
-          kept.extend(to_u8(sampled))
-      first += num
+        results[first + i].add(images, masks)
+      first = some.stop
       del params  # before the next group is loaded
     write_times(folder, name, seconds)
     _write_candidates(
       folder / name,
-      list(zip(experts, requested, pictures, strict=True)),
+      [(each, requested[i]) for i, each in enumerate(results)],
       guidance=config.sample.guidance,
     )
 
   return sample_wave
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Sampled:
+  """What an expert has sampled so far, and why it is not kept, if so."""
+
+  expert: Mapping[str, Any]
+  images: list[np.ndarray] = dataclasses.field(default_factory=list)
+  masks: list[np.ndarray] = dataclasses.field(default_factory=list)
+  views: tuple[int, ...] = ()
+  cause: str = ""
+
+  def add(self, images: np.ndarray, masks: np.ndarray | None) -> None:
+    """Keeps some images, or none of them if one is not finite."""
+    if not np.isfinite(images).all():
+      self.cause = self.cause or "a picture is not finite"
+    if self.cause:
+      self.images.clear()
+      self.masks.clear()
+      return
+    self.images += list(to_u8(images))
+    self.masks += [] if masks is None else list(masks)
+
+  def candidates(
+    self, rows: Sequence[Row], *, guidance: float
+  ) -> Iterator[Candidate]:
+    """The records of its images, in the order of its rows."""
+    for index, (row, image_u8) in enumerate(
+      zip(rows, self.images, strict=True)
+    ):
+      yield candidate_of(
+        row,
+        image_u8,
+        guidance=guidance,
+        mask=self.masks[index] if self.masks else None,
+        view=self.views[row.number] if self.views else None,
+      )
+
+
+def _with_masks(
+  sampled: Any, teacher: Teacher
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Images, and where the subject is in each if the teacher says so."""
+  if not teacher.masks:
+    return np.asarray(sampled), None
+  images, masks = sampled
+  return np.asarray(images), np.asarray(masks)
 
 
 def _group_size(params, requested: Sequence, num_devices: int) -> int:
@@ -180,47 +225,35 @@ def _group_size(params, requested: Sequence, num_devices: int) -> int:
   return -(-len(requested) // num_devices) * num_devices
 
 
-def _read_pictures(
-  model: ExpertModel, config, workdir: Path, experts: Sequence[dict]
-):
-  """The pictures of experts' clusters, if the teacher asks for them."""
-  if "pictures" not in model.teacher.asks:
-    return None
-  keys = [expert["cluster"] for expert in experts]
-  found, _ = readable(read_clusters(workdir), keys)
-  # An expert whose cluster cannot be read is quarantined: of any pictures.
-  neighbour = next(iter(found.values()))
-  return encode_pictures(
-    [found.get(key, neighbour).images for key in keys], model.backbone, config
-  )
-
-
 def _write_candidates(
-  stem: Path, sampled: Sequence[tuple[dict, Sequence[Row], Any]], *, guidance
+  stem: Path,
+  sampled: Sequence[tuple[_Sampled, Sequence[Row]]],
+  *,
+  guidance: float,
 ) -> None:
   """Writes the candidates of a wave, then the record that it was sampled.
 
   Args:
     stem: of the wave's files.
-    sampled: for each expert its rows and its images; None instead of images
-      quarantines it. Those without status ok are passed over.
+    sampled: for each expert what it sampled, and its rows; one with a cause is
+      quarantined. Those without status ok are passed over.
     guidance: the weight they were sampled with.
   """
-  sampled = [each for each in sampled if each[0]["status"] == "ok"]
+  sampled = [each for each in sampled if each[0].expert["status"] == "ok"]
   num = write_records(
     stem.with_name(f"{stem.name}.array_record"),
     (
-      candidate_of(row, image_u8, guidance=guidance)
-      for _, rows, pictures in sampled
-      if pictures is not None
-      for row, image_u8 in zip(rows, pictures, strict=True)
+      candidate
+      for each, rows in sampled
+      if not each.cause
+      for candidate in each.candidates(rows, guidance=guidance)
     ),
     kind=Candidate,
   )
   quarantined = [
-    {"cluster": expert["cluster"], "cause": "a picture is not finite"}
-    for expert, _, pictures in sampled
-    if pictures is None
+    {"cluster": each.expert["cluster"], "cause": each.cause}
+    for each, _ in sampled
+    if each.cause
   ]
   write_json(
     stem.with_name(f"{stem.name}.json"),
@@ -229,7 +262,12 @@ def _write_candidates(
 
 
 def candidate_of(
-  row: Row, image_u8: np.ndarray, *, guidance: float
+  row: Row,
+  image_u8: np.ndarray,
+  *,
+  guidance: float,
+  mask: np.ndarray | None = None,
+  view: int | None = None,
 ) -> Candidate:
   """The record of a generated image."""
   prompt = row.prompt
@@ -243,6 +281,8 @@ def candidate_of(
     guidance=float(guidance),
     group=row.group,
     number=row.number,
+    mask=mask,
+    view=view,
   )
 
 
@@ -252,8 +292,9 @@ def make_sample(
   """Makes the compiled program; returns it.
 
   It is (frozen, null, vae_params, params, request) -> images, float32
-  (E, B, H, W, C), about [-1, 1]. `null` is the backbone's null text, vae_params
-  are its autoencoder's; params and request lead with E.
+  (E, B, H, W, C), about [-1, 1]; or images and masks, bool (E, B, H, W), of a
+  teacher that makes them. `null` is the backbone's null text, vae_params are
+  its autoencoder's; params and request lead with E.
   """
 
   def sample_expert(shared, params, request):
@@ -281,8 +322,16 @@ def make_sample(
   decode_all = map_devices(decode, mesh)
 
   def sample_wave(frozen, null, vae_params, params, request):
-    x_EBHWC = sample_all((frozen, null), params, request)
-    return decode_all(vae_params, x_EBHWC)
+    sampled = sample_all((frozen, null), params, request)
+    if not teacher.masks:
+      return decode_all(vae_params, sampled)
+    x_EBHWC, share_EBHW = sampled
+    images = decode_all(vae_params, x_EBHWC)
+    # Of any resolution, such as that of an attention.
+    share_EBHW = jax.image.resize(
+      share_EBHW.astype(np.float32), images.shape[:-1], "linear"
+    )
+    return images, share_EBHW > 0.5
 
   return jax.jit(sample_wave)
 
@@ -293,7 +342,7 @@ def make_request(
   *,
   slots: range,
   num_experts: int,
-  pictures: Mapping[str, np.ndarray] | None = None,
+  asked: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
   """Some rows of each expert as arrays.
 
@@ -302,9 +351,9 @@ def make_request(
     backbone: encodes texts.
     slots: B row numbers; past an expert's last row, that row is repeated.
     num_experts: E; the last expert is repeated as padding.
-    pictures: of `encode_pictures`, if the teacher asks for them.
+    asked: arrays of `experts.farm.requests.ask`, if the teacher asks for any.
 
-  Returns: `seeds_B`, what `pictures` holds, and `conditioning` (see
+  Returns: `seeds_B`, what `asked` holds, and `conditioning` (see
     `suti.pipeline.conditioning`), with E in front.
   """
   block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in requested]
@@ -314,44 +363,10 @@ def make_request(
   )
   shape = (len(block), len(slots))
   rows_E = np.minimum(np.arange(num_experts), len(requested) - 1)
-  shown = {name: x_E[rows_E] for name, x_E in (pictures or {}).items()}
+  shown = {name: x_E[rows_E] for name, x_E in (asked or {}).items()}
   return shown | {
     "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
     "conditioning": {
       n: x.reshape(*shape, *x.shape[1:]) for n, x in conditioning.items()
     },
-  }
-
-
-def encode_pictures(
-  images: Sequence[Sequence[np.ndarray]], backbone: Backbone, config
-) -> dict[str, np.ndarray]:
-  """The pictures of some clusters as a request holds them.
-
-  Returns: `pictures_KHWC`, as latents, and `pictures_K`, which of them there
-    are, with E in front; K is the same for all clusters of a config.
-  """
-  num = max(config.mine.max_images, PICTURES)
-  x_EKHWC = np.zeros((len(images), num, *backbone.latent_shape), np.float32)
-  is_there_EK = np.zeros((len(images), num), bool)
-  flat = backbone.encode_pictures([image for each in images for image in each])
-  start = 0
-  for index, each in enumerate(images):
-    x_EKHWC[index, : len(each)] = flat[start : start + len(each)]
-    is_there_EK[index, : len(each)] = True
-    start += len(each)
-  return {"pictures_KHWC": x_EKHWC, "pictures_K": is_there_EK}
-
-
-def no_pictures(
-  teacher: Teacher, backbone: Backbone, config
-) -> dict[str, np.ndarray] | None:
-  """The same of one cluster without a picture: its shapes, for plans."""
-  if "pictures" not in teacher.asks:
-    return None
-  num = max(config.mine.max_images, PICTURES)
-  shape = (1, num, *backbone.latent_shape)
-  return {
-    "pictures_KHWC": np.zeros(shape, np.float32),
-    "pictures_K": np.zeros((1, num), bool),
   }

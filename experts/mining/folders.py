@@ -17,9 +17,9 @@ from pathlib import Path
 
 from suti.io.folders import walk
 from suti.io.image_files import describe_skipped, list_pictures, suffixes
+from suti.io.mask_files import without_masks
 from suti.runtime.progress import say
 
-MASK = ".mask.png"  # of 0.jpg it is 0.mask.png
 CLASSES_FILE = "prompts_and_classes.txt"
 _MAX_TEXT = 10_000  # bytes; a caption is a sentence or two
 
@@ -54,7 +54,7 @@ def find_subjects(path: Path) -> list[Subject]:
   for folder, _, passed_over in walk(path):
     hidden.update(passed_over)
     listed, others = list_pictures(folder)
-    pictures = [file for file in listed if not file.name.endswith(MASK)]
+    pictures = without_masks(listed)
     inside = folder.relative_to(path)
     if len(inside.parts) > 1:
       if pictures:

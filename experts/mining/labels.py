@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a cluster's subject is: masks, depths and cameras, by their source.
 
-  world    SubjectWorld renders the cluster's page again, now with its truth:
-           the stand-in for a detector and a segmenter of real pictures
-  folder   NAME.mask.png beside NAME, white where the subject is
+  world      SubjectWorld renders the cluster's page again, now with its truth:
+             the stand-in for a detector and a segmenter of real pictures
+  folder     NAME.mask.png beside NAME, white where the subject is
+  segmenter  a net finds the subject (`suti.evaluation.segmenter`)
 
-A picture of a cluster is found by its content, so that it does not matter which
-pictures mining took, and in which order.
+Of the first two a picture is found by its content, so that it does not matter
+which pictures mining took, and in which order.
 """
 
 import functools
@@ -16,13 +17,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experts.mining.folders import MASK, find_subjects
+from experts.mining.folders import find_subjects
+from suti.evaluation.segmenter import Segment
 from suti.images import square_crop_resize, square_crop_resize_plane
 from suti.io.image_files import load_image
+from suti.io.mask_files import read_mask
 from suti.runtime.progress import say
 from suti.schema import Cluster, content_key
 
-SOURCES = ("world", "folder")
+# What each source knows of a picture.
+KNOWN: Mapping[str, tuple[str, ...]] = {
+  "world": ("masks", "depth", "correspondence"),
+  "folder": ("masks",),
+  "segmenter": ("masks",),
+}
+SOURCES = tuple(KNOWN)
 
 
 class Found(NamedTuple):
@@ -31,19 +40,29 @@ class Found(NamedTuple):
   mask: np.ndarray
   depth: np.ndarray | None
   camera: tuple[float, ...] | None
+  score: float = 1.0
 
 
-def look_up(cluster: Cluster, config: Any) -> list[Found | None]:
+def look_up(
+  cluster: Cluster, config: Any, *, segment: Segment | None = None
+) -> list[Found | None]:
   """What the source of a config knows of each picture of a cluster.
 
   Args:
     cluster: of `experts.mine`.
     config: the whole config.
+    segment: of the source "segmenter".
 
   Raises:
     ValueError: it was not rendered by SubjectWorld, or its mask is not a
       picture's.
   """
+  if segment is not None:
+    masks, scores = segment(cluster.images)
+    return [
+      Found(mask_HW, None, None, score)
+      for mask_HW, score in zip(masks, scores, strict=True)
+    ]
   known = _of_world if config.label.source == "world" else _of_folder
   found = known(cluster, config)
   return [found.get(content_key(image)) for image in cluster.images]
@@ -72,19 +91,12 @@ def _of_folder(cluster: Cluster, config: Any) -> Mapping[str, Found]:
   path = Path(config.label.path or config.mine.path).expanduser()
   found = {}
   for file in _files(path).get(cluster.source, ()):
-    mask_file = file.with_name(file.stem + MASK)
-    if not mask_file.is_file():
+    image = load_image(file)
+    mask_HW = read_mask(file, image)
+    if mask_HW is None:
       continue
-    image, mask = load_image(file), load_image(mask_file)
-    if image.shape != mask.shape:
-      height, width = image.shape[:2]
-      raise ValueError(
-        f"{mask_file} has {mask.shape[1]}x{mask.shape[0]} px, and its picture "
-        f"{width}x{height}: save the mask in the picture's size."
-      )
     key = content_key(square_crop_resize(image, size_px))
-    mask_HW = square_crop_resize_plane(mask.mean(2) > 127, size_px)
-    found[key] = Found(mask_HW, None, None)
+    found[key] = Found(square_crop_resize_plane(mask_HW, size_px), None, None)
   return found
 
 
@@ -122,7 +134,7 @@ def spoil(
       & padded[1:-1, :-2]
       & padded[1:-1, 2:]
     )
-  return found._replace(mask=mask_HW), 1.0
+  return found._replace(mask=mask_HW), found.score
 
 
 def box_of(

@@ -15,6 +15,7 @@ Subject-driven text-to-image generation by apprenticeship learning, in JAX.
 commands:
   run        the whole loop: mine, finetune, sample, filter, pack, train,
              sample, evaluate, and a report
+  study      variants of one config, several seeds, and what they show
   generate   pictures of a subject, given as pictures, in a scene given as text;
              or a text alone, with a published text-to-image model
   demo       the same in a browser: drop pictures, type, see
@@ -34,6 +35,7 @@ python -m experts.mine, with the arguments of `suti run`.
 
 COMMANDS = (
   "run",
+  "study",
   "generate",
   "demo",
   "evaluate",
@@ -45,7 +47,7 @@ COMMANDS = (
   "status",
   "convert",
 )
-_RESUMES = ("run", "evaluate", "judge", "rate")
+_RESUMES = ("run", "study", "evaluate", "judge", "rate")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

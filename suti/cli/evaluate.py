@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suti.cli.parser import Parser
+from suti.cli.parser import Parser, place_of
 
 if TYPE_CHECKING:
   from suti.evaluation.benchmark.subjects import Benchmark
@@ -43,7 +43,7 @@ def evaluate(argv: Sequence[str]) -> None:
   from suti.evaluation.folders.reading import layout_of, read_pictures
 
   protocol.choose(args.variant)  # before anything takes time
-  out = Path(args.out)
+  out = place_of(args.out, flag="--out")
   benchmark = _benchmark(args, out)
   trained_with = _trained_with(args)
   demonstrations = args.demonstrations
@@ -58,15 +58,15 @@ def evaluate(argv: Sequence[str]) -> None:
       out / PICTURES,
       num=args.num or benchmark.images_per_prompt or 4,
       num_demonstrations=args.demonstrations,
-      seed=args.seed,
+      seed=args.seed or 0,
     )
-  folder = (out / PICTURES if args.model else Path(args.folder)).resolve()
+  folder = out / PICTURES if args.model else place_of(args.folder)
   layout = "plain" if args.model else layout_of(folder, args.layout)
   reading = read_pictures(
     folder,
     layout=layout,
     benchmark=benchmark,
-    table=Path(args.list).resolve() if args.list else None,
+    table=place_of(args.list, flag="--list") if args.list else None,
     identifiers=args.identifier,
   )
   metrics = score(
@@ -100,11 +100,18 @@ def _check(args: argparse.Namespace) -> None:
     )
   if args.data and args.benchmark != "dreambench":
     raise ValueError("--data goes with --benchmark dreambench alone.")
+  ignored = ("num", "seed") if args.folder else ("layout", "list", "identifier")
+  for name in ignored:
+    if getattr(args, name) not in (None, []):
+      raise ValueError(
+        f"--{name} goes {'with --model' if args.folder else 'with a FOLDER'} "
+        "alone: leave it out."
+      )
   for name in ("num", "demonstrations"):
     value = getattr(args, name)
     if value is not None and not 1 <= value <= 1000:
       raise ValueError(f"--{name}={value} must be between 1 and 1000.")
-  if not 0 <= args.seed < 2**31:
+  if not 0 <= (args.seed or 0) < 2**31:
     raise ValueError(f"--seed={args.seed} must be between 0 and {2**31 - 1}.")
 
 
@@ -116,12 +123,12 @@ def _benchmark(args: argparse.Namespace, out: Path) -> "Benchmark | None":
   if args.benchmark is None:
     return None
   if args.benchmark == "dreambench":
-    return read_dreambench(Path(args.data).resolve())
+    return read_dreambench(place_of(args.data, flag="--data"))
   if args.benchmark == "subjectworld":
     from apprentice.benchmark import write_world
 
-    return read_folder(write_world(out.resolve() / DATA))
-  return read_folder(Path(args.benchmark).resolve())
+    return read_folder(write_world(out / DATA))
+  return read_folder(place_of(args.benchmark, flag="--benchmark"))
 
 
 def _trained_with(args: argparse.Namespace) -> dict[str, str]:
@@ -135,7 +142,9 @@ def _trained_with(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _name(args: argparse.Namespace, folder: Path) -> str:
-  return Path(args.model).name if args.model else folder.stem
+  if args.model:
+    return Path(args.model).name
+  return folder.stem if folder.is_file() else folder.name
 
 
 def _print(metrics: dict[str, Any], out: Path) -> None:
@@ -219,7 +228,5 @@ def _parser() -> Parser:
     help="an encoder that filtered or conditioned the model's training",
   )
   add("--num", type=int, metavar="N", help="images a prompt, with --model")
-  add(
-    "--seed", type=int, default=0, metavar="N", help="with --model (default: 0)"
-  )
+  add("--seed", type=int, metavar="N", help="with --model (default: 0)")
   return parser

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from suti.io.paths import in_bucket, path_of
+
 MAX_NUM = 64  # pictures, on one contact sheet
 
 
@@ -24,6 +26,22 @@ class Parser(argparse.ArgumentParser):
     """Prints the line and exits with 2."""
     print(f"Error: {message} (see {self.prog} --help)", file=sys.stderr)
     sys.exit(2)
+
+
+def place_of(name: str, *, flag: str = "") -> Path:
+  """A folder or file that is read or written, on a disk or in a bucket.
+
+  Raises:
+    ValueError: an address of another kind, or links that lead in a circle.
+  """
+  path = path_of(name)
+  try:
+    return path.resolve()
+  except (RuntimeError, OSError) as error:
+    raise ValueError(
+      f"{flag and f'{flag}='}{name} is a link that leads nowhere: give the "
+      "place itself."
+    ) from error
 
 
 def check_numbers(args: argparse.Namespace) -> None:
@@ -76,7 +94,12 @@ def check_file(name: str, *, flag: str) -> Path:
   Raises:
     ValueError: it is a folder, or there can be no folder for it.
   """
-  out = Path(name)
+  out = path_of(name)
+  if in_bucket(out):
+    raise ValueError(
+      f"{flag}={name} is in a bucket, where this is not written: give a "
+      "file of this machine."
+    )
   if out.is_dir():
     raise ValueError(f"{flag}={name} is a folder: give the name of a file.")
   try:

@@ -4,9 +4,8 @@
 import time
 import webbrowser
 from collections.abc import Sequence
-from pathlib import Path
 
-from suti.cli.parser import Parser, check_file
+from suti.cli.parser import Parser, check_file, place_of
 
 _DESCRIPTION = """\
 Opens a page in the browser of this machine on which people rate the pictures of
@@ -48,7 +47,7 @@ def rate(argv: Sequence[str]) -> None:
   from suti.evaluation.rating.server import Room, serve
   from suti.evaluation.rating.tasks import read_tasks
 
-  folders = [Path(name) for name in args.scores]
+  folders = [place_of(name) for name in args.scores]
   tasks = read_tasks(folders, pairwise=args.pairwise)
   room = Room(tasks, out, seed=args.seed)
   with serve(room, port=args.port) as address:

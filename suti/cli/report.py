@@ -2,9 +2,8 @@
 """`suti report`: several evaluations side by side on one page."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from suti.cli.parser import Parser
+from suti.cli.parser import Parser, place_of
 
 _DESCRIPTION = """\
 Writes a static page of one or several evaluations (suti evaluate --out): scores
@@ -36,12 +35,13 @@ def report(argv: Sequence[str]) -> None:
   from suti.evaluation.benchmark.comparison import write_page
 
   ratings = None
-  folders = [Path(name) for name in args.scores]
+  folders = [place_of(name) for name in args.scores]
   if args.ratings:
     from suti.evaluation.rating.agreement import summarise
     from suti.evaluation.rating.tasks import read_ratings
 
-    ratings = summarise(read_ratings(Path(args.ratings)))
-  out = Path(args.out)
+    path = place_of(args.ratings, flag="--ratings")
+    ratings = summarise(read_ratings(path))
+  out = place_of(args.out, flag="--out")
   write_page(folders, out, ratings=ratings, title=args.title)
   print(f"Wrote {out / 'index.html'}.")

@@ -72,21 +72,33 @@ def run(argv: Sequence[str]) -> None:
   started = time.monotonic()
   with locks.lock(workdir):
     parts.clean_parts(workdir)
-    _look_ahead(config)
+    look_ahead(config)
     _check_devices(config, workdir)
     # Without a step of training nothing is to be learned from experts.
-    for title, name in _steps(config):
-      _start(title, name, config, workdir)
-    benchmark = benchmark_config(config)
-    experts = BENCHMARK_EXPERTS if config.benchmark.num_expert_subjects else ()
-    for title, name in (*BENCHMARK, *experts):
-      _start(title, name, benchmark, workdir / "benchmark")
-    for title, name in JUDGEMENT:
-      _start(title, name, config, workdir)
+    run_stages(config, workdir, steps=_steps(config))
   minutes = (time.monotonic() - started) / 60
   page = workdir / "report" / "index.html"
   print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
   print(f"The report: {page}")
+
+
+def run_stages(
+  config: Any, workdir: Path, *, steps: Sequence[tuple[str, str]]
+) -> None:
+  """Runs stages, then the benchmark with its judgement and the report.
+
+  Args:
+    config: the whole config, checked.
+    workdir: of the run, which is locked.
+    steps: (title, stage) of what comes before the benchmark.
+  """
+  for title, name in steps:
+    _start(title, name, config, workdir)
+  benchmark = benchmark_config(config)
+  for title, name in benchmark_steps(benchmark):
+    _start(title, name, benchmark, workdir / "benchmark")
+  for title, name in JUDGEMENT:
+    _start(title, name, config, workdir)
 
 
 def evaluated_on(benchmark: Any) -> str:
@@ -127,6 +139,10 @@ def benchmark_config(config: Any) -> Any:
     similarity_low=-1.0,
     similarity_high=1.0,
   )
+  # Rendered subjects are labelled by the world, photographs by masks beside
+  # them; who has learned to labels either.
+  if copy.label.source in ("world", "folder"):
+    copy.label.update(source="world" if rendered else "folder", path="")
   copy.prompts.update(
     source="list" if benchmark.prompts else "dreambench",
     path=benchmark.prompts,
@@ -145,13 +161,37 @@ def _steps(config: Any) -> tuple[tuple[str, str], ...]:
   """The stages before the benchmark; a config may leave some out."""
   if not config.train.num_steps:
     return STEPS[-1:]
-  if config.label.source == "none":
-    return STEPS
-  # Right after mining, so that a teacher may ask for what is labelled.
-  return (STEPS[0], ("1/8 label", "experts.label"), *STEPS[1:])
+  steps = list(STEPS)
+  if config.label.candidates != "none":
+    number = [name for _, name in steps].index("experts.filter")
+    steps.insert(number, ("4/8 label", "experts.label_candidates"))
+  if config.label.source != "none":
+    # Right after mining, so that a teacher may ask for what is labelled.
+    steps.insert(1, ("1/8 label", "experts.label"))
+  return tuple(steps)
 
 
-def _look_ahead(config: Any) -> None:
+def benchmark_steps(benchmark: Any) -> tuple[tuple[str, str], ...]:
+  """The stages on the benchmark's subjects, of `benchmark_config`."""
+  experts = BENCHMARK_EXPERTS if benchmark.benchmark.num_expert_subjects else ()
+  labels = (("benchmark: labels", "experts.label"),)
+  return (
+    *BENCHMARK,
+    *(labels if _is_labelled(benchmark) else ()),
+    *experts,
+  )
+
+
+def _is_labelled(benchmark: Any) -> bool:
+  """Whether the benchmark's subjects are: of photographs, if one has a mask."""
+  from suti.io.mask_files import MASK
+
+  if benchmark.label.source != "folder":
+    return benchmark.label.source != "none"
+  return any(Path(benchmark.mine.path).expanduser().rglob(f"*{MASK}"))
+
+
+def look_ahead(config: Any) -> None:
   """Opens nothing, but checks that all that is named is there.
 
   Raises:
@@ -160,6 +200,7 @@ def _look_ahead(config: Any) -> None:
   """
   import apprentice.data
   import apprentice.method
+  import experts.label_candidates
   import experts.selection
   import experts.teacher
   from suti.hf.find import find_model
@@ -176,6 +217,21 @@ def _look_ahead(config: Any) -> None:
     apprentice.data.open_folder(folder)
   teacher = experts.teacher.find(config.finetune.teacher)
   experts.teacher.check_together(teacher, config)
+  experts.teacher.check_asked(teacher, config)
+  benchmark = benchmark_config(config)
+  asks = experts.teacher.asks_labels(teacher)
+  num_experts = config.benchmark.num_expert_subjects
+  if asks and num_experts and not _is_labelled(benchmark):
+    raise ValueError(
+      f"The teacher '{config.finetune.teacher}' asks for labels, and no "
+      f"picture of config.benchmark.path='{config.benchmark.path}' has a "
+      "NAME.mask.png beside it: lay some there, or set "
+      "--config.benchmark.num_expert_subjects=0."
+    )
+  if config.label.candidates != "none":
+    experts.label_candidates.check_source(config)
+  if config.label.segmenter:
+    find_model(config.label.segmenter)
   experts.selection.open_selection(config)
   apprentice.method.find(config.train.method)
 

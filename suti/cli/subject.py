@@ -34,6 +34,7 @@ def generate_subject(args: argparse.Namespace) -> None:
   from suti.runtime.progress import say
 
   pictures, more_notes = load_pictures(files)
+  masks = load_masks(files, pictures)
   caption, why = choose_caption(args.prompt, args.caption)
   xla_flags.prepare()
   from apprentice.generate import (
@@ -41,6 +42,7 @@ def generate_subject(args: argparse.Namespace) -> None:
     check_inputs,
     describe_inputs,
     generate,
+    sees,
   )
   from apprentice.model import load_apprentice
   from suti.pipeline import known_words
@@ -57,6 +59,12 @@ def generate_subject(args: argparse.Namespace) -> None:
   )
   inputs = {} if args.mask is None else {"mask": _load_mask(args.mask)}
   check_inputs(apprentice, inputs)
+  if any(mask is not None for mask in masks):
+    line, more_inputs = use_masks(
+      masks, pictures, is_seen=sees(apprentice, "demonstration_masks")
+    )
+    notes.append(f"--subject: {line}")
+    inputs |= more_inputs
   notes += describe_inputs(apprentice, inputs)
   notes += [*more_notes, why]
   base = apprentice.backbone.folder
@@ -104,6 +112,7 @@ def find_pictures(subject: Sequence[str]) -> tuple[list[Path], list[str]]:
     ValueError: nothing is there, or no picture is.
   """
   from suti.io.image_files import describe_skipped, list_pictures, suffixes
+  from suti.io.mask_files import is_mask, without_masks
 
   files: list[Path] = []
   notes: list[str] = []
@@ -115,9 +124,11 @@ def find_pictures(subject: Sequence[str]) -> tuple[list[Path], list[str]]:
         "one subject, or the folder they are in."
       )
     if not path.is_dir():
-      files.append(path)
+      if not is_mask(path):  # As a shell's *.png has them, too.
+        files.append(path)
       continue
-    found, others = list_pictures(path)
+    listed, others = list_pictures(path)
+    found = without_masks(listed)
     line = describe_skipped(others, root=path)
     if not found:
       raise ValueError(
@@ -128,6 +139,11 @@ def find_pictures(subject: Sequence[str]) -> tuple[list[Path], list[str]]:
     if line:
       notes.append(f"--subject={name}: {line}")
     files += found
+  if not files:
+    raise ValueError(
+      f"--subject={subject[0]}: masks alone, and no picture beside them; give "
+      "pictures of one subject."
+    )
   return files, notes
 
 
@@ -139,14 +155,7 @@ def load_pictures(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
   Raises:
     ValueError: none can be read.
   """
-  from suti.io.image_files import load_image
-
-  pictures, causes = [], []
-  for file in files:
-    try:
-      pictures.append(load_image(file))
-    except ValueError as error:
-      causes.append(str(error))
+  pictures, causes = _readable(files)
   if not causes:
     return pictures, []
   if not pictures:
@@ -160,6 +169,61 @@ def load_pictures(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
   if rest := causes[_MAX_CAUSES:]:
     notes.append(f"  ... and {len(rest)} more.")
   return pictures, notes
+
+
+def _readable(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
+  """The pictures that can be read, and why others cannot."""
+  from suti.io.image_files import load_image
+
+  pictures, causes = [], []
+  for file in files:
+    try:
+      pictures.append(load_image(file))
+    except ValueError as error:
+      causes.append(str(error))
+  return pictures, causes
+
+
+def load_masks(
+  files: Sequence[Path], pictures: Sequence[Any]
+) -> list[Any | None]:
+  """The mask beside each picture, None where there is none.
+
+  Args:
+    files: of the pictures, those that could not be read among them.
+    pictures: those that could, in their order.
+
+  Raises:
+    ValueError: a mask is no picture, or not as large as its own.
+  """
+  from suti.io.mask_files import MASK, read_mask
+
+  if not any((file.with_name(file.stem + MASK)).is_file() for file in files):
+    return [None] * len(pictures)
+  masks: list[Any | None] = []
+  for file in files:
+    read, _ = _readable([file])
+    masks += [read_mask(file, image) for image in read]
+  return masks
+
+
+def use_masks(
+  masks: Sequence[Any | None], pictures: Sequence[Any], *, is_seen: bool
+) -> tuple[str, dict[str, Any]]:
+  """What becomes of masks beside pictures: a line, and inputs of a method."""
+  import numpy as np
+
+  num = sum(mask is not None for mask in masks)
+  found = f"{num} of {len(masks)} pictures have a mask beside them"
+  if not is_seen:
+    return f"{found}; this model's method sees none.", {}
+  whole = "" if num == len(masks) else "; of the others the whole counts"
+  return f"{found}{whole}.", {
+    "demonstration_masks": [
+      np.ones(image.shape[:2], bool) if mask is None else mask
+      for mask, image in zip(masks, pictures, strict=True)
+    ]
+  }
 
 
 def _load_mask(name: str) -> Any:

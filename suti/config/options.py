@@ -24,6 +24,7 @@ from suti.schema import SKILLS
 OPTIMIZERS = ("adafactor", "adam")
 SYSTEMS = (
   "apprentice",
+  "before",
   "base",
   "text_only",
   "copy",
@@ -178,8 +179,10 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "rule": _text(optional=True, empty=True),
   },
   "label": {
-    "source": _choice("none", "world", "folder"),
+    "source": _choice("none", "world", "folder", "segmenter"),
     "path": _text(empty=True),
+    "candidates": _choice("none", "teacher", "segmenter"),
+    "segmenter": _text(empty=True),
     "miss": _number(low=0.0, high=1.0),
     "jitter": _number(low=0.0, high=1.0),
     "erode": _count(low=0),
@@ -192,6 +195,8 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "method": _text(remedy="name a file of apprentice/methods"),
     "init": _MODEL,
     "examples": Rule(kind=tuple, empty=True),
+    "rule": _text(optional=True, empty=True),
+    "num_clusters": _count(optional=True),
     "num_steps": _count(low=0),
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),

@@ -45,9 +45,29 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
     _check_prompts(config)
   _check_mesh(config)
   _check_patterns(config)
-  parse_rule(config["filter"]["rule"] or "", field="config.filter.rule")
+  for section in ("filter", "train"):
+    field = f"config.{section}.rule"
+    parse_rule(config[section]["rule"] or "", field=field)
   _check_together(config)
   _check_groups(config["pack"], config["sample"])
+  _check_labels(config["label"])
+
+
+def _check_labels(label: Mapping[str, Any]) -> None:
+  """Checks that a segmenter is named if it is asked for, and the reverse."""
+  wanted = [n for n in ("source", "candidates") if label[n] == "segmenter"]
+  if wanted and not label["segmenter"]:
+    raise ValueError(
+      f"config.label.{wanted[0]}='segmenter' and config.label.segmenter='': "
+      "name the folder of one, which suti.pretrain.segmenter writes; none is "
+      "shipped."
+    )
+  if label["segmenter"] and not wanted:
+    raise ValueError(
+      f"config.label.segmenter={label['segmenter']!r} has no effect with "
+      f"config.label.source={label['source']!r} and config.label.candidates="
+      f"{label['candidates']!r}: leave it out, or set one of them to segmenter."
+    )
 
 
 def _check_together(config: Mapping[str, Any]) -> None:

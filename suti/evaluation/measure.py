@@ -15,6 +15,7 @@ import numpy as np
 
 from suti.config.names import names_in
 from suti.evaluation import measures
+from suti.schema import Label
 
 # D embedding width, K demonstrations, G images of a group but for one.
 
@@ -31,6 +32,10 @@ class Evidence:
     identity_KD: of the demonstrations, by the identity encoder.
     identity_GD: the same of the images that were sampled in its sight; none if
       it was sampled alone.
+    label: what is where in the image; None if it is not labelled.
+    masked_D: of its subject, cut out, by the identity encoder; None if it was
+      not found.
+    masked_KD: the same of the demonstrations whose masks are known.
   """
 
   clip_D: np.ndarray
@@ -39,6 +44,11 @@ class Evidence:
   identity_D: np.ndarray
   identity_KD: np.ndarray
   identity_GD: np.ndarray
+  label: Label | None = None
+  masked_D: np.ndarray | None = None
+  masked_KD: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros((0, 0), np.float32)
+  )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +57,10 @@ class Measure:
 
   Attributes:
     paper: link to who uses it.
-    of: "candidate", or "group" if it compares images that were sampled in each
-      other's sight: others do not have it.
+    of: "candidate"; "group" if it compares images that were sampled in each
+      other's sight, "label" if it reads where the image's subject is, "masks"
+      if it also reads where that of the demonstrations is: others do not have
+      it.
     measure: Evidence -> the number.
   """
 
@@ -58,7 +70,7 @@ class Measure:
 
   def __post_init__(self) -> None:
     """Checks what it is of."""
-    assert self.of in ("candidate", "group"), self.of
+    assert self.of in ("candidate", "group", "label", "masks"), self.of
 
 
 def all_measures() -> dict[str, Measure]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from suti.evaluation import page, rows
+from suti.evaluation import charts, page, rows
 from suti.evaluation.report_filter import kept_and_dropped, read_filter
 from suti.evaluation.report_judged import judged
 from suti.evaluation.report_pictures import Album, subjects
@@ -30,6 +30,7 @@ SYSTEMS = {
   "experts": "an expert each",
   "apprentice": "apprentice",
   "apprentice_expert_subjects": "apprentice, where experts are",
+  "before": "apprentice, before this run's training",
   "base": "base, no demonstrations",
   "text_only": "base, given a description of the subject",
   "copy": "a demonstration, copied",
@@ -374,7 +375,7 @@ def _learning(workdir: Path, stages: Mapping[str, Any]) -> list[str]:
       "Learning",
       page.card(
         "<h3>The apprentice's loss</h3>",
-        page.curve(
+        charts.curve(
           _losses(workdir), x_label="step", title="The apprentice's loss"
         ),
       ),
@@ -394,7 +395,7 @@ def _times(stages: Mapping[str, Any]) -> list[str]:
         "before is not in it.",
         kind="soft",
       ),
-      page.card(page.bars(rows)),
+      page.card(charts.bars(rows)),
     )
   ]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from suti.config.rules import parse_rule
-from suti.evaluation import page
+from suti.evaluation import charts, page
 from suti.evaluation.report_pictures import Album, find_candidates
 from suti.io.files import read_json
 from suti.io.records import read_lines
@@ -102,7 +102,7 @@ def kept_and_dropped(
         "image meets its prompt than the best demonstration does."
       ),
       page.card(
-        page.histogram(
+        charts.histogram(
           numbers["values"],
           threshold=numbers["threshold"],
           x_label=what,

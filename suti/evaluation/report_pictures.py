@@ -124,6 +124,7 @@ def _row_title(name: str) -> str:
     "experts": "its expert",
     "scenes": "real",
     "text_only": "base, described",
+    "before": "before training",
     "wrong_subject": "shown another",
     "shuffled": "shown several others",
   }.get(name, name)

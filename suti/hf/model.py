@@ -26,6 +26,7 @@ from suti.models import (
   dinov2,
   heads,
   patch_dictionary,
+  segmenter,
   t5,
   unet,
   vae,
@@ -81,6 +82,7 @@ FAMILIES: Mapping[str, Family] = {
   # Not published: a judge's encoder, and what stands beside it.
   "PatchDictionary": Family(declare=patch_dictionary.declare_patch_dictionary),
   "Heads": Family(declare=heads.declare_heads),
+  "Segmenter": Family(declare=segmenter.declare_segmenter),
 }
 # Configs that name no class say what they are.
 _BY_TYPE = {
@@ -93,6 +95,7 @@ _BY_TYPE = {
   "dinov2_with_registers": "Dinov2WithRegistersModel",
   "patch_dictionary": "PatchDictionary",
   "heads": "Heads",
+  "segmenter": "Segmenter",
 }
 # What tells the class, and its kind.
 _NAMES = {"_class_name": "", "architectures": ("",), "model_type": ""}

@@ -8,7 +8,7 @@ TFDS alone reads them too; depths, of 16 bits, it decodes with OpenCV only.
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,13 @@ from suti.io.record_bytes import (
   encode_png,
 )
 from suti.schema import Example, check_keys
+
+
+class Summary(NamedTuple):
+  """What is known of an example without its pictures."""
+
+  cluster: str
+  values: Mapping[str, float]
 
 
 def features() -> Any:
@@ -47,6 +54,7 @@ def features() -> Any:
       "values": each({"name": text, "value": np.float32}),
       "mask": each(mask),
       "depth": each(depth),
+      "camera": each(np.float32),
       "demonstration_masks": each(mask),
       "entities": each({"name": text, "box_xyxy": box, "mask": mask}),
       "group": text,
@@ -98,6 +106,7 @@ def to_tfds(example: Example) -> dict[str, Any]:
     ],
     "mask": [] if mask is None else [io.BytesIO(encode_mask(mask))],
     "depth": [] if depth is None else [io.BytesIO(encode_depth(depth))],
+    "camera": list(example.camera or ()),
     "demonstration_masks": [
       io.BytesIO(encode_mask(each)) for each in example.demonstration_masks
     ],
@@ -116,6 +125,18 @@ def to_tfds(example: Example) -> dict[str, Any]:
   }
 
 
+def summary(fields: Mapping[str, Any]) -> Summary:
+  """Cluster and measures, of fields read with `decoders`."""
+  return Summary(fields["cluster"].decode(), _values(fields["values"]))
+
+
+def _values(fields: Mapping[str, Any]) -> dict[str, float]:
+  return {
+    name.decode(): float(value)
+    for name, value in zip(fields["name"], fields["value"], strict=True)
+  }
+
+
 def from_tfds(fields: Mapping[str, Any]) -> Example:
   """The inverse of `to_tfds`, of fields read with `decoders`.
 
@@ -125,7 +146,7 @@ def from_tfds(fields: Mapping[str, Any]) -> Example:
   keys = {name: fields[name].decode() for name in ("key", "cluster", "group")}
   keys["group"] = keys["group"] or None
   check_keys(keys)
-  shown, values = fields["demonstrations"], fields["values"]
+  shown = fields["demonstrations"]
   entities = fields["entities"]
   masks, depths = fields["mask"], fields["depth"]
   return Example(
@@ -134,12 +155,10 @@ def from_tfds(fields: Mapping[str, Any]) -> Example:
     image=decode_png(fields["image"]),
     demonstrations=tuple(map(decode_png, shown["image"])),
     captions=tuple(text.decode() for text in shown["caption"]),
-    values={
-      name.decode(): float(value)
-      for name, value in zip(values["name"], values["value"], strict=True)
-    },
+    values=_values(fields["values"]),
     mask=decode_mask(masks[0]) if len(masks) else None,
     depth=decode_depth(depths[0]) if len(depths) else None,
+    camera=tuple(float(x) for x in fields["camera"]) or None,
     demonstration_masks=tuple(map(decode_mask, fields["demonstration_masks"])),
     names=tuple(name.decode() for name in entities["name"]),
     boxes_xyxy=tuple(

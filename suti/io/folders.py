@@ -8,6 +8,12 @@ a link to a parent folder is not.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from suti.io.paths import in_bucket
+
+if TYPE_CHECKING:
+  from suti.io.bucket import BucketPath
 
 # Folders made by file managers, network disks and archivers, in addition to
 # those that a first character marks: ".git", "@eaDir", "$RECYCLE.BIN".
@@ -39,12 +45,33 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
   """Walks a folder and all folders below it, sorted by name.
 
   Args:
-    folder: of this machine. Its own name may be hidden.
+    folder: where, on a disk or in a bucket. Its own name may be hidden.
 
   Yields: a folder, the names of its files, and the names of its hidden folders,
     which are not walked.
   """
-  yield from _walk(folder, above=())
+  if in_bucket(folder):
+    yield from _walk_bucket(folder)
+  else:
+    yield from _walk(folder, above=())
+
+
+def _walk_bucket(
+  folder: "BucketPath",
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+  """The same of a bucket, from one listing."""
+  names: dict[Path, list[str]] = {folder: []}
+  hidden: dict[Path, dict[str, None]] = {}
+  for path, _ in folder.below():
+    parts = path.relative_to(folder).parts
+    depth = next((i for i, x in enumerate(parts[:-1]) if is_hidden(x)), None)
+    if depth is None:
+      names.setdefault(path.parent, []).append(path.name)
+    else:
+      place = folder.joinpath(*parts[:depth])
+      hidden.setdefault(place, {})[parts[depth]] = None
+  for place in sorted(names.keys() | hidden.keys()):
+    yield place, sorted(names.get(place, ())), sorted(hidden.get(place, ()))
 
 
 def _walk(

@@ -23,6 +23,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, features
 
+from suti.io.paths import in_bucket, local, path_of
+
 MIN_SIDE_PX = 64
 MAX_SIDE_PX = 65_535  # the most that a JPEG can have
 # The largest sensor of a phone has 200 megapixels. As Pillow holds four bytes
@@ -83,7 +85,7 @@ def list_pictures(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
   """The pictures of a folder, and the files in it that are not read.
 
   Args:
-    folder: on a disk; folders in it are not searched.
+    folder: on a disk or in a bucket; folders in it are not searched.
 
   Returns: the pictures by name; the other files by their kind (".heic",
     "hidden", "no suffix"), without those that systems leave (.DS_Store).
@@ -91,9 +93,13 @@ def list_pictures(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
   known = set(suffixes())
   pictures: list[Path] = []
   skipped: dict[str, list[Path]] = {}
-  for file in sorted(folder.iterdir()):
+  if in_bucket(folder):  # where each `is_dir` would be a request
+    files = [path for path, _ in folder.below() if path.parent == folder]
+  else:
+    files = [path for path in folder.iterdir() if not path.is_dir()]
+  for file in sorted(files):
     name = file.name.lower()
-    if name in _SYSTEM or file.is_dir():
+    if name in _SYSTEM:
       continue
     if name.startswith("."):
       skipped.setdefault("hidden", []).append(file)
@@ -103,6 +109,11 @@ def list_pictures(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
       kind = file.suffix.lower() or "no suffix"
       skipped.setdefault(kind, []).append(file)
   return pictures, skipped
+
+
+def remedy_of(name: str) -> str:
+  """What to do with a picture's file that is not read; "" for other files."""
+  return _REMEDIES.get(Path(name).suffix.lower(), "")
 
 
 def describe_skipped(
@@ -227,11 +238,16 @@ def _opened(source: str | os.PathLike | bytes, name: str) -> Iterator[BinaryIO]:
       raise ValueError(f"{name} is empty (0 bytes): {_REMEDY}.")
     yield io.BytesIO(source)
     return
-  path = Path(source)
-  if not path.is_file():
-    what = "is a folder" if path.is_dir() else "does not exist"
-    raise ValueError(f"{name} {what}: {_REMEDY}.")
+  path = path_of(source)
+  if in_bucket(path):
+    try:
+      path = local(path)
+    except FileNotFoundError as error:
+      raise ValueError(f"{name} does not exist: {_REMEDY}.") from error
   try:
+    if not path.is_file():
+      what = "is a folder" if path.is_dir() else "does not exist"
+      raise ValueError(f"{name} {what}: {_REMEDY}.")
     file = path.open("rb")
   except OSError as error:
     raise ValueError(

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
   from suti.io.bucket import BucketPath
 
 _SCHEME = "gs://"
+_ANY_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # Share of the disk's free space for copies of single objects: above it, the
 # least recently used are removed.
 _SHARE = 0.5
@@ -36,9 +38,18 @@ def path_of(name: str | os.PathLike) -> Path:
 
   Args:
     name: a path of this machine, or gs://BUCKET/FOLDER.
+
+  Raises:
+    ValueError: an address of another kind, of which pathlib would make a folder
+      named "s3:" here.
   """
   text = os.fspath(name)
   if not text.startswith(_SCHEME):
+    if isinstance(text, str) and _ANY_SCHEME.match(text):
+      raise ValueError(
+        f"{text} is neither on a disk nor in a bucket of Google Cloud: give a "
+        f"path of this machine, or {_SCHEME}BUCKET/FOLDER."
+      )
     return Path(name)
   from suti.io.bucket import BucketPath
 

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import Any, Generic
 
 from suti.io import files
-from suti.io.example_layout import decoders, features, from_tfds, to_tfds
+from suti.io.example_layout import (
+  Summary,
+  decoders,
+  features,
+  from_tfds,
+  summary,
+  to_tfds,
+)
 from suti.io.paths import in_bucket, local, path_of
 from suti.io.record_bytes import (
   Record,
@@ -380,6 +387,15 @@ class Examples(Sequence):
     # Its annotations lack `split`.
     builder: Any = tfds.builder_from_directory(str(local(self._folder)))
     return builder.as_data_source(split=_SPLIT, decoders=decoders())
+
+  @property
+  def folder(self) -> Path:
+    """Where they lie."""
+    return self._folder
+
+  def summaries(self) -> Iterator[Summary]:
+    """Cluster and measures of each example; no picture is decoded."""
+    return (summary(self._source[i]) for i in range(len(self)))
 
   def __len__(self) -> int:
     return len(self._source)

@@ -22,10 +22,47 @@ def augment(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
 
   Returns: float32 in [-1, 1], same shape.
   """
-  b, h, w, _ = image_u8_BHWC.shape
+  b = len(image_u8_BHWC)
   keys = jax.random.split(key, 6)
-  x = to_pm1(image_u8_BHWC)
+  x = _moved(to_pm1(image_u8_BHWC), keys)
 
+  soft_BHWC = (
+    jax.lax.reduce_window(
+      x, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
+    )
+    / 9.0
+  )
+  softness_B = jax.random.uniform(keys[3], (b, 1, 1, 1))
+  x = x + jnp.where(softness_B > 0.5, softness_B, 0.0) * (soft_BHWC - x)
+
+  tint_B = 0.05 * jax.random.normal(keys[4], (b, 1, 1, 3))
+  noise_keys = jax.random.split(keys[5])
+  sigma_B = 0.08 * jax.random.uniform(noise_keys[0], (b, 1, 1, 1))
+  noise = sigma_B * jax.random.normal(noise_keys[1], x.shape)
+  return jnp.clip(x + tint_B + noise, -1.0, 1.0)
+
+
+def augment_both(
+  image_u8_BHWC: jax.Array, mask_BHW: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The same, and what is where: masks move with their pictures.
+
+  Args:
+    image_u8_BHWC: uint8 pictures.
+    mask_BHW: bool.
+    key: of the random numbers.
+
+  Returns: pictures as `augment` makes them; float32 (B, H, W), the share of
+    each pixel that is inside.
+  """
+  inside_BHW1 = mask_BHW.astype(jnp.float32)[..., None]
+  moved = _moved(inside_BHW1, jax.random.split(key, 6))
+  return augment(image_u8_BHWC, key), moved[..., 0].clip(0.0, 1.0)
+
+
+def _moved(x: jax.Array, keys: jax.Array) -> jax.Array:
+  """Mirrors and shifts; the first three keys say how."""
+  b, h, w, _ = x.shape
   mirror_B = jax.random.bernoulli(keys[0], 0.5, (b, 1, 1, 1))
   x = jnp.where(mirror_B, x[:, :, ::-1], x)
 
@@ -44,22 +81,7 @@ def augment(image_u8_BHWC: jax.Array, key: jax.Array) -> jax.Array:
       antialias=False,
     )
 
-  x = jax.vmap(crop)(x, scale_B2, shift_B2)
-
-  soft_BHWC = (
-    jax.lax.reduce_window(
-      x, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
-    )
-    / 9.0
-  )
-  softness_B = jax.random.uniform(keys[3], (b, 1, 1, 1))
-  x = x + jnp.where(softness_B > 0.5, softness_B, 0.0) * (soft_BHWC - x)
-
-  tint_B = 0.05 * jax.random.normal(keys[4], (b, 1, 1, 3))
-  noise_keys = jax.random.split(keys[5])
-  sigma_B = 0.08 * jax.random.uniform(noise_keys[0], (b, 1, 1, 1))
-  noise = sigma_B * jax.random.normal(noise_keys[1], x.shape)
-  return jnp.clip(x + tint_B + noise, -1.0, 1.0)
+  return jax.vmap(crop)(x, scale_B2, shift_B2)
 
 
 _SHARPEST = 0.3  # px, a Gaussian that changes nothing one can see

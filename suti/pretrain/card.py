@@ -21,7 +21,13 @@ _LIMITS = (
 
 
 def write_training(
-  model: Path, *, name: str, config: Any, seconds: float, data: str = ""
+  model: Path,
+  *,
+  name: str,
+  config: Any,
+  seconds: float,
+  data: str = "",
+  init: Path | None = None,
 ) -> None:
   """Writes training.json: the facts that only the trainer knows.
 
@@ -31,6 +37,7 @@ def write_training(
     config: the locked config, seed, steps and pool included.
     seconds: of training, all restarts together.
     data: what it learned from, in words; else by the config's pool.
+    init: the model it started from, whose own facts are kept with its.
   """
   pool = config.pool
   data = data or (
@@ -49,7 +56,20 @@ def write_training(
     "machine": machine(),
     "data": data,
   }
+  if init is not None:
+    facts["init"] = read_json(init / "training.json")
   write_json(model / "training.json", facts)
+
+
+def _length(facts: Mapping[str, Any]) -> str:
+  """Steps and time of a training in words."""
+  config = facts["config"]
+  steps = "closed form"
+  if "num_steps" in config:
+    steps = f"{config['num_steps']} steps of batch {config['batch_size']}"
+  if config.get("shrink", 1) > 1:
+    steps += f", pictures of {config['size_px'] // config['shrink']} px"
+  return f"{steps}, {facts['seconds'] / 3600:.1f} h, {facts['machine']}"
 
 
 def machine() -> str:
@@ -76,12 +96,8 @@ def write_card(
   rows = [
     ("command", f"`{facts['command']}`"),
     ("seed", config["seed"]),
-    *(
-      [("steps", f"{config['num_steps']} of batch {config['batch_size']}")]
-      if "num_steps" in config
-      else [("steps", "none: closed form")]
-    ),
-    ("training time", f"{facts['seconds'] / 3600:.1f} h, {facts['machine']}"),
+    *([("first lesson", _length(facts["init"]))] if "init" in facts else []),
+    ("training", _length(facts)),
     ("data", facts["data"]),
     *scores.items(),
   ]

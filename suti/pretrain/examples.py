@@ -34,15 +34,19 @@ def make_examples(
   num_examples: int,
   num_demonstrations: int,
   seed: int,
+  shown: str = "subject",
 ) -> Iterator[Example]:
-  """Pairs a picture of the pool with others of its subject.
+  """Pairs a picture of the pool with others of its subject, or of its class.
 
   Args:
     pool: the pictures, those of a subject side by side.
     images_ND, texts_ND: unit CLIP embeddings of pictures and plain captions.
     num_examples: how many to make.
     num_demonstrations: pictures beside each target.
-    seed: of the choice.
+    seed: of the choice, which is that of the same targets whatever is shown.
+    shown: "subject", or "class": demonstrations are each of another subject of
+      its class, as neighbours by text are that Re-Imagen (arXiv 2209.14491)
+      learns from.
 
   Yields: examples whose demonstrations show the subject as it is, undressed
     and in its own colours and shape, in scenes other than the target's.
@@ -51,13 +55,18 @@ def make_examples(
   order = rng.permutation(len(pool.shots))[:num_examples]
   for target in map(int, order):
     same_N = pool.subject_N == pool.subject_N[target]
+    if shown == "class":
+      same_N = (pool.class_N == pool.class_N[target]) & ~same_N
     template = pool.shots[target].template
     others = [
       row
       for row in map(int, np.flatnonzero(same_N & pool.bare_N))
       if row != target and pool.shots[row].template != template
     ]
-    rows = [int(row) for row in rng.permutation(others)[:num_demonstrations]]
+    rows = [int(row) for row in rng.permutation(others)]
+    if shown == "class":  # the first picture of each subject
+      rows = list({pool.subject_N[row]: row for row in reversed(rows)}.values())
+    rows = rows[:num_demonstrations]
     if template < 0 or not rows:
       continue
     clip_t = images_ND[target] @ texts_ND[target]
@@ -86,7 +95,14 @@ def run(config: Any, workdir: Path) -> dict:
     workdir: holds the pool; `examples/` goes there.
 
   Returns: how many there are.
+
+  Raises:
+    ValueError: another word than "subject" and "class" for what is shown.
   """
+  if config.shown not in ("subject", "class"):
+    raise ValueError(
+      f"config.shown={config.shown!r}: expected 'subject' or 'class'."
+    )
   current = stage.stage(workdir, "examples", config.to_dict())
   if current.done is not None:
     return current.done
@@ -106,6 +122,7 @@ def run(config: Any, workdir: Path) -> dict:
     num_examples=config.num_examples,
     num_demonstrations=config.num_demonstrations,
     seed=config.seed,
+    shown=config.shown,
   )
   count = write_examples(
     current.folder / "shards",

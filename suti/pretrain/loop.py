@@ -148,7 +148,8 @@ def _matrices(params: Params) -> dict[str, Any]:
   return {
     name: MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
     if array.ndim > 1
-    and "embeddings" not in name
+    # Tables of tokens and of positions.
+    and not any(part in name for part in ("embeddings", "positional_embedding"))
     and not name.startswith(("conv_in.", "conv_out."))
     else None
     for name, array in params.items()

@@ -26,6 +26,7 @@ from suti.world.dataset import (
 )
 from suti.world.held_out import is_held_out, pair_held_out, template_rows
 from suti.world.ranges import check_pool
+from suti.world.subjects import prepare_phrases
 from suti.world.templates import (
   LIVE,
   PARTS,
@@ -56,6 +57,7 @@ class Pool:
       shape; "a red dog", "a cube shaped dog" and "a mosaic of a dog" do not.
     bare_N: bool, whether it also shows the subject undressed; "a dog in a chef
       outfit" does not.
+    mask_NHW: bool, where the subject is; None if it was not asked for.
   """
 
   image_u8_NHWC: np.ndarray
@@ -66,6 +68,7 @@ class Pool:
   detailed: Sequence[str]
   identity_N: np.ndarray
   bare_N: np.ndarray
+  mask_NHW: np.ndarray | None = None
 
 
 def choose_shots(
@@ -158,13 +161,16 @@ def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
       return number
 
 
-def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
+def render_pool(
+  config: Any, folder: Path, *, size_px: int, masks: bool = False
+) -> Pool:
   """Renders the pool, or reads what is rendered already.
 
   Args:
     config: see configs/pretrain/pool.py.
     folder: where chunks are kept, by what they hold.
     size_px: side of the pictures.
+    masks: whether the pool has `mask_NHW`.
 
   Returns: the pool, in memory.
 
@@ -196,9 +202,15 @@ def render_pool(config: Any, folder: Path, *, size_px: int) -> Pool:
     + (f"-{config.styles}styles" if config.styles else "")
   )
   shown = [template_of(shot) for shot in shots]
-  images = render_chunks(shots, folder, size_px=size_px)
+  mask_NHW = None
+  if masks:
+    images, mask_NHW = render_masks(shots, folder, size_px=size_px)
+  else:
+    images = render_chunks(shots, folder, size_px=size_px)
+  prepare_phrases(shot.subject for shot in shots)
   return Pool(
     image_u8_NHWC=images,
+    mask_NHW=mask_NHW,
     shots=shots,
     subject_N=np.repeat(np.arange(config.num_subjects), config.shots_each),
     class_N=np.array([class_of(shot.subject) for shot in shots]),
@@ -221,18 +233,47 @@ def render_chunks(
 
   Returns: (N, H, W, C) uint8.
   """
+  return _render(shots, folder, size_px=size_px, what=("image",))["image"]
+
+
+def render_masks(
+  shots: Sequence[Shot], folder: Path, *, size_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The same, and where the subject is: bool (N, H, W)."""
+  found = _render(shots, folder, size_px=size_px, what=("image", "mask"))
+  return found["image"], found["mask"]
+
+
+def _render(
+  shots: Sequence[Shot], folder: Path, *, size_px: int, what: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Arrays of a renderer, a file a chunk; masks lie beside the pictures."""
   folder.mkdir(parents=True, exist_ok=True)
-  images = np.empty((len(shots), size_px, size_px, 3), np.uint8)
+  shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+    "image": ((size_px, size_px, 3), np.uint8),
+    "mask": ((size_px, size_px), np.bool_),
+  }
+  arrays = {
+    name: np.empty((len(shots), *shape), dtype)
+    for name, (shape, dtype) in shapes.items()
+    if name in what
+  }
   for start in progress(range(0, len(shots), _CHUNK), "chunks of pictures"):
     chunk = shots[start : start + _CHUNK]
     name = f"{start // _CHUNK:05d}"
     # The last chunk may be cut short; it is another file when it is whole.
-    whole = len(chunk) == _CHUNK
-    path = folder / (f"{name}.npy" if whole else f"{name}-{len(chunk)}.npy")
-    if not path.exists():
-      drawn = render_shots(chunk, size_px=size_px)["image"]
-      buffer = io.BytesIO()
-      np.save(buffer, np.asarray(drawn), allow_pickle=False)
-      write_atomic(path, buffer.getvalue())
-    images[start : start + len(chunk)] = np.load(path, allow_pickle=False)
-  return images
+    stem = name if len(chunk) == _CHUNK else f"{name}-{len(chunk)}"
+    paths = {
+      each: folder / f"{stem}{'' if each == 'image' else '.mask'}.npy"
+      for each in what
+    }
+    if not all(path.exists() for path in paths.values()):
+      drawn = render_shots(chunk, size_px=size_px)
+      for each, path in paths.items():
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(drawn[each]), allow_pickle=False)
+        write_atomic(path, buffer.getvalue())
+    for each, path in paths.items():
+      rows = slice(start, start + len(chunk))
+      arrays[each][rows] = np.load(path, allow_pickle=False)
+  return arrays

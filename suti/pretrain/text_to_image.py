@@ -72,7 +72,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   Returns: what was trained, for the model card.
   """
-  folder = workdir / "text_to_image"
+  folder = workdir / config.name
   model = folder / "model"
   length = config.text_encoder.max_position_embeddings
   unet_spec, unet = functional(declare_unet(config.unet.to_dict()))
@@ -92,7 +92,8 @@ def run(config: Any, workdir: Path) -> dict:
   pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
   patch, made_of = config.patch_size, {}
   if patch:
-    codec, picture_NHWC = pixels(patch), pool.image_u8_NHWC
+    codec = pixels(patch)
+    picture_NHWC = _shrink(pool.image_u8_NHWC, config.shrink)
   else:
     codec, patch, key = _copy_autoencoder(config, workdir, model / "vae")
     made_of = {"autoencoder": key}
@@ -100,33 +101,13 @@ def run(config: Any, workdir: Path) -> dict:
       pool, codec, folder / f"latents-{len(pool.shots)}-{key}.npy"
     )
 
-  def predict(params, x_BHWC, t_B, ids_BL):
-    params = {name: x.astype(config.dtype) for name, x in params.items()}
-    out_BHWC = unet(params, x_BHWC, t_B, text(params, ids_BL))
-    return out_BHWC.astype(jnp.float32)
-
-  def loss(params, batch, key):
-    x_BHWC = batch["x"].astype(jnp.float32)
-    if config.patch_size:
-      x_BHWC = codec.encode({}, to_pm1(batch["x"]))
-    loss_B = denoising_loss(
-      schedule,
-      lambda x, t_B: predict(params, x, t_B, batch["ids"]),
-      x_BHWC,
-      key,
-      weighting=config.weighting,
-      gamma=config.snr_gamma,
-      log_snr=config.log_snr and tuple(config.log_snr),
-      stratified=True,
-    )
-    return loss_B.mean(), {}
-
+  predict = make_predict(unet, text, dtype=config.dtype)
   params, seconds = train(
     config,
     folder,
     params=_start(config, unet_spec, text_spec),
-    loss=loss,
-    batch_at=_make_batch_at(config, pool, tokenize, picture_NHWC),
+    loss=make_loss(config, predict, codec, schedule),
+    batch_at=make_batch_at(config, pool, tokenize, picture_NHWC),
     made_of=made_of,
     preview=_make_preview(
       folder,
@@ -139,9 +120,31 @@ def run(config: Any, workdir: Path) -> dict:
     ),
   )
   _write_model(model, params, unet_spec, text_spec, config=config, patch=patch)
-  write_training(model, name="text_to_image", config=config, seconds=seconds)
+  write_training(
+    model,
+    name="text_to_image",
+    config=config,
+    seconds=seconds,
+    init=find_model(config.init) if config.init else None,
+  )
   write_words(model, _all_texts(config, pool))
   return {"steps": config.num_steps, "model": str(model)}
+
+
+def _shrink(picture_NHWC: np.ndarray, factor: int) -> np.ndarray:
+  """Averages squares of `factor` x `factor` pixels; uint8, as it was."""
+  if factor == 1:
+    return picture_NHWC
+  n, height, width, channels = picture_NHWC.shape
+  squares = (n, height // factor, factor, width // factor, factor, channels)
+  return np.concatenate(
+    [
+      block.mean((2, 4)).round().astype(np.uint8)
+      for block in np.array_split(
+        picture_NHWC.reshape(squares), max(1, n // _BLOCK)
+      )
+    ]
+  )
 
 
 def _copy_autoencoder(
@@ -169,7 +172,59 @@ def _find_autoencoder(config: Any, workdir: Path) -> Path:
   return autoencoder
 
 
-def _make_batch_at(
+def make_predict(
+  unet: Callable[..., jax.Array], text: Callable[..., jax.Array], *, dtype: str
+) -> Callable[..., jax.Array]:
+  """(params, x_BHWC, t_B, ids_BL) -> the U-Net's prediction, float32.
+
+  Args:
+    unet, text: the nets, functional.
+    dtype: of their arithmetic.
+  """
+
+  def predict(params, x_BHWC, t_B, ids_BL):
+    params = {name: x.astype(dtype) for name, x in params.items()}
+    out_BHWC = unet(params, x_BHWC, t_B, text(params, ids_BL))
+    return out_BHWC.astype(jnp.float32)
+
+  return predict
+
+
+def make_loss(
+  config: Any,
+  predict: Callable[..., jax.Array],
+  codec: Codec,
+  schedule: Schedule,
+) -> Callable[..., tuple[jax.Array, dict]]:
+  """The loss of a batch, for `suti.pretrain.loop`.
+
+  Args:
+    config: weighting, snr_gamma, log_snr; patch_size, 0 for latents.
+    predict: of `make_predict`.
+    codec: makes patches of pictures, where the base has any.
+    schedule: the noise schedule.
+  """
+
+  def loss(params, batch, key):
+    x_BHWC = batch["x"].astype(jnp.float32)
+    if config.patch_size:
+      x_BHWC = codec.encode({}, to_pm1(batch["x"]))
+    loss_B = denoising_loss(
+      schedule,
+      lambda x, t_B: predict(params, x, t_B, batch["ids"]),
+      x_BHWC,
+      key,
+      weighting=config.weighting,
+      gamma=config.snr_gamma,
+      log_snr=config.log_snr and tuple(config.log_snr),
+      stratified=True,
+    )
+    return loss_B.mean(), {}
+
+  return loss
+
+
+def make_batch_at(
   config: Any,
   pool: Pool,
   tokenize: Tokenizer,

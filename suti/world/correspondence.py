@@ -15,11 +15,6 @@ import numpy as np
 View = Mapping[str, np.ndarray]
 
 
-def view_of(drawn: Mapping[str, np.ndarray], index: int) -> View:
-  """One picture of what `render_shots` returned."""
-  return {k: v[index] for k, v in drawn.items()}
-
-
 def unproject(view: View) -> np.ndarray:
   """Points of the subject's frame that each pixel shows, (H, W, 3) float64."""
   size = view["depth"].shape[0]

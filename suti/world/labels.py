@@ -45,7 +45,7 @@ def render_again(
   drawn = render_shots(shots, size_px=size_px)
   for index, spoil in enumerate(spoils):
     image, mask, depth = (drawn[n][index] for n in ("image", "mask", "depth"))
-    depth = depth.astype(np.float16)
+    depth, focal = depth.astype(np.float16), drawn["focal"][index]
     if spoil:
       image, cut = spoiled(image, spoil), spoil_cut(size_px, spoil)
       inside = slice(cut, size_px - cut)
@@ -53,9 +53,10 @@ def render_again(
         square_crop_resize_plane(plane[inside, inside], size_px)
         for plane in (mask, depth)
       )
+      focal = focal * size_px / (size_px - 2 * cut)  # in half frames
     camera = (
       *drawn["eye"][index],
       *drawn["axes"][index].ravel(),
-      drawn["focal"][index],
+      focal,
     )
     yield image, mask, depth, tuple(float(x) for x in camera)

@@ -31,6 +31,7 @@ POOLS = {
   "clip": range(910_000_000, 920_000_000),
   "identity": range(920_000_000, 930_000_000),
   "examples": range(930_000_000, 940_000_000),
+  "segmenter": range(940_000_000, 950_000_000),
   "judges": range(950_000_000, SPLIT_SPAN),
 }
 

@@ -76,8 +76,28 @@ def test_systems_start_from_the_same_noise_and_end_elsewhere(sampled):
   for one, two in itertools.combinations(found, 2):
     if {one, two} == {"wrong_subject", "shuffled"}:
       continue  # of two subjects there is one other to be shown
+    if {one, two} == {"before", "base"}:
+      continue  # below
     for a, b in zip(found[one], found[two], strict=True):
       assert (a.image != b.image).any(), (one, two)
+
+
+def test_before_its_training_the_apprentice_is_what_it_starts_from(sampled):
+  # A backbone here, to which new layers add nothing.
+  for a, b in zip(read(sampled, "before"), read(sampled, "base"), strict=True):
+    assert np.abs(a.image.astype(int) - b.image).max() <= 1
+
+
+def test_nothing_trained_has_no_before(config, tmp_path, capsys):
+  untrained = config.copy_and_resolve_references().unlock()
+  untrained.train.update(num_steps=0, warmup_steps=0)
+  untrained.apprentice_sample.systems = ("apprentice", "before", "copy")
+  inputs.write_trained(tmp_path, untrained)
+  inputs.write_benchmark(tmp_path)
+  with inputs.on_devices(1):
+    done = stage_7.run(untrained.lock(), tmp_path)
+  assert done["systems"] == ["apprentice", "copy"]
+  assert "'before' would be 'apprentice', left out" in capsys.readouterr().out
 
 
 def test_a_copy_is_a_demonstration(sampled):
@@ -121,6 +141,7 @@ def test_times_are_of_all_shards(sampled):
   assert "copy_seconds_per_image" not in done
   assert done["wrong_subject_seconds_to_compile"] == 0
   assert done["text_only_seconds_to_compile"] == 0
+  assert done["before_seconds_to_compile"] == 0
   assert done["systems"] == list(MODELS)
   assert done["demonstrations"] == 2
 

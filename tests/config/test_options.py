@@ -224,8 +224,8 @@ MISTAKES = {
   "no such system": (
     {"apprentice_sample.systems": ("apprentice", "coppy")},
     "config.apprentice_sample.systems=('apprentice', 'coppy'): expected some "
-    "of apprentice, base, text_only, copy, wrong_subject, shuffled. Did you "
-    "mean 'copy'?",
+    "of apprentice, before, base, text_only, copy, wrong_subject, shuffled. "
+    "Did you mean 'copy'?",
   ),
   "nothing to copy": (
     {"apprentice_sample.num_demonstrations": 0},

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small benchmarks, folders of pictures and encoders for tests."""
+"""Small benchmarks, folders of pictures, encoders, and their scoring."""
 
 import pathlib
 
 import numpy as np
 
+from suti.evaluation.benchmark.evaluate import Job, evaluate
+from suti.evaluation.benchmark.subjects import read_folder
+from suti.evaluation.folders.reading import read_pictures
 from suti.images import save_png
 
 SUBJECTS = {"dog": "dog", "teapot": "teapot"}
@@ -47,3 +50,28 @@ def link_encoders(
   (folder / "clip").symlink_to(clip)
   (folder / "dino").symlink_to(identity)
   return folder
+
+
+def argv(data, encoders, out, *more):
+  return (
+    "evaluate",
+    data / "pictures",
+    "--benchmark",
+    data / "subjects",
+    "--encoders",
+    encoders,
+    "--out",
+    out,
+    *more,
+  )
+
+
+def score(data, encoders, out, *variants):
+  benchmark = read_folder(data / "subjects")
+  reading = read_pictures(
+    data / "pictures", layout="plain", benchmark=benchmark
+  )
+  job = Job(
+    system="x", reading=reading, encoders=encoders, variants=tuple(variants)
+  )
+  return evaluate(job, out)

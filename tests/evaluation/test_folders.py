@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other projects' folders, each as its own code writes it."""
 
+import dataclasses
 import json
+import os
 
 import pytest
 
@@ -62,6 +64,59 @@ def test_a_word_too_many_is_named(tmp_path, benchmark):
   )
 
 
+def test_prompts_of_any_script_are_told_apart():
+  prompts = ("一只狗在雪地里", "一只红色的狗", "un café noir")
+  assert find_prompt("一只红色的狗", prompts, ()) == prompts[1]
+  # As macOS writes it: the accent is a character of its own.
+  assert find_prompt("un_cafe\u0301_noir", prompts, ()) == prompts[2]
+
+
+def test_two_prompts_that_names_cannot_tell_apart_want_numbers(
+  tmp_path, benchmark
+):
+  dog = dataclasses.replace(
+    benchmark.subjects["dog"], prompts=("a dog, red", "a dog red")
+  )
+  benchmark = dataclasses.replace(benchmark, subjects={"dog": dog})
+  for said in ("a_dog_red", "1"):
+    save_png(tmp_path / "dog" / said / "0.png", picture(1))
+  found = read(tmp_path, benchmark)
+  assert [p.prompt for p in found.pictures] == ["a dog red"]
+  assert found.extra[0].why == (
+    "several prompts of dog are written 'a_dog_red': give its number"
+  )
+
+
+def test_numbers_from_one_are_refused(tmp_path, benchmark):
+  for number in (1, 2):
+    save_png(tmp_path / "dog" / str(number) / "0.png", picture(number))
+  with pytest.raises(ValueError, match="numbered up to 2, so from 1: expected"):
+    read(tmp_path, benchmark)
+  path = tmp_path / "x.csv"
+  path.write_text("subject,prompt,path\ndog,1,a.png\ndog,2,b.png\n")
+  with pytest.raises(ValueError, match="numbered up to 2, so from 1: expected"):
+    read(path, benchmark)
+
+
+def test_what_is_there_twice_or_cannot_be_read_is_named(tmp_path, benchmark):
+  for said in ("a_red_dog", "A_Red_Dog"):
+    save_png(tmp_path / "dog" / said / "0.png", picture(1))
+  (tmp_path / "dog" / "a_red_dog" / "1.jxl").write_bytes(b"x")
+  save_png(tmp_path / "DOG" / "a_red_dog" / "0.png", picture(1))
+  name = os.fsdecode(b"\xff.png")
+  (tmp_path / "dog" / "a_red_dog" / name).write_bytes(b"x")
+  found = read(tmp_path, benchmark)
+  assert len(found.pictures) == 2
+  assert "1 pictures are there more than once" in found.notes[0]
+  assert "A_Red_Dog/0.png and" in found.notes[0]
+  assert {x.why for x in found.extra} == {
+    "convert to JPEG or PNG",
+    "no subject 'DOG'. Did you mean 'dog'?",
+    "its name is not UTF-8: rename it",
+  }
+  assert all(str(x.path).encode() for x in found.extra)
+
+
 def test_masks_are_no_pictures(tmp_path, benchmark):
   save_png(tmp_path / "dog" / "0" / "0.png", picture(1))
   save_png(tmp_path / "dog" / "0" / "0.mask.png", picture(2))
@@ -92,10 +147,38 @@ def test_a_table(tmp_path, benchmark):
   ]
 
 
-def test_a_table_without_a_column_is_refused(tmp_path, benchmark):
+def test_rows_of_a_table_that_say_too_little_or_twice_are_named(
+  tmp_path, benchmark
+):
   path = tmp_path / "pictures.csv"
-  path.write_text("subject,text,path\ndog,a,b\n")
-  with pytest.raises(ValueError, match="has no column prompt: expected subj"):
+  text = (
+    '\ufeffsubject,prompt,path\ndog,"a red\ndog",x.png\ndog,a red dog,x.png\n'
+    "dog,a red dog,\ndog\ndog,a red dog,\0\n"
+  )
+  path.write_text(text, encoding="utf-8")
+  found = read(path, benchmark)
+  assert shown(found) == [("dog", RED, 2, "x.png")]
+  assert [x.why for x in found.extra] == [
+    "line 4: no path",
+    "line 5: no path",
+    "line 6: no path",
+    "it is listed twice",
+  ]
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [
+    ("subject,text,path\ndog,a,b\n", "has no column prompt: expected subj"),
+    ("subject;prompt;path\n", "with commas between, found subject;prompt;path"),
+    ("", "found none"),
+    ("subject,prompt,path\ndog," + "x" * 200_000, "line 2, cannot be read as"),
+  ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path, benchmark, text, words):
+  path = tmp_path / "pictures.csv"
+  path.write_text(text)
+  with pytest.raises(ValueError, match=words):
     read(path, benchmark)
 
 
@@ -178,6 +261,10 @@ def test_uno(tmp_path, benchmark):
   table.write_text("{}")
   with pytest.raises(ValueError, match="expected UNO's JSON list of rows"):
     read(results, benchmark, table=table)
+  for paths in ("dog/02.jpg", {"a": 1}, [1], []):
+    table.write_text(json.dumps([{"prompt": SNOW, "image_paths": paths}]))
+    with pytest.raises(ValueError, match="row 0 has no prompt and image_paths"):
+      read(results, benchmark, table=table)
 
 
 def test_omnicontext(tmp_path):
@@ -204,10 +291,39 @@ def test_omnicontext(tmp_path):
   assert [x.path.name for x in found.extra] == ["c3.png"]
   reference = found.benchmark.subjects["single_object/a1"].references
   assert reference == (tmp_path / "inputs" / "a1.png",)
+  table.write_text("\n".join(map(json.dumps, [rows[0], rows[0]])))
+  with pytest.raises(ValueError, match="single_object/a1 is in two rows"):
+    read(tmp_path, table=table)
+  with pytest.raises(ValueError, match="--identifier=sks: prompts of omnicont"):
+    read(tmp_path, table=table, identifiers=["sks"])
   del rows[0]["key"]
   table.write_text("\n".join(map(json.dumps, rows)))
   with pytest.raises(ValueError, match=r"line 1: expected input_images, inst"):
     read(tmp_path, table=table)
+
+
+@pytest.mark.parametrize(
+  ("facts", "words"),
+  [
+    ({"images_per_prompt": "four"}, "images_per_prompt='four' must be a whole"),
+    ({"images_per_prompt": -1}, "images_per_prompt=-1 must be a whole"),
+    ({"prompts": ["a {}"]}, "must be 'dreambench'; write prompts of your own"),
+    ([], "holds no JSON object"),
+  ],
+)
+def test_a_benchmarks_settings_are_checked(tmp_path, facts, words):
+  write_subjects(tmp_path)
+  (tmp_path / "benchmark.json").write_text(json.dumps(facts))
+  with pytest.raises(ValueError, match=words):
+    read_folder(tmp_path)
+
+
+def test_photographs_that_are_not_read_are_said(tmp_path):
+  write_subjects(tmp_path)
+  (tmp_path / "dog" / "9.psd").write_bytes(b"x")
+  (tmp_path / "dog" / "notes.txt").write_text("no picture")
+  (note,) = read_folder(tmp_path).notes
+  assert "1 file is not read: 1 .psd (9.psd; convert to JPEG or PNG)" in note
 
 
 def test_a_class_and_prompts_file_gives_nouns(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from configs import quickstart
-from suti.evaluation import page, report
+from suti.evaluation import charts, report
 from suti.io.files import write_atomic, write_json
 from suti.io.records import write_lines, write_records
 from suti.schema import Candidate, Cluster, Prompt, Score
@@ -372,12 +372,12 @@ def test_without_scores_the_remedy_is_named(tmp_path):
   [(0, 1, [0, 0.5, 1]), (0, 10, [0, 5, 10]), (-0.04, 0.06, [0, 0.05])],
 )
 def test_ticks_are_round_and_inside(low, high, expected):
-  found = page.ticks(low, high, num=3)
+  found = charts.ticks(low, high, num=3)
   assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_histogram_parts_values_at_the_threshold():
-  svg = page.histogram(
+  svg = charts.histogram(
     [0.0, 0.02, 0.0201, 0.05], threshold=0.02, x_label="x", title="t"
   )
   heights = {
@@ -394,8 +394,8 @@ def test_histogram_parts_values_at_the_threshold():
 
 
 def test_charts_of_nothing_say_so():
-  assert "Too few points" in page.curve([(1, 2.0)], x_label="x", title="t")
-  nothing = page.histogram([], threshold=0, x_label="x", title="t")
+  assert "Too few points" in charts.curve([(1, 2.0)], x_label="x", title="t")
+  nothing = charts.histogram([], threshold=0, x_label="x", title="t")
   assert "No values" in nothing
 
 

@@ -17,6 +17,9 @@ from suti.schema import Candidate, Score
 from tests.experts import inputs
 
 CLUSTERS = inputs.make_clusters(2)
+OF_LABELS = (
+  "box_area", "box_aspect", "label_score", "mask_share", "masked_identity",
+)  # fmt: skip
 
 
 def candidate_of(cluster, prompt, number):
@@ -88,7 +91,7 @@ def test_measures_are_their_definitions():
       "identity": float((shown @ y).mean()),
       "nearest": max(float(x @ y) for x in shown),
       "pair_identity": math.nan,  # each was sampled alone
-    }
+    } | dict.fromkeys(OF_LABELS, math.nan)  # nor is it labelled
     assert score.values == pytest.approx(by_hand, abs=1e-6, nan_ok=True)
 
 
@@ -148,7 +151,8 @@ MISTAKES = {
   "no such measure": (
     {"rule": "detla_clip > 0.02"},
     "config.filter.rule='detla_clip > 0.02': there is no measure 'detla_clip'. "
-    "There are clip_t, delta_clip, identity, nearest, pair_identity. Did you "
+    "There are box_area, box_aspect, clip_t, delta_clip, identity, "
+    "label_score, mask_share, masked_identity, nearest, pair_identity. Did you "
     "mean 'delta_clip'?",
   ),
   "a measure that these candidates cannot have": (
@@ -159,6 +163,21 @@ MISTAKES = {
     "config.sample.together=1: take another measure, or a teacher that samples "
     "several together.",
   ),
+  "a measure of labels that there are none of": (
+    {"rule": "box_area > 0.05"},
+    "config.filter.rule='box_area > 0.05': box_area reads where the subject of "
+    "an image is, and config.label.candidates='none' labels none: set it to "
+    "segmenter, or to teacher if that says so, or take another measure.",
+  ),
+  "a filter of such measures": (
+    {"rule": None, "name": "subject_diffusion"},
+    "config.filter.rule (of experts/filters/subject_diffusion.py)="
+    "'box_aspect >= 0.3, box_aspect <= 3, box_area >= 0.08, box_area <= 0.7, "
+    "mask_share >= 0.6, label_score >= 0.3': box_aspect reads where the "
+    "subject of an image is, and config.label.candidates='none' labels none: "
+    "set it to segmenter, or to teacher if that says so, or take another "
+    "measure.",
+  ),
   "groups of one": (
     {"rule": "identity > 0", "name": "syncd"},
     "config.filter.name='syncd' keeps groups of 2 images or more, and "
@@ -167,8 +186,8 @@ MISTAKES = {
   ),
   "no such filter": (
     {"rule": None, "name": "sutti"},
-    "No filter 'sutti' (config.filter.name). experts/filters has suti, syncd. "
-    "Did you mean 'suti'?",
+    "No filter 'sutti' (config.filter.name). experts/filters has "
+    "subject_diffusion, suti, syncd. Did you mean 'suti'?",
   ),
 }
 

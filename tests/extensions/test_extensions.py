@@ -53,8 +53,9 @@ def test_plans_take_both(config):
   backbone = describe_backbone(config.backbone)
   mesh = flat_mesh(jax.devices()[:2])
   program = experts.farm.programs.sample(config, backbone, mesh, per_device=1)
-  images = jax.eval_shape(program.function, *program.arguments)
+  images, masks = jax.eval_shape(program.function, *program.arguments)
   assert images.shape == (2, 6, tiny.SIZE_PX, tiny.SIZE_PX, 3)
+  assert masks.shape == images.shape[:-1]
   train = apprentice.programs.train(
     config,
     backbone,
@@ -123,8 +124,9 @@ def test_killed_in_each_stage_both_end_in_the_same_files(
     fields={"label.source": "folder"},
     environment={killed_run_of.EXTENDED: "1"},
   )
-  for picture in (root / "photos").rglob("*.png"):
-    shutil.copy(picture, picture.with_name(f"{picture.stem}.mask.png"))
+  for photos in ("photos", "held_out"):
+    for picture in list((root / photos).rglob("*.png")):
+      shutil.copy(picture, picture.with_name(f"{picture.stem}.mask.png"))
   whole = runs.start("whole")
   assert whole.returncode == 0, whole.stderr[-4000:]
   broken = runs.start("broken", deaths=DEATHS)
@@ -139,6 +141,7 @@ def test_killed_in_each_stage_both_end_in_the_same_files(
     for candidate in read_records(path, Candidate)
   ]
   assert [c.number for c in candidates] == [0, 1, 2] * (len(candidates) // 3)
+  assert all(c.mask is not None and c.view is not None for c in candidates)
   scores = read_lines(one / "experts/filter/scores.jsonl", Score)
   assert all("pair_identity" in score.values for score in scores)
   for name in ("experts/filter/scores.jsonl", "experts/prompts/prompts.jsonl"):

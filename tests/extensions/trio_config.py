@@ -18,6 +18,7 @@ def get_config(arg: str = ""):
   config.prompts.num_per_cluster = 3
   config.sample.update(together=3, batch_size=6)
   config.benchmark.num_prompts = 3
+  config.label.source = "world"
   config.filter.rule = "delta_clip > -1, pair_identity > -1"
   config.train.method = "suti"
   return config.lock()

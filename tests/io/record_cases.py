@@ -55,6 +55,7 @@ def labelled(seed):
     plain,
     mask=rng.random(shape) < 0.5,
     depth=depth,
+    camera=(1.5, -0.25, 3.0),
     demonstration_masks=tuple(
       rng.random(x.shape[:2]) < 0.5 for x in plain.demonstrations
     ),

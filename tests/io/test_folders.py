@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Going through folders, links among them."""
 
+import numpy as np
+import pytest
+
+from suti.images import save_png
 from suti.io import folders
+from suti.io.image_files import list_pictures, load_image
+from suti.io.paths import path_of
 
 
 def test_what_is_below_comes_by_name_and_hidden_folders_are_only_named(
@@ -33,3 +39,30 @@ def test_links_are_followed_once(tmp_path):
     (tmp_path / "here", ["lost", "self"], []),
     (tmp_path / "here" / "far", [], []),
   ]
+
+
+def test_a_bucket_is_walked_alike(buckets):
+  place = path_of("gs://bucket/place")
+  for name in ("2.jpg", "1.jpg", "a/inner/x", ".git/config", "a/@eaDir/y"):
+    (place / name).write_bytes(b"")
+  (path_of("gs://bucket/place2") / "z").write_bytes(b"")
+  assert list(folders.walk(place)) == [
+    (place, ["1.jpg", "2.jpg"], [".git"]),
+    (place / "a", [], ["@eaDir"]),
+    (place / "a" / "inner", ["x"], []),
+  ]
+
+
+def test_pictures_of_a_bucket_are_listed_and_read(buckets):
+  place = path_of("gs://bucket/place")
+  image_u8 = np.full((70, 80, 3), 9, np.uint8)
+  save_png(place / "a.png", image_u8)
+  save_png(place / "below" / "b.png", image_u8)
+  (place / "c.txt").write_bytes(b"x")
+  assert list_pictures(place) == (
+    [place / "a.png"],
+    {".txt": [place / "c.txt"]},
+  )
+  np.testing.assert_array_equal(load_image(place / "a.png"), image_u8)
+  with pytest.raises(ValueError, match=r"place/d\.png does not exist"):
+    load_image("gs://bucket/place/d.png")

@@ -260,6 +260,11 @@ def test_what_is_not_there_is_named(tmp_path):
     load_image(tmp_path)
 
 
+def test_a_name_that_no_disk_takes_is_one_line(tmp_path):
+  with pytest.raises(ValueError, match=r"cannot be read \(File name too long"):
+    load_image(tmp_path / ("x" * 5000 + ".png"))
+
+
 def test_a_bomb_is_refused_before_it_is_unpacked(monkeypatch):
   # A true one: 50 MB of zeros in 50 kB, behind a header of 20000 x 20000.
   content = png_chunks(20000, 20000, data=zlib.compress(bytes(50_000_000), 9))

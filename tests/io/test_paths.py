@@ -70,3 +70,10 @@ def test_what_is_not_this_users_alone_is_refused(parent, tmp_path, monkeypatch):
   theirs = parent.rename(parent.with_name(f"suti-{uid + 1}"))
   monkeypatch.setattr(os, "getuid", lambda: uid + 1)
   assert refusal(theirs) == "is another user's"
+
+
+@pytest.mark.parametrize("name", ["s3://b/x", "https://a.b/c", "file:///x"])
+def test_addresses_of_elsewhere_are_no_folders_here(name):
+  with pytest.raises(ValueError, match=f"{name} is neither on a disk nor in a"):
+    paths.path_of(name)
+  assert paths.path_of("a:/b").parts == ("a:", "b")

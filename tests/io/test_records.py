@@ -103,7 +103,7 @@ def test_another_schema_is_refused(tmp_path, monkeypatch):
   with pytest.raises(ValueError) as caught:
     records.read_records(path, schema.Cluster)
   assert str(caught.value).startswith(
-    "Shards were written with schema 1, this code reads 3: rerun experts.mine."
+    "Shards were written with schema 1, this code reads 4: rerun experts.mine."
   )
   with pytest.raises(ValueError, match="written with schema 1"):
     records.read_lines(tmp_path / "a.jsonl", schema.Prompt)
@@ -341,7 +341,7 @@ def test_wrong_folders_are_named(tmp_path, monkeypatch):
   with pytest.raises(ValueError) as caught:
     records.open_examples(tmp_path / "pack")
   assert str(caught.value).startswith(
-    "Shards were written with schema 1, this code reads 3: rerun experts.pack."
+    "Shards were written with schema 1, this code reads 4: rerun experts.pack."
   )
   files.write_json(tmp_path / "dataset_info.json", {"name": "mnist"})
   with pytest.raises(ValueError, match="holds the dataset 'mnist'"):

@@ -280,6 +280,39 @@ def test_demonstrations_show_the_subject_undressed_and_in_its_colours(
   assert not [text for text in shown if any(w in text for w in changed)]
 
 
+def test_examples_of_a_class_show_other_subjects_of_it(fake_renderer, tmp_path):
+  config = examples_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each = 60, 4
+  pool = pictures.render_pool(config, tmp_path, size_px=8)
+  one_N1 = np.ones((len(pool.shots), 1), np.float32)
+  same, other = (
+    list(
+      examples.make_examples(
+        pool,
+        one_N1,
+        one_N1,
+        num_examples=60,
+        num_demonstrations=2,
+        seed=0,
+        shown=shown,
+      )
+    )
+    for shown in ("subject", "class")
+  )
+  # As many targets and the same ones, but for those without a picture to show.
+  targets = {e.key for e in same}
+  assert len(targets & {e.key for e in other}) > 0.8 * len(targets)
+  row_of = {
+    image.tobytes(): row for row, image in enumerate(pool.image_u8_NHWC)
+  }
+  for example in other:
+    rows = [row_of[x.tobytes()] for x in example.demonstrations]
+    target = row_of[example.image.tobytes()]
+    subjects = [pool.subject_N[row] for row in (*rows, target)]
+    assert len(set(subjects)) == len(subjects) > 1
+    assert {pool.class_N[row] for row in rows} == {pool.class_N[target]}
+
+
 def test_loop_that_was_killed_logs_equal_losses(tmp_path):
   """The run dies in its third step, after the checkpoint of the second."""
   config = clip_config.get_config("tiny")

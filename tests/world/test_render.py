@@ -17,7 +17,7 @@ from suti.world import (
   wardrobe,
 )
 from suti.world.backdrops import PLACES
-from suti.world.correspondence import correspond, project, unproject, view_of
+from suti.world.correspondence import correspond, project, unproject
 from suti.world.render import _program, draw
 from suti.world.scenes import SETTINGS, shot_keys, stage
 from suti.world.styles import paint
@@ -236,7 +236,7 @@ def views():
     [Shot(subject, -1, 0), Shot(subject, 7, 3), Shot(subject, 1, 5)],
     size_px=SIZE_PX,
   )
-  return [view_of(drawn, i) for i in range(3)]
+  return [{k: v[i] for k, v in drawn.items()} for i in range(3)]
 
 
 def test_projection_undoes_unprojection(views):

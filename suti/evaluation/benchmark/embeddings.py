@@ -6,7 +6,8 @@
 A block's name follows from its pictures' paths, sizes and times of change, so
 that a killed evaluation goes on at the block, a changed picture is embedded
 anew, and another encoder never finds these. Pictures are read by threads while
-the block before is encoded.
+the block before is encoded, each cut to what the encoders take at once: a block
+of photographs would fill the memory.
 
 Shape suffixes: N pictures, D embedding width.
 """
@@ -25,6 +26,7 @@ from suti.evaluation.benchmark.subjects import mask_of
 from suti.evaluation.scores import ROWS
 from suti.io.files import write_atomic
 from suti.io.image_files import load_image
+from suti.io.paths import in_bucket
 from suti.runtime.progress import progress
 from suti.schema import content_key
 
@@ -77,14 +79,11 @@ def embed(
   parts: dict[str, list[np.ndarray]] = {name: [] for name in encoders}
   unreadable: dict[Path, str] = {}
   with progress(len(paths), label) as bar:
-    for block, pictures in _ahead(blocks, encoders, store, masked):
-      found = _block(
-        block, pictures, encoders=encoders, store=store, masked=masked
-      )
+    for block, found in _blocks(blocks, encoders, store, masked):
       kept = [p for p, why in zip(block, found.why, strict=True) if not why]
       rows |= {path: len(rows) + i for i, path in enumerate(kept)}
       unreadable |= {
-        p: str(why) for p, why in zip(block, found.why, strict=True) if why
+        p: why for p, why in zip(block, found.why, strict=True) if why
       }
       for name, vectors_ND in found.vectors_ND.items():
         parts[name].append(vectors_ND)
@@ -106,49 +105,65 @@ def embed(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Found:
+  """A block: why pictures could not be read, "" else, and the embeddings."""
+
   why: list[str]
   vectors_ND: Mapping[str, np.ndarray]
   made: bool
 
 
-# A picture, its cut-out where one is asked for, and why there is none.
-_Read = tuple[np.ndarray | None, np.ndarray | None, str]
+# {encoder: what it is shown of a picture}, and why there is nothing.
+_Read = tuple[Mapping[str, np.ndarray], str]
 
 
-def _ahead(
+def _blocks(
   blocks: Sequence[Sequence[Path]],
   encoders: Mapping[str, Encoder],
   store: Path,
   masked: Sequence[str],
-) -> Iterator[tuple[Sequence[Path], list[_Read] | None]]:
-  """Blocks with their pictures, the next being read meanwhile.
-
-  Yields: a block, and its pictures or None where all of it is stored.
-  """
+) -> Iterator[tuple[Sequence[Path], _Found]]:
+  """Blocks with their embeddings, the next being read meanwhile."""
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
 
     def start(block):
-      places = [
-        _place(store, block, e, name in masked) for name, e in encoders.items()
+      places = _places(store, block, encoders, masked)
+      found = _stored(places, len(block))
+      # What could not be read may be by now: another package, another mask.
+      if found is not None and all(
+        _read(path, encoders, masked)[1]
+        for path, why in zip(block, found.why, strict=True)
+        if why
+      ):
+        return found
+      return places, [
+        pool.submit(_read, path, encoders, masked) for path in block
       ]
-      if all(_load(place, len(block)) is not None for place in places):
-        return None
-      return [pool.submit(_read, path, bool(masked)) for path in block]
 
     coming = start(blocks[0]) if blocks else None
     for number, block in enumerate(blocks):
       now, coming = coming, None
       if number + 1 < len(blocks):
         coming = start(blocks[number + 1])
-      yield block, None if now is None else [future.result() for future in now]
+      if not isinstance(now, _Found):
+        assert now is not None
+        places, pictures = now
+        now = _make([p.result() for p in pictures], encoders, places)
+      yield block, now
 
 
-def _read(path: Path, cut: bool) -> _Read:
+def _read(
+  path: Path, encoders: Mapping[str, Encoder], masked: Sequence[str]
+) -> _Read:
   try:
     image_u8 = load_image(path)
-    return image_u8, _cut_out(image_u8, path) if cut else None, ""
+    cut_u8 = _cut_out(image_u8, path) if masked else image_u8
   except ValueError as error:
-    return None, None, str(error)
+    return {}, str(error)
+  shown = {
+    name: encoder.prepare(cut_u8 if name in masked else image_u8)
+    for name, encoder in encoders.items()
+  }
+  return shown, ""
 
 
 def _cut_out(image_u8: np.ndarray, path: Path) -> np.ndarray:
@@ -170,51 +185,61 @@ def _cut_out(image_u8: np.ndarray, path: Path) -> np.ndarray:
   return np.where(mask_HW[..., None], image_u8, white)[box]
 
 
-def _block(
-  block: Sequence[Path],
-  pictures: list[_Read] | None,
-  *,
+def _make(
+  pictures: Sequence[_Read],
   encoders: Mapping[str, Encoder],
-  store: Path,
-  masked: Sequence[str],
+  places: Mapping[str, Path],
 ) -> _Found:
-  """The embeddings of a block: stored ones, or new ones, which are stored."""
-  why, vectors_ND = [""] * len(block), {}
+  """Encodes a block and stores it."""
+  why = [reason for _, reason in pictures]
+  vectors_ND = {}
   for name, encoder in encoders.items():
-    place = _place(store, block, encoder, name in masked)
-    found = _load(place, len(block))
-    if found is None:
-      assert pictures is not None
-      reasons = [reason for _, _, reason in pictures]
-      images = [
-        cut if name in masked else whole
-        for whole, cut, reason in pictures
-        if not reason
-      ]
-      made = (
-        encoder.embed([x for x in images if x is not None])
-        if images
-        else np.zeros((0, 1), np.float32)
-      )
-      found = (np.asarray(made, np.float32), reasons)
-      _save(place, *found)
+    shown = [x[name] for x, reason in pictures if not reason]
+    vectors_ND[name] = np.zeros((0, 1), np.float32)
+    if shown:
+      vectors_ND[name] = np.asarray(encoder.encode(shown), np.float32)
+    _save(places[name], vectors_ND[name], why)
+  return _Found(why=why, vectors_ND=vectors_ND, made=True)
+
+
+def _stored(places: Mapping[str, Path], size: int) -> _Found | None:
+  """A block, if the embeddings of all encoders are stored."""
+  why, vectors_ND = [""] * size, {}
+  for name, place in places.items():
+    if (found := _load(place, size)) is None:
+      return None
     vectors_ND[name], why = found
-  return _Found(why=why, vectors_ND=vectors_ND, made=pictures is not None)
+  return _Found(why=why, vectors_ND=vectors_ND, made=False)
 
 
-def _place(
-  store: Path, block: Sequence[Path], encoder: Encoder, masked: bool
-) -> Path:
-  """Where a block is kept, whether it is or not."""
-  parts: list[str | int] = [int(masked)]
-  for path in block:
-    for file in (path, mask_of(path)) if masked else (path,):
-      try:
-        about = file.stat()
-        parts += [str(file.resolve()), about.st_size, about.st_mtime_ns]
-      except OSError:
-        parts += [str(file), "absent"]
-  return store / encoder.key / f"{content_key(*parts)}.npz"
+def _places(
+  store: Path,
+  block: Sequence[Path],
+  encoders: Mapping[str, Encoder],
+  masked: Sequence[str],
+) -> dict[str, Path]:
+  """Where a block's embeddings are kept, whether they are or not."""
+  whole = [_mark(path) for path in block]
+  masks = [_mark(mask_of(path)) for path in block] if masked else whole
+  places = {}
+  for name, encoder in encoders.items():
+    cut = name in masked
+    marks = zip(whole, masks, strict=True)
+    parts = [x for one, two in marks for x in (*one, *(two if cut else ()))]
+    key = content_key(int(cut), *parts)
+    places[name] = store / encoder.key / f"{key}.npz"
+  return places
+
+
+def _mark(path: Path) -> tuple[str | int, ...]:
+  """What changes with a file's content."""
+  try:
+    if in_bucket(path):
+      return str(path), str((path.about() or {}).get("generation", "absent"))
+    about = path.stat()
+    return str(path.resolve()), about.st_size, about.st_mtime_ns
+  except (OSError, RuntimeError):  # RuntimeError: links in a circle
+    return str(path), "absent"
 
 
 def _save(place: Path, vectors_ND: np.ndarray, why: Sequence[str]) -> None:
@@ -226,7 +251,8 @@ def _save(place: Path, vectors_ND: np.ndarray, why: Sequence[str]) -> None:
 def _load(place: Path, size: int) -> tuple[np.ndarray, list[str]] | None:
   """A stored block; None if there is none, or it is damaged."""
   try:
-    with np.load(place, allow_pickle=False) as file:
+    content = io.BytesIO(place.read_bytes())
+    with np.load(content, allow_pickle=False) as file:
       vectors_ND, why = file["vectors"], [str(x) for x in file["why"]]
   except (OSError, ValueError, KeyError, zipfile.BadZipFile):
     return None

@@ -9,6 +9,7 @@ its files and what is done to pixels before it: scores compare where all of
 that is equal.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from suti.hf.image_processor import (
 from suti.hf.model import Model, kind_of, open_model, read_config
 from suti.hf.tokenizer import load_tokenizer
 from suti.io.files import fingerprint
+from suti.io.paths import local, path_of
 from suti.schema import content_key
 
 # N pictures or texts, D embedding width.
@@ -56,16 +58,23 @@ class Encoder:
   """One judge.
 
   Attributes:
-    embed: uint8 pictures of any size -> unit (N, D) float32.
+    prepare: a uint8 picture of any size -> the pixels that it takes, (H, W, 3)
+      float32.
+    encode: prepared pictures -> unit (N, D) float32.
     record: class, size, fingerprint, preprocessing: for metrics.json.
     key: a hash of the record, so that embeddings of two are not mixed.
     expected: whether it is the one that the protocol names.
   """
 
-  embed: Callable[[Sequence[np.ndarray]], np.ndarray]
+  prepare: Callable[[np.ndarray], np.ndarray]
+  encode: Callable[[Sequence[np.ndarray]], np.ndarray]
   record: dict[str, Any]
   key: str
   expected: bool
+
+  def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Uint8 pictures of any size -> unit (N, D) float32."""
+    return self.encode([self.prepare(image) for image in images])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,9 +121,12 @@ def open_encoders(name_or_dir: str | Path, protocol: Protocol) -> Encoders:
   if world:
     clip_dir, identity_dir = map(find_model, ("world_clip", "world_identity"))
   else:
-    found = _configs(Path(name_or_dir))
-    clip_dir = _choose_clip(Path(name_or_dir), found)
-    identity_dir = _choose_identity(Path(name_or_dir), found, protocol.identity)
+    folder = path_of(name_or_dir)
+    with contextlib.suppress(FileNotFoundError):
+      folder = local(folder)
+    found = _configs(folder)
+    clip_dir = _choose_clip(folder, found)
+    identity_dir = _choose_identity(folder, found, protocol.identity)
   # The world's judges take 64 px: another recipe would be none of theirs.
   pixels = "own" if world else protocol.pixels
   clip_model = open_model(clip_dir, expected=("CLIPModel",))
@@ -210,7 +222,7 @@ def _encoder(
   size_px = int(vision.get("image_size", 224))
   if kind != "clip" and model.kind.startswith("Dinov2"):
     size_px = 224  # its positions are those of 518 px, its use is at 224
-  prepare, how = _pixels(folder, pixels, kind=kind, size_px=size_px)
+  read, how = _pixels(folder, pixels, kind=kind, size_px=size_px)
   run = image_encoder(model)
   facts = {
     "folder": folder.name,
@@ -221,13 +233,25 @@ def _encoder(
     "pixels": how,
   }
   return Encoder(
-    embed=lambda images: in_rows(
-      lambda rows: run(model.params, np.stack(rows)), list(prepare(images))
+    prepare=lambda image: read([image])[0],
+    encode=lambda prepared: in_rows(
+      lambda rows: run(model.params, _stack(rows)), prepared
     ),
     record=facts,
     key=content_key(*(f"{k}={v}" for k, v in sorted(facts.items()))),
     expected=expected and not folder.is_relative_to(PRETRAINED),
   )
+
+
+def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
+  """Prepared pictures as one array."""
+  if len(sizes := {f"{x.shape[0]}x{x.shape[1]}" for x in rows}) > 1:
+    raise ValueError(
+      "--variant=own-pixels: the file beside the encoder keeps proportions and "
+      f"crops nothing, which made {', '.join(sorted(sizes))}: leave the "
+      "variant out, or give pictures of one shape."
+    )
+  return np.stack(rows)
 
 
 def _pixels(
@@ -259,7 +283,7 @@ def _warnings(
 ) -> tuple[str, ...]:
   if world:
     return (
-      "encoders: SubjectWorld's own judge, which have seen no photograph. Not "
+      "encoders: SubjectWorld's own, which have seen no photograph. Not "
       "comparable with scores by published encoders.",
     )
   lines = []

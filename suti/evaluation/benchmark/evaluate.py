@@ -10,6 +10,7 @@ writes  OUT/metrics.json      scores, tables, what they were measured by
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from suti.evaluation import dreambench, protocol
 from suti.evaluation.benchmark import tables
 from suti.evaluation.benchmark.embeddings import Embedded, embed
-from suti.evaluation.benchmark.encoders import Encoders, open_encoders
+from suti.evaluation.benchmark.encoders import WORLD, Encoders, open_encoders
 from suti.evaluation.benchmark.subjects import Subject
 from suti.evaluation.folders.pictures import Picture, Reading
 from suti.io.files import read_json, write_atomic, write_json
@@ -69,6 +70,7 @@ def evaluate(job: Job, out: Path) -> dict[str, Any]:
       `out` holds another evaluation.
   """
   rules = protocol.choose(job.variants)
+  _check_variants(job, rules)
   encoders = open_encoders(job.encoders, rules)
   _claim(job, encoders, out)
   reading = job.reading
@@ -106,8 +108,12 @@ def evaluate(job: Job, out: Path) -> dict[str, Any]:
     *reading.notes,
     *notes,
   ]
+  whole = not (coverage["missing"] or coverage["surplus"])
   metrics["comparable"] = (
-    not otherwise and coverage["scored"] == coverage["expected"]
+    not otherwise
+    and whole
+    and not coverage["unreadable"]
+    and coverage["scored"] == coverage["expected"]
   )
   metrics["warnings"] = [
     *otherwise,
@@ -116,15 +122,27 @@ def evaluate(job: Job, out: Path) -> dict[str, Any]:
   ]
   _write(out, metrics, rows, subjects)
   for line in metrics["warnings"]:
-    say(f"Note: {line}")
+    say(f"Note: {' '.join(line.split())}")
   return metrics
+
+
+def _check_variants(job: Job, rules: protocol.Protocol) -> None:
+  """Refuses variants of published encoders where SubjectWorld's judge."""
+  if str(job.encoders) != WORLD:
+    return
+  for name in job.variants:
+    if protocol.VARIANTS[name].changes.keys() & {"identity", "pixels"}:
+      raise ValueError(
+        f"--variant={name} is of published encoders: give their folder by "
+        "--encoders, or leave the variant out."
+      )
 
 
 def _claim(job: Job, encoders: Encoders, out: Path) -> None:
   """Writes what the folder is for, or refuses one that is for something else.
 
   Pictures may be added or mended between two runs; what they are scored by may
-  not change.
+  not change once there are scores. Embeddings are kept by encoder.
   """
   path = out / "evaluation.json"
   what = {
@@ -137,7 +155,10 @@ def _claim(job: Job, encoders: Encoders, out: Path) -> None:
     "system": job.system,
   }
   if path.is_file():
-    if (then := read_json(path)) != what:
+    then = read_json(path)
+    if then != what and not (out / "metrics.json").is_file():
+      write_json(path, what)
+    elif then != what:
       field = next(key for key in what if then.get(key) != what[key])
       raise ValueError(
         f"--out={out} holds an evaluation with another {field}: give another "
@@ -249,7 +270,9 @@ _SKILLS = {
 
 def _template(prompt: str, noun: str) -> str:
   """A prompt with "{}" for its noun, so that subjects share prompts."""
-  return prompt.replace(noun, "{}", 1) if noun in prompt else prompt
+  # Scripts without spaces have no word's end: letters here are ASCII's.
+  whole = rf"(?<!\w){re.escape(noun)}(?!\w)"
+  return re.sub(whole, "{}", prompt, count=1, flags=re.A)
 
 
 def _metrics(
@@ -302,9 +325,10 @@ def _coverage(
 ) -> dict[str, Any]:
   """What was expected, found, missing, extra and unreadable, all by name."""
   wanted = reading.benchmark.images_per_prompt
+  scored = {row.path for row in rows}
   counts: dict[tuple[str, str], int] = {}
   for picture in reading.pictures:
-    if picture.path in generated.rows:
+    if str(picture.path) in scored:
       key = (picture.subject, picture.prompt)
       counts[key] = counts.get(key, 0) + 1
   missing, surplus = [], []
@@ -321,7 +345,12 @@ def _coverage(
     "scored": len(rows),
     "missing": missing,
     "surplus": surplus,
-    "extra": [{"path": str(x.path), "why": x.why} for x in reading.extra],
+    "extra": [{"path": str(x.path), "why": x.why} for x in reading.extra]
+    + [
+      {"path": str(p.path), "why": f"no photograph of {p.subject} can be read"}
+      for p in reading.pictures
+      if p.path in generated.rows and str(p.path) not in scored
+    ],
     "unreadable": {
       str(path): why
       for path, why in {**generated.unreadable, **real.unreadable}.items()
@@ -335,7 +364,7 @@ def _say_coverage(coverage: Mapping[str, Any]) -> list[str]:
     names = [f"{row['subject']}: {row['prompt']}" for row in missing]
     lines.append(
       f"{len(missing)} prompts have too few pictures: {_some(names)}. Scores "
-      "are of those that are there."
+      "are of the others."
     )
   if surplus := coverage["surplus"]:
     names = [
@@ -384,9 +413,7 @@ def _write(
   rows: Sequence[tables.Row],
   subjects: Mapping[str, Subject],
 ) -> None:
-  lines = [
-    json.dumps(dataclasses.asdict(row), ensure_ascii=False) for row in rows
-  ]
+  lines = [json.dumps(vars(row), ensure_ascii=False) for row in rows]
   write_atomic(out / "pictures.jsonl", ("\n".join(lines) + "\n").encode())
   write_json(
     out / "references.json",

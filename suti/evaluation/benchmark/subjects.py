@@ -15,11 +15,13 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from suti.config.names import suggest
 from suti.evaluation import dreambench
 from suti.io.files import read_object
 from suti.io.folders import is_hidden
-from suti.io.image_files import list_pictures
+from suti.io.image_files import describe_skipped, list_pictures, remedy_of
 from suti.schema import content_key
 
 _CLASSES, _PROMPTS = "prompts_and_classes.txt", "prompts.txt"
@@ -86,10 +88,11 @@ def read_dreambench(folder: Path) -> Benchmark:
   _check(folder, "--data")
   subjects, missing, notes = {}, [], []
   for name, noun in dreambench.SUBJECTS.items():
-    photographs = _photographs(folder / name)
+    photographs, why = _photographs(folder / name)
     if not photographs:
       missing.append(name)
       continue
+    notes += why
     live = noun in dreambench.LIVE
     templates = dreambench.templates_of(live=live)
     subjects[name] = Subject(
@@ -139,10 +142,13 @@ def read_folder(folder: Path, *, flag: str = "--benchmark") -> Benchmark:
   classes = _read_classes(folder / _CLASSES)
   templates = _read_prompts(folder / _PROMPTS)
   settings = folder / "benchmark.json"
-  facts = read_object(settings) if settings.is_file() else {}
-  subjects = {}
+  facts = _check_facts(settings) if settings.is_file() else {}
+  subjects, notes = {}, []
   for name in names:
-    photographs = () if is_hidden(name) else _photographs(folder / name)
+    if is_hidden(name):
+      continue
+    photographs, why = _photographs(folder / name)
+    notes += why
     if photographs:
       noun = classes.get(name) or re.sub(r"[\d_-]+", " ", name).strip()
       live = noun in dreambench.LIVE
@@ -169,22 +175,45 @@ def read_folder(folder: Path, *, flag: str = "--benchmark") -> Benchmark:
   return Benchmark(
     name=str(facts.get("name", folder.resolve().name)),
     subjects=subjects,
-    images_per_prompt=int(facts.get("images_per_prompt", 0)),
+    images_per_prompt=facts.get("images_per_prompt", 0),
+    notes=tuple(notes),
   )
+
+
+def _check_facts(path: Path) -> dict[str, Any]:
+  """What benchmark.json says."""
+  facts = read_object(path)
+  num = facts.get("images_per_prompt", 0)
+  if not (isinstance(num, int) and 0 <= num <= 1000):
+    raise ValueError(
+      f"{path}: images_per_prompt={num!r} must be a whole number up to 1000; 0 "
+      "is any number."
+    )
+  if facts.get("prompts", "dreambench") != "dreambench":
+    raise ValueError(
+      f"{path}: prompts={facts['prompts']!r} must be 'dreambench'; write "
+      f"prompts of your own into {_PROMPTS}, one a line."
+    )
+  return facts
 
 
 def _check(folder: Path, flag: str) -> None:
   if not folder.is_dir():
+    names = ("dreambench", "subjectworld") if flag == "--benchmark" else ()
     raise ValueError(
       f"{flag}={folder}: no such folder; give the folder with a folder of "
-      "photographs for each subject."
+      f"photographs for each subject.{suggest(folder.name.lower(), names)}"
     )
 
 
-def _photographs(folder: Path) -> tuple[Path, ...]:
+def _photographs(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
+  """A subject's photographs, and a line on pictures that are not read."""
   if not folder.is_dir():
-    return ()
-  return tuple(without_masks(list_pictures(folder)[0]))
+    return (), []
+  found, others = list_pictures(folder)
+  pictures = {kind: x for kind, x in others.items() if remedy_of(f"x{kind}")}
+  line = describe_skipped(pictures, root=folder)
+  return tuple(without_masks(found)), [f"{folder}: {line}"] * bool(line)
 
 
 def without_masks(paths: Sequence[Path]) -> list[Path]:
@@ -201,7 +230,7 @@ def _read_classes(path: Path) -> dict[str, str]:
   """The rows behind the line "subject_name,class"."""
   if not path.is_file():
     return {}
-  lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+  lines = _lines(path)
   rows = [line.strip() for line in lines]
   if "subject_name,class" not in rows:
     raise ValueError(
@@ -219,10 +248,15 @@ def _read_classes(path: Path) -> dict[str, str]:
   return classes
 
 
+def _lines(path: Path) -> list[str]:
+  """Of a text, which editors may begin with a byte order mark."""
+  return path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+
+
 def _read_prompts(path: Path) -> list[str]:
   if not path.is_file():
     return []
-  lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+  lines = _lines(path)
   prompts = [" ".join(line.split()) for line in lines if line.strip()]
   if not prompts:
     raise ValueError(f"{path} is empty: give a prompt a line, or delete it.")

@@ -12,20 +12,22 @@ keep pictures elsewhere; the list is theirs.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from suti.config.names import suggest
 from suti.evaluation.benchmark.subjects import Benchmark, Subject
 from suti.evaluation.folders.pictures import (
   Extra,
   Picture,
   Reading,
+  check_numbering,
   find_prompt,
   no_prompt,
+  no_subject,
   number_of,
   plain_prompt,
   reading,
@@ -54,21 +56,17 @@ def read_csv(
 ) -> Reading:
   """A table with the columns subject, prompt, path, and perhaps number."""
   del table
-  with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-    rows = csv.DictReader(file)
-    columns = [name.strip().lower() for name in rows.fieldnames or ()]
-    if missing := [name for name in _COLUMNS if name not in columns]:
-      raise ValueError(
-        f"{path} has no column {', '.join(missing)}: expected "
-        f"{', '.join(_COLUMNS)}, found {', '.join(columns) or 'none'}."
-      )
-    rows.fieldnames = columns
-    found = list(rows)
+  found = _rows(path)
   pictures, extra = [], []
+  said_of: dict[str, dict[str, None]] = {}
   for line, row in enumerate(found, start=2):
-    where = path.parent / (row["path"] or "").strip()
+    file = (row["path"] or "").strip()
     name, said = (row[c] or "" for c in ("subject", "prompt"))
+    said_of.setdefault(name.strip(), {})[said.strip()] = None
     match = _match(name.strip(), said, benchmark, identifiers)
+    if not file or "\0" in file:
+      match = "no path"
+    where = path.parent / file.replace("\0", "")
     if isinstance(match, str):
       extra.append(Extra(path=where, why=f"line {line}: {match}"))
       continue
@@ -82,7 +80,30 @@ def read_csv(
         path=where,
       )
     )
+  for name, subject in benchmark.subjects.items():
+    check_numbering(str(path), name, said_of.get(name, ()), subject.prompts)
   return reading(pictures, benchmark=benchmark, extra=extra)
+
+
+def _rows(path: Path) -> list[dict[str, str | None]]:
+  """The rows of a table by its columns in lower case."""
+  text = path.read_bytes().decode("utf-8-sig", errors="replace")
+  rows = csv.DictReader(io.StringIO(text, newline=""))
+  try:
+    columns = [name.strip().lower() for name in rows.fieldnames or ()]
+    if missing := [name for name in _COLUMNS if name not in columns]:
+      raise ValueError(
+        f"{path} has no column {', '.join(missing)}: expected "
+        f"{', '.join(_COLUMNS)} with commas between, found "
+        f"{', '.join(columns)[:100] or 'none'}."
+      )
+    rows.fieldnames = columns
+    return list(rows)
+  except csv.Error as error:
+    raise ValueError(
+      f"{path}, line {rows.line_num + 1}, cannot be read as CSV ({error}): "
+      "write the table again, in UTF-8."
+    ) from error
 
 
 def _match(
@@ -91,7 +112,7 @@ def _match(
   """(subject, prompt) of a benchmark, or why there is none."""
   subject = benchmark.subjects.get(name)
   if subject is None:
-    return f"no subject '{name}'.{suggest(name, benchmark.subjects)}"
+    return no_subject(name, benchmark.subjects)
   text = plain_prompt(said, identifiers)
   if not text:
     return "no prompt"
@@ -138,10 +159,8 @@ def read_imagenhub(
       )
     subject = str(row["subject"])
     if subject not in benchmark.subjects:
-      hint = suggest(subject, benchmark.subjects)
-      extra.append(
-        Extra(path=folder / name, why=f"no subject '{subject}'.{hint}")
-      )
+      why = no_subject(subject, benchmark.subjects)
+      extra.append(Extra(path=folder / name, why=why))
       continue
     prompt = plain_prompt(str(row["prompt"]), identifiers)
     expected.setdefault(subject, []).append(prompt)
@@ -215,7 +234,7 @@ def read_uno(
   for number, row in enumerate(rows):
     prompt = row.get("prompt") or row.get("text")
     paths = row.get("image_paths") or [row.get("image_path")]
-    if not (isinstance(prompt, str) and isinstance(paths[0], str)):
+    if not (isinstance(prompt, str) and _is_texts(paths)):
       raise ValueError(
         f"--list={table}: row {number} has no prompt and image_paths."
       )
@@ -252,6 +271,15 @@ def read_uno(
   )
 
 
+def _is_texts(value: Any) -> bool:
+  """Whether it is a list of one text or more."""
+  return (
+    isinstance(value, list)
+    and bool(value)
+    and all(isinstance(x, str) for x in value)
+  )
+
+
 # --- OmniContext -------------------------------------------------------------
 
 
@@ -275,6 +303,8 @@ def read_omnicontext(
   for row in rows:
     key, task = str(row["key"]), str(row["task_type"])
     name = f"{task}/{key}"
+    if name in subjects:
+      raise ValueError(f"--list={table}: {name} is in two rows: remove one.")
     subjects[name] = Subject(
       noun="subject",
       references=tuple(table.parent / p for p in row["input_images"]),
@@ -317,8 +347,8 @@ def read_omnicontext(
 def _json_lines(table: Path) -> list[dict[str, Any]]:
   rows = []
   needed = {"key", "task_type", "instruction", "input_images"}
-  text = table.read_text(encoding="utf-8", errors="replace")
-  for number, line in enumerate(text.splitlines(), start=1):
+  text = table.read_bytes().decode("utf-8-sig", errors="replace")
+  for number, line in enumerate(text.split("\n"), start=1):
     if not line.strip():
       continue
     try:
@@ -331,7 +361,7 @@ def _json_lines(table: Path) -> list[dict[str, Any]]:
       raise ValueError(
         f"--list={table}, line {number}: expected {', '.join(sorted(needed))}."
       )
-    if not (isinstance(row["input_images"], list) and row["input_images"]):
+    if not _is_texts(row["input_images"]):
       raise ValueError(
         f"--list={table}, line {number}: input_images must be a list of paths."
       )

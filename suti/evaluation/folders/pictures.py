@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The records that readers of folders make, and how prompts are recognised."""
 
+import collections
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from suti.config.names import suggest
 from suti.evaluation.benchmark.subjects import Benchmark
 
 
@@ -53,8 +57,12 @@ class Reading:
 
 
 def slug(text: str) -> str:
-  """A text as file names have it: "a_dog_in_the_snow"."""
-  return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+  """A text as file names have it: "a_dog_in_the_snow", of any script.
+
+  File systems write one letter in two ways, as "é" and as "e" with an accent.
+  """
+  text = unicodedata.normalize("NFKC", text).casefold()
+  return re.sub(r"[\W_]+", "_", text).strip("_")
 
 
 def plain_prompt(text: str, identifiers: Sequence[str]) -> str:
@@ -77,15 +85,62 @@ def find_prompt(
     prompts: those that there are.
     identifiers: words to leave out.
   """
-  by_slug = {slug(prompt): prompt for prompt in prompts}
+  if name in prompts:
+    return name
+  by_slug = _by_slug(tuple(prompts))
   words = re.sub(r"[_-]+", " ", name)
   for text in (name, plain_prompt(words, identifiers)):
-    if found := by_slug.get(slug(text)):
-      return found
-  number = re.fullmatch(r"(?:prompt[_-]?)?(\d{1,4})", name, re.I)
-  if number and int(number[1]) < len(prompts):
-    return prompts[int(number[1])]
+    # Of two that a file's name cannot tell apart, it is none.
+    if len(found := by_slug.get(slug(text), [])) == 1:
+      return found[0]
+  number = number_in(name)
+  if number is not None and number < len(prompts):
+    return prompts[number]
   return None
+
+
+@functools.cache
+def _by_slug(prompts: tuple[str, ...]) -> dict[str, list[str]]:
+  """Asked once a picture; a benchmark's subjects have a list each."""
+  found = collections.defaultdict(list)
+  for prompt in dict.fromkeys(prompts):
+    found[slug(prompt)].append(prompt)
+  return found
+
+
+def number_in(name: str) -> int | None:
+  """The number that a prompt is called by: 7 of "07" and "prompt_7"."""
+  found = re.fullmatch(r"(?:prompt[_-]?)?(\d{1,4})", name, re.I)
+  return int(found[1]) if found else None
+
+
+def check_numbering(
+  where: str, subject: str, names: Iterable[str], prompts: Sequence[str]
+) -> None:
+  """Refuses numbers from 1: each would be taken for the prompt before.
+
+  Args:
+    where: they were found.
+    subject: whose.
+    names: that stand for prompts.
+    prompts: of the subject.
+
+  Raises:
+    ValueError: the count itself is among them, and 0 is not.
+  """
+  numbers = {n for n in map(number_in, names) if n is not None}
+  if prompts and len(prompts) in numbers and 0 not in numbers:
+    raise ValueError(
+      f"{where}: prompts of {subject} are numbered up to {len(prompts)}, so "
+      f"from 1: expected 0 to {len(prompts) - 1}, or the texts themselves."
+    )
+
+
+def no_subject(name: str, subjects: Iterable[str]) -> str:
+  """Why a name is no subject, with the nearest one that is."""
+  known = list(subjects)
+  hint = suggest(name, known) or suggest(name.lower(), known)
+  return f"no subject '{' '.join(name.split())}'.{hint}"
 
 
 def no_prompt(name: str, subject: str, prompts: Sequence[str]) -> str:
@@ -96,7 +151,9 @@ def no_prompt(name: str, subject: str, prompts: Sequence[str]) -> str:
     subject: whose prompts were looked at.
     prompts: of the subject.
   """
-  why = f"no prompt '{name}' of {subject}"
+  why = f"no prompt '{' '.join(name.split())}' of {subject}"
+  if sum(slug(prompt) == slug(name) for prompt in prompts) > 1:
+    return f"several prompts of {subject} are written '{name}': give its number"
   words = re.sub(r"[_-]+", " ", name).split()
   known = {slug(prompt) for prompt in prompts}
   for place, word in enumerate(words):
@@ -119,8 +176,28 @@ def reading(
   extra: Sequence[Extra] = (),
   notes: Sequence[str] = (),
 ) -> Reading:
-  """A `Reading` in order; prompts are the benchmark's, or else those found."""
-  ordered = sorted(pictures)
+  """A `Reading` in order; prompts are the benchmark's, or else those found.
+
+  A file that is listed twice for one prompt counts once, and one whose name
+  cannot be written down does not.
+  """
+  ordered: list[Picture] = []
+  others = [
+    dataclasses.replace(x, path=Path(as_text(x.path)), why=as_text(x.why))
+    for x in extra
+  ]
+  seen = set()
+  for picture in sorted(pictures):
+    place = (picture.subject, picture.prompt, picture.path)
+    shown = as_text(picture.path)
+    if shown != str(picture.path):
+      why = "its name is not UTF-8: rename it"
+      others.append(Extra(path=Path(shown), why=why))
+    elif place in seen:
+      others.append(Extra(path=picture.path, why="it is listed twice"))
+    else:
+      seen.add(place)
+      ordered.append(picture)
   if expected is None:
     found: dict[str, dict[str, None]] = {}
     for picture in ordered:
@@ -132,7 +209,29 @@ def reading(
   return Reading(
     pictures=tuple(ordered),
     benchmark=benchmark,
-    expected={name: tuple(prompts) for name, prompts in expected.items()},
-    extra=tuple(extra),
-    notes=tuple(notes),
+    expected={
+      name: tuple(dict.fromkeys(prompts)) for name, prompts in expected.items()
+    },
+    extra=tuple(others),
+    notes=(*notes, *_twice(ordered)),
   )
+
+
+def as_text(value: object) -> str:
+  """A name of a disk, which may be no text, as one that can be written."""
+  return str(value).encode(errors="replace").decode()
+
+
+def _twice(pictures: Sequence[Picture]) -> list[str]:
+  """A line on pictures of one prompt with one number, as of two runs."""
+  groups = collections.defaultdict(list)
+  for picture in pictures:
+    groups[(picture.subject, picture.prompt, picture.number)].append(picture)
+  twice = [group for group in groups.values() if len(group) > 1]
+  if not twice:
+    return []
+  first = " and ".join(str(x.path) for x in twice[0][:2])
+  return [
+    f"{len(twice)} pictures are there more than once, by subject, prompt and "
+    f"number, the first as {first}: all of them are scored."
+  ]

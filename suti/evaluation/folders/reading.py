@@ -59,7 +59,7 @@ LAYOUTS = {
     read=lists.read_uno,
     needs_list="the JSON list that it was made with, dreambench_singleip.json",
   ),
-  "plain": Layout(fits=Path.is_dir, read=trees.read_plain),
+  "plain": Layout(fits=lambda path: path.is_dir(), read=trees.read_plain),
 }
 
 
@@ -120,6 +120,11 @@ def read_pictures(
       f"{path} is of {layout}, whose files do not say what they show: give "
       f"--list FILE, {chosen.needs_list}."
     )
+  if table is not None and not chosen.needs_list and layout != "imagenhub":
+    raise ValueError(
+      f"--list={table}: {layout} says itself what its files show: leave --list "
+      "out."
+    )
   if table is not None and not table.is_file():
     raise ValueError(f"--list={table}: no such file.")
   if chosen.own and benchmark is not None:
@@ -131,6 +136,11 @@ def read_pictures(
     raise ValueError(
       "--benchmark is missing: give dreambench (with --data), subjectworld, or "
       "a folder with a folder of photographs for each subject."
+    )
+  if chosen.own and identifiers:
+    raise ValueError(
+      f"--identifier={identifiers[0]}: prompts of {layout} are scored as they "
+      "are written: leave it out."
     )
   reading = chosen.read(
     path, benchmark=benchmark, table=table, identifiers=tuple(identifiers)

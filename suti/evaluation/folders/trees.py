@@ -10,19 +10,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from suti.config.names import suggest
 from suti.evaluation.benchmark.subjects import Benchmark, Subject, without_masks
 from suti.evaluation.folders.pictures import (
   Extra,
   Picture,
   Reading,
+  check_numbering,
   find_prompt,
   no_prompt,
+  no_subject,
   number_of,
   reading,
 )
 from suti.io.folders import walk
-from suti.io.image_files import list_pictures, suffixes
+from suti.io.image_files import list_pictures, remedy_of, suffixes
 
 _MIRRORED = ("src_image", "tgt_image", "text")
 
@@ -36,8 +37,10 @@ def read_plain(
 ) -> Reading:
   """SUBJECT/PROMPT/N.png."""
   del table
-  pictures, extra = [], []
-  for path in _pictures_below(folder):
+  pictures = []
+  files, extra = _pictures_below(folder)
+  said_of: dict[str, dict[str, None]] = {}
+  for path in files:
     parts = path.relative_to(folder).parts
     if len(parts) != 3:
       extra.append(Extra(path=path, why="expected SUBJECT/PROMPT/N.png"))
@@ -45,9 +48,10 @@ def read_plain(
     name, said, _ = parts
     subject = benchmark.subjects.get(name)
     if subject is None:
-      hint = suggest(name, benchmark.subjects)
-      extra.append(Extra(path=path, why=f"no subject '{name}'.{hint}"))
+      why = no_subject(name, benchmark.subjects)
+      extra.append(Extra(path=path, why=why))
       continue
+    said_of.setdefault(name, {})[said] = None
     prompt = (
       find_prompt(said, subject.prompts, identifiers)
       if subject.prompts
@@ -63,6 +67,10 @@ def read_plain(
         number=number_of(path.stem, len(pictures)),
         path=path,
       )
+    )
+  for name, names in said_of.items():
+    check_numbering(
+      str(folder / name), name, names, benchmark.subjects[name].prompts
     )
   return reading(pictures, benchmark=benchmark, extra=extra)
 
@@ -83,12 +91,13 @@ def read_dreambench_plus(
   del benchmark, table, identifiers
   sources = {
     _place(path, folder / "src_image"): path
-    for path in _pictures_below(folder / "src_image")
+    for path in _pictures_below(folder / "src_image")[0]
   }
-  pictures, extra = [], []
+  pictures = []
+  files, extra = _pictures_below(folder / "tgt_image")
   references: dict[str, Path] = {}
   prompts: dict[str, dict[str, None]] = {}
-  for path in _pictures_below(folder / "tgt_image"):
+  for path in files:
     place = _place(path, folder / "tgt_image")
     text = folder / "text" / f"{place}.txt"
     collection = place.rpartition("/")[0] or "."
@@ -97,8 +106,7 @@ def read_dreambench_plus(
     elif not text.is_file():
       extra.append(Extra(path=path, why="no text beside it"))
     else:
-      lines = text.read_text(encoding="utf-8", errors="replace").splitlines()
-      prompt = " ".join(lines[0].split()) if lines else ""
+      prompt = _prompt_in(text)
       if not prompt:
         extra.append(Extra(path=path, why=f"{text.name} is empty"))
         continue
@@ -120,11 +128,9 @@ def read_dreambench_plus(
     collection = place.rpartition("/")[0] or "."
     references.setdefault(collection, path)
     text = folder / "text" / f"{place}.txt"
-    if text.is_file():
-      words = text.read_text(encoding="utf-8", errors="replace").split()
+    if text.is_file() and (prompt := _prompt_in(text)):
       found = expected.get(collection, ())
-      if words and " ".join(words) not in found:
-        expected[collection] = (*found, " ".join(words))
+      expected[collection] = tuple(dict.fromkeys((*found, prompt)))
   subjects = {
     name: Subject(
       noun=re.sub(r"[\d_-]+", " ", name.rpartition("/")[2]).strip() or name,
@@ -148,20 +154,29 @@ def read_dreambench_plus(
   )
 
 
+def _prompt_in(text: Path) -> str:
+  """The first line of a file, "" of an empty one."""
+  content = text.read_bytes().decode("utf-8-sig", errors="replace")
+  return " ".join(content.strip().partition("\n")[0].split())
+
+
 def _place(path: Path, root: Path) -> str:
   return path.relative_to(root).with_suffix("").as_posix()
 
 
-def _pictures_below(folder: Path) -> list[Path]:
-  """All pictures of a tree, without masks."""
+def _pictures_below(folder: Path) -> tuple[list[Path], list[Extra]]:
+  """All pictures of a tree, without masks; and those of unread formats."""
   known = set(suffixes())
-  found = [
-    place / name
-    for place, names, _ in walk(folder)
-    for name in names
-    if Path(name).suffix.lower() in known and not name.startswith(".")
-  ]
-  return without_masks(found)
+  found, extra = [], []
+  for place, names, _ in walk(folder):
+    for name in names:
+      if name.startswith("."):
+        continue
+      if Path(name).suffix.lower() in known:
+        found.append(place / name)
+      elif remedy := remedy_of(name):
+        extra.append(Extra(path=place / name, why=remedy))
+  return without_masks(found), extra
 
 
 def pictures_in(folder: Path) -> list[Path]:

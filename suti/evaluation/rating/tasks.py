@@ -202,7 +202,7 @@ def read_ratings(path: Path) -> list[dict[str, Any]]:
   if not path.is_file():
     raise ValueError(f"{path} does not exist: suti rate writes it.")
   found: dict[tuple[str, str], dict[str, Any]] = {}
-  text = path.read_text(encoding="utf-8", errors="replace")
+  text = path.read_bytes().decode("utf-8-sig", errors="replace")
   for number, line in enumerate(text.split("\n"), start=1):
     try:
       rating = json.loads(line) if line else None

@@ -3,15 +3,16 @@
 
 It is no published method: it has every part that one may have. A second net of
 its own, of random weights, changes the tone; images of a group are pulled to
-their mean, and to the mean of the subject's pictures.
+their mean, and inside a view's mask to the mean of the subject's pictures.
 """
 
+import jax
 import jax.numpy as jnp
 
 from experts.teacher import NOTHING, Teacher, guided_sample
 from suti.nn.layers import Conv2d
 
-# B rows, G groups of T, K pictures, H W C latent.
+# B rows, G groups of T, K pictures, H W C latent or H W of a mask.
 
 
 def declare(backbone, config):
@@ -22,7 +23,7 @@ def declare(backbone, config):
 
 
 def sample(apply, backbone, params, request, keys_B, config):
-  """Guided samples of rows that see their group and the subject's pictures."""
+  """Guided samples of rows that see their group, pictures and a view's mask."""
   together = config.together
 
   def seeing(params, x_BHWC, t_B, **conditioning):
@@ -36,7 +37,13 @@ def sample(apply, backbone, params, request, keys_B, config):
   shown_K111 = request["pictures_K"][:, None, None, None]
   shown_K111 = shown_K111.astype(jnp.float32)
   mean_HWC = (request["pictures_KHWC"] * shown_K111).sum(0) / shown_K111.sum()
-  return 0.8 * x_BHWC + 0.2 * mean_HWC
+  masks_THW = request["masks_THW"].astype(jnp.float32)
+  masks_BHW = jnp.tile(masks_THW, (len(x_BHWC) // together, 1, 1))
+  share_BHWC = 0.1 + 0.1 * jax.image.resize(
+    masks_BHW[..., None], (*x_BHWC.shape[:-1], 1), "linear"
+  )
+  x_BHWC = (1 - share_BHWC) * x_BHWC + share_BHWC * mean_HWC
+  return x_BHWC, masks_BHW
 
 
 TEACHER = Teacher(
@@ -46,5 +53,6 @@ TEACHER = Teacher(
   loss=None,
   sample=sample,
   together=True,
-  asks=("pictures",),
+  asks=("pictures", "masks"),
+  masks=True,
 )

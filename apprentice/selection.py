@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of the packed examples the apprentice learns from.
+
+Examples keep the measures of their images, so that a stricter filter, or fewer
+experts, needs neither new images nor new shards: `config.train.rule` and
+`config.train.num_clusters`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from suti.config.rules import parse_rule
+from suti.io.records import Examples
+from suti.schema import Example
+
+
+class Selected(Sequence):
+  """Some rows of a dataset, read when they are asked for."""
+
+  def __init__(self, source: Sequence[Example], rows: Sequence[int]):
+    self._source, self._rows = source, rows
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: Any) -> Any:
+    if isinstance(index, slice):
+      return [self._source[row] for row in self._rows[index]]
+    return self._source[self._rows[index]]
+
+
+def select(
+  sources: Sequence[Examples], *, rule: str | None, num_clusters: int | None
+) -> list[Sequence[Example]]:
+  """Leaves out examples that fail a rule, and clusters above a number.
+
+  Args:
+    sources: datasets of `experts.pack`.
+    rule: see `suti.config.rules`; None or "" keeps all.
+    num_clusters: keeps the first N of all clusters, in the order of their keys,
+      which are hashes: a number takes what a smaller one takes, and more. None
+      keeps all.
+
+  Returns: the datasets, those without any example left out.
+
+  Raises:
+    ValueError: a mistake in the rule, a measure that an example does not have,
+      or no example left.
+  """
+  if not rule and num_clusters is None:
+    return list(sources)
+  conditions = parse_rule(rule or "", field="config.train.rule")
+  tables = [list(source.summaries()) for source in sources]
+  clusters = sorted({s.cluster for table in tables for s in table})
+  taken = set(clusters[:num_clusters])
+  selected, num = [], sum(map(len, tables))
+  for source, table in zip(sources, tables, strict=True):
+    rows = []
+    for row, summary in enumerate(table):
+      for condition in conditions:
+        if condition.name not in summary.values:
+          raise ValueError(
+            f"config.train.rule={rule!r}: example {row} of {source.folder} has "
+            f"no measure '{condition.name}'. It has "
+            f"{', '.join(sorted(summary.values)) or 'none'}."
+          )
+      if summary.cluster in taken and all(
+        condition.holds(summary.values) for condition in conditions
+      ):
+        rows.append(row)
+    if rows:
+      selected.append(Selected(source, rows))
+  left = sum(map(len, selected))
+  if not left:
+    raise ValueError(
+      f"config.train.rule={rule!r} and config.train.num_clusters="
+      f"{num_clusters} leave none of {num} examples: loosen them."
+    )
+  print(
+    f"{left} of {num} examples, of {min(len(taken), len(clusters))} of "
+    f"{len(clusters)} clusters, are learned from."
+  )
+  return selected

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How text and subject should guide.
+
+suti study --config configs/studies/guidance.py \
+      --workdir runs/studies/guidance
+"""
+
+from ml_collections import ConfigDict
+
+from configs.studies import study
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The study; `:tiny` has the least of everything, for tests."""
+  joint = {
+    f"joint_{weight}": {
+      "label": f"joint, {weight}",
+      "x": float(weight),
+      "apprentice_sample": {"guidance": float(weight)},
+    }
+    for weight in (1, 2, 3, 5, 8)
+  }
+  modes = {
+    mode: {"apprentice_sample": {"guidance_mode": mode}}
+    for mode in ("two", "interleaved", "agnostic")
+  }
+  return study.make_study(
+    title="Guidance",
+    question="How strongly should text and subject guide, and together or "
+    "apart?",
+    paper="a weight of 15 with joint guidance; no other is compared "
+    "(arXiv 2304.00186, section 4).",
+    run=study.of_sampling(arg),
+    reference="joint, 3",
+    x="weight of joint guidance",
+    variants=joint | modes,
+  )

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an apprentice should learn from: experts, filtered or not, or others.
+
+  suti study --config configs/studies/supervision.py \
+      --workdir runs/studies/supervision
+
+Each apprentice starts from the base and takes as many steps. True renders are
+the ceiling, a perfect teacher; pictures of other subjects of the class are
+Re-Imagen's supervision.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.studies import study
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The study; `:tiny` has the least of everything, for tests."""
+  return study.make_study(
+    title="What it learns from",
+    question="Does an apprentice learn from experts, and must their images be "
+    "filtered?",
+    paper="unfiltered images, and supervision by retrieved neighbours as in "
+    "Re-Imagen, are worse (arXiv 2304.00186, sections 4.3 and 4.4).",
+    run=study.of_training(arg),
+    reference="experts, filtered",
+    variants={
+      "filtered": {
+        "label": "experts, filtered",
+        "train": {"rule": "delta_clip > 0.02"},
+      },
+      "unfiltered": {"label": "experts, unfiltered", "train": {"rule": ""}},
+      "true_renders": {
+        "label": "true renders",
+        "train": {"examples": (study.TRUE_RENDERS,)},
+      },
+      "same_class": {
+        "label": "other subjects of the class",
+        "train": {"examples": (study.SAME_CLASS,)},
+      },
+    },
+  )

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main table: apprentice, experts, base, copies, true renders.
+
+  suti study --config configs/studies/systems.py --workdir runs/studies/systems
+
+Experts have the paper's 500 steps each: about an hour of two cores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.evaluation import dreambench
+from configs.studies import study
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The study; `:tiny` has the least of everything, for tests."""
+  run = study.of_sampling(arg)
+  if arg != "tiny":
+    run = ConfigDict(dreambench.get_config()).unlock()
+  made = study.make_study(
+    title="Systems",
+    question="Who shows the subject where the prompt wants it?",
+    paper="on DreamBench, people prefer SuTI to its experts, DreamBooth, "
+    "Textual Inversion and Re-Imagen (arXiv 2304.00186, table 1).",
+    run=run,
+    reference="apprentice",
+    variants={"shipped": {}},
+  ).unlock()
+  made.seeds = (0,)
+  made.systems = (
+    *("scenes", "apprentice", "experts", "base", "text_only"),
+    *("copy", "wrong_subject"),
+  )
+  made.labels = ConfigDict(
+    {"scenes": "true renders", "experts": "an expert each"}
+  )
+  return made.lock()

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`suti study`: variants of one config, several seeds, and what they show."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+USAGE = """\
+usage: suti study --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
+       suti study --page DIR [DIR ...] --out PAGE
+
+Trains and evaluates an apprentice for each variant and seed of a study, a file
+of configs/studies, and writes DIR/page/index.html: measures with intervals over
+subjects, differences to one row, curves, pictures. What is finished in DIR is
+not done again; a study that was killed goes on where it was. Examples to learn
+from are made before, by the stages of `suti run` or by suti.pretrain.examples.
+
+  --config FILE[:ARG]      such as configs/studies/supervision.py
+  --config.run.FIELD=V     another value of a field of all its runs
+  --config.seeds=(0,1,2)   other seeds
+  --workdir DIR            holds a run's workdir for each variant and seed
+  --page DIR [DIR ...]     one page of several finished studies, in this order
+  --out PAGE               where that page goes
+"""
+
+
+def study(argv: Sequence[str]) -> None:
+  """Runs a study, or gathers finished ones on a page.
+
+  Raises:
+    ValueError: any mistake in the arguments or in a variant, in one line.
+  """
+  argv = list(argv)
+  if any(arg in ("-h", "--help", "-help") for arg in argv):
+    print(USAGE, end="")
+  elif "--page" in argv:
+    _gather(argv)
+  else:
+    _run(argv)
+
+
+def _run(argv: Sequence[str]) -> None:
+  from suti.cli.run import look_ahead, run_stages
+  from suti.config import flags
+  from suti.evaluation.findings import read_findings, run_folder
+  from suti.evaluation.findings_page import FILE, write_page
+  from suti.io import parts
+  from suti.io.files import write_json
+  from suti.runtime import hosts, locks, xla_flags
+
+  config, workdir = flags.parse(argv)
+  runs = list(list_runs(config))
+  xla_flags.prepare()
+  hosts.stand_alone()
+  with locks.lock(workdir):
+    for name, _, one in runs:
+      _explained(name, look_ahead, one)
+    for number, (name, seed, one) in enumerate(runs, start=1):
+      folder = run_folder(workdir, name, seed)
+      print(f"\n=== {name}, seed {seed} ({number} of {len(runs)})", flush=True)
+      folder.mkdir(parents=True, exist_ok=True)
+      parts.clean_parts(folder)
+      run_stages(one, folder, steps=(("6/8 train", "apprentice.train"),))
+    found = read_findings(config, workdir)
+    found["command"] = shlex.join(["suti", "study", *argv])
+    write_json(workdir / FILE, found)
+    write_page([workdir], workdir / "page")
+  print(f"\nDone: {len(runs)} runs.\nThe page: {workdir / 'page/index.html'}")
+
+
+def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
+  """(variant, seed, config of the run) of all runs, seeds outermost.
+
+  Raises:
+    ValueError: not a study's config, or a variant with a mistake.
+  """
+  from suti.config import options
+
+  for field in ("run", "variants", "order", "seeds", "systems", "measures"):
+    if field not in config:
+      raise ValueError(
+        f"--config has no '{field}': `suti study` takes a file of "
+        "configs/studies; `suti run` takes other configs."
+      )
+  for seed in config.seeds:
+    for name in config.order:
+      variant = config.variants[name]
+      one = config.run.copy_and_resolve_references().unlock()
+      one.seed = seed
+      _explained(name, _change, one, variant)
+      one.report.title = f"{config.title}: {name}, seed {seed}"
+      _explained(name, options.check, one)
+      yield name, seed, one.lock()
+
+
+def _change(config: Any, variant: Any) -> None:
+  """Gives a variant's fields to a config."""
+  for section, fields in variant.items():
+    if section in ("label", "x"):
+      continue
+    if section not in config:
+      raise ValueError(f"config.run has no section '{section}'.")
+    for field, value in fields.items():
+      if field not in config[section]:
+        raise ValueError(f"config.run.{section} has no field '{field}'.")
+      config[section][field] = value
+
+
+def _explained(name: str, check: Any, *args: Any) -> None:
+  """Calls a check; what it raises names the variant too."""
+  try:
+    check(*args)
+  except (ValueError, TypeError) as error:
+    raise ValueError(f"Variant '{name}': {error}") from error
+
+
+def _gather(argv: list[str]) -> None:
+  from suti.cli.parser import Parser
+
+  parser = Parser(prog="suti study", description="One page of several studies.")
+  parser.add_argument("--page", nargs="+", required=True, metavar="DIR")
+  parser.add_argument("--out", required=True, metavar="PAGE")
+  args = parser.parse_args(argv)
+  from suti.evaluation.findings_page import write_page
+
+  write_page([Path(name) for name in args.page], Path(args.out))
+  print(f"Wrote {Path(args.out) / 'index.html'}.")

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples chosen by their measures and clusters, without new shards."""
+
+import dataclasses
+import re
+
+import pytest
+
+from apprentice.selection import select
+from suti.io.records import open_examples, write_examples
+from tests.apprentice.inputs import draw_examples
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+  """Twelve examples of four clusters, with delta_clip 0.00 to 0.11."""
+  folder = tmp_path_factory.mktemp("selection") / "shards"
+  examples = [
+    dataclasses.replace(
+      example,
+      cluster=f"{number % 4:012x}",
+      values={"delta_clip": number / 100},
+    )
+    for number, example in enumerate(draw_examples(12, num_demonstrations=1))
+  ]
+  write_examples(folder, examples, shard_size=5)
+  return open_examples(folder)
+
+
+def test_nothing_asked_is_nothing_left_out(source):
+  (same,) = select([source], rule=None, num_clusters=None)
+  assert same is source
+
+
+def test_a_rule_keeps_what_passes_it(source, capsys):
+  (some,) = select([source], rule="delta_clip > 0.075", num_clusters=None)
+  measured = [round(example.values["delta_clip"], 2) for example in some]
+  assert measured == [0.08, 0.09, 0.1, 0.11]
+  assert [e.key for e in some[1:3]] == [some[1].key, some[2].key]
+  said = capsys.readouterr().out
+  assert said == ("4 of 12 examples, of 4 of 4 clusters, are learned from.\n")
+
+
+def test_more_clusters_have_all_that_fewer_have(source):
+  kept = [
+    {e.key for e in select([source], rule="", num_clusters=num)[0]}
+    for num in (1, 2, 4, 9)
+  ]
+  assert [len(keys) for keys in kept] == [3, 6, 12, 12]
+  assert kept[0] < kept[1] < kept[2] == kept[3]
+
+
+def test_a_dataset_without_any_is_left_out(source):
+  some = select([source, source], rule="delta_clip >= 0.1", num_clusters=3)
+  assert [len(each) for each in some] == [1, 1]  # 0.10 is of the third cluster
+
+
+@pytest.mark.parametrize(
+  ("rule", "num", "message"),
+  [
+    (
+      "identity > 0.5",
+      None,
+      "config.train.rule='identity > 0.5': example 0 of {folder} has no "
+      "measure 'identity'. It has delta_clip.",
+    ),
+    (
+      "delta_clip > 1",
+      2,
+      "config.train.rule='delta_clip > 1' and config.train.num_clusters=2 "
+      "leave none of 12 examples: loosen them.",
+    ),
+  ],
+)
+def test_mistakes_are_one_line(source, rule, num, message):
+  message = message.format(folder=source.folder)
+  with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    select([source], rule=rule, num_clusters=num)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which stages `suti run` runs, by the config; runs are tests/end_to_end's."""
+
+import pytest
+
+from configs import quickstart
+from suti.cli import run
+from suti.cli.run import benchmark_config, benchmark_steps
+
+
+def test_a_benchmarks_subjects_are_labelled_as_they_can_be(tmp_path):
+  config = quickstart.get_config("tiny").unlock()
+
+  def steps():
+    return [title for title, _ in benchmark_steps(benchmark_config(config))]
+
+  assert "benchmark: labels" not in steps()
+  config.label.update(source="folder", path="masks")
+  assert benchmark_config(config).label.source == "world"
+  assert benchmark_config(config).label.path == ""
+  assert steps()[2] == "benchmark: labels"
+  config.benchmark.update(source="folder", path=str(tmp_path))
+  assert benchmark_config(config).label.source == "folder"
+  assert "benchmark: labels" not in steps()  # no picture has a mask
+  (tmp_path / "rex").mkdir()
+  (tmp_path / "rex" / "0.mask.png").touch()
+  assert steps()[2] == "benchmark: labels"
+
+
+def test_labels_are_made_before_they_are_read():
+  config = quickstart.get_config("tiny").unlock()
+  assert run._steps(config) == run.STEPS
+  config.label.update(source="world", candidates="teacher")
+  stages = [stage for _, stage in run._steps(config)]
+  assert stages.index("experts.label") < stages.index("experts.finetune")
+  after = stages.index("experts.label_candidates")
+  assert stages[after - 1 : after + 2] == [
+    "experts.sample",
+    "experts.label_candidates",
+    "experts.filter",
+  ]
+
+
+def test_a_source_of_labels_that_does_not_fit_is_told_before_anything_runs():
+  config = quickstart.get_config("tiny").unlock()
+  config.label.candidates = "teacher"
+  with pytest.raises(ValueError, match="'dreambooth' does not say where"):
+    run.look_ahead(config)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`suti study`: which runs it makes, how it resumes, what it refuses."""
+
+import pathlib
+
+import pytest
+
+from configs.studies import guidance
+from suti import cli
+from suti.cli import run as run_command
+from suti.io.files import read_json, write_json
+
+FILE = "configs/studies/guidance.py:tiny"
+
+
+@pytest.fixture
+def runs(monkeypatch):
+  """Stands in for the stages, which tests/end_to_end runs: writes metrics."""
+  made = []
+
+  def run_stages(config, workdir, *, steps):
+    assert [name for _, name in steps] == ["apprentice.train"]
+    made.append((workdir, config))
+    guided = config.apprentice_sample.guidance
+    write_json(
+      workdir / "apprentice/evaluate/metrics.json",
+      {
+        "systems": {"apprentice": {"images": 2}},
+        "per_subject": {
+          f"{i:012x}": {"apprentice": {"identity": 0.1 * guided + 0.01 * i}}
+          for i in range(3)
+        },
+      },
+    )
+
+  monkeypatch.setattr(run_command, "run_stages", run_stages)
+  return made
+
+
+def start(*argv) -> int:
+  with pytest.raises(SystemExit) as exited:
+    cli.main(["study", *map(str, argv)])
+  return exited.value.code
+
+
+def test_each_variant_and_seed_is_a_run_of_its_own(runs, tmp_path, capsys):
+  assert not start("--config", FILE, "--workdir", tmp_path)
+  study = guidance.get_config("tiny")
+  assert [w.relative_to(tmp_path) for w, _ in runs] == [
+    pathlib.Path(name) / f"seed-{seed}"
+    for seed in (0, 1)
+    for name in study.order
+  ]
+  of = {str(w.relative_to(tmp_path)): config for w, config in runs}
+  assert of["joint_5/seed-1"].apprentice_sample.guidance == 5.0
+  assert of["joint_5/seed-1"].seed == 1
+  assert of["two/seed-0"].apprentice_sample.guidance_mode == "two"
+  found = read_json(tmp_path / "findings.json")
+  assert found["command"].startswith("suti study --config configs/studies/")
+  means = [row["measures"]["identity"]["mean"] for row in found["rows"]]
+  assert means[:3] == pytest.approx([0.11, 0.21, 0.31])
+  assert (tmp_path / "page/index.html").is_file()
+  assert f"Done: {len(runs)} runs." in capsys.readouterr().out
+
+
+def test_several_studies_are_one_page(runs, tmp_path):
+  for name in ("a", "b"):
+    start("--config", FILE, "--workdir", tmp_path / name, "--config.seeds=(0,)")
+  out = tmp_path / "page"
+  assert not start("--page", tmp_path / "a", tmp_path / "b", "--out", out)
+  assert (out / "index.html").read_text().count("<h2>Guidance</h2>") == 2
+
+
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (
+      ["--config", "configs/quickstart.py:tiny"],
+      "Error: --config has no 'run': `suti study` takes a file of "
+      "configs/studies; `suti run` takes other configs.",
+    ),
+    (
+      ["--config", FILE, "--config.run.benchmark.num_subjects=0"],
+      "Error: Variant 'joint_1': config.benchmark.num_subjects=0: expected",
+    ),
+    (
+      ["--config", "configs/studies/supervision.py:tiny"],
+      "Error: Variant 'filtered': runs/teachers/experts/pack has no "
+      "dataset_info.json: give the folder that experts.pack wrote, or run",
+    ),
+    (["--page", "nowhere", "--out", "page"], "Error: nowhere has no findings"),
+  ],
+)
+def test_mistakes_are_one_line(runs, argv, message, tmp_path, capsys):
+  if "--page" not in argv:
+    argv = [*argv, "--workdir", tmp_path]
+  assert start(*argv) == 2
+  said = capsys.readouterr().err.strip()
+  assert said.startswith(message), said
+  assert "\n" not in said
+  assert not runs
