@@ -60,7 +60,7 @@ def pictures(tmp_path_factory):
   folder = tmp_path_factory.mktemp("dog")
   rng = np.random.default_rng(0)
   for i in range(2):
-    save_png(folder / f"{i}.png", rng.integers(0, 256, (20, 24, 3), np.uint8))
+    save_png(folder / f"{i}.png", rng.integers(0, 256, (64, 70, 3), np.uint8))
   return folder
 
 
