@@ -30,7 +30,7 @@ from apprentice.fields import (
 from apprentice.method import predict
 from apprentice.model import Apprentice
 from suti.config.names import suggest
-from suti.diffusion.guidance_modes import MODES, SUBJECT, TEXT, guide
+from suti.diffusion.guidance_modes import BASE, MODES, SUBJECT, TEXT, guide
 from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.images import to_u8
 
@@ -100,7 +100,8 @@ def make_sample_fn(
     keys_B = row_keys(jax.random.key(0), seeds_B)
 
     def predict_without(hidden, x_BHWC, t_B):
-      assert set(hidden) <= {TEXT, SUBJECT}, "no mode hides a method's own"
+      assert set(hidden) <= {TEXT, SUBJECT, BASE}, "no mode hides others"
+      seen = None if BASE in hidden else contexts[hidden]
       x_BHWC = predict(
         method,
         apprentice.apply,
@@ -108,7 +109,7 @@ def make_sample_fn(
         x_BHWC,
         t_B,
         null if TEXT in hidden else text,
-        contexts[hidden],
+        seen,
         keys_B=keys_B,
       )
       return x_BHWC.astype(jnp.float32)
@@ -119,6 +120,7 @@ def make_sample_fn(
       guidance,
       schedule_steps=backbone.schedule.num_steps,
       num_steps=sampling["num_steps"],
+      hands_over=sampling["guidance_until"] > 0,
     )
 
     x0_BHWC = sample(
@@ -154,6 +156,7 @@ def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
     "agnostic": sampling["agnostic"],
     "agnostic_above": sampling["agnostic_above"],
     "subject_scale": sampling["subject_scale"],
+    "until": sampling["guidance_until"],
   }
   return {name: np.float32(number) for name, number in numbers.items()}
 
@@ -357,7 +360,8 @@ _SAMPLE_FNS: dict[Any, Callable[..., jax.Array]] = {}
 def _compiled(apprentice: Apprentice, sampling: Mapping[str, Any]) -> Callable:
   """The jitted sample function of an apprentice, one for equal settings."""
   settings = ("sampler", "num_steps", "percentile", "guidance_mode")
-  key = (id(apprentice.apply), *(sampling[name] for name in settings))
+  hands_over = sampling["guidance_until"] > 0
+  key = (id(apprentice.apply), hands_over, *(sampling[n] for n in settings))
   if key not in _SAMPLE_FNS:
     # Without its arrays, which would live as long as the program.
     bare = dataclasses.replace(apprentice, params={})

@@ -121,8 +121,11 @@ class Method:
       condition_dropout`, each by itself. One named "subject" says what a
       branch of guidance without the subject sees, in all rows; without it, that
       is the base model. In training, demonstrations are dropped by themselves.
-    losses: (apply, params, batch, context) -> {name: scalar}, added to the loss
-      of denoising and logged.
+    loss: (apply, backbone, params, batch, key, config.train) -> scalar, in the
+      place of the loss of denoising, for a method that learns something else;
+      beside `losses` it is logged as `loss_main`.
+    losses: (apply, params, batch, context) -> {name: scalar}, added to that and
+      logged.
     starts_as_base: whether it predicts what its base does before it is trained.
     start: (config.method, params) -> some of the new arrays, for a method whose
       training starts from more than random draws; `params` are all.
@@ -142,6 +145,7 @@ class Method:
   hide: Mapping[str, Callable[..., Any]] = dataclasses.field(
     default_factory=dict
   )
+  loss: Callable[..., Any] | None = None
   losses: Callable[..., Mapping[str, Any]] | None = None
   starts_as_base: bool = True
   start: Callable[[Any, Mapping], Mapping[str, Any]] | None = None

@@ -50,6 +50,7 @@ _OLDER: Mapping[str, Mapping[str, Any]] = {
     "agnostic": 0.0,
     "agnostic_above": 1.0,
     "subject_scale": 1.0,
+    "guidance_until": 0.0,
   },
 }
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -48,9 +48,9 @@ def make_step(
   Returns: the step, which also returns the loss and the gradient norm.
   """
   backbone, method = apprentice.backbone, apprentice.method
-  apply = apprentice.apply
   dtype = train.dtype  # of the arithmetic
   fields = method.fields(apprentice.config)
+  loss_of = _make_loss(apprentice, train)
 
   def step(state, frozen, vae_params, batch):
     drop_key, loss_key = jax.random.split(step_key(state))
@@ -68,31 +68,7 @@ def make_step(
 
     def loss(params):
       whole = {n: p.astype(dtype) for n, p in (params | frozen).items()}
-      context = method.encode(apply, whole, batch)
-      value = denoising_loss(
-        backbone.schedule,
-        lambda x, t_B: predict(
-          method,
-          apply,
-          whole,
-          x,
-          t_B,
-          batch["text"],
-          context,
-          keys_B=jax.random.split(jax.random.fold_in(loss_key, 1), len(x)),
-        ),
-        batch["image"],
-        loss_key,
-        weighting=train.weighting,
-        gamma=train.snr_gamma,
-        stratified=True,
-      ).mean()
-      if method.losses is None:
-        return value, {}
-      own = dict(method.losses(apply, whole, batch, context))
-      return value + sum(own.values()), {"loss_denoising": value} | {
-        f"loss_{name}": each for name, each in own.items()
-      }
+      return loss_of(whole, batch, loss_key)
 
     (value, own), grads = jax.value_and_grad(loss, has_aux=True)(
       state["params"]
@@ -110,3 +86,49 @@ def make_step(
     in_shardings=(placed, None, replicated(mesh), batch_sharding(mesh)),
     out_shardings=(placed, replicated(mesh)),
   )
+
+
+def _make_loss(
+  apprentice: Apprentice, train: Any
+) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+  """Makes (params, batch, key) -> the loss, and its parts if it has several."""
+  backbone, method = apprentice.backbone, apprentice.method
+  apply = apprentice.apply
+
+  def denoise(params, batch, context, key):
+    return denoising_loss(
+      backbone.schedule,
+      lambda x, t_B: predict(
+        method,
+        apply,
+        params,
+        x,
+        t_B,
+        batch["text"],
+        context,
+        keys_B=jax.random.split(jax.random.fold_in(key, 1), len(x)),
+      ),
+      batch["image"],
+      key,
+      weighting=train.weighting,
+      gamma=train.snr_gamma,
+      stratified=True,
+    ).mean()
+
+  def loss(params, batch, key):
+    context = None
+    if method.loss is None or method.losses is not None:
+      context = method.encode(apply, params, batch)
+    if method.loss is None:
+      kind, value = "denoising", denoise(params, batch, context, key)
+    else:
+      kind = "main"
+      value = method.loss(apply, backbone, params, batch, key, train)
+    if method.losses is None:
+      return value, {}
+    own = dict(method.losses(apply, params, batch, context))
+    return value + sum(own.values()), {f"loss_{kind}": value} | {
+      f"loss_{name}": each for name, each in own.items()
+    }
+
+  return loss

@@ -51,6 +51,12 @@ def get_config(arg: str = "") -> ConfigDict:
       # Another rule than the filter's own: conditions on the measures of
       # suti/evaluation/measures, as "delta_clip > 0.02, identity > 0.6".
       "rule": placeholder(str),  # paper: delta_clip > 0.02, the filter's own
+      # The file of a linear head on config.clip, for the measure `aesthetic`;
+      # "" is none.
+      "aesthetic": "",
+      # Whether images of a group are compared by the squares around their
+      # subjects, where their masks are known, or whole.
+      "crop": False,
     }
   )
   config.label = _label()
@@ -60,6 +66,9 @@ def get_config(arg: str = "") -> ConfigDict:
       # What is shown of a subject: cluster, its own pictures | group, the kept
       # images that were sampled in the target's sight. Paper: cluster.
       "demonstrations": "cluster",
+      # What examples are prompted by: sampled, as their images were | noun, the
+      # same with nouns in the place of descriptions. Paper: sampled.
+      "prompts": "sampled",
     }
   )
 
@@ -181,6 +190,10 @@ def _finetune() -> ConfigDict:
       # much larger. 1: each expert has a slot of its own. Paper: 1.
       "experts_per_slot": 1,
       "rank": 8,  # of the teacher `lora`
+      # Of the teacher `syncd`: "", its deformable variant | none, the rigid one
+      # on the base itself, which does not follow depths | the folder of a net
+      # that does, as suti.pretrain.depth trains.
+      "depth_net": "",
       "checkpoint_every": 100,
       "log_every": 10,
       # Traced for TensorBoard's profiler once the step is compiled; see
@@ -210,6 +223,18 @@ def _sample() -> ConfigDict:
       # Images of a subject that are sampled in each other's sight, by a
       # teacher that does so; 1 samples each alone.
       "together": 1,
+      # What guidance leads away from, "" for the null text, and what is added
+      # to each prompt, for sampling alone; the paper is silent.
+      "negative_prompt": "",
+      "suffix": "",
+      # For teachers that ask for views of known geometry: how much of the frame
+      # the subject takes in each, and each pair of views shows, at least, and
+      # which view of a set the others are compared with. SynCD: 0.1, 0.1, last
+      # in its code, first in the paper.
+      "view_area": 0.1,
+      "view_overlap": 0.1,
+      "view_source": "last",  # last | first
+      "syncd": _syncd(),
       "guidance": 3.0,  # paper: 30
       "sampler": "dpmpp_2m",  # ddpm | ddim | dpmpp_2m; paper: ddpm
       "num_steps": 12,
@@ -217,6 +242,42 @@ def _sample() -> ConfigDict:
       # neither thresholded nor clipped.
       "percentile": 99.5,
       "batch_size": 8,
+    }
+  )
+
+
+def _syncd() -> ConfigDict:
+  """Of the teacher `syncd` alone; the defaults are its published code's."""
+  return ConfigDict(
+    {
+      # Whether images attend to each other's subjects.
+      "share": True,
+      # Whether they see all of each other at the first step (paper and code).
+      "open_first_step": True,
+      # Whether the first step is guided; in its code from the second on.
+      "guide_first_step": False,
+      # Positions a side that masks are widened to, of the finest map that
+      # attends; None: 9 of 32 for rigid subjects, 3 of 64 for others.
+      "dilate": placeholder(int),
+      # Deformable: whether maps of attention are averaged over the steps so
+      # far (code), or the last step's are taken.
+      "average_steps": True,
+      # Rigid: what is carried between images: latents (code), on a grid of up
+      # to 128 | finest, the same of a base of latents, and each pixel of one of
+      # pixels, behind its patches | features (paper, eq. 2), before each
+      # self-attention | none.
+      "warp": "latents",
+      # At steps with a larger share of noise, sigma / (alpha + sigma); the
+      # paper does not give it.
+      "warp_above": 0.8,
+      # Below this share masks lose their outermost pixels before.
+      "thin_below": 0.9,
+      # bicubic (code) | bilinear (paper) | nearest, which leaves noise as it
+      # is.
+      "warp_method": "bicubic",
+      # Whether the image at the other end also gets from its neighbour what
+      # the first does not show (code), or not (paper).
+      "warp_chain": True,
     }
   )
 
@@ -331,7 +392,7 @@ def _apprentice_sample() -> ConfigDict:
       # wrong_subject | shuffled.
       "systems": ("apprentice", "before", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
-      # weight each) | normalised | interleaved | agnostic, see
+      # weight each) | normalised | interleaved | agnostic | independent, see
       # suti/diffusion/guidance_modes.py. The paper is silent.
       "guidance_mode": "joint",
       "images_per_prompt": 1,  # paper: 4
@@ -351,6 +412,9 @@ def _apprentice_sample() -> ConfigDict:
       # How strongly pictures are seen, of methods that have such a weight: of
       # an IP-Adapter; SynCD 0.6. suti has none: 1.
       "subject_scale": 1.0,
+      # The share of the noise steps from which on the base goes on alone,
+      # guided by the text, without the pictures; 0 is never.
+      "guidance_until": 0.0,
       "sampler": "dpmpp_2m",  # paper: ddpm
       "num_steps": 12,
       "percentile": 99.5,

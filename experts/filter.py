@@ -28,6 +28,8 @@ from suti.evaluation.cut_outs import cut_out
 from suti.evaluation.measure import Evidence, Measure
 from suti.evaluation.scores import Scorer, load_scorer
 from suti.hf.find import find_model
+from suti.hf.linear_head import Head, find_head, load_head
+from suti.images import square_around
 from suti.io.records import read_lines, write_lines
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Label, Score
@@ -42,17 +44,21 @@ def read_scores(workdir: Path) -> list[Score]:
 
 def run(config, workdir: Path) -> dict:
   """Writes experts/filter/scores.jsonl."""
-  selection = open_selection(config)
+  selection, aesthetic = open_selection(config), config.filter.aesthetic
+  if aesthetic:
+    aesthetic = str(find_head(aesthetic))
   # The folder does not depend on the rule: scores are reused with others.
   current = stage(
     workdir,
     "experts/filter",
-    {"clip": config.clip, "identity": config.identity},
+    {"clip": config.clip, "identity": config.identity}
+    | ({"crop": True} if config.filter.crop else {}),
     reads=["experts/mine", "experts/sample", *_labels(config)],
     folders={
       "config.clip": find_model(config.clip),
       "config.identity": find_model(config.identity),
-    },
+    }
+    | ({"config.filter.aesthetic": aesthetic} if aesthetic else {}),
   )
   about = selection.about()
   if current.done is not None and about.items() <= current.done.items():
@@ -66,6 +72,9 @@ def run(config, workdir: Path) -> dict:
   ]
   if left:
     scorer = load_scorer(clip=config.clip, identity=config.identity)
+    head = None
+    if aesthetic:
+      head = load_head(aesthetic, width=scorer.clip_texts([""]).shape[1])
     clusters = read_clusters(workdir)
     total = sum(map(len, waves))
     done = total - sum(len(waves[i]) for i in left)
@@ -81,6 +90,8 @@ def run(config, workdir: Path) -> dict:
           measures=selection.measures,
           labels=read_wave(workdir, i) if masked else {},
           masks=_masks(workdir, clusters, found, config) if masked else {},
+          head=head,
+          crop=config.filter.crop,
         )
         write_lines(parts[i], scores)
         bar.update(len(candidates))
@@ -143,6 +154,8 @@ def score_all(
   measures: Mapping[str, Measure],
   labels: Mapping[str, Label] | None = None,
   masks: Mapping[str, Sequence[np.ndarray | None]] | None = None,
+  head: Head | None = None,
+  crop: bool = False,
 ) -> list[Score]:
   """Measures a wave's candidates: all images together, then all texts.
 
@@ -153,6 +166,9 @@ def score_all(
     measures: what to measure, by name.
     labels: of the candidates, if they are labelled.
     masks: of the clusters' pictures, as far as they are known.
+    head: of aesthetics.
+    crop: whether images of a group are compared by squares around their
+      subjects, where masks of these are known.
 
   Returns: a score for each candidate, not marked as kept yet.
   """
@@ -169,6 +185,9 @@ def score_all(
     rows_of[key] = slice(start, start := start + len(cluster.images))
   groups = np.array([c.group or c.key for c in candidates])
   labels, cut = labels or {}, {}
+  pair_GD = identity_GD
+  if crop:
+    pair_GD = scorer.identity(_squares(candidates, labels))
   if any(measure.of == "masks" for measure in measures.values()):
     cut = embed_cut_outs(
       candidates, clusters, scorer=scorer, labels=labels, masks=masks or {}
@@ -185,10 +204,12 @@ def score_all(
       clip_KD=shown_clip[rows],
       identity_D=identity_GD[index],
       identity_KD=shown_identity[rows],
-      identity_GD=identity_GD[others_G],
+      pair_D=pair_GD[index],
+      pair_GD=pair_GD[others_G],
       label=labels.get(candidate.key),
       masked_D=cut[candidate.key][0] if candidate.key in cut else None,
       masked_KD=cut.get(candidate.cluster, identity_GD[:0]),
+      head=head,
     )
     scores.append(
       Score(
@@ -201,6 +222,20 @@ def score_all(
       )
     )
   return scores
+
+
+def _squares(
+  candidates: Sequence[Candidate], labels: Mapping[str, Label]
+) -> list[np.ndarray]:
+  """Squares around the subjects, whole images where nobody knows them."""
+  squares = []
+  for candidate in candidates:
+    mask, label = candidate.mask, labels.get(candidate.key)
+    if label is not None and label.masks:
+      mask = label.masks[0]
+    image = candidate.image
+    squares.append(image if mask is None else square_around(image, mask))
+  return squares
 
 
 def embed_cut_outs(

@@ -242,7 +242,12 @@ def open_stage(config, workdir: Path) -> Stage:
       | {"keep": kept},
     },
     reads=["experts/mine", "experts/prompts"],
-    folders={"config.backbone": find_model(config.backbone)},
+    folders={"config.backbone": find_model(config.backbone)}
+    | (
+      {"config.finetune.depth_net": find_model(tune.depth_net)}
+      if tune.depth_net not in ("", "none")
+      else {}
+    ),
   )
 
 

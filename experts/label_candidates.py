@@ -40,7 +40,8 @@ def run(config, workdir: Path) -> dict:
   """Writes experts/label_candidates/wave-*.array_record."""
   check_source(config)
   source = config.label.candidates
-  follows = "depth" in find(config.finetune.teacher).asks
+  asked = find(config.finetune.teacher).asked(config)
+  follows = bool({"depth", "depth_latents"} & asked)
   current = stage(
     workdir,
     STAGE,

@@ -21,6 +21,7 @@ import numpy as np
 from experts.clusters import Clusters, find_clusters, read_clusters
 from experts.label import read_labels
 from experts.label_candidates import STAGE, read_all
+from experts.prompts import undescribed
 from experts.sample import open_candidates
 from experts.selection import open_selection, read_scores, select
 from suti.io.files import remove_folder
@@ -70,6 +71,7 @@ def run(config, workdir: Path) -> dict:
     labels=read_labels(workdir, config),
     targets=read_all(workdir, config),
     of_group=config.pack.demonstrations == "group",
+    nouns=config.pack.prompts == "noun",
   )
   part = current.folder / "part"
   count = write_examples(
@@ -95,6 +97,7 @@ def make_examples(
   labels: Mapping[str, Sequence[Label]] | None = None,
   targets: Mapping[str, Label] | None = None,
   of_group: bool = False,
+  nouns: bool = False,
 ) -> Iterator[Example]:
   """Joins candidates and demonstrations, one at a time.
 
@@ -106,6 +109,7 @@ def make_examples(
     targets: of the candidates, if they are labelled.
     of_group: demonstrations are the other kept images of a candidate's group,
       and not the cluster's pictures.
+    nouns: whether prompts name subjects by their nouns, without descriptions.
 
   Yields: examples.
   """
@@ -113,6 +117,10 @@ def make_examples(
   @functools.lru_cache(maxsize=256)
   def cluster_of(key: str) -> Cluster:
     return find_clusters(clusters, [key])[key]
+
+  def text_of(candidate: Candidate) -> str:
+    text, key = candidate.prompt, candidate.cluster
+    return undescribed(text, cluster_of(key)) if nouns else text
 
   groups = collections.defaultdict(list)
   for score, file, index in kept:
@@ -143,7 +151,7 @@ def make_examples(
     ]
     return {
       "demonstrations": tuple(other.image for other in others),
-      "captions": tuple(other.prompt for other in others),
+      "captions": tuple(text_of(other) for other in others),
       "demonstration_masks": tuple(masks) if len(masks) == len(others) else (),
     }
 
@@ -153,7 +161,7 @@ def make_examples(
     yield Example(
       key=candidate.key,
       cluster=candidate.cluster,
-      prompt=candidate.prompt,
+      prompt=text_of(candidate),
       image=candidate.image,
       values=score.values,
       group=candidate.group,

@@ -30,7 +30,12 @@ import numpy as np
 
 from experts.clusters import read_clusters, readable
 from experts.mining.captions import COLOURS
-from suti.evaluation.dreambench import Template, fill, templates_of
+from suti.evaluation.dreambench import (
+  Template,
+  fill,
+  templates_of,
+  with_article,
+)
 from suti.evaluation.prompt_list import Listed, prompts_of, read_prompt_list
 from suti.evaluation.styles import STYLE_TEXTS, styled
 from suti.io.files import write_json
@@ -220,6 +225,23 @@ def subject_of(cluster: Cluster, template: Template, *, captions: str) -> str:
     kept = [word for word in named.split() if word not in COLOURS]
     named = " ".join(kept) or cluster.subject
   return named
+
+
+def undescribed(prompt: str, cluster: Cluster) -> str:
+  """A prompt with the subject's noun in the place of its description.
+
+  SynCD (arXiv 2502.01720, appendix C.1) samples with descriptions, so that
+  images of a subject agree, and takes them out of what is learned from.
+  """
+  named = cluster.caption.partition(" ")[2]
+  without = " ".join(word for word in named.split() if word not in COLOURS)
+  for text in filter(None, (named, without)):
+    for described in (with_article(text), text):
+      if described in prompt:
+        article = described != text
+        noun = with_article(cluster.subject) if article else cluster.subject
+        return prompt.replace(described, noun)
+  return prompt
 
 
 def read_prompts(workdir: Path) -> list[Prompt]:

@@ -70,7 +70,7 @@ def open_stage(config, workdir: Path, *, during: str | None = None) -> Stage:
   Raises:
     ValueError: see `suti.runtime.stage.stage`.
   """
-  asks = asks_labels(find(config.finetune.teacher))
+  asks = asks_labels(find(config.finetune.teacher), config)
   labels = ["experts/label"] if asks else []
   return stage(
     workdir,

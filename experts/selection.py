@@ -126,6 +126,11 @@ def _lack(measure: Measure, name: str, config: Any) -> str:
       "config.sample.together=1: take another measure, or a teacher that "
       "samples several together."
     )
+  if measure.of == "head" and not config.filter.aesthetic:
+    return (
+      f"{name} needs a head, and config.filter.aesthetic='' names none: give "
+      "the file of a linear head on config.clip, or a rule without it."
+    )
   if measure.of in ("label", "masks") and label.candidates == "none":
     return (
       f"{name} reads where the subject of an image is, and "

@@ -42,10 +42,17 @@ NOTHING = r"(?!)"  # a `trainable` that matches no name
 # and of T of its labelled pictures, one for each row of a group:
 #   masks           `masks_THW`, bool, where the subject is
 #   depth           `depth_THW`, float32, distance from the camera
+#   depth_latents   `depth_THWC`, the same as a picture (`suti.images.depth_u8`)
+#                   and then encoded like one
 #   correspondence  `places_TTHW2`, float32, where (column, row) in view j each
 #                   pixel of view i is, and `seen_TTHW`, whether it is there
-LABELLED = frozenset({"masks", "depth", "correspondence"})
-ASKED = LABELLED | {"pictures"}
+# and of each row
+#   noun            `noun_BL`, bool, which tokens of its prompt are the
+#                   subject's noun
+LABELLED = frozenset({"masks", "depth", "depth_latents", "correspondence"})
+ASKED = LABELLED | {"pictures", "noun"}
+# What labels know, for what they do not have themselves.
+_MADE_OF = {"depth_latents": "depth"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,13 +77,15 @@ class Teacher:
       x_BHWC. request has the `conditioning` of the prompts and `null`, that of
       the null text, one row, and what `asks` names; a row must depend on its
       own key and text alone; config is the section `sample`.
-    asks: what a request holds beside texts, of `ASKED`. Row b of a batch is row
-      b % T of its group, T = `config.sample.together`.
+    asks: what a request holds beside texts, of `ASKED`, or a function of the
+      whole config that says so. Row b of a batch is row b % T of its group, T =
+      `config.sample.together`.
     masks: whether `sample` returns (x_BHWC, masks_BHW) instead: where the
       subject is, bool or a share in [0, 1], in any resolution; they become
       `Candidate.mask`.
     weights: (config) -> {name of a net: folder of its published weights}, of
-      nets beside the backbone's that are not drawn at random.
+      nets beside the backbone's that are not drawn at random, and under "" of
+      one that takes the backbone's place.
     together: whether it samples `config.sample.together` rows, side by side, in
       each other's sight: such a row depends on the others of its group too.
   """
@@ -87,14 +96,19 @@ class Teacher:
   loss: Callable[..., Array] | None
   sample: Callable[..., Any]
   together: bool = False
-  asks: tuple[str, ...] = ()
+  asks: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
   masks: bool = False
   weights: Callable[[Any], Mapping[str, str]] | None = None
 
   def __post_init__(self) -> None:
-    """Checks what it asks for, and that an untuned one trains nothing."""
-    assert set(self.asks) <= ASKED, self.asks
+    """Checks that an untuned one trains nothing."""
     assert self.loss is not None or self.trainable == NOTHING, self.trainable
+
+  def asked(self, config: Any) -> frozenset[str]:
+    """What its requests hold beside texts, by the whole config."""
+    found = self.asks(config) if callable(self.asks) else self.asks
+    assert set(found) <= ASKED, found
+    return frozenset(found)
 
 
 def find(name: str) -> Teacher:
@@ -122,9 +136,9 @@ def check_together(teacher: Teacher, config) -> None:
     )
 
 
-def asks_labels(teacher: Teacher) -> bool:
+def asks_labels(teacher: Teacher, config: Any) -> bool:
   """Whether it asks for anything that `experts.label` knows."""
-  return bool(LABELLED.intersection(teacher.asks))
+  return bool(LABELLED & teacher.asked(config))
 
 
 def check_asked(teacher: Teacher, config) -> None:
@@ -135,8 +149,8 @@ def check_asked(teacher: Teacher, config) -> None:
   """
   source, name = config.label.source, config.finetune.teacher
   known = KNOWN.get(source, ())
-  for wanted in teacher.asks:
-    if wanted in LABELLED and wanted not in known:
+  for each in sorted(LABELLED & teacher.asked(config)):
+    if (wanted := _MADE_OF.get(each, each)) not in known:
       those = [each for each, knows in KNOWN.items() if wanted in knows]
       has = f"knows {' and '.join(known)} alone" if known else "labels nothing"
       raise ValueError(
@@ -191,20 +205,24 @@ def declare(
   if config.finetune.remat:
     nets[""] = remat(nets[""], r"(resnets|attentions)\.\d+$")
   spec, apply = functional_nets(nets)
-  rest = without(spec, backbone.params)
+  folders = {}
+  if teacher.weights is not None:
+    folders = dict(teacher.weights(config.finetune))
+  own = {} if "" in folders else backbone.params
   known = {}
-  if read and teacher.weights is not None:
-    for net, folder in teacher.weights(config.finetune).items():
+  if read:
+    for net, folder in folders.items():
       known |= read_net(spec, net, folder)
-  new = init(without(rest, known), jax.random.key(config.seed)) | known
-  trainable, frozen = split(backbone.params | new, teacher.trainable)
+  rest = without(without(spec, own), known)
+  new = init(rest, jax.random.key(config.seed)) | known
+  trainable, frozen = split(own | new, teacher.trainable)
   return apply, trainable, cast(frozen, config.finetune.dtype)
 
 
 def read_net(
   spec: Mapping[str, Param], net: str, folder: str
 ) -> dict[str, Array]:
-  """The published weights of a net beside the backbone's.
+  """The published weights of a net, beside the backbone's or in its place.
 
   Raises:
     ValueError: there is no such folder, or its weights do not fit.

@@ -59,6 +59,44 @@ def square_crop_resize_plane(plane_HW: np.ndarray, size_px: int) -> np.ndarray:
   return plane_HW[top + at_S[:, None], left + at_S]
 
 
+def depth_u8(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """A subject's depth as a grey picture, near is bright and around it is black.
+
+  Nearness is 1 / depth, over that of the nearest point, as if all around the
+  subject were infinitely far: so SynCD's code has it.
+
+  Args:
+    depth, mask: (H, W), with a pixel in the mask.
+
+  Returns:
+    uint8 (H, W, 3).
+  """
+  near = np.where(mask, 1 / np.where(mask, depth.astype(np.float32), 1), 0)
+  grey = np.round(near / max(near.max(), 1e-9) * 255).astype(np.uint8)
+  return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def square_around(image_u8: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
+  """Cuts out the square around a mask's box; outside of the picture is black.
+
+  Args:
+    image_u8: uint8 RGB (H, W, 3).
+    mask_HW: bool; of one without a pixel the whole picture is returned.
+
+  Returns:
+    uint8 RGB, as large as the longer side of the box.
+  """
+  rows, columns = np.flatnonzero(mask_HW.any(1)), np.flatnonzero(mask_HW.any(0))
+  if not len(rows):
+    return image_u8
+  height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+  side = int(max(height, width))
+  top = int(rows[0]) - (side - height) // 2
+  left = int(columns[0]) - (side - width) // 2
+  padded = np.pad(image_u8, ((side, side), (side, side), (0, 0)))
+  return padded[top + side : top + 2 * side, left + side : left + 2 * side]
+
+
 def shrink(image_u8: np.ndarray, short_px: int) -> np.ndarray:
   """Scales a large picture, all of it, to a shorter side of `short_px`."""
   height, width = image_u8.shape[:2]

@@ -322,8 +322,11 @@ def denoise(
   text: Conditioning,
   context: Shown | None,
 ) -> jax.Array:
-  """One prediction; context None is without pictures, with the updates."""
-  return apply_denoiser(apply, params, x_BHWC, t_B, text, context=context)
+  """One prediction; context None is the base, without the updates."""
+  net = _PLAIN if context is None else ""
+  return apply_denoiser(
+    apply, params, x_BHWC, t_B, text, context=context, net=net
+  )
 
 
 METHOD = Method(

@@ -7,7 +7,7 @@
 
 Hardware: TPU v5p or v6e; the authors took 8 GPUs. Nothing was measured.
 
-Differs from configs/experts/lora_sdxl.py in stages 6 and 7. Values are those of
+Differs from configs/experts/syncd_sdxl.py in stages 6 and 7. Values are those of
 the published code (arXiv 2502.01720; method/configs/train_sdxl.yaml and
 method/sample.py), but for those marked `choice`. The base is an SDXL that
 predicts v and ends in pure noise, terminus-xl-gamma-v1; the IP-Adapter is
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from configs.apprentice import syncd_world
 from configs.backbones import judges
-from configs.experts import lora_sdxl
+from configs.experts import syncd_sdxl
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
   Returns: the config.
   """
   tiny = arg == "tiny"
-  config = lora_sdxl.get_config("" if tiny else arg).unlock()
+  config = syncd_sdxl.get_config(",tiny" if tiny else arg).unlock()
   config.backbone = "models/terminus-xl-gamma-v1"
   config.mesh.update(data=-1, fsdp=8)  # choice
   config.train.update(

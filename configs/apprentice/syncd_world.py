@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """SynCD (arXiv 2502.01720) in SubjectWorld, the whole loop.
 
-Differs from configs/quickstart.py in its method, which sees where the subject
-is in each picture (config.label), and in sizes: steps, subjects, rates.
+Differs from configs/quickstart.py in the teacher, that of
+configs/experts/syncd_world.py, in the method, and in sizes: steps, subjects,
+rates. Masks are the teacher's; those of the benchmark's subjects the world's.
 
 Command to run:
   suti run --config configs/apprentice/syncd_world.py --workdir runs/syncd_world
   suti run --config configs/apprentice/syncd_world.py:tiny --workdir runs/tiny
-Hardware: 2 CPU cores.
+Hardware: 2 CPU cores. Before it, but for ":tiny", the net that sees depths,
+configs/pretrain/depth.py; --config.finetune.depth_net="" does without.
 """
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs.experts import syncd_world
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """All sections; "tiny" is the least of everything."""
-  config = quickstart.get_config(arg).unlock()
-  config.label.source = "world"
+  config = syncd_world.get_config(arg).unlock()
   config.train.update(
     method="syncd",
     init="world_base",

@@ -84,9 +84,11 @@ def sample(
   apply, trainable, frozen = _declare(teacher, backbone, config)
   num, batch_size = per_device * mesh.size, config.sample.batch_size
   prompt = Prompt(cluster="0", prompt="a dog", skill="recontextualization")
-  rows = [[sampling.Row(prompt=prompt, seed=0, group=None, number=0)]]
+  row = sampling.Row(
+    prompt=prompt, text=prompt.prompt, seed=0, group=None, number=0
+  )
   request = sampling.make_request(
-    rows,
+    [[row]],
     backbone,
     slots=range(batch_size),
     num_experts=1,

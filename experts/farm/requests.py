@@ -4,12 +4,15 @@
 A teacher names them in `Teacher.asks`, and gets those of each expert's own
 cluster. Pictures are all that there are. What is labelled (`experts.label`) is
 of views: the first labelled pictures of a cluster, one for each row of a group
-(`config.sample.together`), so that a row may follow the shape that a view has.
+(`config.sample.together`), so that a row may follow the shape that a view has;
+where they are to correspond, those that do. The noun is a row's own: where its
+prompt names the subject.
 
-A cluster with too few is told apart, and its images are not kept.
+A cluster that lacks any of it is told apart, and its images are not kept.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,22 @@ import numpy as np
 from experts.clusters import read_clusters, readable
 from experts.farm.waves import PICTURES
 from experts.label import find_labels
-from experts.mining.views import correspondence
+from experts.mining.views import correspondence, overlaps
 from experts.teacher import LABELLED, Teacher
-from suti.images import square_crop_resize_plane
+from suti.images import (
+  depth_u8,
+  square_crop_resize,
+  square_crop_resize_plane,
+)
 from suti.pipeline.backbone import Backbone
+from suti.pipeline.text_encoders import Tokenizer, open_tokenizer
 from suti.schema import Label
 
-# E experts, K pictures of a cluster, T views and rows of a group, H W image.
+# E experts, K pictures of a cluster, T views and rows of a group, H W image, L
+# tokens.
+
+# Side at which views are compared, at most, as SynCD's code has it.
+_FINE = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,12 +46,14 @@ class Asked:
 
   Attributes:
     arrays: as `Teacher.asks` has them, with E in front.
+    rows: of each cluster and each of its rows, arrays of its own.
     views: of each cluster, the number of the picture that each row of a group
       follows; () where no label is asked for.
     causes: {cluster: why it cannot give what is asked for}.
   """
 
   arrays: Mapping[str, np.ndarray]
+  rows: Sequence[Sequence[Mapping[str, np.ndarray]]]
   views: Mapping[str, tuple[int, ...]]
   causes: Mapping[str, str]
 
@@ -49,7 +63,7 @@ def ask(
   backbone: Backbone,
   config: Any,
   workdir: Path,
-  keys: Sequence[str],
+  texts: Mapping[str, Sequence[str]],
 ) -> Asked:
   """Reads what a teacher asks for of some clusters.
 
@@ -58,33 +72,36 @@ def ask(
     backbone: encodes pictures.
     config: the whole config.
     workdir: with their stages.
-    keys: E clusters.
+    texts: of E clusters, what each of their rows is sampled with.
   """
+  wanted, keys = teacher.asked(config), list(texts)
   arrays: dict[str, np.ndarray] = {}
   views: dict[str, tuple[int, ...]] = {}
   causes: dict[str, str] = {}
-  if not teacher.asks:
-    return Asked(arrays=arrays, views=views, causes=causes)
+  rows: list[list[dict]] = [[{} for _ in each] for each in texts.values()]
+  if not wanted:
+    return Asked(arrays=arrays, rows=rows, views=views, causes=causes)
   clusters = read_clusters(workdir)
-  if "pictures" in teacher.asks:
+  found = {}
+  if {"pictures", "noun"} & wanted:
     found, causes = readable(clusters, keys)
+  if "noun" in wanted:
+    nouns = {key: cluster.subject for key, cluster in found.items()}
+    rows = noun_rows(texts, nouns, backbone, causes)
+  if "pictures" in wanted:
     arrays |= encode_pictures(
       [found[key].images if key in found else () for key in keys],
       backbone,
       config,
     )
-  if wanted := LABELLED.intersection(teacher.asks):
+  if LABELLED & wanted:
     labels = find_labels(workdir, clusters, keys)
     chosen = {}
     for key in keys:
       known = [each for each in labels.get(key, ()) if each.names]
-      chosen[key] = known[: config.sample.together]
-      if len(chosen[key]) < config.sample.together:
-        causes.setdefault(
-          key,
-          f"{len(known)} of its pictures are labelled, and each of "
-          f"{config.sample.together} images of a group follows one",
-        )
+      chosen[key], cause = choose_views(known, wanted, config)
+      if cause:
+        causes.setdefault(key, cause)
     views = {
       key: tuple(each.number for each in each_view)
       for key, each_view in chosen.items()
@@ -93,9 +110,122 @@ def ask(
       [chosen[key] if key not in causes else () for key in keys],
       wanted,
       num=config.sample.together,
-      size_px=backbone.size_px,
+      backbone=backbone,
     )
-  return Asked(arrays=arrays, views=views, causes=causes)
+  return Asked(arrays=arrays, rows=rows, views=views, causes=causes)
+
+
+def choose_views(
+  known: Sequence[Label], wanted: frozenset[str], config: Any
+) -> tuple[Sequence[Label], str]:
+  """The views of a subject, one for each row of a group, or why there are none.
+
+  Those that correspond have to show enough of each other; of several sets the
+  one with least in common is taken, as SynCD's code does.
+  """
+  num, sample = config.sample.together, config.sample
+  if len(known) < num:
+    return known, (
+      f"{len(known)} of its pictures are labelled, and each of {num} images of "
+      "a group follows one"
+    )
+  if "correspondence" not in wanted:
+    return known[:num], ""
+  large = [x for x in known if x.masks[0].mean() >= sample.view_area]
+  shares_TT = overlaps(large, side=min(config.size_px, _FINE))
+  sets = choose_sets(shares_TT, num=num, least=sample.view_overlap)
+  if not sets:
+    return (), (
+      f"{len(large)} of its {len(known)} labelled pictures show enough of it, "
+      f"and no {num} of them share {sample.view_overlap:.0%} of the frame in "
+      "pairs"
+    )
+  return [large[number] for number in sets[0]], ""
+
+
+def choose_sets(
+  shares_TT: np.ndarray, *, num: int, least: float
+) -> list[tuple[int, ...]]:
+  """Sets of views each pair of which has enough in common, the least first.
+
+  Args:
+    shares_TT: of `experts.mining.views.overlaps`.
+    num: views of a set.
+    least: share of the frame that a pair must both show.
+  """
+  found = []
+  for numbers in itertools.combinations(range(len(shares_TT)), num):
+    shares = [shares_TT[pair] for pair in itertools.combinations(numbers, 2)]
+    if all(share > least for share in shares):
+      found.append((sum(shares), numbers))
+  return [numbers for _, numbers in sorted(found)]
+
+
+def noun_rows(
+  texts: Mapping[str, Sequence[str]],
+  nouns: Mapping[str, str],
+  backbone: Backbone,
+  causes: dict[str, str],
+) -> list[list[dict[str, np.ndarray]]]:
+  """Which tokens of each row's text are the noun; why there is none is a cause.
+
+  Args:
+    texts: of E clusters.
+    nouns: of those that can be read.
+    backbone: whose text encoder's tokens count.
+    causes: {cluster: why it cannot give what is asked for}; added to.
+  """
+  tokenizer = open_tokenizer(backbone.folder)
+  blank = _no_noun(backbone)
+  rows = []
+  for key, each in texts.items():
+    found = []
+    if key in nouns:
+      found, cause = noun_tokens(each, nouns[key], tokenizer)
+      if cause:
+        causes.setdefault(key, cause)
+    rows.append(
+      [{"noun_BL": x} for x in found] if found else [blank] * len(each)
+    )
+  return rows
+
+
+def noun_tokens(
+  texts: Sequence[str], noun: str, tokenizer: Tokenizer
+) -> tuple[list[np.ndarray], str]:
+  """Which tokens of each text are its subject's noun.
+
+  Where the noun stands twice, its last place counts, as in SynCD's code, which
+  takes the third token where it does not stand at all; here that is a cause.
+
+  Args:
+    texts: of some rows.
+    noun: of their subject.
+    tokenizer: of the text encoder whose states are attended to.
+
+  Returns: bool (L,) of each, and why there is none, "" if there is.
+  """
+  ids_BL, is_text_BL = tokenizer.with_mask([*texts, noun, ""])
+  around = set(ids_BL[-1][is_text_BL[-1]].tolist())  # begin and end of any text
+  wanted = [i for i in ids_BL[-2][is_text_BL[-2]].tolist() if i not in around]
+  found = []
+  for text, ids_L in zip(texts, ids_BL[:-2].tolist(), strict=True):
+    starts = [
+      start
+      for start in range(len(ids_L) - len(wanted) + 1)
+      if ids_L[start : start + len(wanted)] == wanted
+    ]
+    if not starts or not wanted:
+      return [], f"the prompt '{text}' does not name its subject, '{noun}'"
+    noun_L = np.zeros(len(ids_L), bool)
+    noun_L[starts[-1] : starts[-1] + len(wanted)] = True
+    found.append(noun_L)
+  return found, ""
+
+
+def _no_noun(backbone: Backbone) -> dict[str, np.ndarray]:
+  length = backbone.encode_text([""])["text_BLD"].shape[1]
+  return {"noun_BL": np.zeros(length, bool)}
 
 
 def label_arrays(
@@ -103,7 +233,7 @@ def label_arrays(
   wanted: frozenset[str],
   *,
   num: int,
-  size_px: int,
+  backbone: Backbone,
 ) -> dict[str, np.ndarray]:
   """Labels of E clusters as a request holds them.
 
@@ -111,17 +241,23 @@ def label_arrays(
     views: of each cluster `num` labels, or none.
     wanted: of `LABELLED`.
     num: T.
-    size_px: of the images; planes of another size are cut and resized to it.
+    backbone: encodes depths, and has the images' size, to which planes of
+      another size are cut and resized.
 
-  Returns: `masks_THW`, `depth_THW`, `places_TTHW2` and `seen_TTHW`, those that
-    are wanted, with E in front; zeros of a cluster without views.
+  Returns: `masks_THW`, `depth_THW`, `depth_THWC`, `places_TTHW2` and
+    `seen_TTHW`, those that are wanted, with E in front; zeros of a cluster
+    without views.
   """
+  size_px = backbone.size_px
   side, lead = (size_px, size_px), (len(views), num)
   arrays: dict[str, np.ndarray] = {}
   if "masks" in wanted:
     arrays["masks_THW"] = np.zeros((*lead, *side), bool)
   if "depth" in wanted:
     arrays["depth_THW"] = np.zeros((*lead, *side), np.float32)
+  if "depth_latents" in wanted:
+    shape = (*lead, *backbone.latent_shape)
+    arrays["depth_THWC"] = np.zeros(shape, np.float32)
   if "correspondence" in wanted:
     arrays["places_TTHW2"] = np.zeros((*lead, num, *side, 2), np.float32)
     arrays["seen_TTHW"] = np.zeros((*lead, num, *side), bool)
@@ -137,6 +273,14 @@ def label_arrays(
       arrays["depth_THW"][index] = [
         square_crop_resize_plane(depth, size_px) for depth in depths
       ]
+    if "depth_latents" in wanted:
+      arrays["depth_THWC"][index] = backbone.encode_pictures(
+        [
+          square_crop_resize(depth_u8(label.depth, label.masks[0]), size_px)
+          for label in each
+          if label.depth is not None
+        ]
+      )
     if "correspondence" in wanted:
       places, seen = correspondence(each, size_px=size_px)
       arrays["places_TTHW2"][index] = places
@@ -165,19 +309,16 @@ def encode_pictures(
   return {"pictures_KHWC": x_EKHWC, "pictures_K": is_there_EK}
 
 
-def nothing_asked(
-  teacher: Teacher, backbone: Backbone, config: Any
-) -> dict[str, np.ndarray]:
-  """The arrays of one cluster that gives nothing: their shapes, for plans."""
-  arrays: dict[str, np.ndarray] = {}
-  if "pictures" in teacher.asks:
+def nothing_asked(teacher: Teacher, backbone: Backbone, config: Any) -> Asked:
+  """One cluster that gives nothing, to one row: shapes, for plans."""
+  arrays, wanted = {}, teacher.asked(config)
+  if "pictures" in wanted:
     num = max(config.mine.max_images, PICTURES)
     shape = (1, num, *backbone.latent_shape)
     arrays["pictures_KHWC"] = np.zeros(shape, np.float32)
     arrays["pictures_K"] = np.zeros((1, num), bool)
-  return arrays | label_arrays(
-    [()],
-    LABELLED.intersection(teacher.asks),
-    num=config.sample.together,
-    size_px=backbone.size_px,
+  arrays |= label_arrays(
+    [()], wanted, num=config.sample.together, backbone=backbone
   )
+  row = _no_noun(backbone) if "noun" in wanted else {}
+  return Asked(arrays=arrays, rows=[[row]], views={}, causes={})

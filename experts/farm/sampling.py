@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experts.farm.expert_model import ExpertModel
-from experts.farm.requests import ask
+from experts.farm.requests import Asked, ask
 from experts.farm.wave_files import write_times
 from experts.farm.waves import map_devices, map_experts
 from experts.prompts import read_prompts
@@ -42,16 +42,30 @@ from suti.schema import Candidate, Prompt, content_key, image_seed
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-  """An image to sample: its prompt and the seed of its noise."""
+  """An image to sample.
+
+  Attributes:
+    prompt: of its candidate.
+    text: what it is sampled with, the prompt and `config.sample.suffix`.
+    seed: of its noise.
+    group: key of its group; None if it is sampled alone.
+    number: its place in the group.
+  """
 
   prompt: Prompt
+  text: str
   seed: int
   group: str | None
   number: int
 
 
 def rows_of(
-  prompts: Iterable[Prompt], *, num: int, seed: int, together: int = 1
+  prompts: Iterable[Prompt],
+  *,
+  num: int,
+  seed: int,
+  together: int = 1,
+  suffix: str = "",
 ) -> dict[str, list[Row]]:
   """The images to sample.
 
@@ -60,6 +74,7 @@ def rows_of(
     num: images for each prompt.
     seed: of the config.
     together: rows of a cluster, side by side, that see each other.
+    suffix: what is added to each prompt.
 
   Returns: {cluster: its rows}.
 
@@ -74,6 +89,7 @@ def rows_of(
       rows[prompt.cluster].append(
         Row(
           prompt=prompt,
+          text=prompt.prompt + suffix,
           seed=image_seed(seed, prompt, number),
           group=group if together > 1 else None,
           number=index % together,
@@ -104,12 +120,13 @@ def make_sample_wave(
   sample = make_sample(
     model.teacher, model.apply, backbone, config, mesh, inner=inner
   )
-  null = backbone.null_text()
+  null = backbone.null_text(config.sample.negative_prompt)
   rows = rows_of(
     read_prompts(workdir),
     num=config.sample.images_per_prompt,
     seed=config.seed,
     together=config.sample.together,
+    suffix=config.sample.suffix,
   )
   compiled = False
 
@@ -144,17 +161,18 @@ def make_sample_wave(
     results = [_Sampled(expert=expert) for expert in experts]
     seconds: list[float] = []  # of each call that did not compile, per image
     # In one call: they are cached, and the encoders leave the device.
-    backbone.encode_text([r.prompt.prompt for each in requested for r in each])
+    backbone.encode_text([r.text for each in requested for r in each])
     first = 0
     for params in groups:
       some = slice(first, first + _group_size(params, requested, mesh.size))
       keys = [expert["cluster"] for expert in experts[some]]
-      asked = ask(model.teacher, backbone, config, workdir, keys)
+      texts = {key: [row.text for row in rows[key]] for key in keys}
+      asked = ask(model.teacher, backbone, config, workdir, texts)
       for result in results[some]:
         result.views = asked.views.get(result.expert["cluster"], ())
         result.cause = asked.causes.get(result.expert["cluster"], "")
       for i, images, masks in sample_group(
-        params, requested[some], asked.arrays, seconds
+        params, requested[some], asked, seconds
       ):
         results[first + i].add(images, masks)
       first = some.stop
@@ -342,7 +360,7 @@ def make_request(
   *,
   slots: range,
   num_experts: int,
-  asked: Mapping[str, np.ndarray] | None = None,
+  asked: Asked | None = None,
 ) -> dict[str, Any]:
   """Some rows of each expert as arrays.
 
@@ -351,19 +369,28 @@ def make_request(
     backbone: encodes texts.
     slots: B row numbers; past an expert's last row, that row is repeated.
     num_experts: E; the last expert is repeated as padding.
-    asked: arrays of `experts.farm.requests.ask`, if the teacher asks for any.
+    asked: of `experts.farm.requests.ask`, of the same experts.
 
   Returns: `seeds_B`, what `asked` holds, and `conditioning` (see
     `suti.pipeline.conditioning`), with E in front.
   """
-  block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in requested]
-  block += block[-1:] * (num_experts - len(block))
+
+  def block_of(each: Sequence[Sequence]) -> list[list]:
+    block = [[rows[min(i, len(rows) - 1)] for i in slots] for rows in each]
+    return block + block[-1:] * (num_experts - len(block))
+
+  block = block_of(requested)
   conditioning = backbone.encode_text(
-    [row.prompt.prompt for rows in block for row in rows]
+    [row.text for rows in block for row in rows]
   )
   shape = (len(block), len(slots))
-  rows_E = np.minimum(np.arange(num_experts), len(requested) - 1)
-  shown = {name: x_E[rows_E] for name, x_E in (asked or {}).items()}
+  shown: dict[str, np.ndarray] = {}
+  if asked is not None:
+    rows_E = np.minimum(np.arange(num_experts), len(requested) - 1)
+    shown = {name: x_E[rows_E] for name, x_E in asked.arrays.items()}
+    own = block_of(asked.rows)
+    for name in own[0][0]:
+      shown[name] = np.stack([[row[name] for row in rows] for rows in own])
   return shown | {
     "seeds_B": np.array([[r.seed for r in rows] for rows in block], np.uint32),
     "conditioning": {

@@ -54,3 +54,20 @@ def _view(label: Label, size_px: int) -> Mapping[str, Any]:
     "axes": camera[3:12].reshape(3, 3),
     "focal": camera[12],
   }
+
+
+def overlaps(views: Sequence[Label], *, side: int) -> np.ndarray:
+  """The share of the frame that pairs of views both show, (T, T).
+
+  Row i, column j, i < j: pixels of view i that view j shows; the rest is 0.
+
+  Args:
+    views: labels with mask, depth and camera, of one subject.
+    side: at which they are compared.
+  """
+  known = [_view(each, side) for each in views]
+  shares_TT = np.zeros((len(views), len(views)))
+  for i, first in enumerate(known):
+    for j in range(i + 1, len(known)):
+      shares_TT[i, j] = correspond(first, known[j])[1].mean()
+  return shares_TT

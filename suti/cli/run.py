@@ -219,7 +219,7 @@ def look_ahead(config: Any) -> None:
   experts.teacher.check_together(teacher, config)
   experts.teacher.check_asked(teacher, config)
   benchmark = benchmark_config(config)
-  asks = experts.teacher.asks_labels(teacher)
+  asks = experts.teacher.asks_labels(teacher, config)
   num_experts = config.benchmark.num_expert_subjects
   if asks and num_experts and not _is_labelled(benchmark):
     raise ValueError(

@@ -165,6 +165,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "stop_gain": _number(low=0.0, below=1.0),
     "diverged": _number(low=0.0, remedy="6 times where it began; 0 is never"),
     "rank": _count(),
+    "depth_net": _text(empty=True),
     "checkpoint_every": _count(),
     "log_every": _count(),
     "profile_steps": _count(low=0),
@@ -173,10 +174,21 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "sample_after_tuning": _flag(),
     "keep": _choice("trainable", "difference", "nothing"),
   },
-  "sample": {**_SAMPLING, "together": _count()},
+  "sample": {
+    **_SAMPLING,
+    "together": _count(),
+    "negative_prompt": _text(empty=True),
+    "suffix": _text(empty=True),
+    "view_area": _number(low=0.0, high=1.0),
+    "view_overlap": _number(low=0.0, high=1.0),
+    "view_source": _choice("last", "first"),
+    "syncd": _section(),
+  },
   "filter": {
     "name": _text(remedy="name a file of experts/filters"),
     "rule": _text(optional=True, empty=True),
+    "aesthetic": _text(empty=True),
+    "crop": _flag(),
   },
   "label": {
     "source": _choice("none", "world", "folder", "segmenter"),
@@ -190,6 +202,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "pack": {
     "shard_size": _count(),
     "demonstrations": _choice("cluster", "group"),
+    "prompts": _choice("sampled", "noun"),
   },
   "train": {
     "method": _text(remedy="name a file of apprentice/methods"),
@@ -240,6 +253,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "agnostic": _number(low=-1.0, high=0.0),
     "agnostic_above": _number(low=0.0, high=1.0),
     "subject_scale": _number(low=0.0),
+    "guidance_until": _number(low=0.0, high=1.0),
   },
   "benchmark": {
     "source": _choice("world", "folder"),
@@ -268,6 +282,21 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "num_subjects": _count(),
     "num_prompts": _count(),
     "num_examples": _count(),
+  },
+}
+# Of a section in a section.
+NESTED: Mapping[tuple[str, str], Mapping[str, Rule]] = {
+  ("sample", "syncd"): {
+    "share": _flag(),
+    "open_first_step": _flag(),
+    "guide_first_step": _flag(),
+    "dilate": _count(optional=True, remedy="an odd number; None: the paper's"),
+    "average_steps": _flag(),
+    "warp": _choice("latents", "finest", "features", "none"),
+    "warp_above": _number(low=0.0, high=1.0),
+    "thin_below": _number(low=0.0, high=1.0),
+    "warp_method": _choice("nearest", "bilinear", "bicubic"),
+    "warp_chain": _flag(),
   },
 }
 _TOP: Mapping[str, Rule] = {
@@ -299,17 +328,23 @@ def check(config: Mapping[str, Any], *, data: bool = True) -> None:
   for name, rule in _TOP.items():
     _check_field(f"config.{name}", config[name], rule)
   for section, rules in FIELDS.items():
-    path, fields = f"config.{section}", config[section]
-    if not hasattr(fields, "items"):
-      raise ValueError(
-        f"{path}={fields!r}: expected a section with fields, as in "
-        "configs/quickstart.py."
-      )
-    _check_names(fields, rules, path=path, is_open=section == "method")
-    for name, rule in rules.items():
-      _check_field(f"{path}.{name}", fields[name], rule)
+    _check_section(f"config.{section}", config[section], rules)
+  for (section, name), rules in NESTED.items():
+    _check_section(f"config.{section}.{name}", config[section][name], rules)
   _check_prices(config)
   check_relations(config, data=data)
+
+
+def _check_section(path: str, fields: Any, rules: Mapping[str, Rule]) -> None:
+  """Checks all fields of a section."""
+  if not hasattr(fields, "items"):
+    raise ValueError(
+      f"{path}={fields!r}: expected a section with fields, as in "
+      "configs/quickstart.py."
+    )
+  _check_names(fields, rules, path=path, is_open=path == "config.method")
+  for name, rule in rules.items():
+    _check_field(f"{path}.{name}", fields[name], rule)
 
 
 def _check_names(

@@ -49,6 +49,7 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
     field = f"config.{section}.rule"
     parse_rule(config[section]["rule"] or "", field=field)
   _check_together(config)
+  _check_syncd(config["sample"]["syncd"])
   _check_groups(config["pack"], config["sample"])
   _check_labels(config["label"])
 
@@ -93,6 +94,14 @@ def _check_together(config: Mapping[str, Any]) -> None:
         f"{prompts * images} images a subject, no multiple of "
         f"config.sample.together={size}: change one, so that groups are whole."
       )
+
+
+def _check_syncd(syncd: Mapping[str, Any]) -> None:
+  if syncd["dilate"] is not None and syncd["dilate"] % 2 == 0:
+    raise ValueError(
+      f"config.sample.syncd.dilate={syncd['dilate']} is even: masks are widened"
+      " on all sides alike; use an odd number, 1 does not widen."
+    )
 
 
 def _check_groups(pack: Mapping[str, Any], sample: Mapping[str, Any]) -> None:

@@ -10,7 +10,14 @@ one that needs only a noise schedule (`OWN`, functions of
 from collections.abc import Mapping
 
 # Modes of guidance by text and subject: `suti.diffusion.guidance_modes`.
-GUIDANCE = ("joint", "two", "normalised", "interleaved", "agnostic")
+GUIDANCE = (
+  "joint",
+  "two",
+  "normalised",
+  "interleaved",
+  "agnostic",
+  "independent",
+)
 OWN = ("ddpm", "ddim", "dpmpp_2m")
 # Our name -> the publisher's class, as in a scheduler_config.json.
 PUBLISHED: Mapping[str, str] = {

@@ -17,6 +17,13 @@ method's own conditions may be hidden in a branch like these two.
   agnostic     above a step the subject is hidden, so that it cannot overrule
                the text (Subject-Agnostic Guidance, arXiv 2405.01356); below, a
                weight in [-1, 0] says how much of it stays hidden
+  independent  each alone against neither, the two directions added (composable
+               diffusion, arXiv 2206.01714). CAFE (CVPR 2024) trains for it, as
+               it drops its two conditions independently of each other; how it
+               guides is not published, so that this is our reading
+
+In all of them the base without the subject may take over at the end, guided by
+the text alone (Subject-Diffusion, arXiv 2307.11410, eq. 4): see `guide`.
 
 Samplers are those of `suti.diffusion.samplers`, whose steps are equally far
 apart: of other spacings turns would not alternate.
@@ -36,6 +43,7 @@ Array = jax.Array
 Weights = Mapping[str, Array]
 
 TEXT, SUBJECT = "text", "subject"
+BASE = "method"  # hides the method itself: what its base predicts
 _FULL: tuple[str, ...] = ()
 _NOTHING = (TEXT, SUBJECT)
 
@@ -117,6 +125,16 @@ def _agnostic(predictions, weights, share_B111):
   return classifier_free(aware, nothing, weights["subject"])
 
 
+def _independent(predictions, weights, share_B111):
+  del share_B111
+  of_text, of_subject, nothing = predictions
+  return (
+    nothing
+    + weights["text"] * (of_text - nothing)
+    + weights["subject"] * (of_subject - nothing)
+  )
+
+
 _THREE = (_FULL, _NOTHING, (TEXT,))
 MODES: Mapping[str, tuple[Turn, ...]] = {
   "joint": (Turn((_FULL, _NOTHING), _joint),),
@@ -127,7 +145,10 @@ MODES: Mapping[str, tuple[Turn, ...]] = {
     Turn((_FULL, (SUBJECT,)), _by_subject),
   ),
   "agnostic": (Turn((_FULL, (SUBJECT,), _NOTHING), _agnostic),),
+  "independent": (Turn(((SUBJECT,), (TEXT,), _NOTHING), _independent),),
 }
+# What takes over at the end.
+_PLAIN = Turn(((BASE,), (BASE, TEXT)), _by_text)
 
 
 def guide(
@@ -137,6 +158,7 @@ def guide(
   *,
   schedule_steps: int,
   num_steps: int,
+  hands_over: bool = False,
 ) -> Callable[[Array, Array], Array]:
   """Makes a guided denoiser.
 
@@ -149,6 +171,8 @@ def guide(
       program.
     schedule_steps: T.
     num_steps: of the sampler, which says whose turn it is.
+    hands_over: whether the base takes over, guided by text alone, once the
+      share of the noise steps that are left is `weights["until"]` or less.
 
   Returns: (x_BHWC, t_B) -> guided prediction; t is the same for all rows.
   """
@@ -164,6 +188,18 @@ def guide(
     return turn.combine(predictions, now, share_B111)
 
   def denoise(x_BHWC: Array, t_B: Array) -> Array:
+    if not hands_over:
+      return by_turns(x_BHWC, t_B)
+    share = t_B[0].astype(jnp.float32) / schedule_steps
+    return jax.lax.cond(
+      share <= weights["until"],
+      lambda x, t: take(_PLAIN, x, t),
+      by_turns,
+      x_BHWC,
+      t_B,
+    )
+
+  def by_turns(x_BHWC: Array, t_B: Array) -> Array:
     if len(turns) == 1:
       return take(turns[0], x_BHWC, t_B)
     gone = (schedule_steps - 1 - t_B[0]) * num_steps / schedule_steps

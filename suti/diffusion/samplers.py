@@ -15,6 +15,7 @@ Shape legend: `B` batch, `H` `W` `C` picture or latent, `N` net evaluations,
 `S` slots of a plan, `K` terms of its steps.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -84,14 +85,51 @@ def advance(denoise: Denoise, plan: Plan, slots: Slots, key: Array) -> Slots:
   Returns:
     New slots; after the last piece the first is what `sample` returns.
   """
+  return _advance(
+    lambda x, t_B, memory: (denoise(x, t_B), memory), plan, slots, key, None
+  )[0]
+
+
+def sample_remembering(
+  denoise: Callable[..., tuple[Array, Any]],
+  plan: Plan,
+  noise_BHWC: Array,
+  key: Array,
+  *,
+  memory: Any,
+  change: Callable[[Array, Array], Array] | None = None,
+) -> tuple[Array, Any]:
+  """Runs a plan with a net that remembers something from step to step.
+
+  Args:
+    denoise: (x_BHWC, t_B, memory) -> (prediction_BHWC, memory).
+    plan, noise_BHWC, key: as in `sample`.
+    memory: a tree of arrays, before the first step.
+    change: (x_BHWC, t_B) -> x_BHWC, before each step, for samples that a method
+      also changes by itself; None changes nothing.
+
+  Returns:
+    What `sample` returns, and the memory after the last step.
+  """
+  slots = start(plan, noise_BHWC)
+  slots, memory = _advance(denoise, plan, slots, key, memory, change=change)
+  return slots[0], memory
+
+
+def _advance(denoise, plan, slots, key, memory, *, change=None):
+  """As `advance` and `sample_remembering`; returns slots and memory."""
   batch_size, *shape = slots[0].shape
   keys_B = key if key.ndim else row_keys(key, np.arange(batch_size))
 
-  def step(slots, inputs):
+  def step(carried, inputs):
+    slots, memory = carried
     index, t, alpha, sigma, update_SK, log_variance_2 = inputs
-    x_BHWC = slots[0]
     t_B = jnp.full((batch_size,), t)
-    prediction_BHWC = denoise(x_BHWC, t_B).astype(jnp.float32)
+    if change is not None:
+      slots = (change(slots[0], t_B), *slots[1:])
+    x_BHWC = slots[0]
+    prediction_BHWC, memory = denoise(x_BHWC, t_B, memory)
+    prediction_BHWC = prediction_BHWC.astype(jnp.float32)
     prediction_BHWC, fraction_BHWC = _split(plan, prediction_BHWC, shape[-1])
     read = (plan.prediction, x_BHWC, prediction_BHWC, alpha, sigma)
     x0_BHWC = _bound(plan.bounds, read_x0(*read))
@@ -104,7 +142,8 @@ def advance(denoise: Denoise, plan: Plan, slots: Slots, key: Array) -> Slots:
         log_BHWC = upper_BHWC * high + (1 - upper_BHWC) * low
         fresh_BHWC *= jnp.exp(0.5 * log_BHWC)
       terms.append(fresh_BHWC)
-    return tuple(_mix(update_K, terms) for update_K in update_SK), None
+    slots = tuple(_mix(update_K, terms) for update_K in update_SK)
+    return (slots, memory), None
 
   evaluations = (
     plan.index_N,
@@ -114,7 +153,8 @@ def advance(denoise: Denoise, plan: Plan, slots: Slots, key: Array) -> Slots:
     plan.update_NSK,
     plan.log_variance_N2,
   )
-  done: Any = jax.lax.scan(step, slots, jax.tree.map(jnp.asarray, evaluations))
+  evaluations = jax.tree.map(jnp.asarray, evaluations)
+  done: Any = jax.lax.scan(step, (slots, memory), evaluations)
   return done[0]
 
 
@@ -197,6 +237,40 @@ def _normal(keys_B: Array, index: int | Array, shape: tuple) -> Array:
   return jax.vmap(draw)(keys_B)
 
 
+def own_plan(
+  sampler: str,
+  schedule: Schedule,
+  *,
+  num_steps: int,
+  spacing: str = "trailing",
+  eta: float = 0.0,
+  percentile: float | None = None,
+  clip: bool = True,
+) -> Plan:
+  """The plan of one of our own three samplers.
+
+  Args:
+    sampler: a name of `SAMPLERS`, whose arguments the others are.
+    schedule: the process.
+    num_steps: net evaluations.
+    spacing: see `timesteps`.
+    eta: of ddim.
+    percentile: dynamic threshold of x_0 in percent.
+    clip: clip x_0 to [-1, 1].
+  """
+  steps = strides(schedule, timesteps(schedule, num_steps, spacing=spacing))
+  kind: Any = {
+    "ddpm": plan_ddpm,
+    "ddim": functools.partial(plan_ddim, eta=eta, follow_bounds=True),
+    "dpmpp_2m": plan_dpm_solver,
+  }[sampler]
+  return kind(
+    steps,
+    prediction=schedule.prediction,
+    bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
+  )
+
+
 def ddpm(
   denoise: Denoise,
   schedule: Schedule,
@@ -224,10 +298,13 @@ def ddpm(
   Returns:
     Clean pictures or latents, float32.
   """
-  plan = plan_ddpm(
-    strides(schedule, timesteps(schedule, num_steps, spacing=spacing)),
-    prediction=schedule.prediction,
-    bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
+  plan = own_plan(
+    "ddpm",
+    schedule,
+    num_steps=num_steps,
+    spacing=spacing,
+    percentile=percentile,
+    clip=clip,
   )
   return sample(denoise, plan, noise_BHWC, key)
 
@@ -263,12 +340,14 @@ def ddim(
   Returns:
     Clean pictures or latents, float32.
   """
-  plan = plan_ddim(
-    strides(schedule, timesteps(schedule, num_steps, spacing=spacing)),
-    prediction=schedule.prediction,
-    bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
+  plan = own_plan(
+    "ddim",
+    schedule,
+    num_steps=num_steps,
+    spacing=spacing,
     eta=eta,
-    follow_bounds=True,
+    percentile=percentile,
+    clip=clip,
   )
   return sample(denoise, plan, noise_BHWC, key)
 
@@ -302,10 +381,13 @@ def dpmpp_2m(
   Returns:
     Clean pictures or latents, float32.
   """
-  plan = plan_dpm_solver(
-    strides(schedule, timesteps(schedule, num_steps, spacing=spacing)),
-    prediction=schedule.prediction,
-    bounds=Bounds(clip=1.0 if clip else None, percentile=percentile),
+  plan = own_plan(
+    "dpmpp_2m",
+    schedule,
+    num_steps=num_steps,
+    spacing=spacing,
+    percentile=percentile,
+    clip=clip,
   )
   return sample(denoise, plan, noise_BHWC, key)
 

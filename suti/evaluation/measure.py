@@ -15,6 +15,7 @@ import numpy as np
 
 from suti.config.names import names_in
 from suti.evaluation import measures
+from suti.hf.linear_head import Head
 from suti.schema import Label
 
 # D embedding width, K demonstrations, G images of a group but for one.
@@ -30,12 +31,15 @@ class Evidence:
     clip_KD: of the demonstrations, by CLIP.
     identity_D: of the image, by the identity encoder.
     identity_KD: of the demonstrations, by the identity encoder.
-    identity_GD: the same of the images that were sampled in its sight; none if
-      it was sampled alone.
+    pair_D: the same of the image, to compare it with those of its group: of a
+      square around its subject if the filter cuts it out.
+    pair_GD: so of the images that were sampled in its sight; none if it was
+      sampled alone.
     label: what is where in the image; None if it is not labelled.
     masked_D: of its subject, cut out, by the identity encoder; None if it was
       not found.
     masked_KD: the same of the demonstrations whose masks are known.
+    head: of aesthetics, on `clip_D`; None if there is none.
   """
 
   clip_D: np.ndarray
@@ -43,9 +47,11 @@ class Evidence:
   clip_KD: np.ndarray
   identity_D: np.ndarray
   identity_KD: np.ndarray
-  identity_GD: np.ndarray
+  pair_D: np.ndarray
+  pair_GD: np.ndarray
   label: Label | None = None
   masked_D: np.ndarray | None = None
+  head: Head | None = None
   masked_KD: np.ndarray = dataclasses.field(
     default_factory=lambda: np.zeros((0, 0), np.float32)
   )
@@ -60,7 +66,7 @@ class Measure:
     of: "candidate"; "group" if it compares images that were sampled in each
       other's sight, "label" if it reads where the image's subject is, "masks"
       if it also reads where that of the demonstrations is: others do not have
-      it.
+      it; "head" if it needs one.
     measure: Evidence -> the number.
   """
 
@@ -70,7 +76,8 @@ class Measure:
 
   def __post_init__(self) -> None:
     """Checks what it is of."""
-    assert self.of in ("candidate", "group", "label", "masks"), self.of
+    kinds = ("candidate", "group", "label", "masks", "head")
+    assert self.of in kinds, self.of
 
 
 def all_measures() -> dict[str, Measure]:

@@ -197,9 +197,10 @@ class TransformerBlock(Module):
   Between the two attentions, surgery may set `adapter`: a module called as
   `adapter(x_BSD, context)` whose output is added. It may set `instead`: called
   as `instead(x_BSD, text_BLD, text_mask, context)`, in the place of the
-  attention to the text, which a call without context still has. With
-  `only_cross` the first attention reads the text too. With `note_as` the block
-  notes what its first attention is given.
+  attention to the text, which a call without context still has. And `before`:
+  called as `before(x_BSD, context)`, it changes what the first attention is
+  given. With `only_cross` the first attention reads the text too. With
+  `note_as` the block notes what its first attention is given.
   """
 
   def __init__(
@@ -208,6 +209,7 @@ class TransformerBlock(Module):
     self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
     self.only_cross = only_cross
     self.norm1 = LayerNorm(dim)
+    self.before = slot()
     self.attn1 = Attention(
       dim, num_heads=num_heads, d_context=d_text if only_cross else None
     )
@@ -223,6 +225,8 @@ class TransformerBlock(Module):
     """(B, S, D) -> the same."""
     text_BLD, text_mask = condition.text_BLD, condition.text_mask
     h_BSD = self.norm1(x_BSD)
+    if self.before is not None and condition.context is not None:
+      h_BSD = self.before(h_BSD, condition.context)
     if self.only_cross:
       x_BSD = x_BSD + self.attn1(h_BSD, text_BLD, text_mask)
     else:

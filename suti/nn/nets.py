@@ -68,7 +68,9 @@ def prefix(net: str) -> str:
 
 
 def of_net(params: Mapping[str, Any], net: str) -> dict[str, Any]:
-  """The parameters of one net beside the first, under their own names."""
+  """The parameters of one net, under their own names."""
+  if not net:
+    return {name: value for name, value in params.items() if ":" not in name}
   start = prefix(net)
   return {
     name.removeprefix(start): value

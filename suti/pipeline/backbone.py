@@ -101,10 +101,14 @@ class Backbone:
       self.unet_config, self.encode(texts), time_ids_BI=time_ids_BI
     )
 
-  def null_text(self) -> dict[str, np.ndarray]:
-    """The conditioning of the null text: one row."""
-    conditioning = self.encode_text([""])
-    if not self.zero_null:
+  def null_text(self, negative: str = "") -> dict[str, np.ndarray]:
+    """The conditioning of the null text: one row.
+
+    Args:
+      negative: a text in its place, that guidance leads away from.
+    """
+    conditioning = self.encode_text([negative])
+    if negative or not self.zero_null:
       return conditioning
     kept = {
       name: conditioning[name] for name in conditioning if name == "time_ids_BI"

@@ -108,6 +108,21 @@ def blank_text(folder: Path) -> Text:
   return Text(np.zeros((1, length, width), np.float32), pooled_BP)
 
 
+def open_tokenizer(folder: Path) -> Tokenizer:
+  """The tokenizer of a backbone's first text encoder, whose tokens it reads.
+
+  Args:
+    folder: in the published layout.
+
+  Raises:
+    ValueError: as `open_text_encoders`.
+  """
+  model = _open(folder, weights=False)[0]
+  if model.kind == "T5EncoderModel":
+    return _tokenizer(model, folder / "tokenizer", length=_T5_LENGTH)
+  return _clip_tokenizer(model, folder / "tokenizer")
+
+
 def _placing(*, on_host: bool) -> contextlib.AbstractContextManager:
   """A context in which arrays are read to the host, if its CPU is a device."""
   with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave it out

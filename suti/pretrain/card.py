@@ -67,8 +67,6 @@ def _length(facts: Mapping[str, Any]) -> str:
   steps = "closed form"
   if "num_steps" in config:
     steps = f"{config['num_steps']} steps of batch {config['batch_size']}"
-  if config.get("shrink", 1) > 1:
-    steps += f", pictures of {config['size_px'] // config['shrink']} px"
   return f"{steps}, {facts['seconds'] / 3600:.1f} h, {facts['machine']}"
 
 
@@ -96,7 +94,7 @@ def write_card(
   rows = [
     ("command", f"`{facts['command']}`"),
     ("seed", config["seed"]),
-    *([("first lesson", _length(facts["init"]))] if "init" in facts else []),
+    *([("trained before", _length(facts["init"]))] if "init" in facts else []),
     ("training", _length(facts)),
     ("data", facts["data"]),
     *scores.items(),

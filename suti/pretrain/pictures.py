@@ -58,6 +58,7 @@ class Pool:
     bare_N: bool, whether it also shows the subject undressed; "a dog in a chef
       outfit" does not.
     mask_NHW: bool, where the subject is; None if it was not asked for.
+    depth_NHW: float32, distance from the camera; None likewise.
   """
 
   image_u8_NHWC: np.ndarray
@@ -69,6 +70,7 @@ class Pool:
   identity_N: np.ndarray
   bare_N: np.ndarray
   mask_NHW: np.ndarray | None = None
+  depth_NHW: np.ndarray | None = None
 
 
 def choose_shots(
@@ -162,7 +164,12 @@ def _compose(rng: np.random.Generator, *, live: bool, which: str) -> int:
 
 
 def render_pool(
-  config: Any, folder: Path, *, size_px: int, masks: bool = False
+  config: Any,
+  folder: Path,
+  *,
+  size_px: int,
+  masks: bool = False,
+  depths: bool = False,
 ) -> Pool:
   """Renders the pool, or reads what is rendered already.
 
@@ -171,6 +178,7 @@ def render_pool(
     folder: where chunks are kept, by what they hold.
     size_px: side of the pictures.
     masks: whether the pool has `mask_NHW`.
+    depths: whether it has `depth_NHW`, and masks.
 
   Returns: the pool, in memory.
 
@@ -202,15 +210,13 @@ def render_pool(
     + (f"-{config.styles}styles" if config.styles else "")
   )
   shown = [template_of(shot) for shot in shots]
-  mask_NHW = None
-  if masks:
-    images, mask_NHW = render_masks(shots, folder, size_px=size_px)
-  else:
-    images = render_chunks(shots, folder, size_px=size_px)
+  what = ("image",) + ("mask",) * (masks or depths) + ("depth",) * depths
+  arrays = _render(shots, folder, size_px=size_px, what=what)
   prepare_phrases(shot.subject for shot in shots)
   return Pool(
-    image_u8_NHWC=images,
-    mask_NHW=mask_NHW,
+    image_u8_NHWC=arrays["image"],
+    mask_NHW=arrays.get("mask"),
+    depth_NHW=arrays.get("depth"),
     shots=shots,
     subject_N=np.repeat(np.arange(config.num_subjects), config.shots_each),
     class_N=np.array([class_of(shot.subject) for shot in shots]),
@@ -236,22 +242,15 @@ def render_chunks(
   return _render(shots, folder, size_px=size_px, what=("image",))["image"]
 
 
-def render_masks(
-  shots: Sequence[Shot], folder: Path, *, size_px: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """The same, and where the subject is: bool (N, H, W)."""
-  found = _render(shots, folder, size_px=size_px, what=("image", "mask"))
-  return found["image"], found["mask"]
-
-
 def _render(
   shots: Sequence[Shot], folder: Path, *, size_px: int, what: Sequence[str]
 ) -> dict[str, np.ndarray]:
-  """Arrays of a renderer, a file a chunk; masks lie beside the pictures."""
+  """Arrays of a renderer, a file a chunk; others lie beside the pictures."""
   folder.mkdir(parents=True, exist_ok=True)
   shapes: dict[str, tuple[tuple[int, ...], Any]] = {
     "image": ((size_px, size_px, 3), np.uint8),
     "mask": ((size_px, size_px), np.bool_),
+    "depth": ((size_px, size_px), np.float32),
   }
   arrays = {
     name: np.empty((len(shots), *shape), dtype)
@@ -264,7 +263,7 @@ def _render(
     # The last chunk may be cut short; it is another file when it is whole.
     stem = name if len(chunk) == _CHUNK else f"{name}-{len(chunk)}"
     paths = {
-      each: folder / f"{stem}{'' if each == 'image' else '.mask'}.npy"
+      each: folder / f"{stem}{'' if each == 'image' else f'.{each}'}.npy"
       for each in what
     }
     if not all(path.exists() for path in paths.values()):

@@ -11,9 +11,10 @@ examples, for classifier-free guidance (Ho and Salimans, 2022).
       --config configs/pretrain/text_to_image.py --workdir runs/pretrain
 """
 
+import functools
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from suti.diffusion.objective import denoising_loss
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.diffusion.schedule import Schedule, make_schedule
 from suti.hf.find import find_model
-from suti.hf.tokenizer import Tokenizer, load_tokenizer
+from suti.hf.tokenizer import load_tokenizer
 from suti.hf.weights import load, save
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
 from suti.io.files import read_json, write_atomic, write_json
@@ -38,10 +39,10 @@ from suti.pipeline.known_words import known_words, write_words
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import Pool, render_pool
+from suti.pretrain.texts import put_into_words, tokenize_all
 from suti.pretrain.vocabulary import write_tokenizer
 from suti.runtime import stage
 from suti.schema import content_key
-from suti.world.other_words import in_other_words
 
 # N pictures of the pool, B batch, H W C latent, L text tokens.
 
@@ -72,7 +73,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   Returns: what was trained, for the model card.
   """
-  folder = workdir / config.name
+  folder = workdir / "text_to_image"
   model = folder / "model"
   length = config.text_encoder.max_position_embeddings
   unet_spec, unet = functional(declare_unet(config.unet.to_dict()))
@@ -90,10 +91,14 @@ def run(config: Any, workdir: Path) -> dict:
     write_tokenizer(model / "tokenizer", config.text_encoder)
   tokenize = load_tokenizer(model / "tokenizer", max_length=length)
   pool = render_pool(config.pool, workdir / "pool", size_px=config.size_px)
+  said = put_into_words(
+    [kind for kind, share in config.texts.items() if share],
+    pool,
+    seed=config.seed,
+  )
   patch, made_of = config.patch_size, {}
   if patch:
-    codec = pixels(patch)
-    picture_NHWC = _shrink(pool.image_u8_NHWC, config.shrink)
+    codec, picture_NHWC = pixels(patch), pool.image_u8_NHWC
   else:
     codec, patch, key = _copy_autoencoder(config, workdir, model / "vae")
     made_of = {"autoencoder": key}
@@ -107,7 +112,12 @@ def run(config: Any, workdir: Path) -> dict:
     folder,
     params=_start(config, unet_spec, text_spec),
     loss=make_loss(config, predict, codec, schedule),
-    batch_at=make_batch_at(config, pool, tokenize, picture_NHWC),
+    batch_at=make_batch_at(
+      config,
+      tokenize_all(said, tokenize),
+      np.asarray(tokenize([""]), np.int32)[0],
+      picture_NHWC,
+    ),
     made_of=made_of,
     preview=_make_preview(
       folder,
@@ -127,24 +137,11 @@ def run(config: Any, workdir: Path) -> dict:
     seconds=seconds,
     init=find_model(config.init) if config.init else None,
   )
-  write_words(model, _all_texts(config, pool))
+  texts = [text for ways in said.values() for way in ways for text in way]
+  if config.init:
+    texts += known_words(find_model(config.init))
+  write_words(model, texts)
   return {"steps": config.num_steps, "model": str(model)}
-
-
-def _shrink(picture_NHWC: np.ndarray, factor: int) -> np.ndarray:
-  """Averages squares of `factor` x `factor` pixels; uint8, as it was."""
-  if factor == 1:
-    return picture_NHWC
-  n, height, width, channels = picture_NHWC.shape
-  squares = (n, height // factor, factor, width // factor, factor, channels)
-  return np.concatenate(
-    [
-      block.mean((2, 4)).round().astype(np.uint8)
-      for block in np.array_split(
-        picture_NHWC.reshape(squares), max(1, n // _BLOCK)
-      )
-    ]
-  )
 
 
 def _copy_autoencoder(
@@ -226,45 +223,42 @@ def make_loss(
 
 def make_batch_at(
   config: Any,
-  pool: Pool,
-  tokenize: Tokenizer,
+  texts: Mapping[str, np.ndarray],
+  nothing_L: np.ndarray,
   picture_NHWC: np.ndarray,
 ) -> Callable[[np.random.Generator], dict]:
   """Random pictures, or their latents, with one of their texts.
 
   A text is the benchmark's, a detailed one or one in other words, by the shares
-  of `config.texts`; it is empty in some, for guidance.
+  of `config.texts`; it is empty in some, for guidance. On an accelerator the
+  pictures lie there, and a batch is taken there.
+
+  Args:
+    config: batch_size, texts, text_dropout.
+    texts: tokens by kind, of `suti.pretrain.texts`.
+    nothing_L: tokens of the empty text.
+    picture_NHWC: pictures of the pool, or their latents.
   """
-  kinds, shares = zip(*sorted(config.texts.items()), strict=True)
-  # Of ten million different ones there is no table: words are put as needed.
-  say = {
-    "plain": lambda row, rng: pool.plain[row],
-    "detailed": lambda row, rng: pool.detailed[row],
-    "other_words": lambda row, rng: in_other_words(pool.shots[row], rng),
-  }
+  kinds = sorted(texts)
+  shares = [config.texts[kind] for kind in kinds]
+  counts = np.array([len(texts[kind]) for kind in kinds])
+  first = np.cumsum(counts) - counts
+  table_VNL = np.concatenate([texts[kind] for kind in kinds])
+  take: Callable[[np.ndarray], Any] = picture_NHWC.__getitem__
+  if jax.default_backend() != "cpu":
+    here = jax.device_put(picture_NHWC)
+    gather = jax.jit(lambda all_NHWC, rows_B: all_NHWC[rows_B])
+    take = functools.partial(gather, here)
 
   def batch_at(rng: np.random.Generator) -> dict:
-    rows = rng.integers(0, len(pool.shots), config.batch_size)
-    chosen = rng.choice(len(kinds), config.batch_size, p=shares)
-    dropped = rng.random(config.batch_size) < config.text_dropout
-    texts = [
-      "" if drop else say[kinds[kind]](row, rng)
-      for row, kind, drop in zip(rows, chosen, dropped, strict=True)
-    ]
-    return {"x": picture_NHWC[rows], "ids": np.asarray(tokenize(texts))}
+    size = config.batch_size
+    rows = rng.integers(0, len(picture_NHWC), size)
+    kind = rng.choice(len(kinds), size, p=shares)
+    ids_BL = table_VNL[first[kind] + rng.integers(0, counts[kind]), rows]
+    ids_BL[rng.random(size) < config.text_dropout] = nothing_L
+    return {"x": take(rows), "ids": ids_BL}
 
   return batch_at
-
-
-def _all_texts(config: Any, pool: Pool) -> list[str]:
-  """Texts with about every word of this training, and of its init's."""
-  texts = [*pool.plain, *pool.detailed]
-  if config.texts.get("other_words"):
-    rng = np.random.default_rng(config.seed)
-    texts += [in_other_words(shot, rng) for shot in pool.shots]
-  if config.init:
-    texts += known_words(find_model(config.init))
-  return texts
 
 
 def _make_preview(

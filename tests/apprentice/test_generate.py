@@ -39,6 +39,7 @@ SAMPLING = {
   "agnostic": 0.0,
   "agnostic_above": 0.8,
   "subject_scale": 1.0,
+  "guidance_until": 0.0,
 }
 
 
@@ -162,6 +163,35 @@ def parts(apprentice, pictures):
   return draw
 
 
+def test_the_base_may_go_on_without_the_pictures(apprentice, pictures):
+  """Here from the first step on: then nobody looks at them."""
+  sampling = SAMPLING | {
+    "num_steps": 1,
+    "percentile": None,
+    "guidance_until": 1.0,
+  }
+  sample = jax.jit(drawing.make_sample_fn(apprentice, sampling))
+
+  def draw(shown):
+    batch = drawing.make_batch(
+      apprentice,
+      [("a dog in the snow", shown, inputs.TEXTS[:3])] * 2,
+      num_demonstrations=3,
+    )
+    return np.asarray(
+      sample(
+        apprentice.params,
+        apprentice.backbone.codec.params,
+        batch,
+        apprentice.backbone.null_text(),
+        np.arange(2, dtype=np.uint32),
+        drawing.weights(sampling),
+      )
+    )
+
+  np.testing.assert_array_equal(draw(pictures[:3]), draw(pictures[1:4]))
+
+
 def test_two_equal_weights_are_the_joint_one(parts):
   np.testing.assert_allclose(
     parts("two", 3.0, 3.0), parts("joint", 0.0, 3.0), atol=1e-5
@@ -198,7 +228,7 @@ def test_weights_of_guidance():
     (
       {"guidance_mode": "too"},
       "guidance_mode='too': expected one of joint, two, normalised, "
-      r"interleaved, agnostic\. Did you mean 'two'",
+      r"interleaved, agnostic, independent\. Did you mean 'two'",
     ),
     ({"images": 11}, "11 pictures of the subject were given; .* at most 10"),
   ],

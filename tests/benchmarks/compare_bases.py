@@ -33,6 +33,7 @@ from suti.pipeline.codec import pixels
 from suti.pretrain import loop
 from suti.pretrain.pictures import render_pool
 from suti.pretrain.text_to_image import make_batch_at, make_loss, make_predict
+from suti.pretrain.texts import put_into_words, tokenize_all
 from suti.pretrain.vocabulary import write_tokenizer
 
 LEVELS = (-6.0, -4.0, -2.5, -1.0, 0.5, 2.0, 3.5, 5.5)  # log SNR
@@ -48,7 +49,7 @@ _ONE_LEVEL = dict(
 RECIPES = {
   "shipped": {},
   "adamw": dict(optimizer="adamw", learning_rate=1e-3),
-  "noisier": dict(log_snr=(-1.0, 2.0)),
+  "less_noise": dict(log_snr=(0.5, 2.0)),
   "no_pooled_text": dict(unet=dict(addition_embed_type=None)),
   "patches_of_8": dict(patch_size=8, unet=_ONE_LEVEL),
   "batch_16": dict(batch_size=16),
@@ -85,18 +86,24 @@ def compare(name: str, workdir: Path, *, budget: float) -> dict:
 
   key = jax.random.key(config.seed)
   params = init(unet_spec, key) | init(text_spec, key)
-  # Constant after the warm-up: how long a run will be, it does not know.
+  # A warm-up for short runs, and then constant.
   rate = make_rate(
     config.learning_rate,
     num_steps=1_000_000,
-    warmup_steps=config.warmup_steps,
+    warmup_steps=40,
     fall_steps=1,
   )
   tx = loop._make_optimizer(config, rate, params)
   step = loop._make_step(
     config, make_loss(config, predict, codec, schedule), tx
   )
-  batch_at = make_batch_at(config, pool, tokenize, pool.image_u8_NHWC)
+  said = put_into_words(config.texts, pool, seed=config.seed)
+  batch_at = make_batch_at(
+    config,
+    tokenize_all(said, tokenize),
+    np.asarray(tokenize([""]), np.int32)[0],
+    pool.image_u8_NHWC,
+  )
   state = start_state(params, tx, seed=config.seed)
   number, spent, losses = 0, 0.0, []
   while spent < budget:

@@ -7,11 +7,11 @@ That its images are the publishers' is tests/pipeline/test_ip_adapter.py's.
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from suti.hf.model import open_model
 from suti.hf.weights import save
 from suti.images import save_png
-from suti.io.image_files import load_image
 from suti.models.ip_adapter import declare_ip_adapter
 from suti.models.ip_adapter_shapes import shapes_for
 from suti.nn.param import functional, init
@@ -64,6 +64,11 @@ def pictures(tmp_path_factory):
   return folder
 
 
+def read(path):
+  with Image.open(path) as image:
+    return np.asarray(image).astype(int)
+
+
 def argv(model, adapter, subject, out, *more):
   return [
     *("generate", "--model", model, "--adapter", adapter),
@@ -79,7 +84,7 @@ def test_pictures_change_the_image_by_their_weight(
 
   def draw(subject, *more):
     assert start(*argv(model, adapter, subject, out, *more)) == 0
-    return load_image(tmp_path / "x-0.png").astype(int)
+    return read(tmp_path / "x-0.png")
 
   first = draw(pictures / "0.png")
   assert capsys.readouterr().out == f"Wrote {out} and {tmp_path / 'x-0.png'}.\n"
@@ -102,7 +107,7 @@ def test_pictures_change_the_image_by_their_weight(
     )
     == 0
   )
-  assert np.abs(load_image(alone).astype(int) - none).max() <= 1
+  assert np.abs(read(alone) - none).max() <= 1
   assert np.abs(none - first).max() > 1
 
 

@@ -95,7 +95,7 @@ MISTAKES = {
   "unknown field, nothing close": (
     {"pack.zzz": 4},
     "config.pack.zzz=4: there is no such field. config.pack has "
-    "shard_size, demonstrations.",
+    "shard_size, demonstrations, prompts.",
   ),
   "a field that another replaced": (
     {"filter.threshold": 0.1},
@@ -320,6 +320,8 @@ def test_every_field_of_the_quickstart_has_a_rule_and_the_reverse(variant):
   for section, known in rules.items():
     fields = config[section] if section else config
     assert set(known) == set(fields), section
+  for (section, name), known in options.NESTED.items():
+    assert set(known) == set(config[section][name]), name
 
 
 def test_a_field_that_another_replaced_on_the_command_line(root):

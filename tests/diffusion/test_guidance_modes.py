@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from suti.config.samplers import GUIDANCE
-from suti.diffusion.guidance_modes import MODES, SUBJECT, TEXT, guide
+from suti.diffusion.guidance_modes import BASE, MODES, SUBJECT, TEXT, guide
 from suti.diffusion.plans.steps import timesteps
 from suti.diffusion.schedule import make_schedule
 
@@ -15,18 +15,22 @@ T = 1000
 SHAPE = (2, 4, 4, 3)
 RNG = np.random.default_rng(0)
 # A prediction for each set of hidden conditions.
-FULL, NO_TEXT, NO_SUBJECT, NOTHING = (
-  RNG.normal(size=SHAPE).astype(np.float32) for _ in range(4)
+FULL, NO_TEXT, NO_SUBJECT, NOTHING, PLAIN, PLAIN_NO_TEXT = (
+  RNG.normal(size=SHAPE).astype(np.float32) for _ in range(6)
 )
 PREDICTIONS = {
   (): FULL,
   (TEXT,): NO_TEXT,
   (SUBJECT,): NO_SUBJECT,
   (TEXT, SUBJECT): NOTHING,
+  (BASE,): PLAIN,
+  (BASE, TEXT): PLAIN_NO_TEXT,
 }
 
 
-def guided(mode, t=500, *, num_steps=10, asked=None, **weights):
+def guided(
+  mode, t=500, *, num_steps=10, asked=None, hands_over=False, **weights
+):
   """One step of a mode; `asked` collects the branches."""
   numbers = {
     "text": 3.0, "subject": 2.0, "text_ramp": 0.0, "subject_ramp": 0.0,
@@ -44,6 +48,7 @@ def guided(mode, t=500, *, num_steps=10, asked=None, **weights):
     {name: jnp.float32(x) for name, x in numbers.items()},
     schedule_steps=T,
     num_steps=num_steps,
+    hands_over=hands_over,
   )
   return np.asarray(denoise(jnp.zeros(SHAPE), jnp.full(2, t)))
 
@@ -116,6 +121,23 @@ def test_agnostic_hides_the_subject_above_a_step():
     rtol=1e-5,
     atol=1e-5,
   )
+
+
+def test_independent_adds_what_each_does_alone():
+  expected = NOTHING + 3 * (NO_SUBJECT - NOTHING) + 2 * (NO_TEXT - NOTHING)
+  np.testing.assert_allclose(
+    guided("independent"), expected, rtol=1e-5, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_every_mode_the_base_may_take_over(mode):
+  """From a share of the noise on, guided by the text alone."""
+  plain = PLAIN_NO_TEXT + 3 * (PLAIN - PLAIN_NO_TEXT)
+  late = guided(mode, 400, hands_over=True, until=0.4)
+  np.testing.assert_allclose(late, plain, rtol=1e-5, atol=1e-5)
+  early = guided(mode, 401, hands_over=True, until=0.4)
+  np.testing.assert_allclose(early, guided(mode, 401), rtol=1e-6, atol=1e-6)
 
 
 def test_a_ramp_is_syncds_and_stops_at_zero():

@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from experts import filter as filters
 from experts.selection import find, open_selection, read_scores, select
 from suti.evaluation.measure import all_measures
 from suti.evaluation.scores import delta_clip
+from suti.hf.linear_head import Head, find_head, load_head
+from suti.images import square_around
 from suti.io.records import read_lines, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
@@ -66,12 +69,18 @@ def kept(scores, rule, **kw):
   return [score.kept for score in select(scores, selection)]
 
 
-def scored(candidates):
+HEAD = Head(weight_D=np.float32([1, 2, 3]), bias=5.0)
+GROUP = ("pair_identity", "distinct_pair_identity", "group_identity")
+
+
+def scored(candidates, *, crop=False):
   return filters.score_all(
     candidates,
     {c.key: c for c in CLUSTERS},
     scorer=inputs.colour_scorer(),
     measures=all_measures(),
+    head=HEAD,
+    crop=crop,
   )
 
 
@@ -90,19 +99,91 @@ def test_measures_are_their_definitions():
       "delta_clip": float(y @ p) - best,
       "identity": float((shown @ y).mean()),
       "nearest": max(float(x @ y) for x in shown),
-      "pair_identity": math.nan,  # each was sampled alone
+      # Each was sampled alone.
+      **dict.fromkeys(GROUP, math.nan),
+      "aesthetic": float(y @ HEAD.weight_D) + 5,
     } | dict.fromkeys(OF_LABELS, math.nan)  # nor is it labelled
     assert score.values == pytest.approx(by_hand, abs=1e-6, nan_ok=True)
 
 
 def test_a_pair_is_of_one_group_and_no_image_is_its_own():
   encode = inputs.colour_scorer().identity
-  y_GD = encode([c.image for c in GROUPED])
-  for index, score in enumerate(scored(GROUPED)):
+  candidates = list(GROUPED)
+  for number in (1, 4, 5):  # copies: of the first group one, of the second all
+    other = GROUPED[number // 3 * 3]
+    candidates[number] = dataclasses.replace(
+      candidates[number], image=other.image
+    )
+  y_GD = encode([c.image for c in candidates])
+  bounded = 0
+  for index, score in enumerate(scored(candidates)):
     first = index // 3 * 3
-    others = [i for i in range(first, first + 3) if i != index]
-    best = max(float(y_GD[i] @ y_GD[index]) for i in others)
-    assert score.values["pair_identity"] == pytest.approx(best, abs=1e-6)
+    rows = range(first, first + 3)
+    cosines = [float(y_GD[i] @ y_GD[index]) for i in rows if i != index]
+    distinct = max((x for x in cosines if x <= 0.98), default=math.nan)
+    pairs = [float(y_GD[i] @ y_GD[j]) for i in rows for j in rows if i < j]
+    bounded += math.isnan(distinct)
+    assert {n: score.values[n] for n in GROUP} == pytest.approx(
+      {
+        "pair_identity": max(cosines),
+        "distinct_pair_identity": distinct,
+        "group_identity": sum(pairs) / 3,
+      },
+      abs=1e-6,
+      nan_ok=True,
+    )
+  assert bounded == 3
+
+
+def test_pairs_are_compared_by_squares_around_their_subjects():
+  """Two subjects of one colour in scenes that have nothing in common."""
+  found, size = [], inputs.SIZE_PX
+  for number, scene in enumerate(([250, 10, 10], [10, 10, 250])):
+    image = np.full((size, size, 3), scene, np.uint8)
+    mask = np.zeros((size, size), bool)
+    mask[4:8, 2 * number : 2 * number + 4] = True
+    image[mask] = [20, 230, 30]
+    found.append(dataclasses.replace(GROUPED[number], image=image, mask=mask))
+  whole, cut = (
+    scored(found, crop=crop)[0].values["pair_identity"]
+    for crop in (False, True)
+  )
+  assert whole < 0.5 and cut == pytest.approx(1, abs=1e-6)
+
+
+def test_a_square_around_a_subject_is_black_outside_of_the_picture():
+  image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) + 1
+  mask = np.zeros((4, 6), bool)
+  mask[1, 2:6] = True
+  square = square_around(image, mask)
+  np.testing.assert_array_equal(square[:, :], image[:, 2:6])
+  mask = np.zeros((4, 6), bool)
+  mask[0, 0:3] = True
+  square = square_around(image, mask)
+  assert square.shape == (3, 3, 3) and not square[0].any()
+  np.testing.assert_array_equal(square[1:], image[:2, :3])
+  np.testing.assert_array_equal(square_around(image, mask & False), image)
+
+
+def test_a_head_of_another_clip_is_one_line(tmp_path):
+  path = tmp_path / "head.safetensors"
+  weight, bias = np.arange(4, dtype=np.float16)[None], np.ones(1, np.float16)
+  save_file({"weight": weight, "bias": bias}, path)
+  head = load_head(str(path), width=4)
+  assert head.score(np.float32([0, 0, 0, 1])) == 4.0
+  field = f"config.filter.aesthetic='{path}'"
+  with pytest.raises(ValueError) as caught:
+    load_head(str(path), width=192)
+  assert str(caught.value) == (
+    f"{field} holds bias of 1, weight of 4: expected weight of 192, as wide as "
+    "the embeddings of config.clip, and bias of 1."
+  )
+  assert find_head(str(path)) == path
+  path.write_bytes(b"PK\x03\x04")
+  with pytest.raises(ValueError, match=r"is no file of safetensors: convert a"):
+    load_head(str(path), width=4)
+  with pytest.raises(ValueError, match="there is no such file; give a linear"):
+    load_head(str(tmp_path / "gone"), width=4)
 
 
 def test_no_candidates_have_no_scores():
@@ -151,9 +232,10 @@ MISTAKES = {
   "no such measure": (
     {"rule": "detla_clip > 0.02"},
     "config.filter.rule='detla_clip > 0.02': there is no measure 'detla_clip'. "
-    "There are box_area, box_aspect, clip_t, delta_clip, identity, "
-    "label_score, mask_share, masked_identity, nearest, pair_identity. Did you "
-    "mean 'delta_clip'?",
+    "There are aesthetic, box_area, box_aspect, clip_t, delta_clip, "
+    "distinct_pair_identity, group_identity, identity, label_score, "
+    "mask_share, masked_identity, nearest, pair_identity. Did you mean "
+    "'delta_clip'?",
   ),
   "a measure that these candidates cannot have": (
     {"rule": "delta_clip > 0.02, pair_identity > 0.7"},
@@ -177,6 +259,13 @@ MISTAKES = {
     "subject of an image is, and config.label.candidates='none' labels none: "
     "set it to segmenter, or to teacher if that says so, or take another "
     "measure.",
+  ),
+  "a measure without its head": (
+    {"rule": None, "name": "syncd", "together": 3},
+    "config.filter.rule (of experts/filters/syncd.py)='distinct_pair_identity "
+    ">= 0.7, aesthetic >= 6': aesthetic needs a head, and "
+    "config.filter.aesthetic='' names none: give the file of a linear head on "
+    "config.clip, or a rule without it.",
   ),
   "groups of one": (
     {"rule": "identity > 0", "name": "syncd"},

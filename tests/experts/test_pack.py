@@ -5,12 +5,14 @@ import dataclasses
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from experts import pack
+from experts.prompts import undescribed
 from suti.io.records import open_examples, write_lines, write_records
 from suti.runtime.stage import stage
 from suti.schema import Candidate, Score
@@ -168,3 +170,34 @@ def test_scores_of_other_candidates_are_caught():
   wrong = dataclasses.replace(SCORES[0], candidate="ffffffffffff")
   with pytest.raises(AssertionError):
     list(pack.make_examples([(wrong, CANDIDATES, 0)], CLUSTERS, origin="lora"))
+
+
+def test_descriptions_are_taken_out_of_prompts():
+  cluster = dataclasses.replace(
+    CLUSTERS[0], caption="an orange spotted dog", subject="owl"
+  )
+  for prompt, expected in (
+    ("an orange spotted dog in the snow", "an owl in the snow"),
+    ("a wet orange spotted dog", "a wet owl"),
+    ("a red spotted dog", "a red owl"),  # its own colour was left out
+    ("a spotted dog on a rug", "an owl on a rug"),
+    ("a teapot", "a teapot"),
+  ):
+    assert undescribed(prompt, cluster) == expected
+  candidate = dataclasses.replace(
+    CANDIDATES[0], prompt="a brown dog in the snow"
+  )
+  kept = [(SCORES[0], [candidate], 0)]
+  found = {}
+  for nouns in (False, True):
+    (example,) = pack.make_examples(
+      kept,
+      SimpleNamespace(find={c.key: c for c in CLUSTERS}.get),
+      origin="lora",
+      nouns=nouns,
+    )
+    found[nouns] = example.prompt
+  assert found == {
+    False: "a brown dog in the snow",
+    True: "a dog in the snow",
+  }

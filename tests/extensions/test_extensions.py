@@ -63,7 +63,7 @@ def test_plans_take_both(config):
     per_device=4,
   )
   _, scalars = jax.eval_shape(train.function, *train.arguments)
-  assert {"loss", "loss_denoising", "loss_token"} <= set(scalars)
+  assert {"loss", "loss_main", "loss_token"} <= set(scalars)
   sample = apprentice.programs.sample(config, backbone, mesh, per_device=2)
   images = jax.eval_shape(sample.function, *sample.arguments)
   assert images.shape == (4, tiny.SIZE_PX, tiny.SIZE_PX, 3)

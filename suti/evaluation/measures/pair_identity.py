@@ -2,9 +2,8 @@
 """Pair identity: the largest cosine to another image of its group.
 
 SynCD (arXiv 2502.01720) keeps the images of a set that belong to a pair of
-similar ones. By the identity encoder; demonstrations have no part in it. Its
-code also bounds the pair from above, where the two are copies: here that is a
-second condition, on the same number.
+similar ones. By the identity encoder; demonstrations have no part in it.
+`distinct_pair_identity` leaves copies out, as its code does.
 """
 
 import math
@@ -14,9 +13,9 @@ from suti.evaluation.measure import Evidence, Measure
 
 def measure(seen: Evidence) -> float:
   """In [-1, 1]; NaN, which no rule keeps, where no other image is left."""
-  if not len(seen.identity_GD):
+  if not len(seen.pair_GD):
     return math.nan
-  return float((seen.identity_GD @ seen.identity_D).max())
+  return float((seen.pair_GD @ seen.pair_D).max())
 
 
 MEASURE = Measure(

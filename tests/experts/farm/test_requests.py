@@ -86,7 +86,9 @@ def test_views_are_the_first_that_are_labelled(tmp_path):
   write_records(
     tmp_path / "experts/label/part-00000.array_record", labels, kind=Label
   )
-  asked = requests.ask(ASKING, Sized(), config_of(2), tmp_path, keys)
+  asked = requests.ask(
+    ASKING, Sized(), config_of(2), tmp_path, dict.fromkeys(keys, ())
+  )
   assert asked.views == {keys[0]: (1, 2), keys[1]: (0,)}
   assert asked.causes == {
     keys[1]: "1 of its pictures are labelled, and each of 2 images of a group "
@@ -109,7 +111,7 @@ def test_views_are_the_first_that_are_labelled(tmp_path):
   for array in asked.arrays.values():
     assert not array[1].any()  # of the cluster that is left out
   planned = requests.nothing_asked(ASKING, Sized(), config_of(2))
-  assert {n: x.shape[1:] for n, x in planned.items()} == {
+  assert {n: x.shape[1:] for n, x in planned.arrays.items()} == {
     n: shape[1:] for n, shape in shapes.items()
   }
 
@@ -143,7 +145,7 @@ def test_candidates_have_their_masks_and_views(tmp_path, monkeypatch):
   config = config_of(2)
   record = dataclasses.replace(ASKING, masks=True)
   backbone = Sized()
-  backbone.null_text = dict
+  backbone.null_text = lambda negative: {}
   backbone.codec = type("Codec", (), {"params": {}})
   backbone.encode_text = lambda texts: {"x": np.zeros((len(texts), 1))}
   images = np.full((8, 4, SIZE_PX, SIZE_PX, 3), 0.5, np.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A method with two nets, an encoder, a loss of its own and a mask as input.
+"""A method with two nets, an encoder, losses of its own and a mask as input.
 
 It is no published method: it has every part that one may have. Demonstrations
 are the features of a frozen encoder; a second net turns them into a token that
@@ -17,6 +17,7 @@ from apprentice.method import (
   Field,
   Method,
 )
+from suti.diffusion.objective import denoising_loss
 from suti.nn.layers import Linear
 from suti.nn.param import ZEROS, Module
 from suti.nn.surgery import adapter, widen
@@ -103,6 +104,20 @@ def denoise(apply, params, x_BHWC, t_B, text, context):
   return apply_denoiser(apply, params, x_BHWC, t_B, text, context=context)
 
 
+def loss(apply, backbone, params, batch, key, config):
+  """A main loss of its own: of one denoising, whatever the weighting says."""
+  del config
+  context = encode(apply, params, batch)
+  return denoising_loss(
+    backbone.schedule,
+    lambda x_BHWC, t_B: denoise(
+      apply, params, x_BHWC, t_B, batch["text"], context
+    ),
+    batch["image"],
+    key,
+  ).mean()
+
+
 def losses(apply, params, batch, context):
   """Tokens are kept small."""
   del apply, params, batch
@@ -124,5 +139,6 @@ METHOD = Method(
   encoders=encoders,
   refresh=refresh,
   hide={"mask": without_mask},
+  loss=loss,
   losses=losses,
 )
