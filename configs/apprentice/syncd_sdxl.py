@@ -7,8 +7,8 @@
 
 Hardware: TPU v5p or v6e; the authors took 8 GPUs. Nothing was measured.
 
-Differs from configs/experts/syncd_sdxl.py in stages 6 and 7. Values are those of
-the published code (arXiv 2502.01720; method/configs/train_sdxl.yaml and
+Differs from configs/experts/syncd_sdxl.py in stages 6 and 7. Values are those
+of the published code (arXiv 2502.01720; method/configs/train_sdxl.yaml and
 method/sample.py), but for those marked `choice`. The base is an SDXL that
 predicts v and ends in pure noise, terminus-xl-gamma-v1; the IP-Adapter is
 ip-adapter-plus_sdxl_vit-h.safetensors, its image encoder CLIP ViT-H. `:tiny` is
