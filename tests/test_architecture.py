@@ -288,8 +288,6 @@ CALLED_BY_OTHERS = {
   "decode_batch_example_np": "tensorflow_datasets",
   "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
-  "widen": "methods that see a mask beside the noise",
-  "merge_wide": "their export",
 }
 
 

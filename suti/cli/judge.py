@@ -2,9 +2,8 @@
 """`suti judge`: a language model judges the pictures of an evaluation."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from suti.cli.parser import Parser
+from suti.cli.parser import Parser, place_of
 
 _DESCRIPTION = """\
 Asks a language model that sees about each picture of an evaluation, at any
@@ -51,12 +50,22 @@ def judge(argv: Sequence[str]) -> None:
   args = parser.parse_args(list(argv))
   if not 0 < args.timeout <= 3600:
     raise ValueError(f"--timeout={args.timeout:g} must be from 0 to 3600 s.")
+  if not 0 <= args.seed < 2**31:
+    raise ValueError(f"--seed={args.seed} must be between 0 and {2**31 - 1}.")
+  prices = (args.price_in, args.price_out)
+  if (prices[0] is None) != (prices[1] is None) or not all(
+    x is None or 0 <= x < 1e6 for x in prices
+  ):
+    raise ValueError(
+      "--price-in and --price-out are prices of a million tokens: give both, "
+      "of 0 or more, or none."
+    )
   from suti.evaluation.language_model.client import Address, check_url
   from suti.evaluation.language_model.judge import Judging
 
   url = check_url(args.address) if args.address else ""
   judging = Judging(
-    Path(args.scores), scale=args.scale, model=args.model, seed=args.seed
+    place_of(args.scores), scale=args.scale, model=args.model, seed=args.seed
   )
   estimate = judging.estimate()
   line = (
@@ -70,6 +79,11 @@ def judge(argv: Sequence[str]) -> None:
   print(f"{line}.", flush=True)
   if args.estimate:
     return
+  if not url and not judging.answered():
+    raise ValueError(
+      f"{judging.folder} has no answers to score: give --address to ask for "
+      "them."
+    )
   if url:
     judging.ask_all(Address(url=url, model=args.model, timeout_s=args.timeout))
   table = judging.score()

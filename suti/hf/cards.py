@@ -18,6 +18,13 @@ from typing import Any
 from suti.io.files import read_json
 
 _METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
+# Of the judge that knows what the world's pictures show.
+_JUDGED = {
+  "retrieval": "who: one of 25 look-alikes",
+  "questions": "asked and answered",
+  "distance": "distance to real (KID)",
+  "sharpness": "sharpness",
+}
 _INTENDED = (
   "Research on subject-driven generation: pictures of a subject, given as a "
   "few pictures, in a scene given as text. It is not for pictures of people "
@@ -217,7 +224,8 @@ def _scores(run: Path) -> list[str]:
   path = run / "apprentice" / "evaluate" / "metrics.json"
   if not path.is_file():
     return ["It was not evaluated.", ""]
-  systems = read_json(path)["systems"]
+  metrics = read_json(path)
+  systems = metrics["systems"]
   rows = []
   for name, system in systems.items():
     cells = [
@@ -237,7 +245,39 @@ def _scores(run: Path) -> list[str]:
     "Means over subjects of raw cosines, by the run's own encoders; "
     "`apprentice.evaluate` says how.",
     "",
+    *_judged(metrics.get("judged", {})),
   ]
+
+
+def _judged(judged: Mapping[str, Any]) -> list[str]:
+  """What a judge saw that took no part, with intervals over subjects."""
+  if "systems" not in judged:
+    why = judged.get("absent")
+    return [f"Not judged by the world's truth: {why}.", ""] if why else []
+  rows = [
+    f"| {name} | {' | '.join(_cell(row.get(m)) for m in _JUDGED)} | "
+    f"{row.get('images', '')} |"
+    for name, row in judged["systems"].items()
+  ]
+  return [
+    "## Judged by the world's truth",
+    "",
+    f"| | {' | '.join(_JUDGED.values())} | images |",
+    f"|{'---|' * (len(_JUDGED) + 2)}",
+    *rows,
+    "",
+    "By an encoder that neither chose the data nor conditions the model; in "
+    "brackets 95% intervals over subjects. The row `scenes` is true renders of "
+    "the prompts, and so says how often the judge is wrong.",
+    "",
+  ]
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+  if not found:
+    return ""
+  mean, low, high = (found.get(name) for name in ("mean", "low", "high"))
+  return f"{mean:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def _world_note(config: Mapping[str, Any]) -> str:
