@@ -30,7 +30,14 @@ from apprentice.fields import (
 from apprentice.method import predict
 from apprentice.model import Apprentice
 from suti.config.names import suggest
-from suti.diffusion.guidance_modes import BASE, MODES, SUBJECT, TEXT, guide
+from suti.diffusion.guidance_modes import (
+  BASE,
+  MODES,
+  SUBJECT,
+  TEXT,
+  Turn,
+  guide,
+)
 from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.images import to_u8
 
@@ -74,27 +81,9 @@ def make_sample_fn(
     if method.scaled:
       scale = guidance["subject_scale"]
       latents["subject_scale"] = jnp.broadcast_to(scale, (num,))
-    gone_B = jnp.ones(num, bool)
-
-    def encode_without(hidden):
-      """What a branch sees of the subject."""
-      seen = latents
-      if TEXT in hidden:
-        seen = without_text(seen, gone_B, null_text=null_text, fields=fields)
-      if SUBJECT in hidden:
-        # Without context the new layers are skipped, not masked: the same
-        # number, for less. A method may see something in the subject's place.
-        if SUBJECT not in method.hide:
-          return None
-        seen = method.hide[SUBJECT](seen, gone_B)
-      return method.encode(apprentice.apply, params, seen)
-
-    shown = encode_without(())
-    contexts: dict[tuple[str, ...], Any] = {(): shown}
-    for hidden in [each for turn in turns for each in turn.branches]:
-      same = hidden == (TEXT,) and not any(each.with_text for each in fields)
-      if hidden not in contexts:
-        contexts[hidden] = shown if same else encode_without(hidden)
+    contexts = _encode_branches(
+      apprentice, params, latents, turns, null_text=null_text, num=num
+    )
 
     # A key an image, so that it does not depend on the rest of its batch.
     keys_B = row_keys(jax.random.key(0), seeds_B)
@@ -134,6 +123,43 @@ def make_sample_fn(
     return backbone.codec.decode(vae_params, x0_BHWC)
 
   return sample_images
+
+
+def _encode_branches(
+  apprentice: Apprentice,
+  params: Mapping[str, Any],
+  latents: Mapping[str, Any],
+  turns: Sequence[Turn],
+  *,
+  null_text: Any,
+  num: int,
+) -> dict[tuple[str, ...], Any]:
+  """What each branch of guidance sees of the subject, encoded once an image."""
+  method, fields = (
+    apprentice.method,
+    apprentice.method.fields(apprentice.config),
+  )
+  gone_B = jnp.ones(num, bool)
+
+  def encode_without(hidden: tuple[str, ...]) -> Any:
+    seen = latents
+    if TEXT in hidden:
+      seen = without_text(seen, gone_B, null_text=null_text, fields=fields)
+    if SUBJECT in hidden:
+      # Without context the new layers are skipped, not masked: the same
+      # number, for less. A method may see something in the subject's place.
+      if SUBJECT not in method.hide:
+        return None
+      seen = method.hide[SUBJECT](seen, gone_B)
+    return method.encode(apprentice.apply, params, seen)
+
+  shown = encode_without(())
+  contexts: dict[tuple[str, ...], Any] = {(): shown}
+  for hidden in [each for turn in turns for each in turn.branches]:
+    same = hidden == (TEXT,) and not any(each.with_text for each in fields)
+    if hidden not in contexts:
+      contexts[hidden] = shown if same else encode_without(hidden)
+  return contexts
 
 
 def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
@@ -245,13 +271,10 @@ def generate(
     seed: image i is sampled with seed + i. With another `num` it agrees up to
       rounding, one level of 255: a single batch shape would take twice the time
       for one image.
-    steps: of the sampler; None is the apprentice's default.
-    guidance: weight; None is the apprentice's default.
+    steps, guidance: of the sampler, and weight; None is the apprentice's own.
     text_guidance: weight of the text, where the mode has one for each.
-    guidance_mode: one of `suti.diffusion.guidance_modes.MODES`; None is the
-      apprentice's default.
-    subject_scale: how strongly the pictures are seen, by a method that has such
-      a weight; None is the apprentice's default.
+    guidance_mode: one of `suti.diffusion.guidance_modes.MODES`.
+    subject_scale: how strongly pictures are seen, where a method has that.
     inputs: what a method sees beside pictures and text, by the name of what it
       stands for in an example: "mask" or "depth" of the image to generate,
       "demonstration_masks".
@@ -268,16 +291,16 @@ def generate(
     raise ValueError(
       f"{len(captions)} captions for {len(images)} pictures: give one each."
     )
-  sampling = dict(apprentice.sampling)
-  sampling["num_steps"] = steps or sampling["num_steps"]
-  for name, value in (
-    ("guidance", guidance),
-    ("text_guidance", text_guidance),
-    ("guidance_mode", guidance_mode),
-    ("subject_scale", subject_scale),
-  ):
-    if value is not None:
-      sampling[name] = value
+  given = {
+    "num_steps": steps,
+    "guidance": guidance,
+    "text_guidance": text_guidance,
+    "guidance_mode": guidance_mode,
+    "subject_scale": subject_scale,
+  }
+  sampling = {**apprentice.sampling} | {
+    name: value for name, value in given.items() if value is not None
+  }
   check_mode(sampling["guidance_mode"])
   check_inputs(apprentice, inputs or {})
   usual = int(sampling["num_demonstrations"])
@@ -290,8 +313,7 @@ def generate(
     num_demonstrations=max(usual, len(images)),
     inputs=inputs,
   )
-  sample_images = _compiled(apprentice, sampling)
-  image_pm1_BHWC = sample_images(
+  image_pm1_BHWC = _compiled(apprentice, sampling)(
     apprentice.params,
     apprentice.backbone.codec.params,
     batch,

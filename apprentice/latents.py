@@ -180,13 +180,10 @@ def encode_examples(
   def new_pictures() -> Iterator[np.ndarray]:
     for example in progress(examples, "encode pictures"):
       texts.append([example.prompt, *example.captions])
-      own = [
-        fit(image_u8_HWC, size_px)
-        for image_u8_HWC in (example.image, *example.demonstrations)
-      ]
-      turned = []
-      if len(example.demonstrations) < mirror_below:
-        turned = [mirrored(fitted) for fitted in own]
+      pictures = (example.image, *example.demonstrations)
+      own = [fit(picture, size_px) for picture in pictures]
+      is_few = len(example.demonstrations) < mirror_below
+      turned = [mirrored(fitted) for fitted in own] if is_few else []
       found = []
       for fitted in (*own, *turned):
         key = hashlib.blake2b(fitted.tobytes(), digest_size=16).digest()
@@ -225,18 +222,9 @@ def encode_examples(
         files["latents"].write(x_BHWC.astype(np.float16).tobytes())
         for name, encoder in encoders.items():
           files[f"features-{name}"].write(encoder.encode(block).tobytes())
-    write_json(
-      part / _INDEX,
-      {
-        "pictures": len(row_of),
-        "shape": backbone.latent_shape,
-        "size_px": size_px,
-        "texts": texts,
-        "rows": rows,
-        "planes": planes,
-        "mirrors": mirrors,
-        "features": {name: each.shape for name, each in encoders.items()},
-        **counts,
-      },
-    )
+    index = {"texts": texts, "rows": rows, "planes": planes, "mirrors": mirrors}
+    index |= {"pictures": len(row_of), "shape": backbone.latent_shape}
+    index |= {"size_px": size_px, **counts}
+    index["features"] = {name: each.shape for name, each in encoders.items()}
+    write_json(part / _INDEX, index)
   return LatentExamples(local(folder))

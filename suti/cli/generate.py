@@ -175,6 +175,20 @@ def _parser() -> Parser:
   )
   _add_guidance(parser)
   add(
+    "--mask",
+    metavar="FILE",
+    help="with --subject, for methods that see one: a picture, white where the "
+    "subject is to be",
+  )
+  _add_adapter(parser)
+  _add_text_only(parser)
+  return parser
+
+
+def _add_adapter(parser: Parser) -> None:
+  """The flags of `adapted.py`."""
+  add = parser.add_argument_group("of a published IP-Adapter").add_argument
+  add(
     "--adapter",
     metavar="FILE",
     help="with --subject and --model a text-to-image model: the .safetensors "
@@ -193,14 +207,6 @@ def _parser() -> Parser:
     help="how strongly an IP-Adapter shows the pictures, less follows the text "
     "more (default: the model's, 1 with --adapter)",
   )
-  add(
-    "--mask",
-    metavar="FILE",
-    help="with --subject, for methods that see one: a picture, white where the "
-    "subject is to be",
-  )
-  _add_text_only(parser)
-  return parser
 
 
 def _add_guidance(parser: Parser) -> None:

@@ -116,14 +116,8 @@ def sample_all(
       pictures.append(np.asarray(picture_pm1))
     return pictures
 
-  pictures = sample(
-    net,
-    "sampling",
-    [None] * num,
-    size=size,
-    guidance=args.guidance,
-    contexts=contexts,
-  )
+  more = {"size": size, "guidance": args.guidance, "contexts": contexts}
+  pictures = sample(net, "sampling", [None] * num, **more)
   for folder in others:
     before_px, net = net.size_px, None  # weights go before the next ones come
     net = text_to_image.open_cascade_stage(folder, dtype=dtype)
@@ -133,12 +127,18 @@ def sample_all(
       size = height, width
     pictures = sample(net, "enlarging", pictures, size=size)
   pictures_BHWC = np.concatenate(pictures)
+  _check_finite(pictures_BHWC, folders[-1], dtype)
+  return to_u8(pictures_BHWC)
+
+
+def _check_finite(pictures_BHWC: Any, folder: Path, dtype: Any) -> None:
+  import numpy as np
+
   if not np.isfinite(pictures_BHWC).all():
     raise ValueError(
-      f"{folders[-1]} returned values that are NaN or infinite in "
+      f"{folder} returned values that are NaN or infinite in "
       f"{np.dtype(dtype).name}: try --dtype float32, or another sampler."
     )
-  return to_u8(pictures_BHWC)
 
 
 def _watch(label: str) -> Callable:
