@@ -222,9 +222,9 @@ def encode_examples(
         files["latents"].write(x_BHWC.astype(np.float16).tobytes())
         for name, encoder in encoders.items():
           files[f"features-{name}"].write(encoder.encode(block).tobytes())
-    index = {"texts": texts, "rows": rows, "planes": planes, "mirrors": mirrors}
+    index: dict[str, Any] = {"texts": texts, "rows": rows, "planes": planes}
+    index |= {"mirrors": mirrors, "size_px": size_px, **counts}
     index |= {"pictures": len(row_of), "shape": backbone.latent_shape}
-    index |= {"size_px": size_px, **counts}
     index["features"] = {name: each.shape for name, each in encoders.items()}
     write_json(part / _INDEX, index)
   return LatentExamples(local(folder))

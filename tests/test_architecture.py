@@ -173,6 +173,7 @@ WORLD_READERS = (
   "apprentice.evaluate",
   "apprentice.benchmark",
   "apprentice.judging",
+  "apprentice.world_scale",
   # Which of DreamBench's prompts its models may have been trained without.
   "experts.prompts",
   "apprentice.prompt_kinds",

@@ -244,6 +244,9 @@ class KilledError(Exception):
   """In the place of a signal."""
 
 
+# What a process leaves open when it dies.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_killed_and_started_again_it_is_the_same_model(
   trained, tmp_path, monkeypatch
 ):

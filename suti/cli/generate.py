@@ -35,7 +35,15 @@ _SUBJECT_ONLY = (
   "subject_scale",
   "mask",
 )
-_TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
+_TEXT_ONLY = (
+  "negative",
+  "size",
+  "sampler",
+  "lora",
+  "enlarge",
+  "depth",
+  "dtype",
+)
 # Flags that do not go with --adapter.
 _UNADAPTED = ("caption", "guidance_mode", "text_guidance", "mask", "enlarge")
 
@@ -265,6 +273,12 @@ def _add_text_only(parser: Parser) -> None:
     metavar="NAME_OR_DIR",
     help="models of a cascade that enlarge the picture, such as DeepFloyd's "
     "IF-II",
+  )
+  add(
+    "--depth",
+    metavar="FILE",
+    help="for models that see one, such as Stable Diffusion 2's for depth: a "
+    "picture in which near is bright, as MiDaS and its successors make it",
   )
   add(
     "--dtype",

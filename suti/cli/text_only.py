@@ -83,6 +83,7 @@ def sample_all(
   dtype = choose_dtype(args.dtype)
   if args.sampler:
     text_to_image.choose_sampler({}, args.sampler)
+  depth = {} if args.depth is None else {"near_HW": _read_depth(args.depth)}
   first, *others = folders
   change = _change(first, loras)
   check_parts(first)
@@ -116,8 +117,8 @@ def sample_all(
       pictures.append(np.asarray(picture_pm1))
     return pictures
 
-  more = {"size": size, "guidance": args.guidance, "contexts": contexts}
-  pictures = sample(net, "sampling", [None] * num, **more)
+  more: dict[str, Any] = {"guidance": args.guidance, "contexts": contexts}
+  pictures = sample(net, "sampling", [None] * num, size=size, **more, **depth)
   for folder in others:
     before_px, net = net.size_px, None  # weights go before the next ones come
     net = text_to_image.open_cascade_stage(folder, dtype=dtype)
@@ -139,6 +140,13 @@ def _check_finite(pictures_BHWC: Any, folder: Path, dtype: Any) -> None:
       f"{folder} returned values that are NaN or infinite in "
       f"{np.dtype(dtype).name}: try --dtype float32, or another sampler."
     )
+
+
+def _read_depth(name: str) -> Any:
+  """How near everything is, from a picture of it."""
+  from suti.io.image_files import load_image
+
+  return load_image(name).mean(2)
 
 
 def _watch(label: str) -> Callable:

@@ -75,7 +75,8 @@ def run(tmp_path):
         "candidates": 4,
         "kept": 3,
         "keep_rate": 0.75,
-        "threshold": 0.02,
+        "filter": "suti",
+        "rule": "delta_clip > 0.02 | identity > 0",
       },
       "config": {"clip": "world_clip"},
     },
@@ -201,6 +202,13 @@ def test_a_dataset_has_keep_rates(run, hub):
   assert "| kept by the filter | 3 (75.0%) |" in card
   assert "| attribute | 3 | 3 | 100.0% |" in card
   assert "| accessory | 1 | 0 | 0.0% |" in card
+  assert "| its rule | `delta_clip > 0.02 \\| identity > 0` |" in card
+  # Whose the mined pictures are is not known; renders are our own.
+  assert "license: other" in card and "whose rights are their owners'" in card
+  mined = {"config": {"mine": {"source": "world"}}}
+  write_json(run / "experts/mine/done.json", mined)
+  card = cards.dataset_card(run, repo="me/examples")
+  assert "license: apache-2.0" in card and "renders of SubjectWorld" in card
   assert "someone" not in card
   assert set(hub.files) == {
     "README.md",

@@ -110,7 +110,7 @@ def write_page(
       *opinions.people(
         compared["ratings"], systems=[str(s.metrics["system"]) for s in systems]
       ),
-      *opinions.language_models({s.name: s.folder for s in systems}),
+      *opinions.judges({s.name: s.folder for s in systems}),
       *_tables(systems),
       *_pictures(systems, album),
       *_notes(systems, compared),

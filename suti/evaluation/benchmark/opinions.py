@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people and language models say, as sections of the page."""
+"""What people and judges say, as sections of the page."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,11 @@ from typing import Any
 
 from suti.evaluation import page
 from suti.io.files import read_json
+
+_WORLD = (
+  " On the scale world SubjectWorld's own judge says how near a picture is to "
+  "its references, and whether it shows what its prompt names."
+)
 
 
 def cell(found: Mapping[str, Any] | None) -> str:
@@ -75,8 +80,8 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
   return [page.section("What people say", *pieces, page.listing(lines))]
 
 
-def language_models(folders: Mapping[str, Path]) -> list[str]:
-  """Scores of language models, a table for each scale, if any judged.
+def judges(folders: Mapping[str, Path]) -> list[str]:
+  """Scores of `suti judge`, a table for each scale, if any judged.
 
   Args:
     folders: {a system's name on the page: of its scores}.
@@ -91,11 +96,11 @@ def language_models(folders: Mapping[str, Path]) -> list[str]:
   pieces = [
     page.paragraph(
       "Means with 95% intervals over subjects. Answers that could not be read "
-      "are missing, not guessed."
+      "are missing, not guessed." + _WORLD * ("world" in tables)
     )
   ]
   for scale, rows in tables.items():
-    scores = list(rows[0][1]["scores"])
+    scores = list(dict.fromkeys(x for _, row in rows for x in row["scores"]))
     columns = ["", "judge", *scores, "answers", "missing"]
     cells = [
       [
@@ -111,7 +116,7 @@ def language_models(folders: Mapping[str, Path]) -> list[str]:
       f"<h3>{page.text(scale)}</h3>",
       page.card(page.table(columns, cells)),
     ]
-  return [page.section("What language models say", *pieces)]
+  return [page.section("What judges say", *pieces)]
 
 
 def _missing(found: Mapping[str, Any]) -> str:

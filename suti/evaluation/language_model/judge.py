@@ -287,7 +287,7 @@ def score_answers(
     if len(found) == len(scale.questions):
       values["overall"].append((row.subject, scale.combine(found)))
   return {
-    "scores": {name: _mean(rows) for name, rows in values.items()},
+    "scores": {name: mean_over_subjects(rows) for name, rows in values.items()},
     "asked": len(calls),
     "missing": sum(failures.values()),
     "failures": dict(failures),
@@ -295,7 +295,10 @@ def score_answers(
   }
 
 
-def _mean(rows: Sequence[tuple[str, float]]) -> dict[str, Any] | None:
+def mean_over_subjects(
+  rows: Sequence[tuple[str, float]],
+) -> dict[str, Any] | None:
+  """Of (subject, value): the mean with its interval; None of no rows."""
   if not rows:
     return None
   sums: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
