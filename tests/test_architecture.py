@@ -289,7 +289,6 @@ CALLED_BY_OTHERS = {
   "decode_batch_example_np": "tensorflow_datasets",
   "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
-  "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
 }
 
 

@@ -36,6 +36,7 @@ from suti.diffusion.scheduler_config import from_config
 from suti.hf.model import Change, Model, open_model
 from suti.hf.model_index import read_index
 from suti.io.files import read_object
+from suti.nn.param import Module, functional
 from suti.pipeline.backbone import check_latents, check_parts, own_size
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
@@ -160,6 +161,26 @@ def _read_scheduler(folder, *, latent):
   return config
 
 
+def with_adapter(stage: CascadeStage, unet: Module) -> CascadeStage:
+  """The stage with its U-Net after surgery that added no parameter.
+
+  Args:
+    stage: opened.
+    unet: made of `stage.unet.module`.
+  """
+  spec, apply = functional(unet)
+  model = dataclasses.replace(stage.unet, module=unet, spec=spec, apply=apply)
+  # The second half of what is predicted is a variance in pixel models alone.
+  variance = stage.unet.config.get("out_channels", 4) == (
+    2 * stage.codec.channels
+  )
+  return dataclasses.replace(
+    stage,
+    unet=model,
+    advance=_make_sampler(apply, predicts_variance=variance),
+  )
+
+
 def encode_prompts(
   encode: EncodeText,
   prompts: Sequence[str],
@@ -198,6 +219,7 @@ def draw(
   guidance: float | None = None,
   sampler: str | None = None,
   small_pm1: np.ndarray | jax.Array | None = None,
+  contexts: tuple[Any, Any] | None = None,
   near_HW: np.ndarray | None = None,
   watch: Callable[[Sequence[Plan]], Iterable[Plan]] | None = None,
 ) -> jax.Array:
@@ -214,6 +236,8 @@ def draw(
       the 0 of a distilled model's card works; None is the publisher's.
     sampler: a key of `PUBLISHED`; None is the model's own.
     small_pm1: (B, h, w, 3), the input of a super-resolution stage.
+    contexts: what the adapters of `with_adapter` are given beside the text and
+      the null text, with a row per image.
     near_HW: how near everything is, in any unit, for a net that sees depth.
     watch: wraps the iterable of pieces of work, to show progress; None is one
       piece.
@@ -239,6 +263,8 @@ def draw(
     depth_HW1 = jnp.asarray(as_input(near_HW, shape[:2]))
     beside["beside_BHWC"] = jnp.stack([depth_HW1] * len(keys_B))
   conditions = [_condition(stage, x, size=size) | beside for x in (text, null)]
+  for conditioning, context in zip(conditions, contexts or (), strict=False):
+    conditioning["context"] = context
   guidance = stage.guidance if guidance is None else guidance
   if guidance <= 1:
     conditions.pop()
