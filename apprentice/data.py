@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from apprentice.encoders import Opened
-from apprentice.fields import EncodeText, make_fields
+from apprentice.fields import EncodeText, make_fields, mirrored
 from apprentice.latents import LatentExample
 from apprentice.method import Field
 from suti.io.records import Examples, open_examples
@@ -38,6 +38,7 @@ def batches(
   num_demonstrations: int,
   demonstration_targets: float = 0.0,
   encoders: Mapping[str, Opened] | None = None,
+  mirror: str = "none",
   seed: int = 0,
 ) -> grain.DatasetIterator:
   """Endless batches of this process's share.
@@ -55,6 +56,9 @@ def batches(
       cluster's own pictures with its caption, which is then not among the
       demonstrations (not in SuTI; it ties the apprentice to real pictures).
     encoders: of the method; the sources then hold their features.
+    mirror: whether an example with too few demonstrations is also shown mirror
+      images: none | demonstrations, theirs | all, the target's too, never as
+      the first (SynCD, arXiv 2502.01720, appendix C.2, and its code).
     seed: of the order and of all random choices.
 
   Returns: a grain iterator of {field: array_B...}; images are uint8, latents
@@ -73,7 +77,11 @@ def batches(
   ) -> dict[str, Any]:
     return make_fields(
       **_choose(
-        example, rng, num=num_demonstrations, own=demonstration_targets
+        example,
+        rng,
+        num=num_demonstrations,
+        own=demonstration_targets,
+        mirror=mirror,
       ),
       num_demonstrations=num_demonstrations,
       encode_text=encode_text,
@@ -106,6 +114,7 @@ def _choose(
   *,
   num: int,
   own: float,
+  mirror: str = "none",
 ) -> dict[str, Any]:
   """Which pictures of an example are shown, in which order, and the target.
 
@@ -114,9 +123,12 @@ def _choose(
     rng: of this reading of it.
     num: demonstrations at most.
     own: how often the target is one of the cluster's own pictures.
+    mirror: see `batches`.
 
   Returns: arguments of `make_fields`.
   """
+  if mirror != "none" and len(example.demonstrations) < num:
+    return _choose_mirrored(example, rng, num=num, mirror=mirror)
   order = rng.permutation(len(example.demonstrations))
   image, prompt = example.image, example.prompt
   masks = example.demonstration_masks
@@ -134,6 +146,47 @@ def _choose(
     "demonstrations": [example.demonstrations[i] for i in chosen],
     "captions": [example.captions[i] for i in chosen],
     "planes": planes,
+  }
+
+
+def _choose_mirrored(
+  example: Example | LatentExample,
+  rng: np.random.Generator,
+  *,
+  num: int,
+  mirror: str,
+) -> dict[str, Any]:
+  """The same of few pictures: some of them and of their mirror images."""
+  shown, own = example.demonstrations, example.mask
+  turned = getattr(example, "mirrors", None) or [
+    mirrored(picture) for picture in (example.image, *shown)
+  ]
+  masks: list[Any] = list(example.demonstration_masks)
+  masks += [mirrored(mask) for mask in masks]
+  pictures, captions = [*shown, *turned[1:]], [*example.captions] * 2
+  if mirror == "all" and shown:
+    pictures.append(turned[0])
+    captions.append(example.prompt)
+    if masks or own is not None:
+      # Where one mask is not known, the picture counts whole.
+      side = next(each.shape for each in (*masks, own) if each is not None)
+      masks = masks or [np.ones(side, bool)] * (len(pictures) - 1)
+      masks.append(np.ones(side, bool) if own is None else mirrored(own))
+  order = [int(i) for i in rng.permutation(len(pictures))]
+  last = len(pictures) - 1
+  if mirror == "all" and shown and order[0] == last:
+    order[0], order[1] = order[1], order[0]
+  chosen = order[:num]
+  return {
+    "image": example.image,
+    "prompt": example.prompt,
+    "demonstrations": [pictures[i] for i in chosen],
+    "captions": [captions[i] for i in chosen],
+    "planes": {
+      "mask": example.mask,
+      "depth": example.depth,
+      "demonstration_masks": [masks[i] for i in chosen] if masks else (),
+    },
   }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from apprentice.method import Encoder, Method
 from suti.hf.find import find_model
-from suti.hf.image_processor import load_pixel_reader
+from suti.hf.image_processor import pixel_reader_of
 from suti.hf.model import open_model
 from suti.nn.param import shapes
 
@@ -57,7 +57,8 @@ def open_encoders(method: Method, config: Any) -> dict[str, Opened]:
 @functools.lru_cache(maxsize=8)
 def _open(encoder: Encoder) -> Opened:
   folder = find_model(encoder.folder)
-  model, read = open_model(folder, weights=False), load_pixel_reader(folder)
+  model = open_model(folder, weights=False)
+  read = pixel_reader_of(folder, model.config)
   blank = np.zeros((8, 8, 3), np.uint8)
   features = jax.eval_shape(
     lambda params, pixels: encoder.output(model.apply, params, pixels),

@@ -14,6 +14,7 @@ import numpy as np
 
 from apprentice.encoders import Opened
 from apprentice.method import STANDARD, Field
+from suti.diffusion.guidance_modes import SUBJECT
 from suti.images import square_crop_resize, square_crop_resize_plane, to_pm1
 
 # B batch, K demonstrations, H W C image.
@@ -160,52 +161,95 @@ def drop(
   null_text: Any,
   config: Any,
   hide: Mapping[str, Callable[..., Any]] | None = None,
+  fields: Sequence[Field] = STANDARD,
 ) -> dict[str, Any]:
   """Drops text, demonstrations and a method's own conditions of some examples.
 
   Of a share of examples both together, of the others independently: joint
   guidance extrapolates from the null of both, which independent shares of 10%
   would train on 1% of the rows. All four combinations occur, so that any
-  guidance can be used later. Of the examples that keep their demonstrations,
-  each keeps a random number of them.
+  guidance can be used later. With `exclusive_dropout` no other examples lack
+  both. Of the examples that keep their demonstrations, each keeps a random
+  number of them.
 
   Args:
     batch: text, and demonstration_mask (B, K) if the method has
       demonstrations.
     key: of this step.
     null_text: conditioning of the null text, one row.
-    config: joint_dropout, text_dropout, demonstration_dropout;
-      min_demonstrations (1, or K to always show all, as the paper does);
-      condition_dropout, of the method's own.
+    config: joint_dropout, text_dropout, demonstration_dropout,
+      exclusive_dropout; min_demonstrations (1, or K to always show all, as the
+      paper does); condition_dropout, of the method's own.
     hide: the method's own conditions, see `apprentice.method.Method`.
+    fields: of the method.
 
   Returns: the batch with texts and masks replaced.
   """
   text_key, subject_key, number_key, both_key = jax.random.split(key, 4)
   (num,) = {len(x) for x in jax.tree.leaves(batch["text"])}
-  both_B = jax.random.bernoulli(both_key, config.joint_dropout, (num,))
-  gone_B = both_B | jax.random.bernoulli(text_key, config.text_dropout, (num,))
-
-  def blank(null, x_B):
-    return jnp.where(gone_B.reshape(num, *[1] * (x_B.ndim - 1)), null, x_B)
-
-  batch = {**batch, "text": jax.tree.map(blank, null_text, batch["text"])}
+  if config.exclusive_dropout:
+    u_B = jax.random.uniform(both_key, (num,))
+    both_B = u_B < config.joint_dropout
+    below_text = config.joint_dropout + config.text_dropout
+    text_gone_B = u_B < below_text
+    no_text_B = u_B >= below_text
+    below_both = below_text + config.demonstration_dropout
+    subject_gone_B = both_B | (no_text_B & (u_B < below_both))
+  else:
+    both_B = jax.random.bernoulli(both_key, config.joint_dropout, (num,))
+    text_gone_B, subject_gone_B = (
+      both_B | jax.random.bernoulli(each_key, share, (num,))
+      for each_key, share in (
+        (text_key, config.text_dropout),
+        (subject_key, config.demonstration_dropout),
+      )
+    )
+  batch = without_text(batch, text_gone_B, null_text=null_text, fields=fields)
   if "demonstration_mask" in batch:
     most = batch["demonstration_mask"].shape[1]
     shown_B = jax.random.randint(
       number_key, (num,), config.min_demonstrations, most + 1
     )
-    gone_B = both_B | jax.random.bernoulli(
-      subject_key, config.demonstration_dropout, (num,)
-    )
-    shown_B = jnp.where(gone_B, 0, shown_B)
+    shown_B = jnp.where(subject_gone_B, 0, shown_B)
     batch["demonstration_mask"] &= jnp.arange(most) < shown_B[:, None]
-  for number, (_, without) in enumerate(sorted((hide or {}).items())):
+  own = {name: each for name, each in (hide or {}).items() if name != SUBJECT}
+  for number, (_, without) in enumerate(sorted(own.items())):
     # Keys of their own: without such conditions nothing else is drawn.
     own_key = jax.random.fold_in(key, number)
     gone_B = jax.random.bernoulli(own_key, config.condition_dropout, (num,))
     batch = dict(without(batch, gone_B))
   return batch
+
+
+def without_text(
+  batch: Mapping[str, Any],
+  gone_B: Any,
+  *,
+  null_text: Any,
+  fields: Sequence[Field],
+) -> dict[str, Any]:
+  """The null text in the place of the prompts of these rows.
+
+  And of what else the method sees with the prompt (`Field.with_text`).
+  """
+
+  def blank(null, x_B):
+    return jnp.where(
+      gone_B.reshape(-1, *[1] * (x_B.ndim - 1)),
+      jnp.expand_dims(null, tuple(range(1, 1 + x_B.ndim - null.ndim))),
+      x_B,
+    )
+
+  names = ["text", *(field.name for field in fields if field.with_text)]
+  return {**batch} | {
+    name: jax.tree.map(blank, dict(null_text), dict(batch[name]))
+    for name in names
+  }
+
+
+def mirrored(picture: np.ndarray) -> np.ndarray:
+  """The mirror image of a picture, or of a mask."""
+  return np.ascontiguousarray(picture[:, ::-1])
 
 
 def fit(image: np.ndarray, size_px: int) -> np.ndarray:

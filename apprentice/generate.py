@@ -20,11 +20,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from apprentice.encoders import look, open_encoders
-from apprentice.fields import Picture, fit, make_fields, to_latents
+from apprentice.fields import (
+  Picture,
+  fit,
+  make_fields,
+  to_latents,
+  without_text,
+)
 from apprentice.method import predict
 from apprentice.model import Apprentice
 from suti.config.names import suggest
-from suti.diffusion.guidance_modes import BASE, MODES, SUBJECT, TEXT, guide
+from suti.diffusion.guidance_modes import (
+  BASE,
+  MODES,
+  SUBJECT,
+  TEXT,
+  Turn,
+  guide,
+)
 from suti.diffusion.samplers import SAMPLERS, draw_noise, row_keys
 from suti.images import to_u8
 
@@ -50,6 +63,12 @@ def make_sample_fn(
   sample = SAMPLERS[sampling["sampler"]]
   fields = method.fields(apprentice.config)
   turns = MODES[sampling["guidance_mode"]]
+  if sampling["subject_scale"] != 1 and not method.scaled:
+    raise ValueError(
+      f"subject_scale={sampling['subject_scale']}: the method "
+      f"'{apprentice.name}' has no such weight of its pictures; leave it at 1, "
+      "and set guidance."
+    )
 
   def sample_images(params, vae_params, batch, null_text, seeds_B, guidance):
     num, text = seeds_B.shape[0], batch["text"]
@@ -59,24 +78,19 @@ def make_sample_fn(
     latents = to_latents(
       backbone, vae_params, batch, dtype=jnp.float32, fields=fields
     )
-    context = method.encode(apprentice.apply, params, latents)
-    # Without context the new layers are skipped, not masked: the same number,
-    # for less. A method may see something in the subject's place.
-    null_context = None
-    if SUBJECT in method.hide:
-      gone_B = jnp.ones(num, bool)
-      null_context = method.encode(
-        apprentice.apply, params, method.hide[SUBJECT](latents, gone_B)
-      )
+    if method.scaled:
+      scale = guidance["subject_scale"]
+      latents["subject_scale"] = jnp.broadcast_to(scale, (num,))
+    contexts = _encode_branches(
+      apprentice, params, latents, turns, null_text=null_text, num=num
+    )
 
     # A key an image, so that it does not depend on the rest of its batch.
     keys_B = row_keys(jax.random.key(0), seeds_B)
 
     def predict_without(hidden, x_BHWC, t_B):
       assert set(hidden) <= {TEXT, SUBJECT, BASE}, "no mode hides others"
-      seen = None
-      if BASE not in hidden:
-        seen = null_context if SUBJECT in hidden else context
+      seen = None if BASE in hidden else contexts[hidden]
       x_BHWC = predict(
         method,
         apprentice.apply,
@@ -111,8 +125,47 @@ def make_sample_fn(
   return sample_images
 
 
+def _encode_branches(
+  apprentice: Apprentice,
+  params: Mapping[str, Any],
+  latents: Mapping[str, Any],
+  turns: Sequence[Turn],
+  *,
+  null_text: Any,
+  num: int,
+) -> dict[tuple[str, ...], Any]:
+  """What each branch of guidance sees of the subject, encoded once an image."""
+  method, fields = (
+    apprentice.method,
+    apprentice.method.fields(apprentice.config),
+  )
+  gone_B = jnp.ones(num, bool)
+
+  def encode_without(hidden: tuple[str, ...]) -> Any:
+    seen = latents
+    if TEXT in hidden:
+      seen = without_text(seen, gone_B, null_text=null_text, fields=fields)
+    if SUBJECT in hidden:
+      # Without context the new layers are skipped, not masked: the same
+      # number, for less. A method may see something in the subject's place.
+      if SUBJECT not in method.hide:
+        return None
+      seen = method.hide[SUBJECT](seen, gone_B)
+    return method.encode(apprentice.apply, params, seen)
+
+  shown = encode_without(())
+  contexts: dict[tuple[str, ...], Any] = {(): shown}
+  for hidden in [each for turn in turns for each in turn.branches]:
+    same = hidden == (TEXT,) and not any(each.with_text for each in fields)
+    if hidden not in contexts:
+      contexts[hidden] = shown if same else encode_without(hidden)
+  return contexts
+
+
 def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
   """The weights of guidance, see `suti.diffusion.guidance_modes.guide`.
+
+  And `subject_scale`, of methods that have one.
 
   Args:
     sampling: `guidance` is the subject's weight and, where `text_guidance` is
@@ -128,6 +181,7 @@ def weights(sampling: Mapping[str, Any]) -> dict[str, np.float32]:
     "subject_ramp": sampling["guidance_ramp"],
     "agnostic": sampling["agnostic"],
     "agnostic_above": sampling["agnostic_above"],
+    "subject_scale": sampling["subject_scale"],
     "until": sampling["guidance_until"],
   }
   return {name: np.float32(number) for name, number in numbers.items()}
@@ -200,6 +254,7 @@ def generate(
   guidance: float | None = None,
   text_guidance: float | None = None,
   guidance_mode: str | None = None,
+  subject_scale: float | None = None,
   inputs: Mapping[str, Any] | None = None,
 ) -> list[np.ndarray]:
   """Generates images of a subject in a new scene.
@@ -216,11 +271,10 @@ def generate(
     seed: image i is sampled with seed + i. With another `num` it agrees up to
       rounding, one level of 255: a single batch shape would take twice the time
       for one image.
-    steps: of the sampler; None is the apprentice's default.
-    guidance: weight; None is the apprentice's default.
+    steps, guidance: of the sampler, and weight; None is the apprentice's own.
     text_guidance: weight of the text, where the mode has one for each.
-    guidance_mode: one of `suti.diffusion.guidance_modes.MODES`; None is the
-      apprentice's default.
+    guidance_mode: one of `suti.diffusion.guidance_modes.MODES`.
+    subject_scale: how strongly pictures are seen, where a method has that.
     inputs: what a method sees beside pictures and text, by the name of what it
       stands for in an example: "mask" or "depth" of the image to generate,
       "demonstration_masks".
@@ -237,15 +291,16 @@ def generate(
     raise ValueError(
       f"{len(captions)} captions for {len(images)} pictures: give one each."
     )
-  sampling = dict(apprentice.sampling)
-  sampling["num_steps"] = steps or sampling["num_steps"]
-  for name, value in (
-    ("guidance", guidance),
-    ("text_guidance", text_guidance),
-    ("guidance_mode", guidance_mode),
-  ):
-    if value is not None:
-      sampling[name] = value
+  given = {
+    "num_steps": steps,
+    "guidance": guidance,
+    "text_guidance": text_guidance,
+    "guidance_mode": guidance_mode,
+    "subject_scale": subject_scale,
+  }
+  sampling = {**apprentice.sampling} | {
+    name: value for name, value in given.items() if value is not None
+  }
   check_mode(sampling["guidance_mode"])
   check_inputs(apprentice, inputs or {})
   usual = int(sampling["num_demonstrations"])
@@ -258,8 +313,7 @@ def generate(
     num_demonstrations=max(usual, len(images)),
     inputs=inputs,
   )
-  sample_images = _compiled(apprentice, sampling)
-  image_pm1_BHWC = sample_images(
+  image_pm1_BHWC = _compiled(apprentice, sampling)(
     apprentice.params,
     apprentice.backbone.codec.params,
     batch,
@@ -293,6 +347,20 @@ def check_inputs(apprentice: Apprentice, inputs: Mapping[str, Any]) -> None:
         f"The method '{apprentice.name}' does not see a {name} beside pictures "
         f"and text: {has}; leave it out."
       )
+
+
+def describe_inputs(
+  apprentice: Apprentice, inputs: Mapping[str, Any]
+) -> list[str]:
+  """Lines on what a method sees beside pictures and text and is not given."""
+  return [
+    f"The method '{apprentice.name}' also sees '{field.source}', and none is "
+    f"given: it is {field.absent:g} everywhere."
+    for field in apprentice.method.fields(apprentice.config)
+    if field.made == "plane"
+    and field.absent is not None
+    and field.source not in inputs
+  ]
 
 
 def check_mode(mode: str) -> None:

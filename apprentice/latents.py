@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apprentice.encoders import Opened
-from apprentice.fields import fit
+from apprentice.fields import fit, mirrored
+from apprentice.method import Field
 from suti.images import square_crop_resize_plane
 from suti.io.files import read_json, replacing_folder, write_json
 from suti.io.paths import local
@@ -51,7 +52,8 @@ def caches_latents(
 class LatentExample(NamedTuple):
   """The fields of an `Example` that `apprentice.data` reads, as latents.
 
-  With encoders a picture is {"latent": x, NAME: its features}.
+  With encoders a picture is {"latent": x, NAME: its features}. `mirrors` are
+  the mirror images of the target and the demonstrations, where they are needed.
   """
 
   image: Any
@@ -61,6 +63,7 @@ class LatentExample(NamedTuple):
   mask: np.ndarray | None = None
   depth: np.ndarray | None = None
   demonstration_masks: tuple[np.ndarray, ...] = ()
+  mirrors: tuple[Any, ...] = ()
 
 
 class LatentExamples(Sequence):
@@ -71,6 +74,7 @@ class LatentExamples(Sequence):
     index = read_json(folder / _INDEX)
     self._texts, self._rows = index["texts"], index["rows"]
     self._planes, side = index["planes"], index["size_px"]
+    self._mirrors = index["mirrors"]
 
     def opened(name: str, dtype: Any, num: int, shape: Sequence[int]) -> Any:
       if not num:
@@ -105,6 +109,14 @@ class LatentExamples(Sequence):
       mask=None if mask is None else self._masks[mask],
       depth=None if depth is None else self._depths[depth],
       demonstration_masks=tuple(self._masks[row] for row in masks),
+      mirrors=tuple(map(self._picture, self._mirrors[index])),
+    )
+
+  def count_without(self, source: str) -> int:
+    """How many examples lack a mask, a depth or their demonstrations' masks."""
+    place = ("mask", "depth", "demonstration_masks").index(source)
+    return sum(
+      planes[place] is None or planes[place] == [] for planes in self._planes
     )
 
   def _picture(self, row: int) -> Any:
@@ -115,12 +127,35 @@ class LatentExamples(Sequence):
     return {"latent": latent} | features
 
 
+def describe_absent(
+  sources: Sequence[Any], fields: Sequence[Field]
+) -> list[str]:
+  """Lines on what a method sees and examples lack: it is filled in.
+
+  Args:
+    sources: of examples; those of pictures are not counted.
+    fields: of the method.
+  """
+  cached = [each for each in sources if isinstance(each, LatentExamples)]
+  total = sum(map(len, cached))
+  return [
+    f"{num} of {total} examples have no {field.source}: {field.name} is "
+    f"{field.absent:g} everywhere in them; config.label.source gives masks to "
+    "pictures, and a teacher to its own."
+    for field in fields
+    if field.made == "plane"
+    and field.absent is not None
+    and (num := sum(each.count_without(field.source) for each in cached))
+  ]
+
+
 def encode_examples(
   examples: Sequence[Example],
   backbone: Backbone,
   folder: Path,
   *,
   encoders: Mapping[str, Opened] | None = None,
+  mirror_below: int = 0,
 ) -> LatentExamples:
   """Encodes the pictures of examples, unless `folder` has them already.
 
@@ -131,6 +166,8 @@ def encode_examples(
     backbone: its codec encodes them.
     folder: of the cache.
     encoders: of the method.
+    mirror_below: of examples with fewer demonstrations mirror images are
+      encoded too.
 
   Returns: the same examples, in the same order.
   """
@@ -138,20 +175,24 @@ def encode_examples(
     return LatentExamples(local(folder))
   encoders, size_px = encoders or {}, backbone.size_px
   row_of: dict[bytes, int] = {}
-  texts, rows, planes = [], [], []
+  texts, rows, planes, mirrors = [], [], [], []
 
   def new_pictures() -> Iterator[np.ndarray]:
     for example in progress(examples, "encode pictures"):
       texts.append([example.prompt, *example.captions])
+      pictures = (example.image, *example.demonstrations)
+      own = [fit(picture, size_px) for picture in pictures]
+      is_few = len(example.demonstrations) < mirror_below
+      turned = [mirrored(fitted) for fitted in own] if is_few else []
       found = []
-      for image_u8_HWC in (example.image, *example.demonstrations):
-        fitted = fit(image_u8_HWC, backbone.size_px)
+      for fitted in (*own, *turned):
         key = hashlib.blake2b(fitted.tobytes(), digest_size=16).digest()
         if key not in row_of:
           row_of[key] = len(row_of)
           yield fitted
         found.append(row_of[key])
-      rows.append(found)
+      rows.append(found[: len(own)])
+      mirrors.append(found[len(own) :])
       planes.append(write_planes(example))
 
   def write_planes(example: Example) -> list[Any]:
@@ -181,17 +222,9 @@ def encode_examples(
         files["latents"].write(x_BHWC.astype(np.float16).tobytes())
         for name, encoder in encoders.items():
           files[f"features-{name}"].write(encoder.encode(block).tobytes())
-    write_json(
-      part / _INDEX,
-      {
-        "pictures": len(row_of),
-        "shape": backbone.latent_shape,
-        "size_px": size_px,
-        "texts": texts,
-        "rows": rows,
-        "planes": planes,
-        "features": {name: each.shape for name, each in encoders.items()},
-        **counts,
-      },
-    )
+    index: dict[str, Any] = {"texts": texts, "rows": rows, "planes": planes}
+    index |= {"mirrors": mirrors, "size_px": size_px, **counts}
+    index |= {"pictures": len(row_of), "shape": backbone.latent_shape}
+    index["features"] = {name: each.shape for name, each in encoders.items()}
+    write_json(part / _INDEX, index)
   return LatentExamples(local(folder))

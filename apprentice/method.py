@@ -44,12 +44,15 @@ class Field:
       the picture's size; or the name of an encoder of the method.
     absent: what a plane is filled with where an example, or a user, has none;
       None refuses it.
+    with_text: of a text: whether it is the null text wherever the prompt is,
+      in training and in a branch of guidance.
   """
 
   name: str
   source: str
   made: str
   absent: float | None = None
+  with_text: bool = False
 
   def __post_init__(self) -> None:
     """Checks the source."""
@@ -115,15 +118,20 @@ class Method:
       whose context follows t, called before each `denoise`.
     hide: {condition: (batch, gone_B) -> batch without it in these rows}; its
       own conditions are dropped in training by `config.train.
-      condition_dropout`, each by itself. One named "subject" also says what a
-      branch of guidance without the subject sees; without it, that is the base
-      model.
+      condition_dropout`, each by itself. One named "subject" says what a
+      branch of guidance without the subject sees, in all rows; without it, that
+      is the base model. In training, demonstrations are dropped by themselves.
     loss: (apply, backbone, params, batch, key, config.train) -> scalar, in the
       place of the loss of denoising, for a method that learns something else;
       beside `losses` it is logged as `loss_main`.
     losses: (apply, params, batch, context) -> {name: scalar}, added to that and
       logged.
     starts_as_base: whether it predicts what its base does before it is trained.
+    start: (config.method, params) -> some of the new arrays, for a method whose
+      training starts from more than random draws; `params` are all.
+    scaled: whether its batch may have `subject_scale`, float (B,), how strongly
+      pictures are seen: `config.apprentice_sample.subject_scale` in sampling,
+      nothing, which is 1, in training.
   """
 
   paper: str
@@ -140,6 +148,8 @@ class Method:
   loss: Callable[..., Any] | None = None
   losses: Callable[..., Mapping[str, Any]] | None = None
   starts_as_base: bool = True
+  start: Callable[[Any, Mapping], Mapping[str, Any]] | None = None
+  scaled: bool = False
 
 
 def predict(

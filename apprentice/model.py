@@ -49,6 +49,7 @@ _OLDER: Mapping[str, Mapping[str, Any]] = {
     "text_guidance_ramp": 0.0,
     "agnostic": 0.0,
     "agnostic_above": 1.0,
+    "subject_scale": 1.0,
     "guidance_until": 0.0,
   },
 }

@@ -43,7 +43,12 @@ def start_params(
     return load(apprentice.spec, folder)
   new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
   known = without(apprentice.spec, new)
-  return load(known, folder) | init(new, jax.random.key(seed))
+  params = load(known, folder) | init(new, jax.random.key(seed))
+  if apprentice.method.start is None:
+    return params
+  started = apprentice.method.start(apprentice.config, params)
+  assert started.keys() <= new.keys(), "a method starts its own arrays"
+  return params | dict(started)
 
 
 def check_init(apprentice: Apprentice, folder: Path) -> None:

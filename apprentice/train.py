@@ -26,7 +26,11 @@ import numpy as np
 
 from apprentice.data import batches, open_folder
 from apprentice.encoders import check_alone, open_encoders
-from apprentice.latents import caches_latents, encode_examples
+from apprentice.latents import (
+  caches_latents,
+  describe_absent,
+  encode_examples,
+)
 from apprentice.model import check_copied, declare
 from apprentice.optimizer import learning_rate, optimizer
 from apprentice.selection import select
@@ -46,6 +50,7 @@ from suti.parallel.rules import param_shardings, state_shardings
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.hosts import gather
 from suti.runtime.log import Log, read_log, write_overview
+from suti.runtime.progress import say
 from suti.runtime.stage import main, progress, stage
 
 # B batch, K demonstrations, H W C latent.
@@ -115,10 +120,16 @@ def run(config: Any, workdir: Path) -> dict:
   ):
     sources = [
       encode_examples(
-        source, backbone, latents / str(number), encoders=encoders
+        source,
+        backbone,
+        latents / str(number),
+        encoders=encoders,
+        mirror_below=train.num_demonstrations if train.mirror != "none" else 0,
       )
       for number, source in enumerate(sources)
     ]
+  for line in describe_absent(sources, apprentice.method.fields(config.method)):
+    say(line)
   data = batches(
     sources,
     fields=apprentice.method.fields(config.method),
@@ -128,6 +139,7 @@ def run(config: Any, workdir: Path) -> dict:
     num_demonstrations=train.num_demonstrations,
     demonstration_targets=train.demonstration_targets,
     encoders=encoders,
+    mirror=train.mirror,
     seed=config.seed,
   )
   null_text = backbone.null_text()

@@ -58,7 +58,12 @@ def make_step(
       backbone, vae_params, batch, dtype=jnp.float32, fields=fields
     )
     batch = drop(
-      batch, drop_key, null_text=null_text, config=train, hide=method.hide
+      batch,
+      drop_key,
+      null_text=null_text,
+      config=train,
+      hide=method.hide,
+      fields=fields,
     )
 
     def loss(params):

@@ -335,6 +335,10 @@ def _train() -> ConfigDict:
       "max_demonstrations": 10,
       # Share of examples whose target is one of their own demonstrations.
       "demonstration_targets": 0.0,
+      # Whether a subject with fewer pictures than num_demonstrations is shown
+      # mirror images too: none | demonstrations, of them | all, also of the
+      # target, as in SynCD's code.
+      "mirror": "none",
       # Encodes each picture once, where the base works on latents; one process.
       "cache_latents": True,
       # Shares of examples; the paper is silent. That of joint guidance's null,
@@ -343,6 +347,9 @@ def _train() -> ConfigDict:
       "joint_dropout": 0.1,
       "text_dropout": 0.05,
       "demonstration_dropout": 0.05,
+      # Whether these three exclude each other, as in IP-Adapter and SynCD:
+      # no other examples lack both.
+      "exclusive_dropout": False,
       # The share of examples without one of the method's own conditions, for
       # each of them by itself; suti has none.
       "condition_dropout": 0.1,
@@ -402,6 +409,9 @@ def _apprentice_sample() -> ConfigDict:
       # are hidden, and below it a weight, -1 (hidden) to 0 (seen).
       "agnostic_above": 0.8,
       "agnostic": 0.0,
+      # How strongly pictures are seen, of methods that have such a weight: of
+      # an IP-Adapter; SynCD 0.6. suti has none: 1.
+      "subject_scale": 1.0,
       # The share of the noise steps from which on the base goes on alone,
       # guided by the text, without the pictures; 0 is never.
       "guidance_until": 0.0,
@@ -452,10 +462,11 @@ def _plan() -> ConfigDict:
         {kind: placeholder(float) for kind in ("v4", "v5e", "v5p", "v6e")}
       ),
       # Published configs (configs/backbones) of models whose folders are not
-      # here; {} reads config.backbone's and the judges' own folders.
+      # here; {} reads their own folders, as config.backbone names one.
       "backbone": ConfigDict(),
       "clip": ConfigDict(),
       "identity": ConfigDict(),
+      "encoder": ConfigDict(),  # of config.method.encoder
     }
   )
 

@@ -173,6 +173,7 @@ WORLD_READERS = (
   "apprentice.evaluate",
   "apprentice.benchmark",
   "apprentice.judging",
+  "apprentice.world_scale",
   # Which of DreamBench's prompts its models may have been trained without.
   "experts.prompts",
   "apprentice.prompt_kinds",
@@ -288,9 +289,6 @@ CALLED_BY_OTHERS = {
   "decode_batch_example_np": "tensorflow_datasets",
   "serialize_example": "tensorflow_datasets",
   "write_text": "Orbax, as a method of epath's paths",
-  "open_ip_adapter": "users, in Python, as the message of suti.hf.find says",
-  "widen": "methods that see a mask beside the noise",
-  "merge_wide": "their export",
 }
 
 

@@ -75,6 +75,8 @@ ARGUMENTS = {
   "configs/experts/lora_sdxl.py": ("web.csv",),
   "configs/experts/syncd_sdxl.py": ("web.csv", "web.csv,tiny"),
   "configs/apprentice/suti_imagen64.py": ("web.csv",),
+  "configs/apprentice/syncd_sdxl.py": ("web.csv", "tiny"),
+  "configs/apprentice/syncd_world.py": ("", "tiny"),
   "configs/quickstart.py": ("", "tiny"),
   "configs/experts/lora_world.py": ("", "tiny"),
   "configs/experts/syncd_world.py": ("", "tiny"),

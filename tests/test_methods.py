@@ -9,20 +9,24 @@ examples, written, read back and sampled.
 
 import dataclasses
 import importlib
+import itertools
 import json
 import re
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apprentice import generate, method, methods, model, train
+from apprentice import generate, method, methods, model, train, train_step
 from apprentice.encoders import look, open_encoders
 from apprentice.fields import make_fields, to_latents
+from apprentice.model import WEIGHTS
+from apprentice.start import start_params
 from suti.config.names import names_in
 from suti.diffusion.objective import denoising_loss
-from suti.nn.param import functional, init, split, without
+from suti.nn.param import functional, split, without
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.log import read_log
 from tests import tiny
@@ -30,6 +34,26 @@ from tests.apprentice import inputs
 from tests.extensions import found, masked_config
 
 B, K = 8, 3
+# What is smaller than in configs/apprentice/METHOD_world.py.
+TINY = {
+  "ip_adapter": lambda clip: {
+    "encoder": str(clip),
+    "num_tokens": 2,
+    "shows": "demonstrations",
+  },
+  "syncd": lambda clip: {
+    "encoder": str(clip),
+    "rank": 8,
+    "num_tokens": 2,
+    "width": 16,
+    "depth": 1,
+    "num_heads": 1,
+  },
+}
+
+
+# A product of two factors, of which one starts at zero, learns slowly at first.
+RATES = {"syncd": 8e-3}
 
 
 @pytest.fixture(scope="module", params=[*names_in(methods), found.METHOD])
@@ -38,12 +62,18 @@ def name(request):
     yield request.param
 
 
-def section_of(name, config, tiny_identity):
-  """`config.method`, for a method that needs another than the quickstart's."""
+@pytest.fixture(scope="module")
+def section(name, tiny_identity, tiny_clip):
+  """`config.method`, of a method that needs another than the quickstart's."""
   if name == found.METHOD:
     width = tiny.IDENTITY["hidden_size"]
     return masked_config.method_section(str(tiny_identity), width=width)
-  return config.method
+  if name == "suti":
+    return None
+  config = importlib.import_module(f"configs.apprentice.{name}_world")
+  section = config.get_config().unlock().method
+  section.update(TINY[name](tiny_clip))
+  return section
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +82,8 @@ def backbone(tiny_backbone):
 
 
 @pytest.fixture(scope="module")
-def trained(name, backbone, tiny_backbone, tiny_identity, tmp_path_factory):
-  """(workdir, config) after 40 steps on eight examples.
+def trained(name, backbone, tiny_backbone, section, tmp_path_factory):
+  """(workdir, config, compiled step) after 40 steps on eight examples.
 
   Of what is new and of the last convolution: to update all parameters would
   take longer to compile than the rest of the step.
@@ -63,31 +93,37 @@ def trained(name, backbone, tiny_backbone, tiny_identity, tmp_path_factory):
     tiny_backbone,
     method=name,
     num_steps=40,
-    learning_rate=3e-3,
+    learning_rate=RATES.get(name, 3e-3),
     warmup_steps=2,
-    checkpoint_every=40,
+    checkpoint_every=20,
     log_every=10,
     joint_dropout=0.0,
     text_dropout=0.0,
     demonstration_dropout=0.0,
     condition_dropout=0.0,
   ).unlock()
-  config.method = section_of(name, config, tiny_identity)
+  config.method = section or config.method
   declared = model.declare(backbone, name=name, config=config.method)
   new = without(declared.spec, backbone.params)
   config.method.trainable = "|".join([*map(re.escape, new), "conv_out"])
   inputs.write_pack(workdir, num=8)
-  with inputs.on_devices(1):
+  steps = []
+
+  def make_step(*args, **kw):
+    steps.append(train_step.make_step(*args, **kw))
+    return steps[-1]
+
+  with inputs.on_devices(1), pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, "make_step", make_step)
     train.run(config, workdir)
-  return workdir, config
+  return workdir, config, steps[0]
 
 
 @pytest.fixture(scope="module")
 def start(name, backbone, trained):
   """The apprentice as it starts: the backbone's arrays and fresh new ones."""
   declared = model.declare(backbone, name=name, config=trained[1].method)
-  new = without(declared.spec, backbone.params)
-  params = backbone.params | init(new, jax.random.key(0))
+  params = start_params(declared, init_from=backbone.name, seed=0)
   return dataclasses.replace(declared, params=params)
 
 
@@ -204,8 +240,41 @@ def test_a_trained_model_heeds_what_it_is_shown(trained, start, batch):
   assert float(jnp.abs(own - of(learnt.params, others)).max()) > 1e-4
 
 
+class KilledError(Exception):
+  """In the place of a signal."""
+
+
+# What a process leaves open when it dies.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_killed_and_started_again_it_is_the_same_model(
+  trained, tmp_path, monkeypatch
+):
+  workdir, config, step = trained
+  inputs.write_pack(tmp_path, num=8)
+  calls = itertools.count(1)
+
+  def dying(*arguments):
+    if next(calls) == 30:
+      raise KilledError
+    return step(*arguments)
+
+  checkpoints = tmp_path / "apprentice" / "train" / "checkpoints"
+  with inputs.on_devices(1):
+    monkeypatch.setattr(train, "make_step", lambda *_, **__: dying)
+    with pytest.raises(KilledError):
+      train.run(config, tmp_path)
+    while not (checkpoints / "20").is_dir():  # It is written beside the steps.
+      time.sleep(0.01)
+    train.run(config, tmp_path)
+  # What was done after the checkpoint is done again.
+  assert next(calls) == 30 + 20 + 1
+  model = f"apprentice/train/model/unet/{WEIGHTS}"
+  assert (tmp_path / model).read_bytes() == (workdir / model).read_bytes()
+
+
 def test_only_trainable_parameters_move(
-  name, tiny_backbone, tiny_identity, start, backbone, tmp_path
+  name, tiny_backbone, section, start, backbone, tmp_path
 ):
   new = set(without(start.spec, backbone.params))
   some = sorted(new)[len(new) // 2]
@@ -217,7 +286,7 @@ def test_only_trainable_parameters_move(
     checkpoint_every=2,
     log_every=1,
   ).unlock()
-  config.method = section_of(name, config, tiny_identity)
+  config.method = section or config.method
   config.method.trainable = some.replace(".", r"\.") + "$|conv_out"
   inputs.write_pack(tmp_path, num=8)
   with inputs.on_devices(1):

@@ -21,7 +21,7 @@ commands:
   demo       the same in a browser: drop pictures, type, see
   evaluate   scores of any model's pictures by DreamBench's protocol
   report     evaluations side by side on one page
-  judge      a language model judges an evaluation's pictures
+  judge      a language model, or SubjectWorld's judge, on an evaluation
   rate       people rate pictures in a browser, blind
   push       a run's model or data to the Hugging Face hub, with a card
   plan       memory, time and cost of a config on a TPU slice, without one

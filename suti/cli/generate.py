@@ -2,9 +2,11 @@
 """`suti generate`: pictures of a text, and of a subject if one is given.
 
 with --subject      by an apprentice, without fine-tuning (`subject.py`)
+and --adapter       by a published model and IP-Adapter (`adapted.py`)
 without             by a published text-to-image model (`text_only.py`)
 """
 
+import argparse
 from collections.abc import Sequence
 
 from suti.cli.parser import Parser
@@ -19,13 +21,31 @@ examples:
   suti generate --subject my_dog/ --prompt "a dog in the snow" --out dog.png
   suti generate --model stabilityai/stable-diffusion-xl-base-1.0 \\
     --prompt "a lighthouse in a storm" --out lighthouse.png
+  suti generate --model models/sd15 --adapter ip-adapter_sd15.safetensors \\
+    --subject dog.jpg --prompt "a dog on a beach" --out dog.png
   suti generate --model models/sd15 --lora expert.safetensors:0.8 \\
     --prompt "a dog on a beach" --num 4 --out dogs.png
 """
 
 # Flags of only one of the two ways.
-_SUBJECT_ONLY = ("caption", "guidance_mode", "text_guidance", "mask")
-_TEXT_ONLY = ("negative", "size", "sampler", "lora", "enlarge", "dtype")
+_SUBJECT_ONLY = (
+  "caption",
+  "guidance_mode",
+  "text_guidance",
+  "subject_scale",
+  "mask",
+)
+_TEXT_ONLY = (
+  "negative",
+  "size",
+  "sampler",
+  "lora",
+  "enlarge",
+  "depth",
+  "dtype",
+)
+# Flags that do not go with --adapter.
+_UNADAPTED = ("caption", "guidance_mode", "text_guidance", "mask", "enlarge")
 
 
 def generate(argv: Sequence[str]) -> None:
@@ -35,6 +55,17 @@ def generate(argv: Sequence[str]) -> None:
     ValueError: arguments that do not go together.
   """
   args = _parser().parse_args(list(argv))
+  if args.adapter:
+    _check_adapted(args)
+    from suti.cli.adapted import generate_adapted
+
+    generate_adapted(args)
+    return
+  if args.image_encoder:
+    raise ValueError(
+      "--image-encoder is that of an IP-Adapter: give --adapter, or leave it "
+      "out."
+    )
   if args.subject:
     for name in _TEXT_ONLY:
       if getattr(args, name):
@@ -61,6 +92,30 @@ def generate(argv: Sequence[str]) -> None:
   from suti.cli.text_only import generate_text
 
   generate_text(args)
+
+
+def _check_adapted(args: argparse.Namespace) -> None:
+  """Checks what goes with --adapter.
+
+  Raises:
+    ValueError: something is missing, or does not.
+  """
+  if not args.subject:
+    raise ValueError(
+      "--adapter shows the model pictures: give them as --subject, or leave "
+      "out --adapter."
+    )
+  if not args.model:
+    raise ValueError(
+      "--adapter goes with a text-to-image model: give the one that it was "
+      "trained for as --model, such as Stable Diffusion 1.5."
+    )
+  for name in _UNADAPTED:
+    if getattr(args, name) is not None:
+      flag = name.replace("_", "-")
+      raise ValueError(
+        f"--{flag} does not go with --adapter: leave out one of them."
+      )
 
 
 def _parser() -> Parser:
@@ -101,15 +156,15 @@ def _parser() -> Parser:
     "--model",
     metavar="NAME_OR_DIR",
     help="with --subject an apprentice: a shipped name, or "
-    "WORKDIR/apprentice/train/model (default: world_apprentice); without, a "
-    "text-to-image model: a folder in the layout of diffusers, or ORG/NAME or "
-    "ORG/NAME@REVISION on the Hugging Face hub",
+    "WORKDIR/apprentice/train/model (default: world_apprentice); without, or "
+    "with --adapter, a text-to-image model: a folder in the layout of "
+    "diffusers, or ORG/NAME or ORG/NAME@REVISION on the Hugging Face hub",
   )
   add(
     "--num",
     type=int,
     metavar="N",
-    help="how many pictures (default: 4 of a subject, 1 of a text)",
+    help="how many pictures (default: 4 by an apprentice, else 1)",
   )
   add(
     "--seed",
@@ -133,8 +188,33 @@ def _parser() -> Parser:
     help="with --subject, for methods that see one: a picture, white where the "
     "subject is to be",
   )
+  _add_adapter(parser)
   _add_text_only(parser)
   return parser
+
+
+def _add_adapter(parser: Parser) -> None:
+  """The flags of `adapted.py`."""
+  add = parser.add_argument_group("of a published IP-Adapter").add_argument
+  add(
+    "--adapter",
+    metavar="FILE",
+    help="with --subject and --model a text-to-image model: the .safetensors "
+    "file of an IP-Adapter for it",
+  )
+  add(
+    "--image-encoder",
+    metavar="DIR",
+    help="the CLIP that the IP-Adapter was trained with (default: "
+    "image_encoder/ beside its file)",
+  )
+  add(
+    "--subject-scale",
+    type=float,
+    metavar="W",
+    help="how strongly an IP-Adapter shows the pictures, less follows the text "
+    "more (default: the model's, 1 with --adapter)",
+  )
 
 
 def _add_guidance(parser: Parser) -> None:
@@ -193,6 +273,12 @@ def _add_text_only(parser: Parser) -> None:
     metavar="NAME_OR_DIR",
     help="models of a cascade that enlarge the picture, such as DeepFloyd's "
     "IF-II",
+  )
+  add(
+    "--depth",
+    metavar="FILE",
+    help="for models that see one, such as Stable Diffusion 2's for depth: a "
+    "picture in which near is bright, as MiDaS and its successors make it",
   )
   add(
     "--dtype",

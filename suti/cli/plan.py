@@ -23,6 +23,10 @@ examples:
 """
 
 
+# Stages that see pictures through the method's encoder.
+_APPRENTICES = {"train", "apprentice_sample"}
+
+
 def plan(argv: Sequence[str]) -> None:
   """Compiles, prints a table, and writes it as JSON with `--json`.
 
@@ -81,9 +85,15 @@ def _plan_stages(
   rows = []
   with tempfile.TemporaryDirectory() as place:
     found = {
-      field: _find(config, field, Path(place))
+      field: _find(config[field], config, field, Path(place))
       for field in ("backbone", *judges)
     }
+    if "encoder" in config.method and set(config.plan.stages) & _APPRENTICES:
+      config = config.copy_and_resolve_references().unlock()
+      found["encoder"] = _find(
+        config.method.encoder, config, "encoder", Path(place)
+      )
+      config.method.encoder = str(found["encoder"][0])
     backbone = describe_backbone(found["backbone"][0])
     check_size(backbone, config)
     jobs = make_jobs(
@@ -123,7 +133,7 @@ def _plan_stages(
   return [words for _, words in found.values()], rows
 
 
-def _find(config: Any, field: str, place: Path) -> tuple[Path, str]:
+def _find(name: str, config: Any, field: str, place: Path) -> tuple[Path, str]:
   """A model's own folder, or one of the configs that the plan has of it.
 
   Returns: the folder, and which model that is, in words.
@@ -134,7 +144,7 @@ def _find(config: Any, field: str, place: Path) -> tuple[Path, str]:
   from suti.hf.find import find_model
   from suti.io.files import write_json
 
-  name, published = config[field], config.plan[field].to_dict()
+  published = config.plan[field].to_dict()
   try:
     return find_model(name), f"{field}: {name}"
   except ValueError:

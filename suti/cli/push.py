@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from suti.cli.parser import Parser
+from suti.io.paths import in_bucket, path_of
 
 _DESCRIPTION = """\
 Publishes a run's apprentice on the Hugging Face hub, with a card that says how
@@ -40,7 +41,12 @@ def push(argv: Sequence[str]) -> None:
   args = parser.parse_args(list(argv))
   from suti.hf.push import assemble, upload
 
-  run = Path(args.run)
+  run = path_of(args.run)
+  if in_bucket(run) and not args.folder:
+    raise ValueError(
+      f"{run} is in a bucket: give --folder, a new one on this machine, where "
+      "it is put together."
+    )
   kind = "dataset" if args.dataset else "model"
   folder = Path(args.folder or f"{str(run).rstrip('/')}-published-{kind}")
   # Its own folder may be there from a time when the hub did not answer.

@@ -37,7 +37,13 @@ def generate_subject(args: argparse.Namespace) -> None:
   masks = load_masks(files, pictures)
   caption, why = choose_caption(args.prompt, args.caption)
   xla_flags.prepare()
-  from apprentice.generate import check, check_inputs, generate, sees
+  from apprentice.generate import (
+    check,
+    check_inputs,
+    describe_inputs,
+    generate,
+    sees,
+  )
   from apprentice.model import load_apprentice
   from suti.pipeline import known_words
 
@@ -59,6 +65,7 @@ def generate_subject(args: argparse.Namespace) -> None:
     )
     notes.append(f"--subject: {line}")
     inputs |= more_inputs
+  notes += describe_inputs(apprentice, inputs)
   notes += [*more_notes, why]
   base = apprentice.backbone.folder
   if unknown := known_words.note(base, args.prompt, caption):
@@ -78,6 +85,7 @@ def generate_subject(args: argparse.Namespace) -> None:
     guidance=args.guidance,
     text_guidance=args.text_guidance,
     guidance_mode=args.guidance_mode,
+    subject_scale=args.subject_scale,
     inputs=inputs,
   )
   paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(generated))]

@@ -47,11 +47,32 @@ def generate_text(args: argparse.Namespace) -> None:
   if unknown := known_words.note(folders[0], args.prompt, args.negative or ""):
     say(unknown)
   xla_flags.prepare()
-  _write(out, _sample(args, folders, loras, size=size), args.prompt)
+  write(out, sample_all(args, folders, loras, size=size), args.prompt)
 
 
-def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
-  """The pictures, uint8."""
+def sample_all(
+  args: argparse.Namespace,
+  folders: Sequence[Path],
+  loras: Sequence[tuple[Path, float]],
+  *,
+  size: tuple[int, int] | None,
+  adapt: Callable[[Any], tuple[Any, Any]] | None = None,
+) -> Any:
+  """Samples the pictures by a model, and enlarges them by others.
+
+  Args:
+    args: of the command.
+    folders: of the models.
+    loras: files and their strengths.
+    size: height and width in px.
+    adapt: (the first stage) -> it with an adapter, and the adapter's contexts,
+      see `suti.pipeline.text_to_image`.
+
+  Returns: uint8.
+
+  Raises:
+    ValueError: an argument is wrong, or does not fit the model.
+  """
   import numpy as np
 
   from suti.images import to_u8
@@ -62,6 +83,7 @@ def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
   dtype = choose_dtype(args.dtype)
   if args.sampler:
     text_to_image.choose_sampler({}, args.sampler)
+  depth = {} if args.depth is None else {"near_HW": _read_depth(args.depth)}
   first, *others = folders
   change = _change(first, loras)
   check_parts(first)
@@ -72,6 +94,7 @@ def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
     zero_null=text_to_image.null_is_zeros(first),
   )
   net = text_to_image.open_cascade_stage(first, dtype=dtype, change=change)
+  net, contexts = adapt(net) if adapt else (net, None)
   options: dict[str, Any] = {"steps": args.steps, "sampler": args.sampler}
   num = args.num or NUM
 
@@ -94,22 +117,36 @@ def _sample(args, folders: Sequence[Path], loras, *, size) -> Any:
       pictures.append(np.asarray(picture_pm1))
     return pictures
 
-  pictures = sample(
-    net, "sampling", [None] * num, size=size, guidance=args.guidance
-  )
+  more: dict[str, Any] = {"guidance": args.guidance, "contexts": contexts}
+  pictures = sample(net, "sampling", [None] * num, size=size, **more, **depth)
   for folder in others:
     before_px, net = net.size_px, None  # weights go before the next ones come
     net = text_to_image.open_cascade_stage(folder, dtype=dtype)
     # As many times larger as its own pictures are, in any proportions.
-    size = size and tuple(side * net.size_px // before_px for side in size)
+    if size is not None:
+      height, width = (side * net.size_px // before_px for side in size)
+      size = height, width
     pictures = sample(net, "enlarging", pictures, size=size)
   pictures_BHWC = np.concatenate(pictures)
+  _check_finite(pictures_BHWC, folders[-1], dtype)
+  return to_u8(pictures_BHWC)
+
+
+def _check_finite(pictures_BHWC: Any, folder: Path, dtype: Any) -> None:
+  import numpy as np
+
   if not np.isfinite(pictures_BHWC).all():
     raise ValueError(
-      f"{folders[-1]} returned values that are NaN or infinite in "
+      f"{folder} returned values that are NaN or infinite in "
       f"{np.dtype(dtype).name}: try --dtype float32, or another sampler."
     )
-  return to_u8(pictures_BHWC)
+
+
+def _read_depth(name: str) -> Any:
+  """How near everything is, from a picture of it."""
+  from suti.io.image_files import load_image
+
+  return load_image(name).mean(2)
 
 
 def _watch(label: str) -> Callable:
@@ -148,19 +185,32 @@ def _change(folder: Path, loras) -> Callable | None:
   return change
 
 
-def _write(out: Path, pictures, prompt: str) -> None:
+def write(
+  out: Path, pictures: Any, prompt: str, *, given: Sequence[Any] = ()
+) -> None:
+  """Writes pictures and, where there are several, a contact sheet.
+
+  Args:
+    out: of the sheet or the only picture.
+    pictures: uint8.
+    prompt: of them.
+    given: of the subject, shown on the sheet.
+  """
   from suti import images
 
-  if len(pictures) == 1:
+  if len(pictures) == 1 and not given:
     images.save_png(out, pictures[0])
     print(f"Wrote {out}.")
     return
   paths = [out.with_name(f"{out.stem}-{i}.png") for i in range(len(pictures))]
   for path, picture in zip(paths, pictures, strict=True):
     images.save_png(path, picture)
-  sheet = images.contact_sheet([list(pictures)], [prompt], size_px=CELL_PX)
-  images.save_png(out, sheet)
-  print(f"Wrote {out} and {paths[0]} to {paths[-1].name}.")
+  rows, labels = [list(pictures)], [prompt]
+  if given:
+    rows, labels = [list(given), *rows], ["given", *labels]
+  images.save_png(out, images.contact_sheet(rows, labels, size_px=CELL_PX))
+  others = f"{paths[0]}" + (f" to {paths[-1].name}" if paths[1:] else "")
+  print(f"Wrote {out} and {others}.")
 
 
 def choose_dtype(name: str | None) -> Any:

@@ -228,9 +228,11 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "joint_dropout": _number(low=0.0, high=1.0),
     "text_dropout": _number(low=0.0, high=1.0),
     "demonstration_dropout": _number(low=0.0, high=1.0),
+    "exclusive_dropout": _flag(),
     "condition_dropout": _number(low=0.0, high=1.0),
     "cache_latents": _flag(),
     "demonstration_targets": _number(low=0.0, high=1.0),
+    "mirror": _choice("none", "demonstrations", "all"),
     "weighting": _choice(*WEIGHTINGS),
     "snr_gamma": _number(above=0.0),
     "ema": _number(low=0.0, below=1.0),
@@ -250,6 +252,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "text_guidance_ramp": _number(),
     "agnostic": _number(low=-1.0, high=0.0),
     "agnostic_above": _number(low=0.0, high=1.0),
+    "subject_scale": _number(low=0.0),
     "guidance_until": _number(low=0.0, high=1.0),
   },
   "benchmark": {
@@ -272,6 +275,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "backbone": _section(),
     "clip": _section(),
     "identity": _section(),
+    "encoder": _section(),
   },
   "report": {
     "title": _text(),

@@ -203,6 +203,14 @@ def _check_training(train: Mapping[str, Any]) -> None:
       f"multiple of config.train.log_every={train['log_every']}: a run that "
       "goes on from a checkpoint would log other means; use a multiple."
     )
+  shares = ("joint_dropout", "text_dropout", "demonstration_dropout")
+  total = sum(train[name] for name in shares)
+  if train["exclusive_dropout"] and total > 1:
+    raise ValueError(
+      f"config.train.{', '.join(shares)} are {total:g} together, and they "
+      "exclude each other by config.train.exclusive_dropout=True: expected at "
+      "most 1; lower one."
+    )
   decay = train["decay"] or 0.0
   steps, warmup = train["num_steps"], train["warmup_steps"]
   if warmup + int(decay * steps) > steps:

@@ -18,6 +18,13 @@ from typing import Any
 from suti.io.files import read_json
 
 _METRICS = {"identity": "identity", "clip_i": "CLIP-I", "clip_t": "CLIP-T"}
+# Of the judge that knows what the world's pictures show.
+_JUDGED = {
+  "retrieval": "who: one of 25 look-alikes",
+  "questions": "asked and answered",
+  "distance": "distance to real (KID)",
+  "sharpness": "sharpness",
+}
 _INTENDED = (
   "Research on subject-driven generation: pictures of a subject, given as a "
   "few pictures, in a scene given as text. It is not for pictures of people "
@@ -91,12 +98,16 @@ def dataset_card(run: Path, *, repo: str) -> str:
   packed = _done(run, "experts/pack", "python -m experts.pack")
   filtered = _done(run, "experts/filter", "python -m experts.filter")
   kept = filtered["summary"]
+  source = _source(run)
   rows = {
     "examples": packed["summary"]["examples"],
     "subjects": packed["summary"]["clusters"],
     "candidates of the experts": kept["candidates"],
     "kept by the filter": f"{kept['kept']} ({kept['keep_rate']:.1%})",
-    "delta-CLIP threshold": kept.get("threshold"),
+    "filter": kept.get("filter"),
+    "its rule": f"`{kept['rule']}`" if "rule" in kept else None,
+    "candidates asked of a group": kept.get("min_group"),
+    "subjects' pictures from": source,
   }
   for name, title in (
     ("finetune", "experts"),
@@ -105,32 +116,22 @@ def dataset_card(run: Path, *, repo: str) -> str:
     path = run / "experts" / name / "done.json"
     if path.is_file():
       rows[f"seconds to make {title}"] = round(read_json(path)["seconds"])
-  rates = keep_rates(run)
   lines = [
-    *_head("dataset", tags=("text-to-image", "subject-driven", "suti")),
+    *_head(
+      "dataset",
+      tags=("text-to-image", "subject-driven", "suti"),
+      # Renders are ours to give, mined pictures are not.
+      licence="apache-2.0" if source == "world" else "other",
+    ),
     f"# {repo}",
     "",
     "Training examples of SuTI (arXiv 2304.00186): each is an image that an "
     "expert, tuned on one subject, sampled for a prompt, its prompt, and the "
-    "subject's pictures with their captions. A filter kept what meets the "
-    "prompt better than any picture of the subject does.",
+    "subject's pictures with their captions. A filter kept a part of what was "
+    "sampled.",
     "",
     *_table(rows),
-    *(
-      [
-        "## Kept, by kind of prompt",
-        "",
-        "| kind | candidates | kept | rate |",
-        "|---|---|---|---|",
-        *(
-          f"| {skill} | {total} | {good} | {good / total:.1%} |"
-          for skill, (good, total) in sorted(rates.items())
-        ),
-        "",
-      ]
-      if rates
-      else []
-    ),
+    *_rates(keep_rates(run)),
     "## Use",
     "",
     "ArrayRecord shards in the layout of TensorFlow Datasets:",
@@ -143,12 +144,34 @@ def dataset_card(run: Path, *, repo: str) -> str:
     "",
     "## Intended use and limits",
     "",
-    _INTENDED + " The images are generated; the subjects' pictures are those "
-    "that were mined, whose rights are their owners'.",
+    _INTENDED
+    + " The images are generated; the subjects' pictures are "
+    + (
+      "renders of SubjectWorld."
+      if source == "world"
+      else "those that were mined, whose rights are their owners'."
+    ),
     "",
     *_config(packed["config"] | {"filtered_by": filtered["config"]}),
   ]
   return "\n".join(lines)
+
+
+def _rates(rates: Mapping[str, tuple[int, int]]) -> list[str]:
+  """Keep rates as a table; nothing where they are not known."""
+  if not rates:
+    return []
+  return [
+    "## Kept, by kind of prompt",
+    "",
+    "| kind | candidates | kept | rate |",
+    "|---|---|---|---|",
+    *(
+      f"| {skill} | {total} | {good} | {good / total:.1%} |"
+      for skill, (good, total) in sorted(rates.items())
+    ),
+    "",
+  ]
 
 
 def keep_rates(run: Path) -> dict[str, tuple[int, int]]:
@@ -183,12 +206,22 @@ def _done(run: Path, stage: str, command: str) -> dict[str, Any]:
   return read_json(path)
 
 
-def _head(kind: str, *, tags: tuple[str, ...]) -> list[str]:
+def _source(run: Path) -> str | None:
+  """Where stage 1 found the subjects' pictures: "world", "folder", ..."""
+  path = run / "experts" / "mine" / "done.json"
+  if not path.is_file():
+    return None
+  return read_json(path).get("config", {}).get("mine", {}).get("source")
+
+
+def _head(
+  kind: str, *, tags: tuple[str, ...], licence: str = "apache-2.0"
+) -> list[str]:
   """What the hub reads of a card."""
   more = ["pipeline_tag: text-to-image"] if kind == "model" else []
   return [
     "---",
-    "license: apache-2.0",
+    f"license: {licence}",
     *more,
     "tags:",
     *(f"- {tag}" for tag in tags),
@@ -217,7 +250,8 @@ def _scores(run: Path) -> list[str]:
   path = run / "apprentice" / "evaluate" / "metrics.json"
   if not path.is_file():
     return ["It was not evaluated.", ""]
-  systems = read_json(path)["systems"]
+  metrics = read_json(path)
+  systems = metrics["systems"]
   rows = []
   for name, system in systems.items():
     cells = [
@@ -237,7 +271,39 @@ def _scores(run: Path) -> list[str]:
     "Means over subjects of raw cosines, by the run's own encoders; "
     "`apprentice.evaluate` says how.",
     "",
+    *_judged(metrics.get("judged", {})),
   ]
+
+
+def _judged(judged: Mapping[str, Any]) -> list[str]:
+  """What a judge saw that took no part, with intervals over subjects."""
+  if "systems" not in judged:
+    why = judged.get("absent")
+    return [f"Not judged by the world's truth: {why}.", ""] if why else []
+  rows = [
+    f"| {name} | {' | '.join(_cell(row.get(m)) for m in _JUDGED)} | "
+    f"{row.get('images', '')} |"
+    for name, row in judged["systems"].items()
+  ]
+  return [
+    "## Judged by the world's truth",
+    "",
+    f"| | {' | '.join(_JUDGED.values())} | images |",
+    f"|{'---|' * (len(_JUDGED) + 2)}",
+    *rows,
+    "",
+    "By an encoder that neither chose the data nor conditions the model; in "
+    "brackets 95% intervals over subjects. The row `scenes` is true renders of "
+    "the prompts, and so says how often the judge is wrong.",
+    "",
+  ]
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+  if not found:
+    return ""
+  mean, low, high = (found.get(name) for name in ("mean", "low", "high"))
+  return f"{mean:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def _world_note(config: Mapping[str, Any]) -> str:

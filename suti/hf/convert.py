@@ -30,14 +30,16 @@ from suti.hf.model_index import (
   read_index,
   without_parts,
 )
-from suti.hf.weight_files import leads_out
-from suti.hf.weights import rewrite
+from suti.hf.weight_files import leads_out, read_headers
+from suti.hf.weights import load, rewrite, save
 from suti.io.files import (
   check_new_folder,
   read_object,
   replacing_folder,
   write_json,
 )
+from suti.nn.param import functional
+from suti.nn.surgery import merge_wide, widen
 from suti.runtime.progress import progress
 
 # What is copied beside weights: configs, tokenizers, cards and licences.
@@ -46,6 +48,8 @@ _WEIGHTS_INDEX = re.compile(r".*\.index(\.[^.]+)?\.json")
 _MAX_TEXT_BYTES = 64 << 20  # a large tokenizer.json has 20 MB
 
 TEXTS, LEFT_OUT = "texts", "left out"
+_FIRST = "conv_in"  # the layer of a U-Net that an apprentice may widen
+_WIDER = f"{_FIRST}.more.weight"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,10 +97,7 @@ def convert(
   """
   check_new_folder(out, outside=source)
   if (source / "apprentice.json").is_file():
-    raise ValueError(
-      f"{source} is an apprentice, whose layers for demonstrations exist "
-      "nowhere else: use it as it is, by `suti generate --subject`."
-    )
+    return [_convert_widened(source, out, dtype=dtype)]
   options = {"dtype": dtype, "max_shard_bytes": max_shard_bytes, "home": source}
   if not ((source / "unet").is_dir() or (source / FILE).is_file()):
     with replacing_folder(out) as place:
@@ -118,6 +119,45 @@ def convert(
         parts.append(_convert_model(folder, place / name, name=name, **options))
     write_json(place / FILE, index)
   return parts
+
+
+def _convert_widened(source: Path, out: Path, *, dtype: Any) -> Part:
+  """Writes an apprentice that is a U-Net with a wider input as a U-Net.
+
+  Both weights of its first convolution (`suti.nn.surgery.widen`) become one,
+  and in_channels is what that sees: a folder like that of a published U-Net of
+  inpainting or depth.
+
+  Raises:
+    ValueError: it has other new layers.
+  """
+  folder = source / "unet"
+  unet = open_model(folder, weights=False)
+  stored = read_headers(folder)
+  if stored.keys() - unet.spec.keys() != {_WIDER}:
+    raise ValueError(
+      f"{source} is an apprentice, whose layers for demonstrations exist "
+      "nowhere else: use it as it is, by `suti generate --subject`."
+    )
+  _, more, *_ = stored[_WIDER].shape  # as published: out, in, height, width
+  config = dict(unet.config)
+  config["in_channels"] = int(config.get("in_channels", 4)) + more
+  family = FAMILIES[unet.kind]
+  spec, _ = functional(widen(unet.module, _FIRST, more))
+  params = merge_wide(load(spec, folder, dtype=dtype), _FIRST)
+  merged, _ = functional(family.declare(config))
+  file = f"{family.stem}.safetensors"
+  with replacing_folder(out) as place:
+    write_json(place / "config.json", config)
+    save(params, merged, place / file, dtype=dtype)
+    num_bytes = (place / file).stat().st_size
+  return Part(
+    name="",
+    kind=unet.kind,
+    num_parameters=sum(p.size for p in merged.values()),
+    num_files=1,
+    num_bytes=num_bytes,
+  )
 
 
 def _kinds_of_parts(source: Path, index: Mapping[str, Any]) -> dict[str, str]:

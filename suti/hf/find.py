@@ -63,7 +63,7 @@ def explain_without_config(path: Path) -> str:
   if family.startswith("a LoRA"):
     remedy = "sample with it by `suti generate --model BASE --lora FILE`"
   elif family.startswith("an IP-Adapter"):
-    remedy = "it has no config, open it in Python by suti.pipeline.ip_adapter"
+    remedy = "sample with it by `suti generate --model BASE --adapter FILE`"
   elif family.startswith("an original checkpoint"):
     remedy = "give the same model in the layout of diffusers, a folder"
   where = "has no config.json and" if path.is_dir() else "is a file and"

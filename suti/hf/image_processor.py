@@ -79,9 +79,19 @@ def load_pixel_reader(folder: Path) -> PixelReader:
   return make_pixel_reader(config, where=where)
 
 
-def has_pixel_reader(folder: Path) -> bool:
-  """Whether a folder says how its encoder is shown pictures."""
-  return _find(Path(folder))[0] is not None
+def pixel_reader_of(folder: Path, config: Mapping[str, Any]) -> PixelReader:
+  """The same, or CLIP's at the encoder's size where the folder says nothing.
+
+  As the image encoders of IP-Adapter, which are published without.
+
+  Args:
+    folder: of a published encoder.
+    config: its config.json.
+  """
+  if _find(Path(folder))[0] is not None:
+    return load_pixel_reader(folder)
+  side = config.get("image_size", 224)
+  return make_pixel_reader({"size": side, "crop_size": side})
 
 
 def _find(folder: Path) -> tuple[Any, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from suti.hf.cards import dataset_card, model_card
 from suti.io.files import check_new_folder, replacing_folder, write_atomic
+from suti.io.paths import in_bucket, local
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # What a dataset's readers need; the run's own records stay with the run.
@@ -26,7 +27,7 @@ def assemble(
   """Writes the folder that is published.
 
   Args:
-    run: the workdir of a run.
+    run: the workdir of a run, on a disk or in a bucket.
     repo: ORG/NAME.
     kind: "model" or "dataset".
     folder: a new one, outside of the run.
@@ -50,8 +51,9 @@ def assemble(
   card = make(run, repo=repo)
   if not source.is_dir():
     raise ValueError(f"{source} is not there: run the stage that writes it.")
+  source = local(source)
   if not (anew and (folder / "README.md").is_file()):
-    check_new_folder(folder, outside=run)
+    check_new_folder(folder, outside=source if in_bucket(run) else run)
   with replacing_folder(folder, last="README.md") as part:
     for file in sorted(source.rglob("*")):
       if file.is_symlink():

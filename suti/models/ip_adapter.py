@@ -36,7 +36,7 @@ from suti.nn.param import (
 )
 from suti.nn.surgery import adapter
 
-_HEAD_DIM = 64  # of the resampler, in every published file
+HEAD_DIM = 64  # of the resampler, in every published file
 
 
 class ImagePrompt(NamedTuple):
@@ -46,10 +46,13 @@ class ImagePrompt(NamedTuple):
     keys_values: (k_BLD, v_BLD) for each cross-attention, in published order.
     scale: weight of the pictures, one for all or (B,); 0 is the U-Net without
       them.
+    mask_BL: which of the tokens there are, one of each row at least; None is
+      all of them.
   """
 
   keys_values: tuple[tuple[jax.Array, jax.Array], ...]
   scale: jax.Array | float
+  mask_BL: jax.Array | None = None
 
 
 def declare_ip_adapter(shapes: Mapping[str, tuple[int, ...]]) -> "IpAdapter":
@@ -99,13 +102,9 @@ def decouple(unet: Module, ip_adapter: "IpAdapter") -> Module:
   Raises:
     ValueError: the file is for another U-Net.
   """
-  layers = {
-    path: module
-    for path, module in modules(unet)
-    if path.endswith(".attn2") and isinstance(module, Attention)
-  }
-  order = sorted(layers, key=_published_place)
-  ours = [layers[path].to_k.d_out for path in order]
+  layers = cross_attentions(unet)
+  order = list(layers)
+  ours = [layer.to_k.d_out for layer in layers.values()]
   theirs = [x.to_k_ip.d_out for x in ip_adapter.layers]
   if ours != theirs:
     raise ValueError(
@@ -120,6 +119,16 @@ def decouple(unet: Module, ip_adapter: "IpAdapter") -> Module:
     lambda path, _: _Decoupled(order.index(path)),
     place="decoupled",
   )
+
+
+def cross_attentions(unet: Module) -> dict[str, Attention]:
+  """The attentions to the text, by path, as the files are numbered."""
+  layers = {
+    path: module
+    for path, module in modules(unet)
+    if path.endswith(".attn2") and isinstance(module, Attention)
+  }
+  return {path: layers[path] for path in sorted(layers, key=published_place)}
 
 
 class IpAdapter(Module):
@@ -201,7 +210,9 @@ class _Decoupled(Module):
       for x_BLD in prompt.keys_values[self.place]
     )
     scale_B111 = jnp.asarray(prompt.scale, q_BSND.dtype).reshape(-1, 1, 1, 1)
-    return scale_B111 * attend(q_BSND, k_BLND, v_BLND)
+    return scale_B111 * attend(
+      q_BSND, k_BLND, v_BLND, key_mask_BL=prompt.mask_BL
+    )
 
 
 class _Projection(Module):
@@ -291,7 +302,7 @@ class _PerceiverAttention(Module):
   """Of the queries to the states and to each other."""
 
   def __init__(self, dim, inner):
-    self.num_heads = inner // _HEAD_DIM
+    self.num_heads = inner // HEAD_DIM
     self.norm1 = LayerNorm(dim)
     self.norm2 = LayerNorm(dim)
     self.to_q = Linear(dim, inner, bias=False)
@@ -316,7 +327,7 @@ _KINDS = {
 }
 
 
-def _published_place(path: str) -> tuple:
+def published_place(path: str) -> tuple:
   """Sorts as the files are numbered: the down path, the up path, the middle."""
   first, *rest = path.split(".")
   side = ("down_blocks", "up_blocks", "mid_block").index(first)

@@ -250,8 +250,8 @@ class Attention(Module):
   whose output is added before `to_out`. It may set `extend`: called as
   `extend(x_BSD, context)`, it gives what is attended to as well, in the same
   softmax: more_BLD, before `to_k` and `to_v`, and which of it there is, bool
-  (B, L), or None. With `note_as` the layer notes its weights, (B, S, L), the
-  mean over heads.
+  (B, L), or None for all; or None, if there is nothing more. With `note_as` the
+  layer notes its weights, (B, S, L), the mean over heads.
   """
 
   def __init__(
@@ -279,11 +279,13 @@ class Attention(Module):
     context: Any = None,
   ) -> jax.Array:
     """(B, S, D) -> the same; `mask` as in `attend`."""
-    key_mask_BL = None
+    key_mask_BL = more = None
     if self.extend is not None and context is not None:
       assert mask is None, "the text's attention is not extended"
+      more = self.extend(x_BSD, context)
+    if more is not None:
       own = context_BLD.shape[1]
-      more_BLD, more_BL = self.extend(x_BSD, context)
+      more_BLD, more_BL = more
       context_BLD = jnp.concatenate([context_BLD, more_BLD], axis=1)
       if more_BL is not None:
         key_mask_BL = jnp.pad(more_BL, ((0, 0), (own, 0)), constant_values=True)

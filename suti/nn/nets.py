@@ -3,14 +3,25 @@
 
 A teacher or a method may bring nets beside the backbone's. Parameters of the
 first net, whose name is "", keep their names; those of another are "NET:name".
+A net that is `SharesFirst` has none of its own, but reads those of the first:
+such as the backbone's U-Net, where the first has low-rank updates beside it.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from suti.nn.param import Module, Param, functional
 
-Nets = Module | Mapping[str, Module]
+
+@dataclasses.dataclass(frozen=True)
+class SharesFirst:
+  """A net whose parameters are among the first one's."""
+
+  module: Module
+
+
+Nets = Module | Mapping[str, Module | SharesFirst]
 
 
 def functional_nets(
@@ -28,16 +39,23 @@ def functional_nets(
   if isinstance(nets, Module):
     return functional(nets)
   assert "" in nets, "one net is the backbone's, under the name ''"
-  parts = {net: functional(module) for net, module in nets.items()}
+  shared = {net for net, each in nets.items() if isinstance(each, SharesFirst)}
+  parts = {
+    net: functional(each.module if isinstance(each, SharesFirst) else each)
+    for net, each in nets.items()
+  }
+  for net in shared:
+    assert parts[net][0].keys() <= parts[""][0].keys(), net
   spec = {
     prefix(net) + name: param
     for net, (each, _) in parts.items()
     for name, param in each.items()
+    if net not in shared
   }
 
   def apply(params: Mapping[str, Any], *args: Any, net: str = "", **kw: Any):
     each, function = parts[net]
-    if net:
+    if net and net not in shared:
       params = {name: params[prefix(net) + name] for name in each}
     return function(params, *args, **kw)
 

@@ -21,7 +21,7 @@ Both results can be passed to `suti.diffusion.guidance.guided` as conditions.
 Shape suffixes: B examples, K pictures of each, N all of them, H W C picture.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from suti.hf.image_processor import (
-  PixelReader,
-  has_pixel_reader,
-  load_pixel_reader,
-  make_pixel_reader,
-)
+from suti.hf.image_processor import pixel_reader_of
 from suti.hf.model import open_model
 from suti.hf.weight_files import read_headers
 from suti.hf.weights import load
@@ -94,7 +89,7 @@ def open_ip_adapter(
       f"them {width} wide: give the image encoder that it was trained with, "
       "which is published beside it."
     )
-  read = _pixel_reader(Path(image_encoder), encoder.config)
+  read = pixel_reader_of(Path(image_encoder), encoder.config)
   see = jax.jit(lambda params, x: encoder.apply(params, x, method=method))
 
   def encode_pictures(
@@ -124,11 +119,3 @@ def open_ip_adapter(
     return conditioning, null
 
   return attending, encode_pictures
-
-
-def _pixel_reader(folder: Path, config: Mapping[str, Any]) -> PixelReader:
-  """The folder's preprocessing, or CLIP's at the encoder's size."""
-  if has_pixel_reader(folder):
-    return load_pixel_reader(folder)
-  side = config.get("image_size", 224)
-  return make_pixel_reader({"size": side, "crop_size": side})

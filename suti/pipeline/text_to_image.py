@@ -36,6 +36,7 @@ from suti.diffusion.scheduler_config import from_config
 from suti.hf.model import Change, Model, open_model
 from suti.hf.model_index import read_index
 from suti.io.files import read_object
+from suti.nn.param import Module, functional
 from suti.pipeline.backbone import check_latents, check_parts, own_size
 from suti.pipeline.codec import Codec, open_codec
 from suti.pipeline.conditioning import (
@@ -46,6 +47,7 @@ from suti.pipeline.conditioning import (
   takes_sizes,
   whole_pictures,
 )
+from suti.pipeline.depth_input import as_input
 from suti.pipeline.text_encoders import EncodeText, Text
 
 # Noise level of the small picture, a step of its own schedule: the published
@@ -64,6 +66,7 @@ class CascadeStage:
     codec: between pictures and what it denoises.
     scheduler: the published scheduler config.
     noising: that of the small picture's noise; None in a first stage.
+    sees_depth: whether it is shown a depth beside its input.
     size_px: side of its pictures.
     zero_null: whether its null text is zeros and not an empty text (SDXL).
     steps, guidance: the defaults of its publisher's pipeline.
@@ -75,6 +78,7 @@ class CascadeStage:
   codec: Codec
   scheduler: Mapping[str, Any]
   noising: Mapping[str, Any] | None
+  sees_depth: bool
   size_px: int
   zero_null: bool
   steps: int
@@ -112,12 +116,14 @@ def open_cascade_stage(
   noising = folder / "image_noising_scheduler" / "scheduler_config.json"
   enlarges = noising.is_file()
   channels = int(config.get("in_channels", 4))
-  if channels != codec.channels * (1 + enlarges):
+  # As Stable Diffusion 2's net for depth has them: the latents, and one more.
+  sees_depth = not enlarges and channels == codec.channels + 1
+  if channels != codec.channels * (1 + enlarges) and not sees_depth:
     check_latents(folder, channels, codec)
     raise ValueError(
       f"{folder / 'unet'} has in_channels={channels}, for pictures or latents "
-      f"of {codec.channels}: nets of inpainting, editing or depth need more "
-      "inputs than a text; give a text-to-image model."
+      f"of {codec.channels}: nets of inpainting or editing need more inputs "
+      "than a text or a depth; give a text-to-image model."
     )
   latent = not codec.bounded
   return CascadeStage(
@@ -126,6 +132,7 @@ def open_cascade_stage(
     codec=codec,
     scheduler=_read_scheduler(folder, latent=latent),
     noising=read_object(noising) if enlarges else None,
+    sees_depth=sees_depth,
     size_px=own_size(unet, codec),
     zero_null=null_is_zeros(folder),
     steps=50 if latent or enlarges else 100,
@@ -152,6 +159,26 @@ def _read_scheduler(folder, *, latent):
     # Whatever the file has.
     config |= {"steps_offset": 1, "clip_sample": False}
   return config
+
+
+def with_adapter(stage: CascadeStage, unet: Module) -> CascadeStage:
+  """The stage with its U-Net after surgery that added no parameter.
+
+  Args:
+    stage: opened.
+    unet: made of `stage.unet.module`.
+  """
+  spec, apply = functional(unet)
+  model = dataclasses.replace(stage.unet, module=unet, spec=spec, apply=apply)
+  # The second half of what is predicted is a variance in pixel models alone.
+  variance = stage.unet.config.get("out_channels", 4) == (
+    2 * stage.codec.channels
+  )
+  return dataclasses.replace(
+    stage,
+    unet=model,
+    advance=_make_sampler(apply, predicts_variance=variance),
+  )
 
 
 def encode_prompts(
@@ -192,6 +219,8 @@ def draw(
   guidance: float | None = None,
   sampler: str | None = None,
   small_pm1: np.ndarray | jax.Array | None = None,
+  contexts: tuple[Any, Any] | None = None,
+  near_HW: np.ndarray | None = None,
   watch: Callable[[Sequence[Plan]], Iterable[Plan]] | None = None,
 ) -> jax.Array:
   """Samples images: one scan over the steps, compiled once per shape.
@@ -207,6 +236,9 @@ def draw(
       the 0 of a distilled model's card works; None is the publisher's.
     sampler: a key of `PUBLISHED`; None is the model's own.
     small_pm1: (B, h, w, 3), the input of a super-resolution stage.
+    contexts: what the adapters of `with_adapter` are given beside the text and
+      the null text, with a row per image.
+    near_HW: how near everything is, in any unit, for a net that sees depth.
     watch: wraps the iterable of pieces of work, to show progress; None is one
       piece.
 
@@ -217,6 +249,7 @@ def draw(
     ValueError: an argument does not fit the model.
   """
   size = _check(stage, size=size, small=small_pm1 is not None)
+  _check_depth(stage, near_HW)
   check_text(stage.folder, stage.unet.config, stage.unet.spec, text)
   plan = from_config(
     choose_sampler(stage.scheduler, sampler), num_steps=steps or stage.steps
@@ -226,7 +259,12 @@ def draw(
   shape = (size[0] // patch, size[1] // patch, channels)
   noise_BHWC = samplers.draw_noise(keys_B, shape)
   beside = _beside(stage, small_pm1, keys_B, size=size)
+  if near_HW is not None:
+    depth_HW1 = jnp.asarray(as_input(near_HW, shape[:2]))
+    beside["beside_BHWC"] = jnp.stack([depth_HW1] * len(keys_B))
   conditions = [_condition(stage, x, size=size) | beside for x in (text, null)]
+  for conditioning, context in zip(conditions, contexts or (), strict=False):
+    conditioning["context"] = context
   guidance = stage.guidance if guidance is None else guidance
   if guidance <= 1:
     conditions.pop()
@@ -275,9 +313,9 @@ def _make_sampler(apply, *, predicts_variance):
   def advance(params, plan, slots, keys_B, conditions, guidance):
     def denoise(x_BHWC, t_B, conditioning):
       conditioning = dict(conditioning)
-      if "small_BHWC" in conditioning:
-        small_BHWC = conditioning.pop("small_BHWC")
-        x_BHWC = jnp.concatenate([x_BHWC, small_BHWC], axis=-1)
+      if "beside_BHWC" in conditioning:
+        beside_BHWC = conditioning.pop("beside_BHWC")
+        x_BHWC = jnp.concatenate([x_BHWC, beside_BHWC], axis=-1)
       return apply_denoiser(apply, params, x_BHWC, t_B, conditioning)
 
     def combine(conditioning, null=None):
@@ -310,6 +348,22 @@ def _check(stage, *, size, small):
   return height, width
 
 
+def _check_depth(stage: CascadeStage, near_HW: np.ndarray | None) -> None:
+  """Refuses a depth for a net that sees none, and the reverse."""
+  if stage.sees_depth and near_HW is None:
+    raise ValueError(
+      f"{stage.folder / 'unet'} has an input more than its latents have "
+      "channels, for a depth: give --depth (near_HW=), a picture in which near "
+      "is bright."
+    )
+  if near_HW is not None and not stage.sees_depth:
+    raise ValueError(
+      f"--depth (near_HW=): {stage.folder / 'unet'} sees no depth beside its "
+      "input: leave it out, or give a model such as Stable Diffusion 2's for "
+      "depth."
+    )
+
+
 def _condition(stage, text, *, size):
   """The conditioning of texts, with the time ids of their pictures."""
   num = len(text.states_BLD)
@@ -332,7 +386,7 @@ def _beside(stage, small_pm1, keys_B, *, size):
   )
   keys_B = jax.vmap(lambda key: jax.random.fold_in(key, _AUGMENTATION))(keys_B)
   return {
-    "small_BHWC": augment(
+    "beside_BHWC": augment(
       make_schedule(stage.noising),
       small_BHWC,
       samplers.draw_noise(keys_B, small_BHWC.shape[1:]),

@@ -23,6 +23,7 @@ from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.samplers import ddim, draw_noise, row_keys
 from suti.evaluation.dreambench import templates_of
 from suti.evaluation.judge import load_judge
+from suti.evaluation.roc import area_under_curve
 from suti.evaluation.scores import Scorer, load_scorer
 from suti.evaluation.styles import STYLE_TEXTS, styled
 from suti.hf.find import find_model
@@ -117,14 +118,6 @@ def styles(scorer: Scorer, *, split: str, num_subjects: int) -> dict:
     "by_texture": float((chosen_N == painted_N).mean()),
     "shares": dict(zip(names, shares.tolist(), strict=True)),
   }
-
-
-def area_under_curve(positive_P: np.ndarray, negative_P: np.ndarray) -> float:
-  """Chance that a positive exceeds a negative (Mann-Whitney; ties do half)."""
-  negative_P = np.sort(negative_P)
-  below = np.searchsorted(negative_P, positive_P, side="left")
-  at_most = np.searchsorted(negative_P, positive_P, side="right")
-  return float((below + at_most).mean() / 2 / len(negative_P))
 
 
 def identity(

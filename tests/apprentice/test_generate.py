@@ -38,6 +38,7 @@ SAMPLING = {
   "text_guidance_ramp": 0.0,
   "agnostic": 0.0,
   "agnostic_above": 0.8,
+  "subject_scale": 1.0,
   "guidance_until": 0.0,
 }
 

@@ -154,7 +154,8 @@ def test_tables_by_subject_prompt_and_skill_add_up(scores):
   assert set(metrics["per_subject"]) == set(SUBJECTS)
   assert set(metrics["per_prompt"]) == set(PROMPTS)
   assert set(metrics["per_skill"]) == {"recontextualization", "attribute"}
-  assert set(metrics["per_category"]) == {"live", "teapot"}
+  assert set(metrics["per_class"]) == {"dog", "teapot"}
+  assert not metrics["per_category"]  # DreamBench's prompts have two
   for table in ("per_subject", "per_prompt", "per_skill"):
     rows = metrics[table].values()
     total = sum(row["pictures"] * row["clip_t"] for row in rows)

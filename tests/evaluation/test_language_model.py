@@ -10,16 +10,22 @@ import pytest
 
 from suti.evaluation.language_model import client, scales
 from suti.evaluation.language_model.client import Address, RefusedError, ask
-from suti.io.files import read_json
+from suti.io.files import read_json, send_folder
+from suti.io.paths import path_of
 from tests.commands import error_of, start
 from tests.evaluation.test_comparison import write_scores
 from tests.local_server import serving
 
 SECRET = "sk-secret"
+CUT_OFF = 206  # the reply ends a byte before its length
+_BETWEEN_S = 0.03  # pieces of a reply
 
 
 class Model:
-  """What the server says: `answer(question) -> text, or (code, body)`."""
+  """What the server says: `answer(question) -> text, or (code, body)`.
+
+  A body is an object, bytes, or bytes in pieces, which come slowly.
+  """
 
   def __init__(self, answer):
     self.answer, self.asked, self.keys = answer, [], set()
@@ -37,14 +43,23 @@ def serve(answer):
       model.keys.add(self.headers.get("Authorization"))
       said = model.answer(body["messages"][0]["content"][-1]["text"])
       code, reply = said if isinstance(said, tuple) else (200, chat(said))
-      content = json.dumps(reply).encode()
+      pieces = [reply] if isinstance(reply, bytes) else reply
+      if isinstance(reply, dict | list):
+        pieces = [json.dumps(reply).encode()]
+      pieces = list(pieces)
+      length = sum(map(len, pieces)) + (code == CUT_OFF)
       self.send_response(code)
+      if isinstance(reply, dict) and "wait" in reply:
+        self.send_header("Retry-After", reply["wait"])
       if code == 307:
         self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-      self.send_header("Content-Length", str(len(content)))
+      self.send_header("Content-Length", str(length))
       self.end_headers()
-      with contextlib.suppress(OSError):
-        self.wfile.write(content)
+      for piece in pieces:
+        with contextlib.suppress(OSError):
+          self.wfile.write(piece)
+          self.wfile.flush()
+        time.sleep(_BETWEEN_S if len(pieces) > 1 else 0)
 
     def log_message(self, *_):
       pass
@@ -166,6 +181,60 @@ def test_a_server_that_sleeps_is_not_waited_for():
   assert found.failure == "no answer within 0.05 s"
 
 
+@pytest.mark.parametrize(
+  ("reply", "failure"),
+  [
+    ((200, b"[" * 500_000), "an answer of another form than a chat's"),
+    (
+      (200, chat("Score: 3") | {"usage": {"prompt_tokens": float("inf")}}),
+      "an answer of another form than a chat's",
+    ),
+    ("x" * 10_000_000, "an answer of more than 1,000,000 bytes"),
+    ((400, b"\xff" * 9), "HTTP 400"),
+    ((CUT_OFF, chat("Score: 3")), "IncompleteRead(0 bytes read, 1 more expect"),
+    ((500, b"<html>"), "HTTP 500"),
+    ((200, (b" ",) * 40), "no answer within 0.3 s"),
+  ],
+)
+def test_what_is_no_answer_has_a_reason(reply, failure):
+  with serve(lambda question: reply) as model:
+    address = Address(url=model.url, model="m", timeout_s=0.3)
+    answer = ask(address, "x", [], seed=0)
+  assert answer.failure.startswith(failure) and not answer.text
+  # A server in trouble is told from a question that has no answer.
+  assert answer.trouble == (len(model.asked) == 3)
+
+
+def test_half_a_character_does_not_stop_it(folder):
+  with serve(lambda question: "Score: 3\n\ud83d") as model:
+    assert run(folder, model.url) == 0
+  table = read_json(folder / "judge-dreambench-plus-m" / "scores.json")
+  assert table["missing"] == 0
+
+
+def test_a_server_says_how_long_to_wait(monkeypatch):
+  waits = []
+  monkeypatch.setattr(client.time, "sleep", waits.append)
+  replies = iter([(429, {"wait": "7"}), (503, {"wait": "9999"}), "Score: 4"])
+  with serve(lambda question: next(replies)) as model:
+    ask(Address(url=model.url, model="m"), "x", [], seed=0)
+  assert {7.0, client._MAX_WAIT_S} <= set(waits)
+
+
+def test_a_server_that_goes_away_is_not_asked_to_the_end(folder, capsys):
+  answers = iter(["Score: 4"] * 12)
+  with serve(lambda question: next(answers, (503, {}))) as model:
+    line = error_of(
+      capsys, "judge", folder, "--model", "m", "--address", model.url
+    )
+    assert len(model.asked) == 12 + 10 * 3
+  assert "has not answered the last 10 questions, the last one" in line
+  assert "HTTP 503. 12 answers are kept in" in line
+  with serve(sensible) as model:
+    assert run(folder, model.url) == 0
+    assert len(model.asked) == 72 - 12
+
+
 def test_a_wrong_key_ends_it_and_keeps_what_there_is(folder, capsys):
   answers = iter(["Score: 4"] * 5)
   with serve(lambda question: next(answers, (401, {}))) as model:
@@ -223,6 +292,7 @@ def test_viescore_takes_the_lower_mark_and_the_root_of_the_product(folder):
     ("Score: three", None),
     ("Score: 3 or 4", None),
     ("Score: 3\nScore: 3", None),
+    ("\n" * 100_000 + "Score: 3", 0.75),
   ],
 )
 def test_marks_are_read_or_missing(answer, expected):
@@ -239,6 +309,7 @@ def test_marks_are_read_or_missing(answer, expected):
     ('{"score": [true, 6]}', None),
     ('{"score": [8, 6]} {"score": [8, 6]}', None),
     ("score: 8, 6", None),
+    (f'{{"score": [{"9" * 5000}, 6]}}', None),
   ],
 )
 def test_objects_are_read_or_missing(answer, expected):
@@ -248,10 +319,13 @@ def test_objects_are_read_or_missing(answer, expected):
 def test_another_seed_or_a_wrong_address_is_refused(
   folder, capsys, monkeypatch
 ):
-  assert start("judge", folder, "--model", "m") == 0
+  line = error_of(capsys, "judge", folder, "--model", "m")
+  assert "has no answers to score: give --address to ask for them" in line
+  with serve(sensible) as model:
+    assert run(folder, model.url) == 0
   line = error_of(capsys, "judge", folder, "--model", "m", "--seed", "1")
   assert "holds answers to other questions or of another seed" in line
-  ask = ("judge", folder, "--model", "m", "--address")
+  ask = ("judge", folder, "--model", "other", "--address")
   assert "expected the address of an API" in error_of(capsys, *ask, "x:y")
   assert "names a user" in error_of(capsys, *ask, "https://a:b@c.example")
   assert "cannot be reached: start the server" in error_of(
@@ -262,9 +336,38 @@ def test_another_seed_or_a_wrong_address_is_refused(
   assert "would send OPENAI_API_KEY unencrypted" in line and SECRET not in line
 
 
+@pytest.mark.parametrize(
+  ("more", "words"),
+  [
+    (("--seed", "-1"), "--seed=-1 must be between 0 and"),
+    (("--price-in", "1"), "give both, of 0 or more, or none"),
+    (("--price-in", "-1", "--price-out", "1"), "give both, of 0 or more"),
+    (("--timeout", "nan"), "--timeout=nan must be from 0 to 3600 s"),
+    (("--model", " "), "--model is empty: give its name"),
+    (("--scale", "x"), "--scale=x: expected dreambench-plus or viescore"),
+  ],
+)
+def test_wrong_numbers_are_one_line(folder, capsys, more, words):
+  line = error_of(capsys, "judge", folder, "--model", "m", *more)
+  assert words in line
+  assert not list(folder.glob("judge-*"))
+
+
+def test_an_evaluation_in_a_bucket_is_copied_first(folder, buckets, capsys):
+  there = path_of("gs://bucket/scores")
+  send_folder(folder, there)
+  line = error_of(
+    capsys, "judge", there, "--model", "m", "--address", "http://x"
+  )
+  assert (
+    "is in a bucket, where answers cannot be added one by one: copy" in line
+  )
+
+
 def test_the_report_shows_what_it_said(folder, tmp_path):
   with serve(sensible) as model:
     assert run(folder, model.url) == 0
   assert start("report", folder, "--out", tmp_path / "page") == 0
   source = (tmp_path / "page" / "index.html").read_text()
-  assert "dreambench-plus by m" in source and "0.375" in source
+  assert "<h3>dreambench-plus</h3>" in source and "0.375" in source
+  assert '<th class="n">concept</th>' in source

@@ -2,6 +2,8 @@
 """`suti rate`: what is asked, what is written, what the page gives away."""
 
 import json
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -44,7 +46,7 @@ def get(address, path, host=None):
 def post(address, answer, kind="application/json"):
   request = urllib.request.Request(
     address + "rating",
-    data=json.dumps(answer).encode(),
+    data=answer if isinstance(answer, bytes) else json.dumps(answer).encode(),
     headers={"Content-Type": kind},
   )
   with urllib.request.urlopen(request, timeout=10) as reply:
@@ -62,6 +64,8 @@ def test_a_rater_is_asked_everything_once_in_an_order_of_their_own(room):
   assert sorted(seen["Ann"]) == sorted(seen["Bo"])
   assert len(set(seen["Ann"])) == 24
   assert seen["Ann"] != seen["Bo"]
+  # Both begin with the same ten, so that their agreement is known early.
+  assert sorted(seen["Ann"][:10]) == sorted(seen["Bo"][:10])
   # Another process goes on there.
   again = Room(room.tasks, room.path, seed=0)
   assert again.next("Ann")["task"] is None
@@ -178,6 +182,7 @@ def test_the_server_answers_this_machines_page_alone(room):
       (400, lambda: post(address, {"rater": "A" * 41, "task": task["task"]})),
       (400, lambda: post(address, {"rater": "Ann", "task": task["task"]})),
       (413, lambda: post(address, {"rater": "A" * 20_000})),
+      (400, lambda: post(address, b'{"a":' + b"[" * 9_000)),
     ]
     for code, ask in refused:
       with pytest.raises(urllib.error.HTTPError) as caught:
@@ -185,6 +190,19 @@ def test_the_server_answers_this_machines_page_alone(room):
       assert caught.value.code == code
       caught.value.close()
   assert len(read_ratings(room.path)) == 1
+
+
+def test_a_browser_that_goes_on_early_prints_nothing(room, capsys):
+  with serve(room, port=0) as address:
+    port = int(address.rstrip("/").rpartition(":")[2])
+    browser = socket.create_connection(("127.0.0.1", port))
+    browser.sendall(b"GET /pic")
+    # Closed by a reset, as when a picture is no longer wanted.
+    linger = struct.pack("ii", 1, 0)
+    browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    browser.close()
+    assert get(address, "")[0]
+  assert not capsys.readouterr().err
 
 
 def test_raters_answer_together_and_no_line_is_lost(room):

@@ -5,14 +5,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from experts import truth
+from suti.evaluation.judge import Judged
 from suti.io.files import read_json
 from suti.io.records import write_lines, write_records
 from suti.runtime.stage import stage
-from suti.schema import Candidate, Score
+from suti.schema import Candidate, Score, seed_of
 from suti.world.dataset import Shot, render_shots, subject_seeds
 from suti.world.judge import STYLE_NAMES, fit_judge
+from suti.world.look_alikes import line_up
 from suti.world.templates import LIVE_TEMPLATES, class_of
 from tests.experts import inputs
 
@@ -77,7 +80,7 @@ def write_workdir(workdir, candidates, kept):
 
 
 def test_kept_pictures_of_their_prompt_match_and_dropped_ones_do_not(
-  pictures, small_judge, tmp_path
+  pictures, small_judge, tmp_path, capsys, monkeypatch
 ):
   prompts = [text.format("dog") for text in PLACES]
   # Right pictures are kept, those of another prompt dropped.
@@ -92,11 +95,48 @@ def test_kept_pictures_of_their_prompt_match_and_dropped_ones_do_not(
     candidate_of("a mosaic of a dog in the snow", pictures[0], 10),
   ]
   write_workdir(tmp_path, candidates, [True] * 3 + [False] * 4)
-  summary = truth.run(None, tmp_path)
+  # Who is shown is told below.
+  monkeypatch.setattr(
+    truth, "subject_matches", lambda asked, *_, **__: np.arange(len(asked)) < 4
+  )
+  summary = truth.run(ConfigDict({"judge": "world_judge"}), tmp_path)
   assert (summary["kept"], summary["dropped"]) == (3, 4)
   assert summary["match_kept"] > 0.6
   assert summary["match_dropped"] == 0.25  # the Rembrandt alone
   assert read_json(tmp_path / "experts/filter/truth.json") == summary
+  # Three of five show their scene; delta_clip, the same for all, tells nothing.
+  found = summary["calibration"]
+  assert found["right"] == {
+    "scene": pytest.approx(0.6),
+    "subject": pytest.approx(0.8),
+    "both": pytest.approx(0.6),
+  }
+  assert found["measures"]["delta_clip"]["scene"]["area"] == 0.5
+  assert "delta_clip" in capsys.readouterr().out
+
+
+def test_who_is_shown_is_told_among_look_alikes(pictures, monkeypatch):
+  """By a judge that knows pictures by their pixels."""
+
+  def look(images):
+    flat = np.stack([np.asarray(x, np.float32).ravel() for x in images])
+    flat -= flat.mean()
+    unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+    return Judged(features_NF=unit, identity_ND=unit, answers={})
+
+  monkeypatch.setattr(truth, "load_judge", lambda name: look)
+  template = [t.text for t in LIVE_TEMPLATES].index(PLACES[0])
+  prompt = PLACES[0].format("dog")
+  shots = line_up(DOG, template=template, seeds=[seed_of("line-up", prompt, 0)])
+  mine, other = render_shots([shots[0], shots[5]], size_px=32)["image"]
+  asked = [
+    (candidate_of(prompt, x, i), template) for i, x in enumerate((mine, other))
+  ]
+  shown = truth.subject_matches(asked, {CLUSTER.key: CLUSTER}, judge="any")
+  assert list(shown) == [True, False]
+  stranger = dataclasses.replace(CLUSTER, truth=None)
+  shown = truth.subject_matches(asked, {CLUSTER.key: stranger}, judge="any")
+  assert not shown.any()
 
 
 def test_other_prompts_have_no_truth(pictures, tmp_path):

@@ -13,17 +13,17 @@ import jax
 import numpy as np
 import pytest
 
-import apprentice.programs
-import experts.farm.programs
 from apprentice import generate
 from apprentice.model import declare
 from experts.farm import capacity
 from suti.io.files import read_json
 from suti.io.records import open_examples, read_lines, read_records
-from suti.parallel.mesh import flat_mesh, make_mesh
+from suti.parallel.mesh import flat_mesh
 from suti.pipeline.backbone import describe_backbone
+from suti.plan import preflight
 from suti.schema import Candidate, Score
 from tests import tiny
+from tests.commands import start
 from tests.end_to_end import killed_run_of
 from tests.extensions import found, masked_config
 
@@ -48,25 +48,49 @@ def config(tiny_backbone, tiny_clip, tiny_identity):
   return config.lock()
 
 
-def test_plans_take_both(config):
-  """Traced and not compiled: `suti plan` compiles these for TPUs."""
-  backbone = describe_backbone(config.backbone)
-  mesh = flat_mesh(jax.devices()[:2])
-  program = experts.farm.programs.sample(config, backbone, mesh, per_device=1)
-  images, masks = jax.eval_shape(program.function, *program.arguments)
-  assert images.shape == (2, 6, tiny.SIZE_PX, tiny.SIZE_PX, 3)
-  assert masks.shape == images.shape[:-1]
-  train = apprentice.programs.train(
-    config,
-    backbone,
-    make_mesh(config.mesh, devices=jax.devices()[:1]),
-    per_device=4,
+# Of one stage each; nothing is tuned, so that the first has no program.
+PLANNED = {
+  "finetune": [],
+  "sample": ["experts.sample"],
+  "train": ["apprentice.train"],
+  "apprentice_sample": ["apprentice.sample"],
+}
+
+
+@pytest.fixture(scope="module")
+def smallest(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("smallest")
+  return tiny.write_backbone(folder, unet=tiny.SMALLEST_UNET)
+
+
+@pytest.mark.parametrize("stage", PLANNED)
+def test_a_plan_compiles_both(
+  stage, smallest, tiny_clip, tiny_identity, root, tmp_path, capsys, monkeypatch
+):
+  """For this machine's CPU in the place of a chip, as libtpu may be absent."""
+  monkeypatch.setattr(preflight, "devices", lambda _: jax.devices()[:1])
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+  file = root / "tests/extensions/masked_config.py"
+  width, out = tiny.IDENTITY["hidden_size"], tmp_path / "plan.json"
+  status = start(
+    "plan",
+    f"--config={file}:{tiny_identity},{width}",
+    "--topology=v5e:1x1",
+    f"--config.backbone={smallest}",
+    f"--config.clip={tiny_clip}",
+    f"--config.identity={tiny_identity}",
+    f"--config.train.init={smallest}",
+    f"--config.size_px={tiny.SIZE_PX}",
+    "--config.label.source=world",
+    f"--config.plan.stages=('{stage}',)",
+    "--json",
+    out,
   )
-  _, scalars = jax.eval_shape(train.function, *train.arguments)
-  assert {"loss", "loss_main", "loss_token"} <= set(scalars)
-  sample = apprentice.programs.sample(config, backbone, mesh, per_device=2)
-  images = jax.eval_shape(sample.function, *sample.arguments)
-  assert images.shape == (4, tiny.SIZE_PX, tiny.SIZE_PX, 3)
+  assert status == 0, capsys.readouterr().err
+  rows = read_json(out)["stages"]
+  assert [row["stage"] for row in rows] == PLANNED[stage]
+  for row in rows:
+    assert row["fits"] and row["flops"] > 0 and row["argument_bytes"] > 0
 
 
 def test_memory_of_an_untuned_teacher_is_that_of_sampling(config):

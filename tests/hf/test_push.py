@@ -10,7 +10,8 @@ import pytest
 from huggingface_hub import constants
 
 from suti.hf import cards
-from suti.io.files import write_json
+from suti.io.files import send_folder, write_json
+from suti.io.paths import path_of
 from tests.commands import error_of, start
 from tests.local_server import serving
 
@@ -47,7 +48,16 @@ def run(tmp_path):
       "systems": {
         "apprentice": {"identity": {"mean": 0.6704}, "images": 30},
         "a | b": {"clip_t": {"mean": 0.5}, "images": 3},
-      }
+      },
+      "judged": {
+        "systems": {
+          "apprentice": {
+            "retrieval": {"mean": 0.27, "low": 0.125, "high": 0.458},
+            "questions": {"mean": 0.77, "low": None, "high": None},
+            "images": 48,
+          }
+        }
+      },
     },
   )
   write_json(
@@ -65,7 +75,8 @@ def run(tmp_path):
         "candidates": 4,
         "kept": 3,
         "keep_rate": 0.75,
-        "threshold": 0.02,
+        "filter": "suti",
+        "rule": "delta_clip > 0.02 | identity > 0",
       },
       "config": {"clip": "world_clip"},
     },
@@ -173,6 +184,7 @@ def test_a_model_is_published_with_its_card(run, hub, capsys):
   for words in (
     "license: apache-2.0",
     "| apprentice | 0.670 |",
+    "| apprentice | 0.270 [0.125, 0.458] | 0.770 |  |  | 48 |",
     "| seed | 7 |",
     "SubjectWorld alone",
     "Intended use",
@@ -190,11 +202,31 @@ def test_a_dataset_has_keep_rates(run, hub):
   assert "| kept by the filter | 3 (75.0%) |" in card
   assert "| attribute | 3 | 3 | 100.0% |" in card
   assert "| accessory | 1 | 0 | 0.0% |" in card
+  assert "| its rule | `delta_clip > 0.02 \\| identity > 0` |" in card
+  # Whose the mined pictures are is not known; renders are our own.
+  assert "license: other" in card and "whose rights are their owners'" in card
+  mined = {"config": {"mine": {"source": "world"}}}
+  write_json(run / "experts/mine/done.json", mined)
+  card = cards.dataset_card(run, repo="me/examples")
+  assert "license: apache-2.0" in card and "renders of SubjectWorld" in card
   assert "someone" not in card
   assert set(hub.files) == {
     "README.md",
     "examples-train.array_record-00000",
   }
+
+
+def test_a_run_in_a_bucket_is_put_together_here(run, tmp_path, buckets, capsys):
+  there = path_of("gs://bucket/run")
+  send_folder(run, there)
+  line = error_of(capsys, "push", there, "me/mine", "--dry-run")
+  assert "is in a bucket: give --folder, a new one on this machine" in line
+  folder = tmp_path / "published"
+  more = ("--folder", folder, "--dry-run")
+  assert start("push", there, "me/mine", *more) == 0
+  weights = folder / "unet" / "model.safetensors"
+  assert weights.read_bytes() == bytes(range(256))
+  assert "| apprentice | 0.670 |" in (folder / "README.md").read_text()
 
 
 def test_a_dry_run_uploads_nothing(run, tmp_path, capsys):

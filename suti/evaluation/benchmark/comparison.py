@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from suti.evaluation import page
-from suti.evaluation.benchmark import tables
+from suti.evaluation.benchmark import opinions, tables
 from suti.evaluation.benchmark.evaluate import read_scores
 from suti.evaluation.intervals import Interval
 from suti.evaluation.protocol import METRICS, Protocol
@@ -107,8 +107,10 @@ def write_page(
       page.paragraph(_lead(systems), kind="lead"),
       *_scores(systems),
       *_differences(systems, compared),
-      *_ratings(compared["ratings"]),
-      *_judged(systems),
+      *opinions.people(
+        compared["ratings"], systems=[str(s.metrics["system"]) for s in systems]
+      ),
+      *opinions.judges({s.name: s.folder for s in systems}),
       *_tables(systems),
       *_pictures(systems, album),
       *_notes(systems, compared),
@@ -175,7 +177,7 @@ def _scores(systems: Sequence[System]) -> list[str]:
     rows.append(
       [
         system.name,
-        *(_cell(scores.get(name)) for name in _COLUMNS),
+        *(opinions.cell(scores.get(name)) for name in _COLUMNS),
         _share(system.metrics.get("copied", {}).get("share")),
         str(len(system.rows)),
         "yes" if system.metrics["comparable"] else "no",
@@ -185,7 +187,7 @@ def _scores(systems: Sequence[System]) -> list[str]:
   rows.append(
     [
       "real photographs",
-      *(_cell(real.get(name)) for name in _COLUMNS),
+      *(opinions.cell(real.get(name)) for name in _COLUMNS),
       *("–" for _ in range(3)),
     ]
   )
@@ -212,14 +214,6 @@ def _scores(systems: Sequence[System]) -> list[str]:
   ]
 
 
-def _cell(found: Mapping[str, Any] | None) -> str:
-  if not found:
-    return "–"
-  if found.get("low") is None:
-    return f"{found['mean']:.3f}"
-  return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-
-
 def _share(value: float | None) -> str:
   return "–" if value is None else f"{value:.1%}"
 
@@ -240,7 +234,8 @@ def _differences(
         *(
           "–"
           if found is None
-          else _cell(found) + ("" if found["holds"] else " (within noise)")
+          else opinions.cell(found)
+          + ("" if found["holds"] else " (within noise)")
           for found in (row[metric] for metric in METRICS)
         ),
       ]
@@ -253,80 +248,6 @@ def _differences(
         "includes 0, the difference is within noise."
       ),
       page.card(page.table(["", *systems[0].titles], rows)),
-    )
-  ]
-
-
-def _ratings(ratings: Mapping[str, Any]) -> list[str]:
-  """What people said, if they were asked."""
-  if not ratings:
-    return []
-  rows = [
-    [
-      name,
-      *(_cell(row.get(question)) for question in ratings["questions"]),
-      str(row["ratings"]),
-    ]
-    for name, row in ratings["systems"].items()
-  ]
-  known = {
-    q: value for q, value in ratings["alpha"].items() if value is not None
-  }
-  agreement = ", ".join(f"{q} {value:.2f}" for q, value in known.items())
-  if unknown := [q for q in ratings["alpha"] if q not in known]:
-    agreement += (
-      f"{', ' if known else ''}not known of {', '.join(unknown)} (it needs two "
-      "raters of one picture, who do not always say the same)"
-    )
-  raters = ratings["raters"]
-  wins = [
-    [a, b, str(row["wins"]), str(row["losses"]), str(row["ties"])]
-    for (a, b), row in (
-      (key.split("\t"), row) for key, row in ratings.get("pairs", {}).items()
-    )
-  ]
-  pieces = [
-    page.paragraph(
-      f"{raters} rater{'s' if raters > 1 else ''}. Overall is all three. "
-      f"Krippendorff's alpha: {agreement}."
-    )
-  ]
-  if rows:
-    columns = ["", *ratings["questions"], "ratings"]
-    pieces.append(page.card(page.table(columns, rows)))
-  if wins:
-    columns = ["one", "other", "one better", "other better", "ties"]
-    pieces.append(page.card(page.table(columns, wins)))
-  return [page.section("What people say", *pieces)]
-
-
-def _judged(systems: Sequence[System]) -> list[str]:
-  """Scores of language models, if any judged."""
-  rows = []
-  for system in systems:
-    for path in sorted(system.folder.glob("judge-*/scores.json")):
-      found = read_json(path)
-      rows.append(
-        [
-          f"{system.name}: {found['scale']} by {found['model']}",
-          *(_cell(found["scores"].get(name)) for name in found["scores"]),
-          str(found["missing"]),
-        ]
-      )
-  if not rows:
-    return []
-  width = max(map(len, rows))
-  columns = ["", *(["score"] * (width - 2)), "missing"]
-  rows = [[*row[:-1], *["–"] * (width - len(row)), row[-1]] for row in rows]
-  return [
-    page.section(
-      "What language models say",
-      page.paragraph(
-        "In the order of their scale: for dreambench-plus concept, prompt, "
-        "overall; for viescore semantics, quality, overall. Answers that "
-        "could not be read are missing, not guessed."
-      ),
-      page.card(page.table(columns, rows)),
     )
   ]
 

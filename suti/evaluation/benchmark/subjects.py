@@ -36,7 +36,7 @@ class Subject:
     noun: its class, "dog".
     references: its photographs.
     prompts: the texts it is shown in; empty where any will do.
-    category: what tables group it by.
+    category: what tables group it by, "" for nothing beside its class.
   """
 
   noun: str
@@ -152,14 +152,15 @@ def read_folder(folder: Path, *, flag: str = "--benchmark") -> Benchmark:
     if photographs:
       noun = classes.get(name) or re.sub(r"[\d_-]+", " ", name).strip()
       live = noun in dreambench.LIVE
-      known = templates
+      known, category = templates, ""
       if facts.get("prompts") == "dreambench":
         known = [t.text for t in dreambench.templates_of(live=live)]
+        category = "live" if live else "object"
       subjects[name] = Subject(
         noun=noun,
         references=photographs,
         prompts=tuple(t.replace("{}", noun) for t in known),
-        category="live" if live else noun,
+        category=category,
       )
   if not subjects:
     raise ValueError(

@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from typing import Any
 
 KEY = "OPENAI_API_KEY"
-_MAX_ANSWER = 10_000_000  # bytes
+_MAX_ANSWER = 1_000_000  # bytes; what is asked for takes some hundred
 _TRIES, _WAIT_S = 3, 1.0
+_MAX_WAIT_S = 60.0  # what a server may ask for
 # What may be better the next time: too many requests, a server's trouble.
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
 
@@ -50,6 +51,7 @@ class Answer:
     model: as the server calls what answered.
     revision: its `system_fingerprint`, "" where the server has none.
     tokens_in, tokens_out: as the server counted, 0 where it did not.
+    trouble: whether it was the server that failed, and not this question.
   """
 
   text: str = ""
@@ -58,10 +60,15 @@ class Answer:
   revision: str = ""
   tokens_in: int = 0
   tokens_out: int = 0
+  trouble: bool = False
 
 
 class RefusedError(ValueError):
   """The server will answer no question: a wrong address, key or model."""
+
+
+class _TooLongError(Exception):
+  """An answer that is none of a judge's."""
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -134,18 +141,22 @@ def ask(
     data=json.dumps(body).encode(),
     headers=headers,
   )
-  failure = ""
+  failure, wait_s = "", _WAIT_S
   for attempt in range(_TRIES):
     if attempt:
-      time.sleep(_WAIT_S * 2 ** (attempt - 1))
+      time.sleep(wait_s)
+      wait_s = _WAIT_S * 2**attempt
     try:
       opener = urllib.request.build_opener(_Stay)
       with opener.open(request, timeout=address.timeout_s) as reply:
-        return _read(reply.read(_MAX_ANSWER))
+        return _read(_content(reply, seconds=address.timeout_s))
+    except _TooLongError:
+      return Answer(failure=f"an answer of more than {_MAX_ANSWER:,} bytes")
     except urllib.error.HTTPError as error:
       with error:
         failure = f"HTTP {error.code}"
         if error.code in _AGAIN:
+          wait_s = max(wait_s, _asked_wait(error))
           continue
         if error.code in (400, 413, 422):  # of this picture or text
           return Answer(failure=f"{failure}{_reason(error)}")
@@ -166,7 +177,28 @@ def ask(
           "--address."
         ) from error
       failure = " ".join(str(reason).split()) or type(reason).__name__
-  return Answer(failure=failure)
+  return Answer(failure=failure, trouble=True)
+
+
+def _content(reply: Any, *, seconds: float) -> bytes:
+  """A reply's whole content; a trickle of bytes is not waited for."""
+  end, parts, size = time.monotonic() + seconds, [], 0
+  while part := reply.read1(2**16):
+    parts.append(part)
+    size += len(part)
+    if size > _MAX_ANSWER:
+      raise _TooLongError
+    if time.monotonic() > end:
+      raise TimeoutError
+  if reply.length:  # the connection was closed before its end
+    raise http.client.IncompleteRead(b"", reply.length)
+  return b"".join(parts)
+
+
+def _asked_wait(error: urllib.error.HTTPError) -> float:
+  """The seconds that a server asks to wait, within reason."""
+  said = (error.headers.get("Retry-After") or "").strip()
+  return min(float(said), _MAX_WAIT_S) if said.isdecimal() else 0.0
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
@@ -174,9 +206,26 @@ def _reason(error: urllib.error.HTTPError) -> str:
   try:
     said = json.loads(error.read(_MAX_ANSWER))["error"]
     text = said["message"] if isinstance(said, dict) else said
-  except (ValueError, KeyError, TypeError, OSError):
+  except (*_MALFORMED, OSError, http.client.HTTPException):
     return ""
-  return f": {' '.join(str(text).split())[:200]}"
+  return f": {' '.join(_text(text).split())[:200]}"
+
+
+# What reading a reply of any form may raise: numbers may be infinite, lists
+# nested without end.
+_MALFORMED = (
+  ValueError,
+  LookupError,
+  TypeError,
+  AttributeError,
+  OverflowError,
+  RecursionError,
+)
+
+
+def _text(value: Any) -> str:
+  """A server's word as text that can be written: no halves of characters."""
+  return str(value or "").encode(errors="replace").decode()
 
 
 def _read(content: bytes) -> Answer:
@@ -190,15 +239,15 @@ def _read(content: bytes) -> Answer:
       int(usage.get(name) or 0)
       for name in ("prompt_tokens", "completion_tokens")
     ]
-  except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+  except _MALFORMED:
     return Answer(failure="an answer of another form than a chat's")
   answer = Answer(
-    model=str(reply.get("model") or ""),
-    revision=str(reply.get("system_fingerprint") or ""),
+    model=_text(reply.get("model")),
+    revision=_text(reply.get("system_fingerprint")),
     tokens_in=counts[0],
     tokens_out=counts[1],
   )
   if not isinstance(text, str) or not text.strip():
     why = "the model refused" if refusal else "an empty answer"
     return dataclasses.replace(answer, failure=why)
-  return dataclasses.replace(answer, text=text)
+  return dataclasses.replace(answer, text=_text(text))

@@ -29,6 +29,7 @@ from suti.evaluation.language_model.scales import SCALES, Question, Scale
 from suti.evaluation.rating.tasks import append
 from suti.io.files import read_json, write_json
 from suti.io.image_files import load_image
+from suti.io.paths import in_bucket
 from suti.runtime.progress import progress
 from suti.schema import seed_of
 
@@ -37,7 +38,7 @@ SIDE_PX = 512  # what is shown, as DreamBench++ does
 # of an answer; to tell a cost before it arises, no more.
 _PICTURE_TOKENS, _ANSWER_TOKENS = SIDE_PX**2 // 750, 120
 _CHARACTERS = 4  # of a token
-_GIVE_UP = 10  # questions without an answer, at the beginning
+_GIVE_UP = 10  # questions without an answer, at the beginning or of a server
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,13 @@ class Judging:
     self.references: dict[str, list[str]] = read_json(
       scores / "references.json"
     )
+    if in_bucket(scores):
+      raise ValueError(
+        f"{scores} is in a bucket, where answers cannot be added one by one: "
+        "copy it to this machine."
+      )
+    if not model.strip():
+      raise ValueError("--model is empty: give its name, as the server has it.")
     self.scale, self.model, self.seed = SCALES[scale], model, seed
     name = "".join(c if c.isalnum() or c in "-." else "_" for c in model)
     self.folder = scores / f"judge-{scale}-{name[:80]}"
@@ -105,20 +113,24 @@ class Judging:
       for question in self.scale.questions
       for run in range(self.scale.runs)
     ]
-    self._claim()
+    self._check()
     self.answers = _read_answers(self.folder / "answers.jsonl")
 
-  def _claim(self) -> None:
-    what = record(self.scale, model=self.model, seed=self.seed)
+  def _check(self) -> None:
+    """Refuses a folder of answers to something else."""
     path = self.folder / "judge.json"
-    if path.is_file():
-      if read_json(path) != what:
-        raise ValueError(
-          f"{self.folder} holds answers to other questions or of another seed: "
-          "move it away, or give the same --seed."
-        )
-      return
-    write_json(path, what)
+    if path.is_file() and read_json(path) != self._record():
+      raise ValueError(
+        f"{self.folder} holds answers to other questions or of another seed: "
+        "move it away, or give the same --seed."
+      )
+
+  def _record(self) -> dict[str, Any]:
+    return record(self.scale, model=self.model, seed=self.seed)
+
+  def answered(self) -> int:
+    """How many answers there are."""
+    return sum(bool(answer.get("text")) for answer in self.answers.values())
 
   def left(self) -> list[Call]:
     """Questions without an answer."""
@@ -143,11 +155,12 @@ class Judging:
     """Asks what is left, one by one, each answer written at once.
 
     Raises:
-      ValueError: the server refuses, or answers none of the first questions;
-        what was answered is kept.
+      ValueError: the server refuses, answers none of the first questions, or
+        no longer answers; what was answered is kept.
     """
+    write_json(self.folder / "judge.json", self._record())
     path = self.folder / "answers.jsonl"
-    failed, answered = 0, False
+    failed, troubles, answered = 0, 0, False
     for call in progress(self.left(), f"judge by {self.model}"):
       try:
         pictures = self._pictures(call)
@@ -159,7 +172,7 @@ class Judging:
           found = ask(address, call.text, pictures, seed=seed)
         except RefusedError as error:
           raise ValueError(
-            f"{error} {len(self.answers)} answers are kept in {path}."
+            f"{error} {self.answered()} answers are kept in {path}."
           ) from error
         answer = dataclasses.asdict(found) | {"seed": seed}
       line = {"call": call.key, "asked": call.text} | answer
@@ -172,6 +185,13 @@ class Judging:
           f"the first {failed} questions have no answer, the last one because "
           f"of: {line['failure']}. Correct --address or --model, or try "
           "another one."
+        )
+      troubles = troubles + 1 if answer.get("trouble") else 0
+      if troubles == _GIVE_UP:
+        raise ValueError(
+          f"{address.url} has not answered the last {troubles} questions, the "
+          f"last one because of: {line['failure']}. {self.answered()} answers "
+          f"are kept in {path}: start the same command again when it is back."
         )
 
   def _pictures(self, call: Call) -> list[bytes]:
@@ -267,7 +287,7 @@ def score_answers(
     if len(found) == len(scale.questions):
       values["overall"].append((row.subject, scale.combine(found)))
   return {
-    "scores": {name: _mean(rows) for name, rows in values.items()},
+    "scores": {name: mean_over_subjects(rows) for name, rows in values.items()},
     "asked": len(calls),
     "missing": sum(failures.values()),
     "failures": dict(failures),
@@ -275,7 +295,10 @@ def score_answers(
   }
 
 
-def _mean(rows: Sequence[tuple[str, float]]) -> dict[str, Any] | None:
+def mean_over_subjects(
+  rows: Sequence[tuple[str, float]],
+) -> dict[str, Any] | None:
+  """Of (subject, value): the mean with its interval; None of no rows."""
   if not rows:
     return None
   sums: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])

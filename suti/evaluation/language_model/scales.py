@@ -54,16 +54,19 @@ class Scale:
   runs: int
 
 
+_MARK = re.compile(
+  r"\W*(?:final\s+)?score\W*[:=][\s*_]*(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?\W*$",
+  re.I,
+)
+
+
 def parse_mark(answer: str, *, most: int) -> float | None:
   """The one line "Score: N" of an answer, as a share of `most`."""
-  marks = re.findall(
-    r"^\W*(?:final\s+)?score\W*[:=][\s*_]*(-?\d+(?:\.\d+)?)(?:\s*/\s*\d+)?\W*$",
-    answer,
-    re.I | re.M,
-  )
+  # Line by line: over all of an answer, empty lines would take their square.
+  marks = [mark for line in answer.splitlines() if (mark := _MARK.match(line))]
   if len(marks) != 1:
     return None
-  mark = float(marks[0])
+  mark = float(marks[0][1])
   return mark / most if 0 <= mark <= most else None
 
 
@@ -74,7 +77,7 @@ def parse_marks(answer: str, *, most: int, count: int) -> float | None:
     return None
   try:
     marks = json.loads(found[0]).get("score")
-  except (json.JSONDecodeError, AttributeError):
+  except (ValueError, AttributeError, RecursionError):
     return None
   if not isinstance(marks, Sequence) or isinstance(marks, str):
     return None

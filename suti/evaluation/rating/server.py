@@ -14,6 +14,7 @@ import io
 import json
 import re
 import secrets
+import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -138,7 +139,7 @@ def serve(room: Room, *, port: int) -> Iterator[str]:
 
   Handler.room = room
   try:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = _Server(("127.0.0.1", port), Handler)
   except OSError as error:
     raise ValueError(
       f"--port={port} cannot be opened ({error.strerror}): give another, or 0 "
@@ -152,6 +153,15 @@ def serve(room: Room, *, port: int) -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+  daemon_threads = True
+
+  def handle_error(self, request: Any, client_address: Any) -> None:
+    """Says nothing of a browser that has gone on before a picture came."""
+    if not isinstance(sys.exc_info()[1], ConnectionError):
+      super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -198,6 +208,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       if not isinstance(answer, dict):
         raise ValueError("expected an object.")
       self.room.rate(answer)
+    except RecursionError:
+      return self._refuse(400, "nested without end")
     except ValueError as error:  # no JSON is one, too
       return self._refuse(400, str(error))
     self._send_json({"saved": True})

@@ -33,6 +33,7 @@ QUESTIONS = {
 OVERALL = "overall"
 CHOICES = ("left", "right", "tie")
 _MAX_REFERENCES = 6
+_TOGETHER = 10  # tasks that all raters have before others
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,10 +123,19 @@ def _by_place(rows: Sequence[Row]) -> dict[tuple[str, str, int], Row]:
 
 
 def order_of(tasks: Sequence[Task], rater: str, *, seed: int) -> list[Task]:
-  """The tasks as one rater gets them; the same each time."""
-  shuffled = list(tasks)
-  random.Random(f"{seed}/{rater}").shuffle(shuffled)
-  return shuffled
+  """The tasks as one rater gets them; the same each time.
+
+  Ten by ten: all raters have the same ten first, each in another order, so that
+  those who stop early have rated the same pictures and agreement is known.
+  """
+  shuffled = sorted(tasks, key=lambda task: task.key)
+  random.Random(str(seed)).shuffle(shuffled)
+  rng, order = random.Random(f"{seed}/{rater}"), []
+  for start in range(0, len(shuffled), _TOGETHER):
+    part = shuffled[start : start + _TOGETHER]
+    rng.shuffle(part)
+    order += part
+  return order
 
 
 def is_swapped(task: Task, rater: str, *, seed: int) -> bool:
