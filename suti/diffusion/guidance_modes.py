@@ -18,9 +18,9 @@ method's own conditions may be hidden in a branch like these two.
                the text (Subject-Agnostic Guidance, arXiv 2405.01356); below, a
                weight in [-1, 0] says how much of it stays hidden
   independent  each alone against neither, the two directions added (composable
-               diffusion, arXiv 2206.01714). CAFE (CVPR 2024) trains for it, as
-               it drops its two conditions independently of each other; how it
-               guides is not published, so that this is our reading
+               diffusion, arXiv 2206.01714). CAFE (arXiv 2312.03045) trains for
+               it, as it drops its two conditions independently of each other;
+               how it guides is not published, so that this is our reading
 
 In all of them the base without the subject may take over at the end, guided by
 the text alone (Subject-Diffusion, arXiv 2307.11410, eq. 4): see `guide`.

@@ -206,6 +206,11 @@ def test_all_conditions_of_a_rule_must_hold():
   assert kept([score_of(math.nan)], "delta_clip < 3") == [False]
 
 
+def test_cafe_asks_for_the_text_and_for_the_subject():
+  scores = [score_of(identity=x) for x in (0.59, 0.6)]  # clip_t is 0.3
+  assert kept(scores, None, name="cafe") == [False, True]
+
+
 def test_a_filter_may_ask_for_whole_groups():
   scores = [
     score_of(identity=x, group=g)
@@ -275,7 +280,7 @@ MISTAKES = {
   ),
   "no such filter": (
     {"rule": None, "name": "sutti"},
-    "No filter 'sutti' (config.filter.name). experts/filters has "
+    "No filter 'sutti' (config.filter.name). experts/filters has cafe, "
     "subject_diffusion, suti, syncd. Did you mean 'suti'?",
   ),
 }
