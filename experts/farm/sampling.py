@@ -345,11 +345,14 @@ def make_sample(
       return decode_all(vae_params, sampled)
     x_EBHWC, share_EBHW = sampled
     images = decode_all(vae_params, x_EBHWC)
-    # Of any resolution, such as that of an attention.
-    share_EBHW = jax.image.resize(
-      share_EBHW.astype(np.float32), images.shape[:-1], "linear"
-    )
-    return images, share_EBHW > 0.5
+    # Of any resolution, such as that of an attention. By the nearest: with
+    # `jax.image.resize` in this program XLA made all of a mask False on a CPU.
+    mask_EBHW = share_EBHW if share_EBHW.dtype == bool else share_EBHW > 0.5
+    for axis in (2, 3):
+      side, own = images.shape[axis], mask_EBHW.shape[axis]
+      at = ((np.arange(side) + 0.5) * own / side).astype(int)
+      mask_EBHW = mask_EBHW.take(at, axis=axis)
+    return images, mask_EBHW
 
   return jax.jit(sample_wave)
 
