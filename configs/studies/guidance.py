@@ -20,9 +20,16 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     for weight in (1, 2, 3, 5, 8)
   }
+  # A weight each: with the same weight for both, "two" is "joint".
   modes = {
-    mode: {"apprentice_sample": {"guidance_mode": mode}}
-    for mode in ("two", "interleaved", "agnostic")
+    "two": {
+      "label": "two, text 5",
+      "apprentice_sample": {"guidance_mode": "two", "text_guidance": 5.0},
+    },
+    **{
+      mode: {"apprentice_sample": {"guidance_mode": mode}}
+      for mode in ("interleaved", "agnostic")
+    },
   }
   return study.make_study(
     title="Guidance",

@@ -44,7 +44,8 @@ def write_page(studies: Sequence[Path], out: Path) -> None:
       page.paragraph(
         "Means over subjects with 95% intervals by a bootstrap over subjects, "
         "and paired differences to the marked row. A difference whose interval "
-        "contains 0 is unresolved: more subjects or seeds might tell.",
+        "contains 0 has a ~: it is unresolved, and more subjects or seeds might "
+        "tell. With fewer than about 20 subjects intervals are too narrow.",
         kind="lead",
       )
     )
