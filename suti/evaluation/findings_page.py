@@ -44,7 +44,7 @@ def write_page(studies: Sequence[Path], out: Path) -> None:
       page.paragraph(
         "Means over subjects with 95% intervals by a bootstrap over subjects, "
         "and paired differences to the marked row. A difference whose interval "
-        "contains 0 has a ~: it is unresolved, and more subjects or seeds might "
+        "contains 0 has a ~: it is unresolved, and more subjects or seeds may "
         "tell. With fewer than about 20 subjects intervals are too narrow.",
         kind="lead",
       )
