@@ -35,8 +35,8 @@ def get_config(arg: str = "") -> ConfigDict:
     title="Guidance",
     question="How strongly should text and subject guide, and together or "
     "apart?",
-    paper="a weight of 15 (arXiv 2304.00186, section 4); how the null is made, it "
-    "does not say.",
+    paper="a weight of 15 (arXiv 2304.00186, section 4); what its null drops, "
+    "it does not say.",
     run=study.of_sampling(arg),
     reference="joint, 3",
     x="weight of joint guidance",

@@ -17,8 +17,8 @@ def get_config(arg: str = "") -> ConfigDict:
     title="How many experts",
     question="How does an apprentice follow the number of experts that it "
     "learns from?",
-    paper="about 500,000 examples are kept of 1.8M experts'; fewer are not tried "
-    "(arXiv 2304.00186, section 4).",
+    paper="about 500,000 examples are kept of 1.8M experts'; fewer are not "
+    "tried (arXiv 2304.00186, section 4).",
     run=study.of_training(arg),
     reference=str(nums[-1]),
     x="experts",

@@ -21,8 +21,8 @@ def get_config(arg: str = "") -> ConfigDict:
     question="Does an apprentice learn from experts, and must their images be "
     "filtered?",
     paper="people's overall score is 0.54 without a filter and 0.88 with it "
-    "(arXiv 2304.00186, section 4); supervised by neighbours that need not show "
-    "the subject, Re-Imagen has a DINO of 0.600, SuTI 0.741 (table 1).",
+    "(arXiv 2304.00186, section 4); supervised by neighbours that need not "
+    "show the subject, Re-Imagen has a DINO of 0.600, SuTI 0.741 (table 1).",
     run=study.of_training(arg),
     reference="experts, filtered",
     variants={

@@ -20,8 +20,9 @@ def get_config(arg: str = "") -> ConfigDict:
   made = study.make_study(
     title="Systems",
     question="Who shows the subject where the prompt wants it?",
-    paper="DINO, CLIP-T: real pictures 0.774, -; SuTI 0.741, 0.304; DreamBooth on "
-    "Imagen 0.696, 0.306; Re-Imagen 0.600, 0.270 (arXiv 2304.00186, table 1).",
+    paper="DINO, CLIP-T: real pictures 0.774, -; SuTI 0.741, 0.304; DreamBooth "
+    "on Imagen 0.696, 0.306; Re-Imagen 0.600, 0.270 (arXiv 2304.00186, "
+    "table 1).",
     run=run,
     reference="apprentice",
     variants={"shipped": {}},
