@@ -202,8 +202,10 @@ def declare(
   """
   nets = teacher.declare(backbone, config.finetune)
   nets = {"": nets} if isinstance(nets, Module) else dict(nets)
+  first = nets[""]
+  assert isinstance(first, Module), "the first net has parameters"
   if config.finetune.remat:
-    nets[""] = remat(nets[""], r"(resnets|attentions)\.\d+$")
+    nets[""] = remat(first, r"(resnets|attentions)\.\d+$")
   spec, apply = functional_nets(nets)
   folders = {}
   if teacher.weights is not None:

@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.size_px = 64
   config.dtype = "float32"
   config.pool = pool.get_config("segmenter")
-  # Pictures enough for a net of 0.2M parameters.
+  # Pictures enough for a net of 0.13M parameters.
   config.pool.num_subjects = 1024
   # Pictures of experts show pairs of places, outfits and looks, too.
   config.pool.compositions = 0.3

@@ -79,7 +79,7 @@ def train(
   write_overview(folder, params)
   state = start_state(params, tx, seed=config.seed)
   # Longer training goes on; training of anything else would be a mixture.
-  free = ("num_steps", "log_every", "checkpoint_every")
+  free = ("num_steps", "log_every", "checkpoint_every", "num_examined")
   recipe = {k: v for k, v in config.to_dict().items() if k not in free}
   checkpoints = Checkpoints(
     folder / "checkpoints", model=recipe | dict(made_of or {})
