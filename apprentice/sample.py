@@ -40,6 +40,7 @@ from suti.parallel.mesh import (
   replicated,
 )
 from suti.pipeline.backbone import Params, load_backbone
+from suti.pipeline.conditioning import apply_denoiser
 from suti.runtime.stage import main, progress, stage
 from suti.schema import Candidate, Cluster, Label, Prompt, content_key
 
@@ -169,7 +170,13 @@ def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
   return dataclasses.replace(
     apprentice,
     method=dataclasses.replace(
-      apprentice.method, encode=lambda apply, params, batch: None
+      apprentice.method,
+      encode=lambda apply, params, batch: None,
+      # The net has nothing of the method, so that it is called as it is.
+      denoise=lambda apply, params, x, t, text, context: apply_denoiser(
+        apply, params, x, t, text
+      ),
+      refresh=None,
     ),
     backbone=backbone,
     spec=spec,
