@@ -52,14 +52,15 @@ def workdir_of(name: str) -> Path:
   Raises:
     ValueError: it is not a folder, or its bucket cannot be read.
   """
-  workdir = path_of(name)
-  if in_bucket(workdir):
-    workdir.check()
-  elif "://" in name:
+  try:
+    workdir = path_of(name)
+  except ValueError as error:
     raise ValueError(
       f"--workdir={name} is no folder: give one on a local disk or, for several"
       " machines, on NFS or as gs://BUCKET/FOLDER."
-    )
+    ) from error
+  if in_bucket(workdir):
+    workdir.check()
   return workdir.expanduser()
 
 

@@ -116,10 +116,10 @@ def open_cascade_stage(
   noising = folder / "image_noising_scheduler" / "scheduler_config.json"
   enlarges = noising.is_file()
   channels = int(config.get("in_channels", 4))
+  check_latents(folder, channels, codec)
   # As Stable Diffusion 2's net for depth has them: the latents, and one more.
   sees_depth = not enlarges and channels == codec.channels + 1
   if channels != codec.channels * (1 + enlarges) and not sees_depth:
-    check_latents(folder, channels, codec)
     raise ValueError(
       f"{folder / 'unet'} has in_channels={channels}, for pictures or latents "
       f"of {codec.channels}: nets of inpainting or editing need more inputs "

@@ -300,8 +300,9 @@ def test_weights_without_a_config_are_recognised(capsys, model, tmp_path):
   adapter = tmp_path / "ip-adapter_sd15.safetensors"
   names = ("image_proj.proj.weight", "ip_adapter.1.to_k_ip.weight")
   safetensors.numpy.save_file(dict.fromkeys(names, zeros), adapter)
-  assert "holds an IP-Adapter: it has no config, open it in Pyth" in (
-    line(adapter)
+  assert (
+    "holds an IP-Adapter: sample with it by `suti generate --model BASE --ad"
+    in line(adapter)
   )
   whole = tmp_path / "v1-5-pruned.safetensors"
   safetensors.numpy.save_file(

@@ -115,7 +115,9 @@ def test_words_that_the_model_never_met_are_named(
   capsys, model, monkeypatch, tmp_path
 ):
   """Of a model that has words.json; published ones have none."""
-  monkeypatch.setattr("suti.cli.text_only._sample", lambda *a, **kw: [PICTURE])
+  monkeypatch.setattr(
+    "suti.cli.text_only.sample_all", lambda *a, **kw: [PICTURE]
+  )
   asked = argv(model, tmp_path / "x.png", "--prompt", "a dog at the seaside")
   assert start(*asked) == 0
   assert capsys.readouterr().err == ""
