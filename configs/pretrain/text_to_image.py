@@ -29,9 +29,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # Pixels a side of a patch; 0 makes a base of the latents of
   # suti.pretrain.autoencoder, whose 26.7 dB bound the sharpness of pictures.
   config.patch_size = 4
-  # The error of v, capped; steps where layout and parts are decided. On axes of
-  # Karras et al. (arXiv 2206.00364, table 1): they centre 64 px at
-  # log SNR 2.4 with a deviation of 2.4, and train a thousand times as long.
+  # The error of v, capped; steps where layout and parts are decided. On these
+  # axes Karras et al. (arXiv 2206.00364, table 1) centre 64 px at a log SNR of
+  # 2.4 with a deviation of 2.4.
   config.weighting = "snr_plus_one"
   config.snr_gamma = 200.0
   config.log_snr = (-0.5, 2.0)  # mean, deviation; None is uniform steps

@@ -58,17 +58,14 @@ def run(argv: Sequence[str]) -> None:
     return
   from suti.config import flags, options, relations
   from suti.io import parts
-  from suti.runtime import hosts, locks, xla_flags
+  from suti.runtime import locks, xla_flags
 
   config, workdir = flags.parse(argv)
   options.check(config)
   relations.check_splits(config)
   xla_flags.prepare()
-  if (place := hosts.find_process()) is not None:
-    if place.index:
-      print("The first host runs all stages; this one has nothing to do.")
-      return
-    hosts.stand_alone()
+  if not is_first_host():
+    return
   started = time.monotonic()
   with locks.lock(workdir):
     parts.clean_parts(workdir)
@@ -80,6 +77,18 @@ def run(argv: Sequence[str]) -> None:
   page = workdir / "report" / "index.html"
   print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
   print(f"The report: {page}")
+
+
+def is_first_host() -> bool:
+  """Whether this host runs the stages, alone; the others are told."""
+  from suti.runtime import hosts
+
+  if (place := hosts.find_process()) is not None:
+    if place.index:
+      print("The first host runs all stages; this one has nothing to do.")
+      return False
+    hosts.stand_alone()
+  return True
 
 
 def run_stages(

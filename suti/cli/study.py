@@ -41,18 +41,19 @@ def study(argv: Sequence[str]) -> None:
 
 
 def _run(argv: Sequence[str]) -> None:
-  from suti.cli.run import look_ahead, run_stages
+  from suti.cli.run import is_first_host, look_ahead, run_stages
   from suti.config import flags
   from suti.evaluation.findings import read_findings, run_folder
   from suti.evaluation.findings_page import FILE, write_page
   from suti.io import parts
   from suti.io.files import write_json
-  from suti.runtime import hosts, locks, xla_flags
+  from suti.runtime import locks, xla_flags
 
   config, workdir = flags.parse(argv)
   runs = list(list_runs(config))
   xla_flags.prepare()
-  hosts.stand_alone()
+  if not is_first_host():
+    return
   with locks.lock(workdir):
     for name, _, one in runs:
       _explained(name, look_ahead, one)

@@ -37,7 +37,8 @@ def write_training(
     config: the locked config, seed, steps and pool included.
     seconds: of training, all restarts together.
     data: what it learned from, in words; else by the config's pool.
-    init: the model it started from, whose own facts are kept with its.
+    init: the model it started from; its own facts, where it has any, are kept
+      with those of this training.
   """
   pool = config.pool
   data = data or (
@@ -56,7 +57,7 @@ def write_training(
     "machine": machine(),
     "data": data,
   }
-  if init is not None:
+  if init is not None and (init / "training.json").is_file():
     facts["init"] = read_json(init / "training.json")
   write_json(model / "training.json", facts)
 
