@@ -10,13 +10,14 @@ and a random number of demonstrations below K, which the paper does not mention.
   reads   experts/pack, and the folders in config.train.examples
   writes  apprentice/train/{checkpoints/, log.jsonl, parameters.txt, model/}
   resumes at the last checkpoint: a killed run and an unbroken run log equal
-          losses
+          losses; SIGTERM makes one, if it is a single process
 
   python -m apprentice.train --config configs/quickstart.py --workdir runs/q
 
 No method is named here, and nothing is sampled.
 """
 
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ from suti.parallel.rules import param_shardings, state_shardings
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.hosts import gather
 from suti.runtime.log import Log, read_log, write_overview
+from suti.runtime.preemption import between_steps
 from suti.runtime.progress import say
 from suti.runtime.stage import main, progress, stage
 
@@ -170,40 +172,49 @@ def run(config: Any, workdir: Path) -> dict:
     model={"backbone": config.backbone, "train": {"method": train.method}},
   )
   state = checkpoints.restore(state)
-  started = time.monotonic()
+  started, window = time.monotonic(), []
   if checkpoints.data is not None:
     data.set_state(checkpoints.data["examples"])
     started -= checkpoints.data["seconds"]
+    window = checkpoints.data.get("not_logged", [])
   first = int(state["step"])
 
   def save(number):
-    seconds = time.monotonic() - started
-    about = {"examples": data.get_state(), "seconds": seconds}
     log.sync()  # what a checkpoint holds has been logged
+    about = {
+      "examples": data.get_state(),
+      "seconds": time.monotonic() - started,
+      # Of a run that SIGTERM ended between two lines of its log.
+      "not_logged": [log.check(number, row) for row in jax.device_get(window)],
+    }
     checkpoints.save(number, state, data=about)
 
   # --------------------------------------------------------------- 7 Loop
   # A batch, a step, its log, its checkpoint, in this order: what a checkpoint
   # holds has been logged, and the iterator's state is that after its batch.
   log = Log(current.folder, batch_size=train.batch_size)
-  window = []
-  with progress(train.num_steps, "train", done=first) as bar:
-    for number in range(first + 1, train.num_steps + 1):
+  number = first
+  with (
+    progress(train.num_steps, "train", done=first) as bar,
+    between_steps(alone=jax.process_count() == 1) as stop,
+  ):
+    while number < train.num_steps and not stop.is_set():
+      number += 1
       batch = put_batch(next(data), mesh)
       state, scalars = step(state, frozen, vae_params, batch)
       window.append(scalars)
       note = ""
       if number % train.log_every == 0 or number == train.num_steps:
         rows = jax.device_get(window)
-        means = {n: float(np.mean([r[n] for r in rows])) for n in rows[0]}
+        means = {n: statistics.fmean(r[n] for r in rows) for n in rows[0]}
         log.write(number, means | {"learning_rate": rate(number - 1)})
         window, note = [], f"loss {means['loss']:.4f}"
       if number % train.checkpoint_every == 0:
         save(number)
       bar.update(1, note=note)
+    save(number)
 
   # ------------------------------------------------------------- 8 Finish
-  save(train.num_steps)
   seconds = round(time.monotonic() - started)  # of all processes together
   checkpoints.close()
   log.close()

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from apprentice.fields import drop, to_latents
 from apprentice.method import predict
 from apprentice.model import Apprentice
-from suti.diffusion.objective import denoising_loss
+from suti.diffusion.objective import denoising_loss, normal_steps
 from suti.nn.optimizer import average, start_state, step_key
 from suti.parallel.mesh import batch_sharding, replicated
 
@@ -112,6 +112,7 @@ def _make_loss(
       key,
       weighting=train.weighting,
       gamma=train.snr_gamma,
+      log_snr=normal_steps(train),
       stratified=True,
     ).mean()
 

@@ -158,6 +158,10 @@ def _finetune() -> ConfigDict:
       "optimizer": "adafactor",
       "weighting": "clamped_snr",  # as the base was trained; paper: uniform
       "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
+      # Steps whose log SNR is normal, with this mean and deviation, as the base
+      # may have been trained; None is uniform steps, as in the papers.
+      "log_snr_mean": placeholder(float),
+      "log_snr_std": 2.0,
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
       # Experts that a device tunes together: a number, or "auto", as many as
@@ -328,6 +332,8 @@ def _train() -> ConfigDict:
       "save_dtype": "float32",  # of the weights written at the end
       "weighting": "clamped_snr",  # as the base was trained; paper: uniform
       "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
+      "log_snr_mean": placeholder(float),  # see config.finetune
+      "log_snr_std": 2.0,
       "warmup_steps": 10,
       "decay": placeholder(float),  # share of steps in which the rate falls
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3

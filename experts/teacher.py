@@ -20,7 +20,7 @@ from experts.mining.labels import KNOWN
 from suti.config.names import find_record
 from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
-from suti.diffusion.objective import denoising_loss
+from suti.diffusion.objective import denoising_loss, normal_steps
 from suti.hf.find import find_model
 from suti.hf.weights import load
 from suti.nn.nets import Nets, functional_nets, of_net, prefix
@@ -256,6 +256,7 @@ def tuning_loss(
     key,
     weighting=config.weighting,
     gamma=config.snr_gamma,
+    log_snr=normal_steps(config),
     stratified=True,
   ).mean()
 

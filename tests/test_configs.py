@@ -9,11 +9,16 @@ import ast
 import importlib
 import pathlib
 import re
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
+from apprentice import train_step
 from apprentice.model import declare
+from configs import quickstart
+from experts import teacher
 from suti.cli.study import list_runs
 from suti.config import options
 from suti.evaluation.findings import MEASURES, list_rows
@@ -194,3 +199,30 @@ def test_an_unknown_argument_is_one_line():
   quickstart = importlib.import_module("configs.quickstart")
   with pytest.raises(ValueError, match="expected ':tiny' or nothing"):
     quickstart.get_config("teeny")
+
+
+@pytest.mark.parametrize("user", [teacher, train_step])
+@pytest.mark.parametrize(
+  ("mean", "expected"), [(None, None), (-0.5, (-0.5, 2.0))]
+)
+def test_both_losses_are_at_the_steps_of_the_config(
+  monkeypatch, user, mean, expected
+):
+  seen = []
+
+  def record(*args, log_snr, **kw):
+    seen.append(log_snr)
+    return jnp.zeros(1)
+
+  monkeypatch.setattr(user, "denoising_loss", record)
+  config = quickstart.get_config()
+  config.train.log_snr_mean = config.finetune.log_snr_mean = mean
+  backbone = SimpleNamespace(schedule=None)
+  batch = {"image": None, "x_BHWC": None}
+  if user is teacher:
+    user.tuning_loss(None, backbone, {}, batch, None, config.finetune)
+  else:
+    method = SimpleNamespace(loss=None, losses=None, encode=lambda *_: None)
+    apprentice = SimpleNamespace(backbone=backbone, method=method, apply=None)
+    user._make_loss(apprentice, config.train)({}, batch, None)
+  assert seen == [expected]

@@ -114,6 +114,12 @@ _SAMPLING = {
   ),
   "batch_size": _count(),
 }
+_LOG_SNR = {
+  "log_snr_mean": _number(
+    optional=True, remedy="a number such as -0.5; None is uniform steps"
+  ),
+  "log_snr_std": _number(above=0.0),
+}
 _AXIS = Rule(kind=int, low=-1, remedy="-1 takes the devices that are left")
 
 # Sections of a config and their fields. `method` is open: its other fields are
@@ -148,6 +154,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "optimizer": _choice(*OPTIMIZERS),
     "weighting": _choice(*WEIGHTINGS),
     "snr_gamma": _number(above=0.0),
+    **_LOG_SNR,
     "experts_per_wave": _count(),
     "experts_per_slot": _count(),
     "num_clusters": _count(optional=True),
@@ -235,6 +242,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "mirror": _choice("none", "demonstrations", "all"),
     "weighting": _choice(*WEIGHTINGS),
     "snr_gamma": _number(above=0.0),
+    **_LOG_SNR,
     "ema": _number(low=0.0, below=1.0),
     "grad_clip": _number(above=0.0),
     "checkpoint_every": _count(),

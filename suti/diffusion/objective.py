@@ -8,6 +8,7 @@ Shape legend: `B` batch, `H` `W` `C` picture or latent, `T` diffusion steps.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,13 @@ def denoising_loss(
     weighting=weighting,
     gamma=gamma,
   )
+
+
+def normal_steps(config: Any) -> tuple[float, float] | None:
+  """`log_snr` of a config that has log_snr_mean and log_snr_std."""
+  if config.log_snr_mean is None:
+    return None
+  return config.log_snr_mean, config.log_snr_std
 
 
 def draw_steps(

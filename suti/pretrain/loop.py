@@ -3,7 +3,8 @@
 
 The learning rate warms up, stays, and falls in the last fifth of the steps, so
 that a run can be prolonged before its fall. A batch depends on the seed and the
-step alone: a killed run goes on with the batches it would have seen.
+step alone: a killed run goes on with the batches it would have seen; one that
+SIGTERM ends saves where it is.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ from suti.nn.optimizer import (
   start_state,
   step_key,
 )
+from suti.runtime import preemption
 from suti.runtime.log import Log, write_overview
 from suti.runtime.stage import progress
 
@@ -88,7 +90,8 @@ def train(
   first = int(state["step"])
   start = time.monotonic() - (checkpoints.data or {"seconds": 0.0})["seconds"]
 
-  def save(number: int) -> None:
+  def save(number: int, scalars: Mapping[str, Any]) -> None:
+    log.check(number, scalars)  # what is not finite is never saved
     seconds = time.monotonic() - start
     checkpoints.save(number, state, {"seconds": seconds})
 
@@ -96,21 +99,23 @@ def train(
     contextlib.closing(checkpoints),
     contextlib.closing(Log(folder, batch_size=config.batch_size)) as log,
     progress(config.num_steps, folder.name, done=first) as bar,
+    preemption.between_steps(alone=jax.process_count() == 1) as stop,
   ):
-    for number in range(first + 1, config.num_steps + 1):
+    number, scalars = first, {}
+    while number < config.num_steps and not stop.is_set():
+      number += 1
       batch = batch_at(np.random.default_rng((config.seed, number)))
       state, scalars = step(state, batch)
       due = number % config.checkpoint_every == 0
       note = ""
-      # The log stops at what is not finite: it must come before a checkpoint.
       if due or number % config.log_every == 0:
         note = f"loss {log.write(number, scalars)['loss']:.4f}"
       if due:
-        save(number)
+        save(number, scalars)
         if preview is not None:
           preview(state["ema"], number)
       bar.update(1, note=note)
-    save(config.num_steps)
+    save(number, scalars)
   return state["ema"], time.monotonic() - start
 
 

@@ -64,15 +64,8 @@ class Log:
     Raises:
       ValueError: one of them is not finite.
     """
-    # One transfer for all; the loop syncs with the device here.
-    values = {
-      name: float(value)
-      for name, value in jax.device_get(dict(scalars)).items()
-    }
+    values = self.check(step, scalars)
     now = time.monotonic()
-    for name, value in values.items():
-      if not math.isfinite(value):
-        raise ValueError(self._not_finite(name, value, step))
     line: dict[str, Any] = {"step": step, **values}
     # The first line has no rate: its time is mostly the compiler's.
     if self._last is not None and step > self._last[0]:
@@ -83,6 +76,24 @@ class Log:
     if jax.process_index() == 0:
       self._append(step, line)
     self._last = (step, now)
+    return values
+
+  def check(self, step: int, scalars: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the scalars as `write` does, and writes nothing.
+
+    For a checkpoint between two lines: what it holds must be finite.
+
+    Raises:
+      ValueError: one of them is not finite.
+    """
+    # One transfer for all; the loop syncs with the device here.
+    values = {
+      name: float(value)
+      for name, value in jax.device_get(dict(scalars)).items()
+    }
+    for name, value in values.items():
+      if not math.isfinite(value):
+        raise ValueError(self._not_finite(name, value, step))
     return values
 
   def sync(self) -> None:

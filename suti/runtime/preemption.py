@@ -20,6 +20,7 @@ CODE = 143  # a shell's exit code of a process that SIGTERM ended
 LINE = (
   "Stopped by SIGTERM. Start the same command again and it goes on from here."
 )
+GRACE_S = 25.0  # for a last checkpoint: a preemptible TPU has 30 s
 # Seconds until the exception is raised again, in case it was lost: Python
 # ignores exceptions raised in a `__del__` or a callback of its collector.
 _AGAIN_S = 1.0
@@ -86,6 +87,22 @@ def deferred(
       _deferred = None
   if event.is_set():
     raise TerminatedError
+
+
+@contextlib.contextmanager
+def between_steps(*, alone: bool) -> Iterator[threading.Event]:
+  """`deferred` for a training loop, which then saves where it is, and ends.
+
+  Args:
+    alone: the loop is one process. Of several, each hears of it at another
+      step, and would wait in its own checkpoint for the others: they end
+      immediately, and go on from the last checkpoint of all.
+  """
+  if not alone:
+    yield threading.Event()
+    return
+  with deferred(grace_s=GRACE_S, at_last=lambda: None) as stop:
+    yield stop
 
 
 @contextlib.contextmanager

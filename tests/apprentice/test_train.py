@@ -122,20 +122,23 @@ def get_config():
     ema=0.9,
   )
 """
-# Past the second checkpoint, with steps done since.
-DEATH = 10
+# The step in which a run ends: past the second checkpoint, and between two
+# lines of the log.
+DEATH = 11
 DYING = f"""
-import os, runpy, signal
-from suti.runtime.log import Log
+import os, runpy, signal, sys
+from suti.parallel import mesh
 
-write = Log.write
+put_batch, batches = mesh.put_batch, []
+by = getattr(signal, sys.argv.pop(1))
 
-def write_and_die(log, step, scalars):
-  write(log, step, scalars)
-  if step == {DEATH}:
-    os.kill(os.getpid(), signal.SIGKILL)
+def put_and_die(batch, place):
+  batches.append(batch)
+  if len(batches) == {DEATH}:
+    os.kill(os.getpid(), by)
+  return put_batch(batch, place)
 
-Log.write = write_and_die
+mesh.put_batch = put_and_die
 runpy.run_module("apprentice.train", run_name="__main__")
 """
 
@@ -229,18 +232,22 @@ def weights(workdir):
   }
 
 
+@pytest.mark.parametrize(
+  ("by", "code", "step"),
+  [("SIGKILL", -signal.SIGKILL, 8), ("SIGTERM", 143, DEATH)],
+)
 def test_a_killed_run_and_an_unbroken_run_are_equal(
-  unbroken, config_file, tmp_path, root
+  unbroken, config_file, tmp_path, root, by, code, step
 ):
   inputs.write_pack(tmp_path)
-  process = start(config_file, tmp_path, root, program=("-c", DYING))
+  process = start(config_file, tmp_path, root, program=("-c", DYING, by))
   _, error = process.communicate(timeout=400)
-  assert process.returncode == -signal.SIGKILL, error
+  assert process.returncode == code, error
   folder = tmp_path / "apprentice" / "train"
   assert not (folder / "done.json").exists()
-  assert read_log(folder)[-1]["step"] == DEATH
-  saved = sorted(int(p.name) for p in (folder / "checkpoints").glob("[0-9]*"))
-  assert saved and saved[-1] < DEATH
+  assert read_log(folder)[-1]["step"] == DEATH - 1
+  saved = [int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")]
+  assert max(saved) == step
   assert not (folder / "model").exists()
 
   finish(start(config_file, tmp_path, root))

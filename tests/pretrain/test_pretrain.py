@@ -23,13 +23,11 @@ from suti.pretrain import (
   exam,
   examples,
   identity,
-  loop,
   pictures,
   text_to_image,
 )
 from suti.pretrain.augment import augment
 from suti.pretrain.card import write_card
-from suti.runtime.log import read_log
 from suti.world.held_out import TEMPLATES_HELD_OUT, is_held_out, pair_held_out
 from suti.world.templates import PARTS, template_of
 
@@ -128,30 +126,6 @@ def test_a_pool_of_other_scenes_is_another(
   config.studio = 0.9
   pictures.render_pool(config, tmp_path, size_px=8)
   assert fake_renderer == [8, 8]
-
-
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
-  config = clip_config.get_config("tiny")
-
-  def start(**made_of):
-    with jax.numpy_dtype_promotion("standard"):
-      return loop.train(
-        config,
-        tmp_path,
-        params={"w": jnp.eye(3)},
-        loss=lambda params, batch, key: ((batch["x"] @ params["w"]).mean(), {}),
-        batch_at=lambda rng: {"x": np.ones((4, 3), np.float32)},
-        made_of=made_of,
-      )
-
-  start(autoencoder="one")
-  config.num_steps += 1  # only longer
-  start(autoencoder="one")
-  with pytest.raises(ValueError, match=r"config\.autoencoder is 'one' there"):
-    start(autoencoder="two")
-  config.learning_rate *= 2
-  with pytest.raises(ValueError, match=r"config\.learning_rate is"):
-    start(autoencoder="one")
 
 
 def choose_shots(**kw):
@@ -313,47 +287,6 @@ def test_examples_of_a_class_show_other_subjects_of_it(fake_renderer, tmp_path):
     assert {pool.class_N[row] for row in rows} == {pool.class_N[target]}
 
 
-def test_loop_that_was_killed_logs_equal_losses(tmp_path):
-  """The run dies in its third step, after the checkpoint of the second."""
-  config = clip_config.get_config("tiny")
-
-  def batch_at(rng):
-    return {"x": rng.normal(size=(4, 3)).astype(np.float32)}
-
-  def dying(rng):
-    calls.append(rng)
-    if len(calls) == 3:
-      raise KeyboardInterrupt
-    return batch_at(rng)
-
-  def loss(params, batch, key):
-    noise = jax.random.normal(key, (4, 3))
-    return jnp.square(batch["x"] @ params["w"] - noise).mean(), {}
-
-  def start(folder, batches):
-    return loop.train(
-      config,
-      tmp_path / folder,
-      params={"w": jnp.eye(3)},
-      loss=loss,
-      batch_at=batches,
-    )
-
-  calls = []
-  with jax.numpy_dtype_promotion("standard"):  # optax.adamw: float ** int
-    whole, _ = start("whole", batch_at)
-    with pytest.raises(KeyboardInterrupt):
-      start("broken", dying)
-    resumed, _ = start("broken", batch_at)
-  np.testing.assert_array_equal(whole["w"], resumed["w"])
-  rows = [
-    [(line["step"], line["loss"]) for line in read_log(tmp_path / folder)]
-    for folder in ("whole", "broken")
-  ]
-  assert rows[0] == rows[1]
-  assert [step for step, _ in rows[0]] == [1, 2, 3, 4]
-
-
 @pytest.fixture(scope="module")
 def latent_model(tmp_path_factory):
   """An autoencoder, and a base on its latents, of a few steps each."""
@@ -430,50 +363,6 @@ def test_a_base_of_pixels(fake_renderer, tmp_path):
   image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
   again = backbone.to_image(backbone.to_latent(jnp.asarray(image)))
   np.testing.assert_allclose(again, image, atol=1e-6)
-
-
-def test_muon_moves_matrices_by_orthogonal_ones(tmp_path):
-  config = base_config.get_config("tiny")
-  config.update(num_steps=1, warmup_steps=0, weight_decay=0.0, ema=0.0)
-  rng = np.random.default_rng(0)
-  params = {
-    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
-    for name, shape in {
-      "mid.conv.weight": (3, 3, 4, 6),
-      "mid.bias": (6,),
-      "text.embeddings.weight": (5, 4),
-      "conv_in.weight": (3, 3, 3, 4),
-    }.items()
-  }
-  targets = jax.tree.map(lambda x: x + 1 + x**2, params)
-
-  def loss(params, batch, key):
-    errors = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, targets)
-    return sum(errors.values()), {}
-
-  with jax.numpy_dtype_promotion("standard"):
-    moved, _ = loop.train(
-      config,
-      tmp_path,
-      params=jax.tree.map(jnp.copy, params),  # they are given away
-      loss=loss,
-      batch_at=lambda rng: {},
-    )
-  step = {n: np.asarray(params[n] - moved[n]) for n in params}
-  singular = np.linalg.svd(
-    step["mid.conv.weight"].reshape(36, 6), compute_uv=False
-  )
-  # Newton-Schulz in five steps ends between 0.7 and 1.2.
-  assert singular.max() / singular.min() < 1.8
-  rate = config.learning_rate
-  rms = np.sqrt(np.square(step["mid.conv.weight"]).mean())
-  assert rms == pytest.approx(0.2 * rate, rel=0.2)
-  # The others' first step is Adam's, the sign, at half the rate; by Nesterov's
-  # rule it looks one step ahead.
-  ahead = 1 + 0.9 * (1 - 0.9) / (1 - 0.9**2)
-  for name in ("mid.bias", "text.embeddings.weight", "conv_in.weight"):
-    expected = 0.5 * rate * ahead
-    np.testing.assert_allclose(abs(step[name]), expected, rtol=1e-3)
 
 
 def test_a_base_goes_on_from_another(latent_model, fake_renderer, tmp_path):
