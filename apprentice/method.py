@@ -12,6 +12,7 @@ from typing import Any
 from apprentice import methods
 from suti.config.names import find_record
 from suti.nn.nets import Nets
+from suti.pipeline.conditioning import Conditioning, apply_denoiser
 
 # B batch, K demonstrations, H W C image or latent, L text tokens, D width.
 
@@ -93,6 +94,18 @@ class Encoder:
   output: Callable[..., Any]
 
 
+def denoise(
+  apply: Callable,
+  params: Mapping[str, Any],
+  x_BHWC: Any,
+  t_B: Any,
+  text: Conditioning,
+  context: Any,
+) -> Any:
+  """One prediction of the U-Net; context None is the base model."""
+  return apply_denoiser(apply, params, x_BHWC, t_B, text, context=context)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
   """A published method of subject-driven generation.
@@ -112,7 +125,7 @@ class Method:
     encode: (apply, params, batch) -> context: encodes the subjects, once per
       image.
     denoise: (apply, params, x_BHWC, t_B, text, context) -> prediction_BHWC;
-      context None is the base model.
+      context None is the base model. By default the first net's own.
     encoders: (config.method) -> {name: Encoder}; a field may be made by one.
     refresh: (apply, params, context, t_B, keys_B) -> context: for a method
       whose context follows t, called before each `denoise`.
@@ -139,7 +152,7 @@ class Method:
   trainable: str
   fields: Callable[[Any], Sequence[Field]]
   encode: Callable[[Callable, Mapping, Mapping], Any]
-  denoise: Callable[..., Any]
+  denoise: Callable[..., Any] = denoise
   encoders: Callable[[Any], Mapping[str, Encoder]] | None = None
   refresh: Callable[..., Any] | None = None
   hide: Mapping[str, Callable[..., Any]] = dataclasses.field(

@@ -32,7 +32,6 @@ from apprentice.method import (
 )
 from suti.nn.nets import Nets
 from suti.pipeline import image_prompt
-from suti.pipeline.conditioning import Conditioning, apply_denoiser
 
 # B batch, K demonstrations, H W C latent, X features of a picture.
 
@@ -103,25 +102,12 @@ def without_subject(batch: Mapping[str, Any], gone_B: jax.Array) -> dict:
   return {**batch, "demonstration_mask": mask_BK}
 
 
-def denoise(
-  apply: Callable,
-  params: Mapping[str, jax.Array],
-  x_BHWC: jax.Array,
-  t_B: jax.Array,
-  text: Conditioning,
-  context: Any,
-) -> jax.Array:
-  """One prediction of the U-Net; context None is the base model."""
-  return apply_denoiser(apply, params, x_BHWC, t_B, text, context=context)
-
-
 METHOD = Method(
   paper="https://arxiv.org/abs/2308.06721",
   declare=declare,
   trainable=rf"^{image_prompt.ADAPTER}:",
   fields=fields,
   encode=encode,
-  denoise=denoise,
   encoders=encoders,
   hide={"subject": without_subject},
   # The pictures' keys and values start as the text's, which is not silent.

@@ -34,7 +34,7 @@ from suti.nn.attention import attend, merge_heads, split_heads
 from suti.nn.layers import ACTIVATIONS, LayerNorm, Linear
 from suti.nn.param import ZEROS, Module, ModuleList, modules
 from suti.nn.surgery import adapter
-from suti.pipeline.conditioning import Conditioning, apply_denoiser
+from suti.pipeline.conditioning import apply_denoiser
 
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.
@@ -247,23 +247,10 @@ def _project(unet, x_MHWC, t_M, *, num, **conditioning):
   }
 
 
-def denoise(
-  apply: Callable,
-  params: Mapping[str, jax.Array],
-  x_BHWC: jax.Array,
-  t_B: jax.Array,
-  text: Conditioning,
-  context: Mapping[str, Any] | None,
-) -> jax.Array:
-  """One prediction of the U-Net; context None is the base model."""
-  return apply_denoiser(apply, params, x_BHWC, t_B, text, context=context)
-
-
 METHOD = Method(
   paper="https://arxiv.org/abs/2304.00186",
   declare=declare,
   trainable=r".",
   fields=fields,
   encode=encode,
-  denoise=denoise,
 )

@@ -28,9 +28,12 @@ def get_config(arg: str = "") -> ConfigDict:
     # A constant step of 1e-4 (paper) is for 2.1B parameters that know the
     # world; new layers in a small U-Net want more.
     learning_rate=4e-4,
-    weighting="clamped_snr",  # as its base
-    # As the shipped one was trained, before there was a joint share.
-    joint_dropout=0.0,
+    # The error and the steps that its base learned.
+    weighting="snr_plus_one",
+    snr_gamma=200.0,
+    log_snr_mean=-0.5,
+    log_snr_std=2.0,
+    joint_dropout=0.05,
     text_dropout=0.1,
     demonstration_dropout=0.1,
     warmup_steps=200,

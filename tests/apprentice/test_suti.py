@@ -58,7 +58,7 @@ def model():
   params = draw_params(spec)
   encode = jax.jit(lambda params, batch: suti.encode(apply, params, batch))
   denoise = jax.jit(
-    lambda params, x, t, text, context: suti.denoise(
+    lambda params, x, t, text, context: suti.METHOD.denoise(
       apply, params, x, t, text, context
     )
   )
@@ -260,7 +260,7 @@ def test_keys_and_values_are_made_once_an_image(model):
 
   def compute(params, x, t, text, batch):
     context = suti.encode(model.apply, params, batch)
-    return suti.denoise(model.apply, params, x, t, text, context)
+    return suti.METHOD.denoise(model.apply, params, x, t, text, context)
 
   np.testing.assert_allclose(
     predict(model, target, batch),
