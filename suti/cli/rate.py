@@ -52,10 +52,12 @@ def rate(argv: Sequence[str]) -> None:
   room = Room(tasks, out, seed=args.seed)
   with serve(room, port=args.port) as address:
     print(
-      f"{len(tasks)} to rate at {address}; answers go to {out}. Ctrl-C ends "
-      "it.",
+      f"{len(tasks)} {'pairs' if args.pairwise else 'pictures'} to rate at "
+      f"{address}; answers go to {out}. Ctrl-C ends it.",
       flush=True,
     )
+    if so_far := room.describe():
+      print(so_far, flush=True)
     if not args.no_browser:
       webbrowser.open(address)
     while True:

@@ -72,6 +72,22 @@ def test_a_rater_is_asked_everything_once_in_an_order_of_their_own(room):
   assert again.next("Cy")["done"] == 0
 
 
+def test_a_name_in_other_letters_goes_on_and_sees_what_it_said(room):
+  task = room.next("Ann")["task"]
+  room.rate({"rater": "Ann", "task": task, **YES, "text": False})
+  again = Room(room.tasks, room.path, seed=0)
+  found = again.next("ANN")
+  assert (found["rater"], found["done"], found["before"]) == ("Ann", 1, [task])
+  assert found["said"] is None
+  assert again.show(task, "Ann")["said"] == YES | {"text": False}
+  assert again.show(task, "Bo")["said"] is None
+  assert again.describe() == "Rated so far: Ann 1."
+  # Answers of other pictures are said, and count for nothing.
+  other = Room([t for t in room.tasks if t.key != task], room.path, seed=0)
+  assert other.next("Ann")["done"] == 0
+  assert other.describe().startswith("1 answers of ")
+
+
 def test_what_a_rater_gets_names_no_system_and_no_file(room):
   task = room.next("Ann")
   text = json.dumps(task)
@@ -108,6 +124,9 @@ def test_sides_are_shuffled_and_the_better_system_is_written(folders, tmp_path):
         "choice": "right" if other_side else "left",
       }
     )
+    side = "right" if other_side else "left"
+    assert room.show(task.key, "Ann")["said"] == {"choice": side}
+    assert room.show(task.key, "Bo")["said"] is None
   summary = agreement.summarise(read_ratings(room.path))
   pair = summary["pairs"]["ours\ttheirs"]
   assert pair == {"wins": 12, "losses": 0, "ties": 0}

@@ -45,17 +45,30 @@ def test_rating_by_keys_by_mouse_and_back_again(folders, tmp_path):
       row.locator(".yes").click()
     page.click("#save")
     page.get_by_text("2 of 24").wait_for()
-    # Back, and the other way.
+    # Enter before all is answered says what is missing.
+    page.keyboard.press("Enter")
+    page.get_by_text("Answer all three questions first").wait_for()
+    # Back twice shows what was said; on again without a change, then with one.
     page.keyboard.press("Backspace")
-    page.wait_for_selector("#save:disabled")
+    page.wait_for_selector(".question:nth-child(3) .yes[aria-pressed=true]")
+    page.keyboard.press("Backspace")
+    page.wait_for_selector(".question:nth-child(3) .no[aria-pressed=true]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".question:nth-child(3) .yes[aria-pressed=true]")
     for key in ("n", "n", "n", "Enter"):
       page.keyboard.press(key)
-    page.wait_for_timeout(500)
+    page.wait_for_selector("#save:disabled")
+    assert page.inner_text("#count") == "2 of 24"
+    assert len(path.read_text().splitlines()) == 3
+    # All of it is in view on a small laptop.
+    page.set_viewport_size({"width": 1280, "height": 650})
+    assert page.evaluate("document.documentElement.scrollHeight") <= 650
     # A second rater starts at the beginning; the first goes on.
     enter(page, address, "Bo")
     page.get_by_text("0 of 24").wait_for()
-    enter(page, address, "Ann")
+    enter(page, address, " ann ")
     page.get_by_text("2 of 24").wait_for()
+    assert page.inner_text("#who") == "Ann"
     page.screenshot(path=tmp_path / "rate.png")
   assert not elsewhere
   answers = [rating["answers"] for rating in read_ratings(path)]
@@ -69,6 +82,20 @@ def test_rating_by_keys_by_mouse_and_back_again(folders, tmp_path):
   assert not any(answers[1].values())
 
 
+def test_a_name_and_a_program_that_stopped_are_said(folders, tmp_path):
+  room = Room(read_tasks(folders, pairwise=False), tmp_path / "r.jsonl", seed=0)
+  with browser.opened() as (page, _):
+    with serve(room, port=0) as address:
+      enter(page, address, "Ann <b>")
+      page.get_by_text("A name has 1 to 40 letters").wait_for()
+      enter(page, address, "Zoë O'Hara")
+      page.get_by_text("0 of 24").wait_for()
+    for key in ("y", "y", "n", "Enter"):
+      page.keyboard.press(key)
+    page.get_by_text("The program has stopped: start it again").wait_for()
+  assert not (tmp_path / "r.jsonl").exists()
+
+
 def test_pairs_by_arrows_to_the_end_and_into_the_report(folders, tmp_path):
   path = tmp_path / "pairs.jsonl"
   room = Room(read_tasks(folders, pairwise=True)[:3], path, seed=0)
@@ -77,6 +104,11 @@ def test_pairs_by_arrows_to_the_end_and_into_the_report(folders, tmp_path):
     for number, key in enumerate(("ArrowLeft", "ArrowDown", "ArrowRight")):
       page.get_by_text(f"{number} of 3").wait_for()
       page.keyboard.press(key)
+    page.wait_for_selector("#end:not([hidden])")
+    # The last one may still be changed, and Enter leaves it as it is.
+    page.keyboard.press("Backspace")
+    page.wait_for_selector("[data-choice=right][aria-pressed=true]")
+    page.keyboard.press("Enter")
     page.wait_for_selector("#end:not([hidden])")
   ratings = read_ratings(path)
   assert [r["better"] is None for r in ratings] == [False, True, False]

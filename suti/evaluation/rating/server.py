@@ -26,6 +26,7 @@ from PIL import Image
 from suti.evaluation.rating.tasks import (
   QUESTIONS,
   Task,
+  answer_of,
   append,
   is_swapped,
   make_rating,
@@ -39,7 +40,7 @@ _PAGE = Path(__file__).with_name("rate.html")
 _SIDE_PX = 768  # pictures are reduced to it
 _KEPT = 100  # pictures held ready
 _MAX_BODY = 10_000
-_RATER = re.compile(r"[\w .@-]{1,40}")
+_RATER = re.compile(r"[\w .@'’-]{1,40}")
 
 
 class Room:
@@ -58,25 +59,62 @@ class Room:
     paths = {p for t in tasks for p in (*t.pictures, *t.references)}
     self._paths = {self._token(path): path for path in paths}
     self._shown: dict[str, bytes] = {}
-    self._done: dict[str, set[str]] = {}
+    # {rater: {task's key: rating}}, as they came; and each rater's spelling.
+    self._said: dict[str, dict[str, dict[str, Any]]] = {}
+    self._spelled: dict[str, str] = {}
+    self._strange = 0
     if path.is_file():
       for rating in read_ratings(path):
-        self._done.setdefault(rating["rater"], set()).add(rating["task"])
+        if rating["task"] in self._by_key:
+          self._keep(rating)
+        else:
+          self._strange += 1
+
+  def _keep(self, rating: dict[str, Any]) -> None:
+    rater = rating["rater"]
+    self._spelled.setdefault(rater.casefold(), rater)
+    self._said.setdefault(rater, {})[rating["task"]] = rating
+
+  def describe(self) -> str:
+    """What the file has so far, in a line; "" if nothing."""
+    parts = [f"{rater} {len(said)}" for rater, said in self._said.items()]
+    lines = [f"Rated so far: {', '.join(parts)}."] if parts else []
+    if self._strange:
+      lines.append(
+        f"{self._strange} answers of {self.path} are of other pictures or "
+        "another kind of question; they stay."
+      )
+    return " ".join(lines)
 
   def _token(self, path: str) -> str:
     return content_key(self.seed, path)
 
   def next(self, rater: str) -> dict[str, Any]:
-    """The rater's next task as the page gets it."""
+    """The rater's next task as the page gets it.
+
+    With it come `rater`, a name spelled as in earlier answers ("ann" goes on as
+    "Ann"), and `before`, the tasks that this rater has answered.
+    """
+    rater = self._spelled.get(rater.casefold(), rater)
     order = order_of(self.tasks, rater, seed=self.seed)
-    done = self._done.get(rater, set())
-    left = [task for task in order if task.key not in done]
-    count = {"done": len(order) - len(left), "all": len(order)}
-    return count | (self.show(left[0].key, rater) if left else {"task": None})
+    said = self._said.get(rater, {})
+    left = [task for task in order if task.key not in said]
+    about = {
+      "rater": rater,
+      "done": len(order) - len(left),
+      "all": len(order),
+      "before": list(said),
+    }
+    return about | (self.show(left[0].key, rater) if left else {"task": None})
 
   def show(self, key: str, rater: str) -> dict[str, Any]:
-    """One task as the page gets it: no system, no path."""
+    """One task as the page gets it, and the rater's answer: no system, no path.
+
+    Raises:
+      KeyError: there is no such task.
+    """
     task = self._by_key[key]
+    said = self._said.get(rater, {}).get(key)
     pictures = [self._token(path) for path in task.pictures]
     if len(pictures) == 2 and is_swapped(task, rater, seed=self.seed):
       pictures.reverse()
@@ -86,6 +124,7 @@ class Room:
       "pictures": pictures,
       "references": [self._token(path) for path in task.references],
       "questions": {} if len(pictures) == 2 else QUESTIONS,
+      "said": said and answer_of(said, seed=self.seed, task=task),
     }
 
   def rate(self, answer: dict[str, Any]) -> None:
@@ -96,13 +135,15 @@ class Room:
     """
     rater, key = answer.get("rater"), answer.get("task")
     if not isinstance(rater, str) or not _RATER.fullmatch(rater):
-      raise ValueError("rater: expected a name of 1 to 40 letters.")
+      raise ValueError(
+        "rater: expected a name of 1 to 40 letters, digits, spaces or . _ - @ '"
+      )
     if key not in self._by_key:
       raise ValueError("task: expected one that was shown.")
     rating = make_rating(self._by_key[key], answer, rater=rater, seed=self.seed)
     with self._lock:
       append(self.path, rating)
-      self._done.setdefault(rater, set()).add(str(key))
+      self._keep(rating)
 
   def picture(self, token: str) -> bytes | None:
     """A picture as PNG; None if there is none of this name."""
@@ -182,6 +223,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
       )
       self._send(source.encode(), "text/html; charset=utf-8", policy=policy)
+    elif url.path == "/favicon.ico":  # Browsers ask, and complain of a 404.
+      self._send(b"", "image/x-icon")
     elif url.path == "/next" and _RATER.fullmatch(rater):
       self._send_json(self.room.next(rater))
     elif url.path == "/task" and _RATER.fullmatch(rater):

@@ -185,6 +185,25 @@ def make_rating(
   return rating | {"answers": answers}
 
 
+def answer_of(
+  rating: Mapping[str, Any], *, task: Task, seed: int
+) -> dict[str, Any]:
+  """What `make_rating` was given for a rating: the other way round.
+
+  Args:
+    rating: of `make_rating`.
+    task: that was answered.
+    seed: of sides.
+  """
+  if len(task.systems) == 1:
+    return {question: rating["answers"][question] for question in QUESTIONS}
+  if rating["better"] is None:
+    return {"choice": "tie"}
+  swapped = is_swapped(task, rating["rater"], seed=seed)
+  first = rating["better"] == task.systems[0]
+  return {"choice": "left" if first != swapped else "right"}
+
+
 def append(path: Path, rating: Mapping[str, Any]) -> None:
   """Adds an answer to the file; a line that was cut off is ended first."""
   line = json.dumps(rating, ensure_ascii=False).encode() + b"\n"
