@@ -29,7 +29,12 @@ def rate(argv: Sequence[str]) -> None:
   """
   parser = Parser(prog="suti rate", description=_DESCRIPTION, epilog=_EXAMPLES)
   add = parser.add_argument
-  add("scores", nargs="+", metavar="SCORES", help="folders of suti evaluate")
+  add(
+    "scores",
+    nargs="+",
+    metavar="SCORES",
+    help="folders that suti evaluate wrote (--out)",
+  )
   add(
     "--out",
     required=True,

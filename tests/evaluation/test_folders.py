@@ -326,6 +326,23 @@ def test_photographs_that_are_not_read_are_said(tmp_path):
   assert "1 file is not read: 1 .psd (9.psd; convert to JPEG or PNG)" in note
 
 
+def test_a_class_of_several_words_that_nobody_wrote_is_said(tmp_path):
+  write_subjects(tmp_path)
+  assert not read_folder(tmp_path).notes
+  (tmp_path / "dog").rename(tmp_path / "my_dog")
+  found = read_folder(tmp_path)
+  assert found.subjects["my_dog"].prompts[0] == "a my dog in the snow"
+  (note,) = found.notes
+  assert "after their folders: my_dog ('my dog'). prompts_and_classes" in note
+  assert note.endswith("rows such as 'my_dog,dog'.")
+  (tmp_path / "prompts_and_classes.txt").write_text(
+    "subject_name,class\nmy_dog,dog\n"
+  )
+  found = read_folder(tmp_path)
+  assert found.subjects["my_dog"].prompts[0] == "a dog in the snow"
+  assert not found.notes
+
+
 def test_a_class_and_prompts_file_gives_nouns(tmp_path):
   write_subjects(tmp_path)
   (tmp_path / "prompts_and_classes.txt").write_text(

@@ -11,6 +11,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+from suti.evaluation.benchmark import opinions
 from suti.evaluation.rating import agreement, tasks
 from suti.evaluation.rating.server import Room, serve
 from suti.evaluation.rating.tasks import read_ratings, read_tasks
@@ -85,7 +86,7 @@ def test_a_name_in_other_letters_goes_on_and_sees_what_it_said(room):
   # Answers of other pictures are said, and count for nothing.
   other = Room([t for t in room.tasks if t.key != task], room.path, seed=0)
   assert other.next("Ann")["done"] == 0
-  assert other.describe().startswith("1 answers of ")
+  assert other.describe().endswith("ratings.jsonl has 1 more; they stay.")
 
 
 def test_what_a_rater_gets_names_no_system_and_no_file(room):
@@ -260,6 +261,24 @@ def test_ratings_join_the_report(room, folders, tmp_path):
   source = (out / "index.html").read_text()
   assert "2 raters. Overall is all three." in source
   assert "What people say" in source and "not known" in source
+
+
+def test_pairs_are_counted_and_systems_stand_as_on_the_page():
+  rows = [
+    rating("Ann", f"t{i}", "s", i > 0) | {"systems": [name]}
+    for i, name in enumerate(("theirs", "ours"))
+  ]
+  rows += [
+    {"rater": "Ann", "task": f"p{i}", "systems": ["ours", "theirs"]}
+    | {"subject": "s", "better": better}
+    for i, better in enumerate(("ours", "theirs", "ours", None))
+  ]
+  (source,) = opinions.people(
+    agreement.summarise(rows), systems=["ours", "theirs"]
+  )
+  assert source.index(">ours<") < source.index(">theirs<")
+  assert "the first is better" in source
+  assert source.index("2 (50%)") < source.index("1 (25%)")
 
 
 def test_mistakes_are_one_line(folders, tmp_path, capsys):

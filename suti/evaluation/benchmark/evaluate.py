@@ -433,7 +433,7 @@ def read_scores(folder: Path) -> tuple[dict[str, Any], list[tables.Row]]:
   if not path.is_file():
     raise ValueError(
       f"{folder} has no metrics.json: give a folder that suti evaluate "
-      "finished (--out)."
+      "finished (its --out, not its pictures)."
     )
   metrics = read_json(path)
   rows = []

@@ -14,6 +14,8 @@ _WORLD = (
   "its references, and whether it shows what its prompt names."
 )
 
+_COUNTED = ("the first is better", "the second is better", "alike")
+
 
 def cell(found: Mapping[str, Any] | None) -> str:
   """A mean with its interval, a dash where there is none."""
@@ -39,7 +41,9 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
       *(cell(row.get(question)) for question in ratings["questions"]),
       str(row["ratings"]),
     ]
-    for name, row in ratings["systems"].items()
+    for name, row in sorted(
+      ratings["systems"].items(), key=lambda item: _place(item[0], systems)
+    )
   ]
   known = {
     q: value for q, value in ratings["alpha"].items() if value is not None
@@ -52,7 +56,7 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
     )
   raters = ratings["raters"]
   wins = [
-    [a, b, str(row["wins"]), str(row["losses"]), str(row["ties"])]
+    [a, b, *_counts(row)]
     for (a, b), row in (
       (key.split("\t"), row) for key, row in ratings.get("pairs", {}).items()
     )
@@ -70,7 +74,7 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
     columns = ["", *ratings["questions"], "ratings"]
     pieces.append(page.card(page.table(columns, rows)))
   if wins:
-    columns = ["one", "other", "one better", "other better", "ties"]
+    columns = ["the first", "the second", *_COUNTED]
     pieces.append(page.card(page.table(columns, wins)))
   lines = [
     f"Rated, and not on this page: {name}."
@@ -78,6 +82,17 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
     if name not in systems
   ] + [f"Not rated: {name}." for name in systems if name not in rated]
   return [page.section("What people say", *pieces, page.listing(lines))]
+
+
+def _place(name: str, systems: Sequence[str]) -> int:
+  """Where a system stands on the page; those that do not, after the others."""
+  return systems.index(name) if name in systems else len(systems)
+
+
+def _counts(row: Mapping[str, int]) -> list[str]:
+  """How often each of two systems was better, with its share of all."""
+  counts = [row["wins"], row["losses"], row["ties"]]
+  return [f"{count} ({count / sum(counts):.0%})" for count in counts]
 
 
 def judges(folders: Mapping[str, Path]) -> list[str]:

@@ -167,6 +167,19 @@ def read_folder(folder: Path, *, flag: str = "--benchmark") -> Benchmark:
       f"{flag}={folder}: no folder of photographs is in it; expected one a "
       "subject."
     )
+  # "my_dog" is asked for as "a my dog in the snow", which is seldom meant.
+  guessed = [
+    f"{name} ('{subject.noun}')"
+    for name, subject in subjects.items()
+    if subject.prompts and " " in subject.noun and name not in classes
+  ]
+  if guessed:
+    first = guessed[0].partition(" ")[0]
+    notes.append(
+      f"prompts name these subjects after their folders: {', '.join(guessed)}. "
+      f"{_CLASSES} beside them gives other classes: a line "
+      f"'subject_name,class', and below it rows such as '{first},dog'."
+    )
   if unknown := sorted(set(classes) - set(names)):
     raise ValueError(
       f"{folder / _CLASSES} names {', '.join(unknown)}, which "

@@ -81,8 +81,8 @@ class Room:
     lines = [f"Rated so far: {', '.join(parts)}."] if parts else []
     if self._strange:
       lines.append(
-        f"{self._strange} answers of {self.path} are of other pictures or "
-        "another kind of question; they stay."
+        f"Of other pictures, or of another kind of question, {self.path} has "
+        f"{self._strange} more; they stay."
       )
     return " ".join(lines)
 
