@@ -6,6 +6,7 @@ The same call as `suti generate --subject`. The page is gradio's, the extra
 writes a folder that runs as a Space of the Hugging Face hub.
 """
 
+import functools
 import html
 import importlib
 import importlib.metadata
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
   import numpy as np
 
   from apprentice.model import Apprentice
+  from suti.hf.tokenizer import Tokenizer
 
 _DESCRIPTION = """\
 Opens a page in the browser of this machine: drop pictures of a subject, type
@@ -49,6 +51,8 @@ _SHOWN = (
   ("a toy on the beach", "toy"),
 )
 _PICTURES_EACH = 4
+_CAPTION = "What the pictures show"  # a field, and what notes call it
+_MAX_STEM = 60  # letters of a saved file's name
 _PACKAGES = ("suti", "experts", "apprentice")
 
 
@@ -79,18 +83,22 @@ def demo(argv: Sequence[str]) -> None:
   from suti.runtime import xla_flags
 
   xla_flags.prepare()
+  print(f"Opening {args.model} and the page, some seconds ...", flush=True)
   page = build(args.model)
-  print("Ctrl-C ends it.", flush=True)
   try:
-    page.queue(default_concurrency_limit=1).launch(
+    _, address, _ = page.queue(default_concurrency_limit=1).launch(
       server_name="127.0.0.1",
       server_port=args.port,
       share=False,
       inbrowser=not args.no_browser,
       footer_links=[],
+      prevent_thread_lock=True,
+      quiet=True,  # it would recommend a public link
     )
   except OSError as error:
     raise ValueError(f"--port={args.port} is taken: give another.") from error
+  print(f"The demo is at {address}; Ctrl-C ends it.", flush=True)
+  page.block_thread()
 
 
 def _gradio() -> Any:
@@ -126,12 +134,12 @@ def build(model: str) -> Any:
   world = knows_world_alone(model)
 
   def run(*values, progress=gr.Progress()):  # noqa: B008, gradio finds it so
-    progress(0.1, desc="sampling; the first time programs are compiled")
+    progress(None, desc="sampling; the first time programs are compiled")
     try:
       return _run(apprentice, *values)
     except ValueError as error:
       line = html.escape(str(error))  # gradio shows it as markup
-      raise gr.Error(line, print_exception=False) from error
+      raise gr.Error(line, duration=6, print_exception=False) from error
 
   with gr.Blocks(title="SuTI", analytics_enabled=False) as page:
     gr.Markdown("# Show my subject in a new scene")
@@ -141,35 +149,54 @@ def build(model: str) -> Any:
       with gr.Column():
         pictures, prompt = _subject(gr)
         button = gr.Button("Generate", variant="primary", elem_id="generate")
-        if world:
-          _examples(gr, [pictures, prompt])
-        numbers = _numbers(gr, apprentice.sampling)
+        examples = _examples(gr) if world else []
+        caption, *numbers = _numbers(gr, apprentice.sampling)
       with gr.Column():
         outputs = _outputs(gr)
-    gr.on(
-      [button.click, prompt.submit],
-      run,
-      inputs=[pictures, prompt, *numbers],
-      outputs=outputs,
-      api_name="generate",
-    )
+    fields = [pictures, prompt, caption]
+    # Progress and "Error" on the pictures alone, not on each output.
+    sampling = {
+      "fn": run,
+      "inputs": [*fields, *numbers],
+      "outputs": outputs,
+      "show_progress_on": outputs[:1],
+    }
+    gr.on([button.click, prompt.submit], **sampling, api_name="generate")
+    for example, text, files in examples:
+      filled = example.click(
+        lambda text=text, files=files: (files, text, ""),
+        outputs=fields,
+        api_name=False,
+      )
+      filled.then(**sampling, api_name=False)
   return page
 
 
 def _run(apprentice, pictures, prompt, caption, num, seed, steps, guidance):
   """The fields of the page -> its outputs."""
-  images, notes = sample(
-    apprentice,
-    [Path(path) for path, _ in pictures or []],
-    prompt,
-    caption=caption,
-    num=int(num),
-    seed=int(seed),
-    steps=int(steps),
-    guidance=float(guidance),
-  )
-  paths = _save(images)
-  return paths, paths, "\n".join(notes)
+  files = [Path(path) for path, _ in pictures or []]
+  try:
+    images, notes = sample(
+      apprentice,
+      files,
+      prompt,
+      caption=caption,
+      num=int(num),
+      seed=int(seed),
+      steps=int(steps),
+      guidance=float(guidance),
+    )
+  except ValueError as error:
+    raise ValueError(_as_dropped(str(error), files)) from error
+  paths = _save(images, text=prompt, first=int(seed))
+  return paths, _as_dropped("\n".join(notes), files), paths
+
+
+def _as_dropped(text: str, files: Sequence[Path]) -> str:
+  """With files as the user knows them, not where the page keeps them."""
+  for file in files:
+    text = text.replace(str(file), file.name)
+  return text
 
 
 def _subject(gr: Any) -> list[Any]:
@@ -190,24 +217,21 @@ def _subject(gr: Any) -> list[Any]:
   ]
 
 
-def _examples(gr: Any, fields: Sequence[Any]) -> None:
-  """Buttons that fill the fields in."""
-  gr.Markdown("Or try one of these, of a subject it has never seen:")
+def _examples(gr: Any) -> list[tuple[Any, str, list[str]]]:
+  """Buttons, each with the text and the pictures that it stands for."""
+  gr.Markdown("Or see one of these, of a subject it has never seen:")
   with gr.Row():
-    for text, files in write_examples():
-      button = gr.Button(text, size="sm", elem_classes=["example"])
-      button.click(
-        lambda text=text, files=files: (files, text),
-        outputs=fields,
-        api_name=False,
-      )
+    return [
+      (gr.Button(text, size="sm", elem_classes=["example"]), text, files)
+      for text, files in write_examples()
+    ]
 
 
 def _numbers(gr: Any, sampling: Mapping[str, Any]) -> list[Any]:
   """What may be left as it is."""
   with gr.Accordion("More", open=False):
     return [
-      gr.Textbox(label="What the pictures show (empty: after the prompt)"),
+      gr.Textbox(label=_CAPTION, placeholder="empty: after the prompt"),
       gr.Slider(1, 8, value=NUM, step=1, label="Pictures"),
       gr.Number(value=0, precision=0, label="Seed"),
       gr.Slider(
@@ -218,24 +242,24 @@ def _numbers(gr: Any, sampling: Mapping[str, Any]) -> list[Any]:
 
 
 def _outputs(gr: Any) -> list[Any]:
-  """The pictures, their files, and what was left out."""
+  """The pictures, what was left out, and the files."""
   return [
     gr.Gallery(
       label="Generated",
       format="png",
       columns=2,
-      height=640,
+      height=480,
       object_fit="contain",
       interactive=False,
       elem_id="result",
     ),
+    gr.Textbox(label="Notes", lines=2, interactive=False, elem_id="notes"),
     gr.File(
       label="Save",
       file_count="multiple",
       interactive=False,
       elem_id="saved",
     ),
-    gr.Textbox(label="Notes", lines=2, interactive=False),
   ]
 
 
@@ -264,6 +288,7 @@ def sample(
       out of its range.
   """
   from apprentice.generate import check, generate
+  from suti.pipeline import known_words
 
   if not files:
     raise ValueError(
@@ -274,8 +299,13 @@ def sample(
       f"Pictures must be 1 to {MAX_NUM}, the seed 0 to {2**32 - MAX_NUM - 1}."
     )
   check(apprentice, prompt, num_images=len(files), num=num, steps=steps)
-  pictures, notes = load_pictures(files)
-  caption, why = choose_caption(prompt, caption or None)
+  pictures, notes = load_pictures(files, where="")
+  caption, why = choose_caption(
+    prompt, caption or None, where=f"'{_CAPTION}', under More,"
+  )
+  folder = apprentice.backbone.folder
+  notes += [why, known_words.note(folder, prompt, caption)]
+  notes += [_tokenizer(folder).cut(text) for text in (prompt, caption)]
   images = generate(
     apprentice,
     pictures,
@@ -286,17 +316,28 @@ def sample(
     steps=steps,
     guidance=guidance,
   )
-  return images, [*notes, why]
+  return images, [note for note in notes if note]
 
 
-def _save(images: Sequence["np.ndarray"]) -> list[str]:
-  """Files of images, in a folder of their own."""
+@functools.cache
+def _tokenizer(folder: Path) -> "Tokenizer":
+  from suti.pipeline.text_encoders import open_tokenizer
+
+  return open_tokenizer(folder)
+
+
+def _save(
+  images: Sequence["np.ndarray"], *, text: str, first: int
+) -> list[str]:
+  """Files of images, in a folder of their own, by their text and seed."""
+  from suti.evaluation.folders.pictures import slug
   from suti.images import save_png
 
   folder = Path(tempfile.mkdtemp(prefix="suti-demo-"))
+  stem = slug(text)[:_MAX_STEM] or "suti"
   paths = []
-  for number, image in enumerate(images):
-    path = folder / f"suti-{number}.png"
+  for number, image in enumerate(images, start=first):
+    path = folder / f"{stem}-{number}.png"
     save_png(path, image)
     paths.append(str(path))
   return paths
@@ -308,8 +349,8 @@ def write_examples() -> list[tuple[str, list[str]]]:
 
   found = world_subjects([n for _, n in _SHOWN], images_each=_PICTURES_EACH)
   return [
-    (text, _save(pictures))
-    for (text, _), pictures in zip(_SHOWN, found, strict=True)
+    (text, _save(pictures, text=noun, first=0))
+    for (text, noun), pictures in zip(_SHOWN, found, strict=True)
   ]
 
 

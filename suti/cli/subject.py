@@ -147,8 +147,14 @@ def find_pictures(subject: Sequence[str]) -> tuple[list[Path], list[str]]:
   return files, notes
 
 
-def load_pictures(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
+def load_pictures(
+  files: Sequence[Path], *, where: str = "--subject: "
+) -> tuple[list[Any], list[str]]:
   """Opens pictures; one that cannot be read is left out.
+
+  Args:
+    files: of one subject.
+    where: they were given, which begins the line.
 
   Returns: the pictures, and lines on those that are left out.
 
@@ -162,7 +168,7 @@ def load_pictures(files: Sequence[Path]) -> tuple[list[Any], list[str]]:
     others = f" (and {len(causes) - 1} more)" if causes[1:] else ""
     raise ValueError(f"{causes[0]}{others}")
   notes = [
-    f"--subject: {len(causes)} of {len(files)} pictures cannot be read and are "
+    f"{where}{len(causes)} of {len(files)} pictures cannot be read and are "
     "left out:",
     *(f"  {cause}" for cause in causes[:_MAX_CAUSES]),
   ]
@@ -233,7 +239,9 @@ def _load_mask(name: str) -> Any:
   return load_image(name).mean(2) > 127
 
 
-def choose_caption(prompt: str, caption: str | None) -> tuple[str, str]:
+def choose_caption(
+  prompt: str, caption: str | None, *, where: str = "--caption"
+) -> tuple[str, str]:
   """What the pictures are captioned with.
 
   An apprentice has learned from captioned demonstrations; "" is its null text.
@@ -241,21 +249,22 @@ def choose_caption(prompt: str, caption: str | None) -> tuple[str, str]:
   Args:
     prompt: what is to be sampled.
     caption: what the user says, None for the prompt's own subject.
+    where: the user says it.
 
   Returns: the caption, and a line on it.
   """
   from experts.mining.captions import noun_phrase
 
   if caption is not None:
-    return caption, f"The pictures are captioned '{caption}' (--caption)."
+    return caption, f"The pictures are captioned '{caption}' ({where})."
   if phrase := noun_phrase(prompt):
     return phrase, (
-      f"The pictures are captioned '{phrase}', after the prompt; --caption "
+      f"The pictures are captioned '{phrase}', after the prompt; {where} "
       "says it otherwise."
     )
   return "", (
-    "The pictures have no caption, as the prompt names no subject: --caption "
-    "'a kettle' gives them one."
+    "The pictures have no caption, as the prompt names no subject: "
+    f"{where} gives them one, such as 'a kettle'."
   )
 
 

@@ -43,9 +43,11 @@ class Tokenizer:
 
   Attributes:
     with_mask: B texts -> (ids_BL int32, mask_BL bool); False is padding.
+    cut: a text -> a line on what of it is not read, "" if all is.
   """
 
   with_mask: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+  cut: Callable[[str], str]
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
     """B texts -> ids_BL, int32."""
@@ -119,7 +121,10 @@ def _wrap(backend: Any, max_length: int, pad: str) -> Tokenizer:
       np.asarray([row.attention_mask for row in rows], bool),
     )
 
-  return Tokenizer(with_mask=with_mask)
+  def cut(text: str) -> str:
+    return _describe_cut(text, backend.encode(text), max_length)
+
+  return Tokenizer(with_mask=with_mask, cut=cut)
 
 
 def _say_what_is_cut(
@@ -136,13 +141,20 @@ def _say_what_is_cut(
     if not row.overflowing or text in _named or len(_named) == _NAMED:
       continue
     _named.add(text)
-    rest = " ".join(text[max(end for _, end in row.offsets) :].split())
-    rest = rest if len(rest) <= 60 else f"{rest[:57]}..."
     last = " Of other such texts nothing more is said."
-    say(
-      f'A text is longer than the {max_length} tokens that are read: "{rest}" '
-      f"is left out.{last if len(_named) == _NAMED else ''}"
-    )
+    line = _describe_cut(text, row, max_length)
+    say(f"{line}{last if len(_named) == _NAMED else ''}")
+
+
+def _describe_cut(text: str, row: Any, max_length: int) -> str:
+  if not row.overflowing:
+    return ""
+  rest = " ".join(text[max(end for _, end in row.offsets) :].split())
+  rest = rest if len(rest) <= 60 else f"{rest[:57]}..."
+  return (
+    f'A text is longer than the {max_length} tokens that are read: "{rest}" '
+    "is left out."
+  )
 
 
 def _plain_padding(folder: Path) -> str | None:
@@ -174,19 +186,26 @@ def _open_with_transformers(folder: Path, max_length: int) -> Tokenizer:
   if tokenizer.pad_token is None:
     raise ValueError("it has no token to pad with")
 
-  def with_mask(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    batch = tokenizer(
+  def encode(texts: Sequence[str]) -> Any:
+    return tokenizer(
       list(texts),
       padding="max_length",
       truncation=True,
       max_length=max_length,
       return_tensors="np",
     )
+
+  def with_mask(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    batch = encode(texts)
     _say_what_is_cut(texts, batch.encodings or (), max_length)
     ids_BL = np.asarray(batch["input_ids"], np.int32)
     return ids_BL, np.asarray(batch["attention_mask"], bool)
 
-  return Tokenizer(with_mask=with_mask)
+  def cut(text: str) -> str:
+    rows = encode([text]).encodings  # none of a tokenizer in Python
+    return _describe_cut(text, rows[0], max_length) if rows else ""
+
+  return Tokenizer(with_mask=with_mask, cut=cut)
 
 
 def _open_sentencepiece(file: Path) -> Any:

@@ -212,7 +212,7 @@ def _tokenizer(model: Model, folder: Path, *, length: int) -> Tokenizer:
       )
     return ids_BL, mask_BL
 
-  return Tokenizer(with_mask=with_mask)
+  return Tokenizer(with_mask=with_mask, cut=tokenizer.cut)
 
 
 def _text(states_BLD, pooled_BP=None) -> Text:

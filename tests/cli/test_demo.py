@@ -48,6 +48,27 @@ def test_mistakes_are_one_line(apprentice, files, change, words):
     demo.sample(apprentice, given.pop("files"), given.pop("prompt"), **given)
 
 
+def test_notes_are_in_the_words_of_the_page(apprentice, files):
+  files[0].write_bytes(b"no picture")
+  prompt = "a blizzard " * 40
+  for _ in range(2):  # A tokenizer falls silent, a page must not.
+    images, notes, paths = demo._run(
+      apprentice, [(str(file), None) for file in files], prompt, "", 1, 7, 2, 2
+    )
+    assert images == paths and len(paths) == 1
+    assert paths[0].endswith("_a_bli-7.png")
+    assert "1 of 2 pictures cannot be read" in notes
+    assert "\n  0.png cannot be read as a picture" in notes
+    assert "never met 'blizzard'" in notes
+    assert "longer than the 32 tokens that are read" in notes
+    for word in ("--", str(files[0].parent)):
+      assert word not in notes, notes
+  files[1].unlink()
+  dropped = [(str(file), None) for file in files[:1]]
+  with pytest.raises(ValueError, match=r"^0\.png cannot be read"):
+    demo._run(apprentice, dropped, "a dog", "", 1, 0, 2, 2)
+
+
 def test_without_gradio_the_remedy_is_named(capsys, monkeypatch):
   def missing(name):
     raise ImportError(name)
@@ -94,12 +115,15 @@ def test_an_example_is_clicked_generated_and_saved(tmp_path):
       page.fill("#prompt textarea, #prompt input", "a <b>dog</b>")
       page.click("#generate")
       page.wait_for_selector("text=There is no picture yet")
+      # An example is shown without another click.
       page.click("button.example >> nth=0")
       page.wait_for_selector("#pictures img")
-      page.click("#generate")
       page.wait_for_selector("#saved a")
+      notes = page.input_value("#notes textarea")
+      assert "'What the pictures show', under More" in notes
       with page.expect_download() as download:
         page.click("#saved a >> nth=0")
+      assert download.value.suggested_filename.startswith("a_dog_wearing")
       download.value.save_as(tmp_path / "saved.png")
       page.screenshot(path=tmp_path / "demo.png")
     assert not elsewhere

@@ -159,6 +159,8 @@ def test_what_an_encoder_does_not_read_is_said_once_a_text(
   assert line.startswith("A text is longer than the 6 tokens that are read: ")
   _, rest, end = line.split('"')
   assert end == " is left out."
+  # Asked for, it is said each time.
+  assert [tokenizers[0].cut(text) for text in (fits, long)] == ["", line]
   rest = rest.removesuffix("...")
   assert 40 < len(rest) <= 57 and rest in long and not long.startswith(rest)
 
