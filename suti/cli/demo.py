@@ -52,7 +52,7 @@ _SHOWN = (
 )
 _PICTURES_EACH = 4
 _CAPTION = "What the pictures show"  # a field, and what notes call it
-_MAX_STEM = 60  # letters of a saved file's name
+_MAX_STEM = 40  # letters of a saved file's name
 _PACKAGES = ("suti", "experts", "apprentice")
 
 
@@ -134,10 +134,12 @@ def build(model: str) -> Any:
   world = knows_world_alone(model)
 
   def run(*values, progress=gr.Progress()):  # noqa: B008, gradio finds it so
-    progress(None, desc="sampling; the first time programs are compiled")
+    yield [], "", None  # Nothing of an earlier text stands under this one.
+    progress(0, desc="sampling; the first time programs are compiled")
     try:
-      return _run(apprentice, *values)
+      yield _run(apprentice, *values)
     except ValueError as error:
+      yield [], str(error), None  # The message below goes away by itself.
       line = html.escape(str(error))  # gradio shows it as markup
       raise gr.Error(line, duration=6, print_exception=False) from error
 
@@ -248,7 +250,7 @@ def _outputs(gr: Any) -> list[Any]:
       label="Generated",
       format="png",
       columns=2,
-      height=480,
+      height=640,
       object_fit="contain",
       interactive=False,
       elem_id="result",

@@ -56,7 +56,7 @@ def test_notes_are_in_the_words_of_the_page(apprentice, files):
       apprentice, [(str(file), None) for file in files], prompt, "", 1, 7, 2, 2
     )
     assert images == paths and len(paths) == 1
-    assert paths[0].endswith("_a_bli-7.png")
+    assert paths[0].endswith("_a_blizz-7.png")
     assert "1 of 2 pictures cannot be read" in notes
     assert "\n  0.png cannot be read as a picture" in notes
     assert "never met 'blizzard'" in notes
@@ -115,6 +115,8 @@ def test_an_example_is_clicked_generated_and_saved(tmp_path):
       page.fill("#prompt textarea, #prompt input", "a <b>dog</b>")
       page.click("#generate")
       page.wait_for_selector("text=There is no picture yet")
+      notes = "document.querySelector('#notes textarea').value"
+      page.wait_for_function(f"{notes}.startsWith('There is no picture yet')")
       # An example is shown without another click.
       page.click("button.example >> nth=0")
       page.wait_for_selector("#pictures img")
