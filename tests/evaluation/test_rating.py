@@ -15,6 +15,7 @@ from suti.evaluation.benchmark import opinions
 from suti.evaluation.rating import agreement, tasks
 from suti.evaluation.rating.server import Room, serve
 from suti.evaluation.rating.tasks import read_ratings, read_tasks
+from suti.images import save_png
 from tests.commands import error_of, start
 from tests.evaluation.test_comparison import NASTY, write_scores
 
@@ -296,6 +297,12 @@ def test_mistakes_are_one_line(folders, tmp_path, capsys):
   out.write_text('{"rater": 3}\n')
   assert "line 1, is no rating" in error_of(
     capsys, "rate", folders[0], "--out", out
+  )
+  picture = tmp_path / "0.jpg"
+  save_png(picture, np.zeros((8, 8, 3), np.uint8))
+  assert (
+    "0.jpg, line 1, is no rating: give the file that suti rate"
+    in error_of(capsys, "rate", folders[0], "--out", picture)
   )
   assert "x.jsonl does not exist: suti rate writes it" in error_of(
     capsys,

@@ -51,8 +51,8 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
   agreement = ", ".join(f"{q} {value:.2f}" for q, value in known.items())
   if unknown := [q for q in ratings["alpha"] if q not in known]:
     agreement += (
-      f"{', ' if known else ''}not known of {', '.join(unknown)} (it needs two "
-      "raters of one picture, who do not always say the same)"
+      f"{', ' if known else ''}not known of {', '.join(unknown)} (it takes two "
+      "raters of one picture, and answers that differ somewhere)"
     )
   raters = ratings["raters"]
   wins = [
@@ -64,10 +64,15 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
   rated = dict.fromkeys(
     [*ratings["systems"], *(x for row in wins for x in row[:2])]
   )
+  shares = (
+    "Overall is all three. Shares of yes, each picture weighing the same, with "
+    "95% intervals over subjects. "
+  )
   pieces = [
     page.paragraph(
-      f"{raters} rater{'s' if raters > 1 else ''}. Overall is all three. "
-      f"Krippendorff's alpha: {agreement}."
+      f"{raters} rater{'s' if raters > 1 else ''}. {shares if rows else ''}"
+      "Agreement is Krippendorff's alpha, 1 if perfect and 0 by chance: "
+      f"{agreement}."
     )
   ]
   if rows:

@@ -33,6 +33,7 @@ QUESTIONS = {
 OVERALL = "overall"
 CHOICES = ("left", "right", "tie")
 _MAX_REFERENCES = 6
+_START = '{"rater": '  # of each line
 _TOGETHER = 10  # tasks that all raters have before others
 
 
@@ -222,8 +223,8 @@ def append(path: Path, rating: Mapping[str, Any]) -> None:
 def read_ratings(path: Path) -> list[dict[str, Any]]:
   """The answers of a file, of those to one question the last.
 
-  A line that is no JSON was cut off when the computer went down, and is left
-  out.
+  A line that begins as a rating and is no JSON was cut off when the computer
+  went down, and is left out.
 
   Raises:
     ValueError: there is no such file, or a line is of something else.
@@ -236,7 +237,9 @@ def read_ratings(path: Path) -> list[dict[str, Any]]:
     try:
       rating = json.loads(line) if line else None
     except json.JSONDecodeError:
-      continue
+      if _START.startswith(line.strip("\0")[: len(_START)]):
+        continue
+      rating = line  # a picture, say, to which answers must not be added
     if rating is None:
       continue
     if not _is_rating(rating):
