@@ -239,7 +239,7 @@ def read_ratings(path: Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError:
       if _START.startswith(line.strip("\0")[: len(_START)]):
         continue
-      rating = line  # a picture, say, to which answers must not be added
+      rating = {}  # a picture, say, to which answers must not be added
     if rating is None:
       continue
     if not _is_rating(rating):
