@@ -213,6 +213,7 @@ def run(config: Any, workdir: Path) -> dict:
         save(number)
       bar.update(1, note=note)
     save(number)
+    checkpoints.wait()  # SIGTERM ends the process here, and its writing
 
   # ------------------------------------------------------------- 8 Finish
   seconds = round(time.monotonic() - started)  # of all processes together

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped apprentice of SubjectWorld: its first lessons, true renders.
+"""The apprentice of SubjectWorld: its first lessons, true renders.
 
 Differs from configs/quickstart.py in: starts from the base instead of an
 apprentice; learns from `suti.pretrain.examples` (a perfect teacher's examples)
-until experts have generated enough; steps, batch, rate and dropout.
+until experts have generated enough; steps, batch, rate, dropout, and the error
+and the noise of its loss, which are those of the base that
+launch/train_world.sh makes.
+The shipped base and apprentice are older, and learned with others: see their
+training.json.
 
 Command to run:
   python -m apprentice.train \
@@ -28,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # A constant step of 1e-4 (paper) is for 2.1B parameters that know the
     # world; new layers in a small U-Net want more.
     learning_rate=4e-4,
-    # The error and the steps that its base learned.
+    # As configs/pretrain/text_to_image.py has them.
     weighting="snr_plus_one",
     snr_gamma=200.0,
     log_snr_mean=-0.5,
