@@ -96,12 +96,15 @@ def test_a_name_and_a_program_that_stopped_are_said(folders, tmp_path):
   assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_pairs_by_arrows_to_the_end_and_into_the_report(folders, tmp_path):
+def test_pairs_to_the_end_and_into_the_report(folders, tmp_path):
   path = tmp_path / "pairs.jsonl"
   room = Room(read_tasks(folders, pairwise=True)[:3], path, seed=0)
   with serve(room, port=0) as address, browser.opened() as (page, elsewhere):
     enter(page, address, "Ann")
-    for number, key in enumerate(("ArrowLeft", "ArrowDown", "ArrowRight")):
+    page.click("[data-choice=left]")
+    page.get_by_text("1 of 3").wait_for()
+    page.keyboard.press("Space")  # must not press the same button again
+    for number, key in enumerate(("ArrowDown", "ArrowRight"), start=1):
       page.get_by_text(f"{number} of 3").wait_for()
       page.keyboard.press(key)
     page.wait_for_selector("#end:not([hidden])")
