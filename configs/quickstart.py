@@ -156,11 +156,12 @@ def _finetune() -> ConfigDict:
       "batch_size": 4,  # the paper is silent
       "learning_rate": 1e-4,  # paper: 1e-5
       "optimizer": "adafactor",
-      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
-      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
+      # As the base was trained; paper: uniform.
+      "weighting": "snr_plus_one",
+      "snr_gamma": 200.0,  # the cap of min_snr, clamped_snr and snr_plus_one
       # Steps whose log SNR is normal, with this mean and deviation, as the base
-      # may have been trained; None is uniform steps, as in the papers.
-      "log_snr_mean": placeholder(float),
+      # was trained; None is uniform steps, as in the papers.
+      "log_snr_mean": -0.5,
       "log_snr_std": 2.0,
       # Filled up to a multiple of a host's devices. Paper: 400, one a core.
       "experts_per_wave": 4,
@@ -330,9 +331,10 @@ def _train() -> ConfigDict:
       "learning_rate": 2e-5,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       "save_dtype": "float32",  # of the weights written at the end
-      "weighting": "clamped_snr",  # as the base was trained; paper: uniform
-      "snr_gamma": 5.0,  # the cap of min_snr, clamped_snr and snr_plus_one
-      "log_snr_mean": placeholder(float),  # see config.finetune
+      # As the base was trained; see config.finetune.
+      "weighting": "snr_plus_one",
+      "snr_gamma": 200.0,
+      "log_snr_mean": -0.5,
       "log_snr_std": 2.0,
       "warmup_steps": 10,
       "decay": placeholder(float),  # share of steps in which the rate falls

@@ -58,6 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer="adafactor",
     learning_rate=1e-4,
     weighting="uniform",
+    log_snr_mean=None,  # uniform steps
     warmup_steps=10_000,  # choice
     min_demonstrations=3,
     num_demonstrations=3,

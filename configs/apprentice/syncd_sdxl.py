@@ -44,6 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     warmup_steps=0,
     dtype="bfloat16",
     weighting="uniform",
+    log_snr_mean=None,  # uniform steps
     num_demonstrations=2,
     min_demonstrations=2,
     max_demonstrations=4,

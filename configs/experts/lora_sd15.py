@@ -49,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     learning_rate=1e-4,
     optimizer="adam",
     weighting="uniform",  # of eps, which this base predicts
+    log_snr_mean=None,  # uniform steps
     experts_per_device="auto",
     inner="vmap",
     dtype="bfloat16",

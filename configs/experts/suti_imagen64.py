@@ -51,6 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
     learning_rate=1e-5,
     optimizer="adafactor",
     weighting="uniform",
+    log_snr_mean=None,  # uniform steps
     # One a core, as in the paper, on however many a host has: a chip of TPU v4
     # is what the paper calls a core of 32 GB.
     experts_per_device=1,

@@ -30,8 +30,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # of those left out, for guidance.
   config.detailed = 0.5
   config.text_dropout = 0.1
-  config.weighting = "clamped_snr"
-  config.snr_gamma = 5.0
+  # As configs/pretrain/text_to_image.py has them.
+  config.weighting = "snr_plus_one"
+  config.snr_gamma = 200.0
+  config.log_snr = (-0.5, 2.0)
   config.batch_size = 32
   config.num_steps = 2_000
   config.optimizer = "adamw"

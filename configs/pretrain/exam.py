@@ -15,7 +15,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.clip = "world_clip"
   config.identity = "world_identity"
   config.judge = "world_judge"
-  config.backbone = "world_base"  # whose reconstructions the judge is shown
   config.split = "test"
   config.num_subjects = 6 if arg == "tiny" else 200
   config.num_styled = 1 if arg == "tiny" else 40  # 12 pictures each

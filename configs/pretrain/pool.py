@@ -6,7 +6,7 @@ import ml_collections
 # First subject of each pool. They share none, nor does the web that experts are
 # mined from: suti/world/ranges.py, which refuses others.
 START = {
-  "text_to_image": 900_000_000,  # and its autoencoder
+  "text_to_image": 900_000_000,
   "clip": 910_000_000,
   "identity": 920_000_000,
   "examples": 930_000_000,

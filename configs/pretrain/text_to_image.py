@@ -26,8 +26,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # subject's colours and parts; in the many ways in which people put it.
   config.texts = dict(plain=0.4, detailed=0.3, other_words=0.3)
   config.text_dropout = 0.1
-  # Pixels a side of a patch; 0 makes a base of the latents of
-  # suti.pretrain.autoencoder, whose 26.7 dB bound the sharpness of pictures.
+  # Pixels a side of a patch, one position of the U-Net's input.
   config.patch_size = 4
   # The error of v, capped; steps where layout and parts are decided. On these
   # axes Karras et al. (arXiv 2206.00364, table 1) centre 64 px at a log SNR of

@@ -3,5 +3,5 @@
 
 A text-to-image base, a CLIP and an identity encoder, trained on SubjectWorld's
 training subjects: `python -m suti.pretrain.NAME`, NAME one of clip,
-identity, judge, autoencoder, text_to_image.
+identity, judge, text_to_image.
 """

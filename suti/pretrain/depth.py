@@ -2,10 +2,10 @@
 """A base that sees the depth of its subject, for the rigid teacher of SynCD.
 
 SynCD (arXiv 2502.01720) takes FLUX.1-Depth: the depth is a picture, encoded as
-one, behind the channels of what is denoised. So here: the base's U-Net with
-twice the input channels, whose new weights begin at zero and all of whose
-weights are trained, on renders and their depths. Its text encoder stays, and
-the text is dropped in some examples, the depth never: guidance is by text.
+one, behind the channels of what is denoised. So here, for a base of pixels: its
+U-Net with twice the input channels, whose new weights begin at zero and all of
+whose weights are trained, on renders and their depths. Its text encoder stays,
+and the text is dropped in some examples, the depth never: guidance is by text.
 
 The result is a U-Net for `config.finetune.depth_net`, and not a backbone.
 
@@ -13,7 +13,6 @@ The result is a U-Net for `config.finetune.depth_net`, and not a backbone.
       --config configs/pretrain/depth.py --workdir runs/pretrain
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,9 @@ from suti.pipeline.conditioning import apply_denoiser
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import Pool, render_pool
-from suti.pretrain.text_to_image import encode_pool
 from suti.runtime import stage
 
-# N pictures of the pool, B batch, H W C latent.
+# N pictures of the pool, B batch, H W C picture or patches.
 
 
 def run(config: Any, workdir: Path) -> dict:
@@ -46,9 +44,17 @@ def run(config: Any, workdir: Path) -> dict:
     workdir: the pool, checkpoints, the log and the model go there.
 
   Returns: what was trained, for the model card.
+
+  Raises:
+    ValueError: the base works on latents.
   """
   folder = workdir / "depth"
   backbone = load_backbone(config.base)
+  if not backbone.codec.bounded:
+    raise ValueError(
+      f"config.base is {config.base!r}, which denoises latents: expected a "
+      "base of pixels, as suti.pretrain.text_to_image makes them."
+    )
   channels = backbone.latent_shape[-1]
   unet_config = dict(backbone.unet_config) | {"in_channels": 2 * channels}
   spec, unet = functional(declare_unet(unet_config))
@@ -58,18 +64,11 @@ def run(config: Any, workdir: Path) -> dict:
   )
   assert pool.depth_NHW is not None and pool.mask_NHW is not None
   grey = zip(pool.depth_NHW, pool.mask_NHW, strict=True)
-  seen_pool = dataclasses.replace(
-    pool, image_u8_NHWC=np.stack([depth_u8(*each) for each in grey])
-  )
-  shown = _encoded(backbone, pool, folder / "pictures.npy")
-  seen = _encoded(backbone, seen_pool, folder / "depths.npy")
+  seen = np.stack([depth_u8(*each) for each in grey])
 
   def loss(params, batch, key):
     x_BHWC, depth_BHWC = (
-      batch[name].astype(jnp.float32)
-      if not backbone.codec.bounded
-      else backbone.codec.encode({}, to_pm1(batch[name]))
-      for name in ("x", "depth")
+      backbone.codec.encode({}, to_pm1(batch[name])) for name in ("x", "depth")
     )
     loss_B = denoising_loss(
       backbone.schedule,
@@ -84,6 +83,7 @@ def run(config: Any, workdir: Path) -> dict:
       key,
       weighting=config.weighting,
       gamma=config.snr_gamma,
+      log_snr=config.log_snr and tuple(config.log_snr),
       stratified=True,
     )
     return loss_B.mean(), {}
@@ -93,7 +93,7 @@ def run(config: Any, workdir: Path) -> dict:
     folder,
     params=widened(backbone.params, channels),
     loss=loss,
-    batch_at=_make_batch_at(config, backbone, pool, shown, seen),
+    batch_at=_make_batch_at(config, backbone, pool, seen),
   )
   model = folder / "model"
   write_json(model / "unet" / "config.json", unet_config)
@@ -114,18 +114,10 @@ def widened(params: dict, channels: int) -> dict:
   return params | {"conv_in.weight": jnp.pad(weight_HWIO, more)}
 
 
-def _encoded(backbone: Backbone, pool: Pool, path: Path) -> np.ndarray:
-  """Pictures as they are for a base of pixels, else their latents."""
-  if backbone.codec.bounded:
-    return pool.image_u8_NHWC
-  return encode_pool(pool, backbone.codec, path)
-
-
 def _make_batch_at(
   config: Any,
   backbone: Backbone,
   pool: Pool,
-  shown: np.ndarray,
   seen: np.ndarray,
 ) -> Callable[[np.random.Generator], dict]:
   """Random pictures with their depths and one of their texts, or none."""
@@ -139,7 +131,7 @@ def _make_batch_at(
       for row, long, drop in zip(map(int, rows), detailed, dropped, strict=True)
     ]
     text = backbone.encode_text(texts)
-    return {"x": shown[rows], "depth": seen[rows], "text": text}
+    return {"x": pool.image_u8_NHWC[rows], "depth": seen[rows], "text": text}
 
   return batch_at
 

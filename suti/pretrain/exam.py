@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from suti.diffusion.guidance import classifier_free, guided
@@ -26,13 +25,12 @@ from suti.evaluation.judge import load_judge
 from suti.evaluation.roc import area_under_curve
 from suti.evaluation.scores import Scorer, load_scorer
 from suti.evaluation.styles import STYLE_TEXTS, styled
-from suti.hf.find import find_model
-from suti.images import to_pm1, to_u8
+from suti.images import to_u8
 from suti.io.files import write_json
 from suti.nn.param import functional
 from suti.pipeline.backbone import load_backbone
 from suti.pipeline.conditioning import apply_denoiser
-from suti.pretrain.judge_exam import Change, as_json, examine_judge, lines
+from suti.pretrain.judge_exam import as_json, examine_judge, lines
 from suti.runtime import stage
 from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
 from suti.world.judge import STYLE_NAMES, fit_style_judge
@@ -176,29 +174,6 @@ def _embed(
   )
 
 
-def reconstruction(model: Path, *, split: str, num_subjects: int) -> float:
-  """How well a base's autoencoder keeps pictures, in dB (PSNR).
-
-  Args:
-    model: the base's folder.
-    split: of the subjects.
-    num_subjects: each is rendered in two scenes.
-  """
-  backbone = load_backbone(model)
-  shots = [
-    Shot(subject=int(subject), template=t, seed=3000 + t)
-    for subject in subject_seeds(split, 0, num_subjects)
-    for t in (0, 5)
-  ]
-  pictures = render_shots(shots, size_px=backbone.size_px)["image"]
-  image_pm1 = to_pm1(pictures)
-  back = np.asarray(
-    backbone.to_image(backbone.to_latent(jnp.asarray(image_pm1)))
-  )
-  error = np.clip(back, -1, 1) - image_pm1
-  return float(10 * np.log10(4 / np.square(error).mean()))
-
-
 def generated(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   """How often CLIP finds the prompt of a generated image among 25.
 
@@ -243,33 +218,11 @@ def generated(scorer: Scorer, model: Path, *, images_each: int) -> dict:
   return {"accuracy": float(np.mean(hits)), "images": len(hits)}
 
 
-def reconstruct(model: Path) -> Change:
-  """Pictures as a base's autoencoder gives them back."""
-  backbone = load_backbone(model)
-
-  def change(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    blocks = [images[i : i + _SHOTS] for i in range(0, len(images), _SHOTS)]
-    return [
-      image
-      for block in blocks
-      for image in to_u8(
-        np.asarray(
-          backbone.to_image(
-            backbone.to_latent(jnp.asarray(to_pm1(np.stack(block))))
-          )
-        )
-      )
-    ]
-
-  return change
-
-
 def run(config: Any, workdir: Path) -> dict:
   """Examines the judges and writes exam.json.
 
   Args:
-    config: clip, identity, judge, backbone, split, num_subjects,
-      templates_each.
+    config: clip, identity, judge, split, num_subjects, templates_each.
     workdir: exam.json goes there.
 
   Returns: the scores.
@@ -291,7 +244,6 @@ def run(config: Any, workdir: Path) -> dict:
     split=config.split,
     num_subjects=config.num_judged,
     templates_each=config.templates_each,
-    changes={"reconstructed": reconstruct(find_model(config.backbone))},
   )
   scores["judge"] = as_json(judged)
   workdir.mkdir(parents=True, exist_ok=True)

@@ -4,14 +4,13 @@
 Retrieval: how often it finds a subject's render among those of 25 look-alikes
 in the same scene. Questions: how often it answers right, beside the kernel
 regression of `suti.world.judge` on the same pictures. Distances: that of other
-renders, reconstructed, slightly blurred and blurred ones, which must rise in
-this order.
+renders, slightly blurred and blurred ones, which must rise in this order.
 
 Shape legend: N pictures, S subjects, C look-alikes, V renders of each.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,6 @@ _NUM_TEMPLATES = 25
 _CAMERAS = 2
 _BLURS = {"slightly blurred": 0.6, "blurred": 1.2}  # px, a Gaussian's deviation
 
-# uint8 pictures -> the same pictures, changed.
-Change = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
-
 
 def examine_judge(
   judge: Judge,
@@ -41,7 +37,6 @@ def examine_judge(
   split: str,
   num_subjects: int,
   templates_each: int,
-  changes: dict[str, Change] | None = None,
 ) -> dict[str, Any]:
   """All of the above.
 
@@ -50,8 +45,6 @@ def examine_judge(
     split: of the subjects.
     num_subjects: each is rendered in `templates_each` of its 25 templates.
     templates_each: drawn without repeats.
-    changes: pictures beside renders and blurred renders whose distance is
-      measured, such as an autoencoder's reconstructions.
 
   Returns: {"retrieval", "questions" and each question, "kernel_regression":
     intervals; "distances", "sharpness": by kind of picture}.
@@ -87,8 +80,8 @@ def examine_judge(
     size_px=64,
   )["image"]
   kinds: dict[str, Sequence[np.ndarray]] = {"real": list(other)}
-  for name, change in {**(changes or {}), **_blurring()}.items():
-    kinds[name] = change(list(other))
+  for name, width in _BLURS.items():
+    kinds[name] = [_blur(image, width) for image in other]
   result["sharpness"] = {
     name: float(sharpness(images).mean()) for name, images in kinds.items()
   }
@@ -180,13 +173,6 @@ def _distance(ours: Judged, real: Judged, *, each: int) -> intervals.Interval:
   return kernel_distance.distance(
     kernel_distance.pair_terms(by_subject(ours), by_subject(real))
   )
-
-
-def _blurring() -> dict[str, Change]:
-  def change(width: float) -> Change:
-    return lambda images: [_blur(image, width) for image in images]
-
-  return {name: change(width) for name, width in _BLURS.items()}
 
 
 def _blur(image_u8: np.ndarray, width: float) -> np.ndarray:

@@ -48,7 +48,6 @@ def train(
   params: Params,
   loss: Callable[[Params, Batch, jax.Array], tuple[jax.Array, dict]],
   batch_at: Callable[[np.random.Generator], Batch],
-  made_of: Mapping[str, Any] | None = None,
   preview: Callable[[Params, int], None] | None = None,
 ) -> tuple[Params, float]:
   """Trains until `config.num_steps`, from a checkpoint where there is one.
@@ -57,13 +56,11 @@ def train(
     config: num_steps, learning_rate, warmup_steps, weight_decay, grad_clip,
       ema, seed, log_every, checkpoint_every; optimizer, "adamw" or "muon",
       where it is not AdamW.
-    folder: checkpoints, log.jsonl and parameters.txt go there.
+    folder: checkpoints, log.jsonl and parameters.txt go there; a checkpoint of
+      a config that differs in more than its length is refused.
     params: where to start from.
     loss: (params, batch, key) -> (scalar, scalars to log).
     batch_at: draws a batch with the generator of a step.
-    made_of: what the config does not say and the result depends on; with
-      another, or with a config that differs in more than its length, a
-      checkpoint is refused.
     preview: called with the averaged parameters at every checkpoint.
 
   Returns: the parameters' exponential moving average; the seconds that all
@@ -83,9 +80,7 @@ def train(
   # Longer training goes on; training of anything else would be a mixture.
   free = ("num_steps", "log_every", "checkpoint_every", "num_examined")
   recipe = {k: v for k, v in config.to_dict().items() if k not in free}
-  checkpoints = Checkpoints(
-    folder / "checkpoints", model=recipe | dict(made_of or {})
-  )
+  checkpoints = Checkpoints(folder / "checkpoints", model=recipe)
   state = checkpoints.restore(state)
   first = int(state["step"])
   start = time.monotonic() - (checkpoints.data or {"seconds": 0.0})["seconds"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from suti.evaluation.judge import load_judge
 from suti.evaluation.scores import load_scorer
-from suti.hf.find import PRETRAINED, find_model
+from suti.hf.find import PRETRAINED
 from suti.io.files import replacing_folder
 from suti.pretrain import exam
 from suti.pretrain.card import write_card
@@ -27,8 +27,6 @@ _TITLES = {
   "judge": "A judge for SubjectWorld (a dictionary of patches, linear heads)",
   "text_to_image": "A text-to-image base for SubjectWorld, 64 px",
 }
-_TITLE_OF_VAE = "The autoencoder of SubjectWorld's base"
-_PSNR = "PSNR of what it keeps of a picture"
 
 
 def run(config: Any, workdir: Path) -> dict:
@@ -56,16 +54,11 @@ def run(config: Any, workdir: Path) -> dict:
         "the same --workdir, or leave it out of config.only."
       )
   scores = {name: _SCORES[name](config, models) for name in models}
-  psnr = scores.get("text_to_image", {}).pop(_PSNR, "")
-  how = f"{config.num_subjects} {config.split} subjects"
   for name, model in models.items():
     target = PRETRAINED / config.names[name]
     with replacing_folder(target) as part:
       shutil.copytree(model, part, dirs_exist_ok=True)
       write_card(part, title=_TITLES[name], scores=scores[name])
-      if (vae := part / "vae").is_dir():
-        kept = {f"{_PSNR} (`suti.pretrain.ship`, {how})": psnr}
-        write_card(vae, title=_TITLE_OF_VAE, scores=kept)
     print(f"shipped: {target.name}, {scores[name]}")
   return scores
 
@@ -102,7 +95,6 @@ def _of_judge(config: Any, models: Mapping[str, Path]) -> dict[str, str]:
     split=config.split,
     num_subjects=config.num_judged,
     templates_each=config.templates_each,
-    changes={"reconstructed": exam.reconstruct(find_model("world_base"))},
   )
   how = (
     f"`suti.pretrain.ship`, {config.num_judged} {config.split} subjects in "
@@ -118,17 +110,11 @@ def _of_base(config: Any, models: Mapping[str, Path]) -> dict[str, str]:
     base,
     images_each=config.images_each,
   )
-  scores = {
+  return {
     "samples whose prompt the CLIP finds among 25 (`suti.pretrain.ship`)": (
       f"{found['accuracy']:.3f} of {found['images']}"
     ),
   }
-  if (base / "vae").is_dir():
-    kept_db = exam.reconstruction(
-      base, split=config.split, num_subjects=config.num_subjects
-    )
-    scores[_PSNR] = f"{kept_db:.1f} dB"
-  return scores
 
 
 _SCORES: Mapping[str, Callable[[Any, Mapping[str, Path]], dict[str, str]]] = {

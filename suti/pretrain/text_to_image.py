@@ -3,16 +3,15 @@
 
 Stands where SuTI has Imagen's 64x64 model (2.1B parameters, T5-XXL): a small
 U-Net of the published diffusers kind on patches of pixels (`config.patch_size`)
-or, without that, on latents (`suti.pretrain.autoencoder`), and a text encoder
-with the CLIP architecture, trained with it. The text is dropped in some of the
-examples, for classifier-free guidance (Ho and Salimans, 2022).
+and a text encoder with the CLIP architecture, trained with it. The text is
+dropped in some of the examples, for classifier-free guidance (Ho and Salimans,
+2022).
 
   python -m suti.pretrain.text_to_image \
       --config configs/pretrain/text_to_image.py --workdir runs/pretrain
 """
 
 import functools
-import io
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,23 +29,21 @@ from suti.hf.find import find_model
 from suti.hf.tokenizer import load_tokenizer
 from suti.hf.weights import load, save
 from suti.images import contact_sheet, save_png, to_pm1, to_u8
-from suti.io.files import read_json, write_atomic, write_json
+from suti.io.files import write_json
 from suti.models.clip import declare_clip_text
 from suti.models.unet import declare_unet
 from suti.nn.param import Param, functional, init
-from suti.pipeline.codec import Codec, open_autoencoder, pixels
+from suti.pipeline.codec import Codec, pixels
 from suti.pipeline.known_words import known_words, write_words
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
-from suti.pretrain.pictures import Pool, render_pool
+from suti.pretrain.pictures import render_pool
 from suti.pretrain.texts import put_into_words, tokenize_all
 from suti.pretrain.vocabulary import write_tokenizer
 from suti.runtime import stage
-from suti.schema import content_key
 
-# N pictures of the pool, B batch, H W C latent, L text tokens.
+# N pictures of the pool, B batch, H W C picture or patches, L text tokens.
 
-_BLOCK = 512  # pictures encoded in one batch
 _PREVIEW = (
   "a dog in the snow",
   "a cat on the beach",
@@ -68,8 +65,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   Args:
     config: see configs/pretrain/text_to_image.py.
-    workdir: the pool, checkpoints, the log and `model/` go there; holds the
-      autoencoder of a base of latents, where `config.init` does not.
+    workdir: the pool, checkpoints, the log and `model/` go there.
 
   Returns: what was trained, for the model card.
   """
@@ -96,15 +92,7 @@ def run(config: Any, workdir: Path) -> dict:
     pool,
     seed=config.seed,
   )
-  patch, made_of = config.patch_size, {}
-  if patch:
-    codec, picture_NHWC = pixels(patch), pool.image_u8_NHWC
-  else:
-    codec, patch, key = _copy_autoencoder(config, workdir, model / "vae")
-    made_of = {"autoencoder": key}
-    picture_NHWC = encode_pool(
-      pool, codec, folder / f"latents-{len(pool.shots)}-{key}.npy"
-    )
+  codec = pixels(config.patch_size)
 
   predict = make_predict(unet, text, dtype=config.dtype)
   params, seconds = train(
@@ -116,9 +104,8 @@ def run(config: Any, workdir: Path) -> dict:
       config,
       tokenize_all(said, tokenize),
       np.asarray(tokenize([""]), np.int32)[0],
-      picture_NHWC,
+      pool.image_u8_NHWC,
     ),
-    made_of=made_of,
     preview=_make_preview(
       folder,
       predict,
@@ -129,7 +116,7 @@ def run(config: Any, workdir: Path) -> dict:
       guidance=config.guidance,
     ),
   )
-  _write_model(model, params, unet_spec, text_spec, config=config, patch=patch)
+  _write_model(model, params, unet_spec, text_spec, config=config)
   write_training(
     model,
     name="text_to_image",
@@ -142,31 +129,6 @@ def run(config: Any, workdir: Path) -> dict:
     texts += known_words(find_model(config.init))
   write_words(model, texts)
   return {"steps": config.num_steps, "model": str(model)}
-
-
-def _copy_autoencoder(
-  config: Any, workdir: Path, target: Path
-) -> tuple[Codec, int, str]:
-  """The autoencoder of a base of latents, its patch, its weights' key."""
-  autoencoder = _find_autoencoder(config, workdir)
-  patch = read_json(autoencoder / "training.json")["config"]["patch_size"]
-  shutil.copytree(autoencoder, target, dirs_exist_ok=True)
-  weights = (target / "diffusion_pytorch_model.safetensors").read_bytes()
-  codec = open_autoencoder(target, patch=patch)
-  return codec, patch, content_key(weights)
-
-
-def _find_autoencoder(config: Any, workdir: Path) -> Path:
-  """The folder of `config.init`'s autoencoder, or else of the workdir's."""
-  autoencoder = workdir / "autoencoder" / "model"
-  if config.init:
-    autoencoder = find_model(config.init) / "vae"
-  if not (autoencoder / "training.json").is_file():
-    raise ValueError(
-      f"{autoencoder} is not there: run suti.pretrain.autoencoder first, with "
-      "the same --workdir."
-    )
-  return autoencoder
 
 
 def make_predict(
@@ -196,16 +158,14 @@ def make_loss(
   """The loss of a batch, for `suti.pretrain.loop`.
 
   Args:
-    config: weighting, snr_gamma, log_snr; patch_size, 0 for latents.
+    config: weighting, snr_gamma, log_snr.
     predict: of `make_predict`.
-    codec: makes patches of pictures, where the base has any.
+    codec: makes patches of pictures.
     schedule: the noise schedule.
   """
 
   def loss(params, batch, key):
-    x_BHWC = batch["x"].astype(jnp.float32)
-    if config.patch_size:
-      x_BHWC = codec.encode({}, to_pm1(batch["x"]))
+    x_BHWC = codec.encode({}, to_pm1(batch["x"]))
     loss_B = denoising_loss(
       schedule,
       lambda x, t_B: predict(params, x, t_B, batch["ids"]),
@@ -227,7 +187,7 @@ def make_batch_at(
   nothing_L: np.ndarray,
   picture_NHWC: np.ndarray,
 ) -> Callable[[np.random.Generator], dict]:
-  """Random pictures, or their latents, with one of their texts.
+  """Random pictures with one of their texts.
 
   A text is the benchmark's, a detailed one or one in other words, by the shares
   of `config.texts`; it is empty in some, for guidance. On an accelerator the
@@ -237,7 +197,7 @@ def make_batch_at(
     config: batch_size, texts, text_dropout.
     texts: tokens by kind, of `suti.pretrain.texts`.
     nothing_L: tokens of the empty text.
-    picture_NHWC: pictures of the pool, or their latents.
+    picture_NHWC: pictures of the pool, uint8.
   """
   kinds = sorted(texts)
   shares = [config.texts[kind] for kind in kinds]
@@ -279,14 +239,14 @@ def _make_preview(
     codec: decodes the samples.
     schedule: the noise schedule.
     ids_BL: tokens of the prompts, then of as many empty texts.
-    side: of one sample, in patches or latents.
+    side: of one sample, in patches.
     guidance: weight of classifier-free guidance.
 
   Returns: (parameters, step) -> None.
   """
 
   @jax.jit
-  def sample(params, vae_params, ids_BL, key):
+  def sample(params, ids_BL, key):
     n = len(_PREVIEW)
     keys_B = row_keys(key, np.arange(n))
     noise = draw_noise(keys_B, (side, side, codec.channels))
@@ -300,11 +260,11 @@ def _make_preview(
     x_BHWC = ddim(
       denoise, schedule, noise, keys_B, num_steps=25, clip=codec.bounded
     )
-    return codec.decode(vae_params, x_BHWC)
+    return codec.decode({}, x_BHWC)
 
   def preview(params, step):
     rows = [
-      list(to_u8(np.asarray(sample(params, codec.params, ids_BL, key))))
+      list(to_u8(np.asarray(sample(params, ids_BL, key))))
       for key in map(jax.random.key, range(3))
     ]
     save_png(folder / "preview" / f"{step:06d}.png", contact_sheet(rows))
@@ -333,7 +293,6 @@ def _write_model(
   text_spec: dict[str, Param],
   *,
   config: Any,
-  patch: int,
 ) -> None:
   """Weights and configs of all parts, in the diffusers layout."""
   for part, spec, values, name in (
@@ -352,35 +311,8 @@ def _write_model(
   )
   write_json(
     model / "model_index.json",
-    {
-      "_class_name": f"{'Pixel' if config.patch_size else 'Latent'}Diffusion",
-      "patch_size": patch,
-    },
+    {"_class_name": "PixelDiffusion", "patch_size": config.patch_size},
   )
-
-
-def encode_pool(pool: Pool, codec: Codec, path: Path) -> np.ndarray:
-  """Latents of all pictures: encoded once, for every epoch and every restart.
-
-  Args:
-    pool: the pictures.
-    codec: the autoencoder.
-    path: where the latents are kept.
-
-  Returns: (N, H, W, C) float16.
-  """
-  if path.is_file():
-    return np.load(path, allow_pickle=False)
-  blocks = []
-  for start in stage.progress(range(0, len(pool.shots), _BLOCK), "encode"):
-    image_pm1 = to_pm1(pool.image_u8_NHWC[start : start + _BLOCK])
-    x_BHWC = codec.encode(codec.params, image_pm1)
-    blocks.append(np.asarray(x_BHWC, np.float16))
-  latents_NHWC = np.concatenate(blocks)
-  buffer = io.BytesIO()
-  np.save(buffer, latents_NHWC, allow_pickle=False)
-  write_atomic(path, buffer.getvalue())
-  return latents_NHWC
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ PAGES_A_SEED = 1_000_000
 SEEDS = 224
 WEB = range(len(SHIPPED), len(SHIPPED) + SEEDS * PAGES_A_SEED * SUBJECTS_A_PAGE)
 
-# {name of a pool: its subjects}. The autoencoder is a part of the base and
-# learns from the same.
+# {name of a pool: its subjects}.
 POOLS = {
   "text_to_image": range(900_000_000, 910_000_000),
   "clip": range(910_000_000, 920_000_000),

@@ -8,17 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.pretrain import autoencoder as autoencoder_config
 from configs.pretrain import clip as clip_config
 from configs.pretrain import examples as examples_config
 from configs.pretrain import text_to_image as base_config
 from suti.evaluation.styles import style_in
-from suti.hf.model import open_model
 from suti.io.files import read_json
 from suti.pipeline.backbone import load_backbone
-from suti.pipeline.codec import depth_to_space, space_to_depth
 from suti.pretrain import (
-  autoencoder,
   clip,
   exam,
   examples,
@@ -288,95 +284,46 @@ def test_examples_of_a_class_show_other_subjects_of_it(fake_renderer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def latent_model(tmp_path_factory):
-  """An autoencoder, and a base on its latents, of a few steps each."""
-  workdir = tmp_path_factory.mktemp("latent_model")
-  of_autoencoder = autoencoder_config.get_config("tiny")
-  # One step: no preview, which compiles.
-  of_autoencoder.num_steps, of_autoencoder.checkpoint_every = 1, 2
+def base(tmp_path_factory):
+  """A base of one step, which compiles no preview."""
+  workdir = tmp_path_factory.mktemp("base")
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
-  config.patch_size, config.optimizer = 0, "adamw"
-  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
-  config.pool = of_autoencoder.pool  # one pool, so that its chunk is known
+  config.optimizer = "adamw"  # Muon compiles long, and has a test of its own
   with (
     pytest.MonkeyPatch.context() as patch,
     jax.numpy_dtype_promotion("standard"),
   ):
-    drawn = fake_rendering(patch)
-    with pytest.raises(ValueError, match=r"run suti\.pretrain\.autoencoder"):
-      text_to_image.run(config, workdir)
-    autoencoder.run(of_autoencoder, workdir)
+    assert fake_rendering(patch) == []
     text_to_image.run(config, workdir)
-  assert drawn
   return workdir / "text_to_image" / "model"
 
 
-def test_base_is_written_as_a_backbone(latent_model):
-  facts = read_json(latent_model / "training.json")
+def test_base_is_written_as_a_backbone(base):
+  facts = read_json(base / "training.json")
   assert facts["config"]["num_steps"] == 1
-  backbone = load_backbone(latent_model)
+  backbone = load_backbone(base)
   assert backbone.size_px == 64
-  assert backbone.latent_shape == (8, 8, 16)
-  assert backbone.limits(99.5) == {"percentile": None, "clip": False}
-  assert len(backbone.encode_text(["a dog", ""])["text_BLD"]) == 2
-  write_card(latent_model, title="A test", scores={"score": "0.5"})
-  card = (latent_model / "README.md").read_text()
-  assert "| score | 0.5 |" in card and facts["command"] in card
-
-
-def test_latents_are_the_autoencoders_shifted_and_scaled(latent_model):
-  backbone = load_backbone(latent_model)
-  vae = open_model(latent_model / "vae")
-  config, params, apply = vae.config, vae.params, vae.apply
-  image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
-  mean, _ = apply(params, space_to_depth(image, patch=4), method="encode")
-  expected = (mean - config["shift_factor"]) * config["scaling_factor"]
-  x_BHWC = backbone.to_latent(jnp.asarray(image))
-  np.testing.assert_allclose(x_BHWC, expected, atol=1e-4)
-  # What is decoded was unscaled before.
-  decoded = depth_to_space(apply(params, mean, method="decode"), patch=4)
-  np.testing.assert_allclose(backbone.to_image(x_BHWC), decoded, atol=1e-3)
-
-
-def test_the_pool_is_encoded_once(latent_model):
-  """In the order of its pictures, as the backbone encodes them."""
-  workdir = latent_model.parent.parent
-  (path,) = (workdir / "text_to_image").glob("latents-*.npy")
-  latents_NHWC = np.load(path)
-  (chunk,) = (workdir / "pool").rglob("*.npy")
-  image_pm1 = np.load(chunk).astype(np.float32) / 127.5 - 1
-  x_BHWC = load_backbone(latent_model).to_latent(jnp.asarray(image_pm1[:3]))
-  np.testing.assert_allclose(latents_NHWC[:3], x_BHWC, rtol=2e-3, atol=2e-3)
-
-
-def test_a_base_of_pixels(fake_renderer, tmp_path):
-  """It needs no autoencoder, and learns from all kinds of words."""
-  config = base_config.get_config("tiny")
-  config.num_steps, config.checkpoint_every = 1, 2
-  config.optimizer = "adamw"  # Muon compiles long, and has a test of its own
-  with jax.numpy_dtype_promotion("standard"):
-    text_to_image.run(config, tmp_path)
-  backbone = load_backbone(tmp_path / "text_to_image" / "model")
   assert backbone.latent_shape == (16, 16, 48)
   assert backbone.limits(99.5) == {"percentile": 99.5, "clip": True}
+  assert len(backbone.encode_text(["a dog", ""])["text_BLD"]) == 2
   image = np.random.default_rng(0).random((1, 64, 64, 3), np.float32)
   again = backbone.to_image(backbone.to_latent(jnp.asarray(image)))
   np.testing.assert_allclose(again, image, atol=1e-6)
+  write_card(base, title="A test", scores={"score": "0.5"})
+  card = (base / "README.md").read_text()
+  assert "| score | 0.5 |" in card and facts["command"] in card
 
 
-def test_a_base_goes_on_from_another(latent_model, fake_renderer, tmp_path):
-  """With its autoencoder; the first step's rate is zero."""
+def test_a_base_goes_on_from_another(base, fake_renderer, tmp_path):
+  """The first step's rate is zero."""
   config = base_config.get_config("tiny")
   config.num_steps, config.checkpoint_every = 1, 2
-  config.patch_size, config.optimizer = 0, "adamw"
-  config.unet.update(sample_size=8, in_channels=16, out_channels=16)
-  config.init, config.seed = str(latent_model), 7
+  config.optimizer = "adamw"
+  config.init, config.seed = str(base), 7
   with jax.numpy_dtype_promotion("standard"):
     text_to_image.run(config, tmp_path / "later")
-  before = load_backbone(latent_model)
+  before = load_backbone(base)
   after = load_backbone(tmp_path / "later" / "text_to_image" / "model")
   for name, array in before.params.items():
     np.testing.assert_allclose(after.params[name], array, atol=1e-6)
-  for name, array in before.codec.params.items():
-    np.testing.assert_array_equal(after.codec.params[name], array)
