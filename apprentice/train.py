@@ -203,6 +203,8 @@ def run(config: Any, workdir: Path) -> dict:
       batch = put_batch(next(data), mesh)
       state, scalars = step(state, frozen, vae_params, batch)
       window.append(scalars)
+      # One step ahead of the device, and no more: SIGTERM gives seconds.
+      jax.block_until_ready(window[-2:-1])
       note = ""
       if number % train.log_every == 0 or number == train.num_steps:
         rows = jax.device_get(window)

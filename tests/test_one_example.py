@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from apprentice.fields import make_fields
+from apprentice.fields import make_fields, to_latents
 from apprentice.generate import make_batch, make_sample_fn, weights
 from apprentice.model import declare
 from configs import quickstart
@@ -138,8 +138,8 @@ def tuned(world: World) -> dict:
     num_experts=num,
     num_steps=config.num_steps,
   )
-  assert len(state["params"]) == 206
-  assert sum(x.size for x in world.trainable.values()) == 5_759_632
+  assert len(state["params"]) == 301
+  assert sum(x.size for x in world.trainable.values()) == 9_343_152
   rows = config.batch_size
   batch = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((rows, *x.shape[2:]), x.dtype),
@@ -209,15 +209,14 @@ def sampled(world: World) -> dict:
 def trained(world: World) -> dict:
   train, apprentice = world.config.train, world.apprentice
   base = world.backbone.params
-  assert len(apprentice.spec) == 238
-  assert len(set(apprentice.spec) - set(base)) == 32
-  assert sum(p.size for p in apprentice.spec.values()) == 6_023_824
-  latent = np.zeros(world.backbone.latent_shape, np.float16)
+  assert len(apprentice.spec) == 381
+  assert len(set(apprentice.spec) - set(base)) == 80
+  assert sum(p.size for p in apprentice.spec.values()) == 10_373_552
   shown = train.num_demonstrations
   fields = make_fields(
-    image=latent,
+    image=PICTURE,
     prompt="a bowl in the jungle",
-    demonstrations=[latent] * shown,
+    demonstrations=[PICTURE] * shown,
     captions=["a bowl"] * shown,
     num_demonstrations=shown,
     encode_text=world.backbone.encode_text,
@@ -227,19 +226,21 @@ def trained(world: World) -> dict:
   params = described(shapes(apprentice.spec))
 
   def predict(params, batch):
-    x_BHWC = batch["image"].astype(np.float32)
-    batch = batch | {
-      "demonstrations": batch["demonstrations"].astype(np.float32)
-    }
+    batch = to_latents(world.backbone, {}, batch, dtype=np.float32)
     method, t_B = apprentice.method, np.zeros(train.batch_size, np.int32)
     context = method.encode(apprentice.apply, params, batch)
-    return context, method.denoise(
-      apprentice.apply, params, x_BHWC, t_B, batch["text"], context
+    x_BHWC = batch["image"]
+    return (
+      x_BHWC,
+      context,
+      method.denoise(
+        apprentice.apply, params, x_BHWC, t_B, batch["text"], context
+      ),
     )
 
-  context, prediction = jax.eval_shape(predict, params, batch)
+  x_BHWC, context, prediction = jax.eval_shape(predict, params, batch)
   keys = {site: kv[0] for site, kv in context["sites"].items()}
-  down = "down_blocks.0.attentions.0.transformer_blocks.0"
+  down = "down_blocks.1.attentions.0.transformer_blocks.0"
   middle = "mid_block.attentions.0.transformer_blocks.0"
   return {
     "batch.image": batch["image"],
@@ -249,7 +250,8 @@ def trained(world: World) -> dict:
     "batch.demonstration_text.text_BLD": (
       batch["demonstration_text"]["text_BLD"]
     ),
-    'context.sites["down_blocks.0..."][0]': keys[down],
+    "x_BHWC": x_BHWC,
+    'context.sites["down_blocks.1..."][0]': keys[down],
     'context.sites["mid_block..."][0]': keys[middle],
     "prediction_BHWC of the apprentice": prediction,
   }
@@ -291,10 +293,10 @@ def test_the_page_has_the_shapes_of_the_code(world):
 def test_the_page_says_how_large_the_nets_are():
   text = PAGE.read_text(encoding="utf-8")
   for number in (
-    "206 arrays",
-    "5,759,632",
-    "238 arrays",
-    "32 new",
-    "6,023,824",
+    "301 arrays",
+    "9,343,152",
+    "381 arrays",
+    "80 new",
+    "10,373,552",
   ):
     assert number in text, number

@@ -100,7 +100,9 @@ def train(
     while number < config.num_steps and not stop.is_set():
       number += 1
       batch = batch_at(np.random.default_rng((config.seed, number)))
-      state, scalars = step(state, batch)
+      before, (state, scalars) = scalars, step(state, batch)
+      # One step ahead of the device, and no more: SIGTERM gives seconds.
+      jax.block_until_ready(before)
       due = number % config.checkpoint_every == 0
       note = ""
       if due or number % config.log_every == 0:

@@ -93,6 +93,44 @@ def test_loop_that_was_ended_logs_equal_losses(tmp_path, end, error, saved):
   assert [step for step, _ in rows[0]] == [1, 2, 3, 4]
 
 
+def test_the_loop_is_one_step_ahead_of_the_device(tmp_path, monkeypatch):
+  """Not many: a last checkpoint would have to wait for all of them."""
+  config = clip_config.get_config("tiny")
+  config.update(num_steps=8, log_every=100, checkpoint_every=100)
+  make_step, losses, ahead = loop._make_step, [], []
+
+  def make_watched(*args):
+    step = make_step(*args)
+
+    def watched(state, batch):
+      state, scalars = step(state, batch)
+      losses.append(scalars["loss"])
+      return state, scalars
+
+    return watched
+
+  def batch_at(rng):
+    ahead.append(sum(not loss.is_ready() for loss in losses))
+    return {"x": rng.normal(size=(600, 600)).astype(np.float32)}
+
+  def loss(params, batch, key):
+    x = params["w"]
+    for _ in range(10):
+      x = jnp.tanh(x @ batch["x"])
+    return jnp.square(x).mean(), {}
+
+  monkeypatch.setattr(loop, "_make_step", make_watched)
+  with jax.numpy_dtype_promotion("standard"):
+    loop.train(
+      config,
+      tmp_path,
+      params={"w": jnp.eye(600)},
+      loss=loss,
+      batch_at=batch_at,
+    )
+  assert max(ahead) <= 1, ahead
+
+
 def test_muon_moves_matrices_by_orthogonal_ones(tmp_path):
   config = base_config.get_config("tiny")
   config.update(num_steps=1, warmup_steps=0, weight_decay=0.0, ema=0.0)
