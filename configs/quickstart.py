@@ -138,8 +138,8 @@ def _prompts() -> ConfigDict:
       "templates": "all",
       "num_per_cluster": 4,  # paper: 1
       # Also view, expression and composition, which the paper's figures show,
-      # and style, the fourth of the paper's: the shipped base and CLIP have
-      # seen none and would filter it at chance (docs/subject_world.md).
+      # and style, the fourth of the paper's: the shipped CLIP has seen none and
+      # would filter it at chance (docs/subject_world.md).
       "skills": ("recontextualization", "attribute", "accessory"),
     }
   )

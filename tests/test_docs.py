@@ -70,6 +70,10 @@ RUN_BY = {
     "tests/apprentice/test_train.py",
     "train.run(",
   ),
+  "python -m apprentice.contact_sheet": (
+    "tests/apprentice/test_contact_sheet.py",
+    "contact_sheet.main(",
+  ),
   "python -m apprentice.ship": ("tests/apprentice/test_ship.py", "ship.run("),
   "python -m suti.pretrain": ("tests/pretrain/test_pretrain.py", ".run("),
   "python -m suti.world.contact_sheet": ("", "it renders for minutes"),

@@ -3,11 +3,7 @@
 
 Differs from configs/quickstart.py in: starts from the base instead of an
 apprentice; learns from `suti.pretrain.examples` (a perfect teacher's examples)
-until experts have generated enough; steps, batch, rate, dropout, and the error
-and the noise of its loss, which are those of the base that
-launch/train_world.sh makes.
-The shipped base and apprentice are older, and learned with others: see their
-training.json.
+until experts have generated enough; and in steps, batch, rate and dropout.
 
 Command to run:
   python -m apprentice.train \
@@ -27,16 +23,11 @@ def get_config(arg: str = "") -> ConfigDict:
   config.train.update(
     init="world_base",
     examples=("runs/pretrain/examples/shards",),
-    num_steps=6_000,
+    num_steps=3_800,
     batch_size=16,
     # A constant step of 1e-4 (paper) is for 2.1B parameters that know the
     # world; new layers in a small U-Net want more.
     learning_rate=4e-4,
-    # As configs/pretrain/text_to_image.py has them.
-    weighting="snr_plus_one",
-    snr_gamma=200.0,
-    log_snr_mean=-0.5,
-    log_snr_std=2.0,
     joint_dropout=0.05,
     text_dropout=0.1,
     demonstration_dropout=0.1,

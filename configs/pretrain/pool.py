@@ -34,10 +34,11 @@ def get_config(name: str) -> ml_collections.ConfigDict:
   # suti/world/held_out.py's.
   config.templates = "all"
   # Share of pictures of a place, an outfit, a look together, two of them; never
-  # the pairs that are held out. The shipped models saw none.
+  # the pairs that are held out. The shipped CLIP, identity encoder and judge
+  # saw none.
   config.compositions = 0.0
   # Share of pictures in a style of suti/evaluation/styles.py, half of them in
-  # the scene that they would show else. The shipped models saw none.
+  # the scene that they would show else. These three saw none either.
   config.styles = 0.0
   config.seed = 0
   return config

@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.guidance = 3.0
 
   config.batch_size = 32
-  config.num_steps = 8_000
+  config.num_steps = 5_000
   config.optimizer = "muon"
   config.learning_rate = 2e-3
   config.warmup_steps = 150

@@ -6,7 +6,7 @@ have seen true renders of the same subject. So the web that experts are mined
 from and the pools that models are pretrained on are disjoint ranges, of the
 split "train" and, where they are used, of the others:
 
-  0 to 5,999                  the shipped models learned from these renders
+  0 to 5,999                  the shipped CLIP and identity encoder
   6,000 to 896,005,999        the web, 224 seeds of a million pages
   900,000,000 and up          pools, a range for each pretraining, see `POOLS`
 
@@ -15,7 +15,7 @@ The web of no seed meets a pool, nor what the shipped models have seen.
 
 from suti.world.templates import SPLIT_SPAN
 
-# Of split "train": all pretrainings of the models in suti/pretrained began at
+# Of split "train": the CLIP and the identity encoder of suti/pretrained began at
 # its first subject. Once they are trained anew, nothing needs this range.
 SHIPPED = range(6_000)
 

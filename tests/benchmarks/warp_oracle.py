@@ -15,7 +15,7 @@ PSNR in dB, over all such pixels of all pairs, in the light of each view: the
 colour of a point differs from view to view, which is why `pixels` is finite.
 More than 6 dB below `pixels` a warp of this array says little of the colours.
 
-  python -m tests.benchmarks.warp_oracle [BASE ...]   # world_base, patches
+  python -m tests.benchmarks.warp_oracle [BASE ...]   # and of other bases
 """
 
 import itertools
@@ -145,9 +145,9 @@ def main(bases: list[str]) -> None:
   )
   for name in bases:
     measure(name, load_backbone(name, weights=False).codec, drawn, pairs)
-  measure("patches of 4 px", pixels(4), drawn, pairs)
+  measure("patches of 4 px, world_base", pixels(4), drawn, pairs)
   measure("pixels", pixels(1), drawn, pairs)
 
 
 if __name__ == "__main__":
-  main(sys.argv[1:] or ["world_base"])
+  main(sys.argv[1:])
