@@ -15,8 +15,8 @@ The web of no seed meets a pool, nor what the shipped models have seen.
 
 from suti.world.templates import SPLIT_SPAN
 
-# Of split "train": the CLIP and the identity encoder of suti/pretrained began at
-# its first subject. Once they are trained anew, nothing needs this range.
+# Of split "train": the CLIP and the identity encoder of suti/pretrained learned
+# from these. Once they are trained anew, nothing needs this range.
 SHIPPED = range(6_000)
 
 SUBJECTS_A_PAGE = 4  # the most, and each page has its own
