@@ -131,7 +131,33 @@ def test_sides_are_shuffled_and_the_better_system_is_written(folders, tmp_path):
     assert room.show(task.key, "Bo")["said"] is None
   summary = agreement.summarise(read_ratings(room.path))
   pair = summary["pairs"]["ours\ttheirs"]
+  preferred = pair.pop("preferred")
   assert pair == {"wins": 12, "losses": 0, "ties": 0}
+  assert preferred["mean"] == preferred["low"] == preferred["high"] == 1.0
+
+
+def test_a_pairs_share_is_over_pairs_and_its_interval_over_subjects():
+  """One that three people rate weighs as one that one does; a tie is half."""
+
+  def rated(task, subject, better):
+    return {
+      "rater": "Ann",
+      "task": task,
+      "systems": ["ours", "theirs"],
+      "subject": subject,
+      "better": better,
+    }
+
+  rows = [rated("1", "rex", better) for better in ("ours", "ours", "theirs")]
+  rows += [rated("2", "rex", None), rated("3", "tom", "theirs")]
+  pair = agreement.summarise(rows)["pairs"]["ours\ttheirs"]
+  assert (pair["wins"], pair["losses"], pair["ties"]) == (2, 2, 1)
+  found = pair["preferred"]
+  assert found["subjects"] == 2
+  np.testing.assert_allclose(found["mean"], (2 / 3 + 1 / 2 + 0) / 3)
+  np.testing.assert_allclose(
+    (found["low"], found["high"]), (0, (2 / 3 + 1 / 2) / 2)
+  )
 
 
 def rating(rater, task, subject, answer):

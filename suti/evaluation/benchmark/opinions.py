@@ -14,7 +14,12 @@ _WORLD = (
   "its references, and whether it shows what its prompt names."
 )
 
-_COUNTED = ("the first is better", "the second is better", "alike")
+_COUNTED = (
+  "the first is better",
+  "the second is better",
+  "alike",
+  "share of the first, a tie counting half",
+)
 
 
 def cell(found: Mapping[str, Any] | None) -> str:
@@ -64,14 +69,12 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
   rated = dict.fromkeys(
     [*ratings["systems"], *(x for row in wins for x in row[:2])]
   )
-  shares = (
-    "Overall is all three. Shares of yes, each picture weighing the same, with "
-    "95% intervals over subjects. "
-  )
+  shares = "Overall is all three. Shares of yes" if rows else "Shares"
   pieces = [
     page.paragraph(
-      f"{raters} rater{'s' if raters > 1 else ''}. {shares if rows else ''}"
-      "Agreement is Krippendorff's alpha, 1 if perfect and 0 by chance: "
+      f"{raters} rater{'s' if raters > 1 else ''}. {shares}, each picture or "
+      "pair weighing the same, with 95% intervals over subjects. Agreement is "
+      "Krippendorff's alpha, 1 if perfect and 0 by chance: "
       f"{agreement}."
     )
   ]
@@ -94,10 +97,11 @@ def _place(name: str, systems: Sequence[str]) -> int:
   return systems.index(name) if name in systems else len(systems)
 
 
-def _counts(row: Mapping[str, int]) -> list[str]:
-  """How often each of two systems was better, with its share of all."""
+def _counts(row: Mapping[str, Any]) -> list[str]:
+  """How often each of two systems was better, and the share of the first."""
   counts = [row["wins"], row["losses"], row["ties"]]
-  return [f"{count} ({count / sum(counts):.0%})" for count in counts]
+  shares = [f"{count} ({count / sum(counts):.0%})" for count in counts]
+  return [*shares, cell(row["preferred"])]
 
 
 def judges(folders: Mapping[str, Path]) -> list[str]:

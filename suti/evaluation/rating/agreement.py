@@ -24,7 +24,9 @@ def summarise(ratings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
   Returns: {"raters", "questions", "systems": {name: {question: {"mean", "low",
     "high", "subjects"}, "ratings"}}, "alpha": {question: number or None},
-    "pairs": {both names with a tab between: {"wins", "losses", "ties"}}}.
+    "pairs": {both names with a tab between: {"wins", "losses", "ties",
+    "preferred": {"mean", "low", "high", "subjects"}}}}; `preferred` is how
+    often the first was better, a tie counting half.
 
   Raises:
     ValueError: there is no rating.
@@ -48,7 +50,10 @@ def summarise(ratings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     "raters": len({rating["rater"] for rating in ratings}),
     "questions": list(questions),
     "systems": {
-      name: {question: _share(rows, question) for question in questions}
+      name: {
+        question: _share(rows, [row["answers"][question] for row in rows])
+        for question in questions
+      }
       | {"ratings": len(rows)}
       for name, rows in by_system.items()
     },
@@ -57,11 +62,16 @@ def summarise(ratings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   }
 
 
-def _share(rows: Sequence[Mapping[str, Any]], question: str) -> dict[str, Any]:
-  """The share of yes, each picture weighing the same, and its interval."""
+def _share(
+  rows: Sequence[Mapping[str, Any]], values: Sequence[float]
+) -> dict[str, Any]:
+  """The mean of a value of each row, and its interval over subjects.
+
+  Each picture, or pair of them, weighs the same, however many rated it.
+  """
   pictures = collections.defaultdict(list)
-  for row in rows:
-    pictures[(row["subject"], row["task"])].append(row["answers"][question])
+  for row, value in zip(rows, values, strict=True):
+    pictures[(row["subject"], row["task"])].append(value)
   subjects = collections.defaultdict(list)
   for (subject, _), answers in pictures.items():
     subjects[subject].append(float(np.mean(answers)))
@@ -99,13 +109,22 @@ def alpha_of(rows: Sequence[Mapping[str, Any]], question: str) -> float | None:
   return 1 - (count - 1) * observed / expected
 
 
-def _pairs(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-  found: dict[str, dict[str, int]] = {}
+def _pairs(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+  """How often each of two systems was preferred; keys as in `summarise`."""
+  found = collections.defaultdict(list)
   for row in rows:
-    one, other = row["systems"]
-    counts = found.setdefault(
-      f"{one}\t{other}", {"wins": 0, "losses": 0, "ties": 0}
-    )
-    kind = {one: "wins", other: "losses", None: "ties"}[row["better"]]
-    counts[kind] += 1
-  return found
+    found["\t".join(row["systems"])].append(row)
+  return {names: _preferred(each) for names, each in found.items()}
+
+
+def _preferred(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Counts of one pair of systems, and the share of the first."""
+  one, other = rows[0]["systems"]
+  counts = collections.Counter(row["better"] for row in rows)
+  worth = {one: 1.0, other: 0.0, None: 0.5}
+  return {
+    "wins": counts[one],
+    "losses": counts[other],
+    "ties": counts[None],
+    "preferred": _share(rows, [worth[row["better"]] for row in rows]),
+  }
