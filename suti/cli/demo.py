@@ -6,6 +6,7 @@ The same call as `suti generate --subject`. The page is gradio's, the extra
 writes a folder that runs as a Space of the Hugging Face hub.
 """
 
+import atexit
 import functools
 import html
 import importlib
@@ -143,7 +144,9 @@ def build(model: str) -> Any:
       line = html.escape(str(error))  # gradio shows it as markup
       raise gr.Error(line, duration=6, print_exception=False) from error
 
-  with gr.Blocks(title="SuTI", analytics_enabled=False) as page:
+  # Pictures that were dropped here go after a day, and at the end.
+  kept = {"delete_cache": (3600, 24 * 3600)}
+  with gr.Blocks(title="SuTI", analytics_enabled=False, **kept) as page:
     gr.Markdown("# Show my subject in a new scene")
     if world:
       gr.Markdown(NOTE.format(model=model))
@@ -335,7 +338,7 @@ def _save(
   from suti.evaluation.folders.pictures import slug
   from suti.images import save_png
 
-  folder = Path(tempfile.mkdtemp(prefix="suti-demo-"))
+  folder = Path(tempfile.mkdtemp(dir=_folder()))
   stem = slug(text)[:_MAX_STEM] or "suti"
   paths = []
   for number, image in enumerate(images, start=first):
@@ -343,6 +346,14 @@ def _save(
     save_png(path, image)
     paths.append(str(path))
   return paths
+
+
+@functools.cache
+def _folder() -> Path:
+  """What this demo writes, which goes with its process."""
+  folder = Path(tempfile.mkdtemp(prefix="suti-demo-"))
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return folder
 
 
 def write_examples() -> list[tuple[str, list[str]]]:

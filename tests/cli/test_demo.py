@@ -3,6 +3,9 @@
 
 import contextlib
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +81,21 @@ def test_without_gradio_the_remedy_is_named(capsys, monkeypatch):
     demo.build(APPRENTICE)
   monkeypatch.undo()
   assert "--port=0 must be" in error_of(capsys, "demo", "--port", "0")
+
+
+def test_its_pictures_go_with_its_process():
+  code = (
+    "import numpy, pathlib; from suti.cli import demo; "
+    "image = numpy.zeros((8, 8, 3), numpy.uint8); "
+    "path, = demo._save([image], text='a dog', first=3); "
+    "print(pathlib.Path(path).is_file(), path)"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+  was_there, path = done.stdout.split()
+  assert was_there == "True" and path.endswith("a_dog-3.png")
+  assert not Path(path).parent.parent.exists()
 
 
 def test_a_space_is_a_folder_that_runs_alone(tmp_path, monkeypatch):
