@@ -174,6 +174,7 @@ WORLD_READERS = (
   "apprentice.benchmark",
   "apprentice.judging",
   "apprentice.world_scale",
+  "apprentice.contact_sheet",
   # Which of DreamBench's prompts its models may have been trained without.
   "experts.prompts",
   "apprentice.prompt_kinds",

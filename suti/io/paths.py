@@ -134,8 +134,13 @@ def _digest(text: str) -> str:
   return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
 
+# Readers may be threads, and a cache alone lets two of them make what it keeps.
+_making = threading.RLock()
+
+
 def _copies() -> _Copies:
-  return _copies_of(os.getpid())  # A process that was forked has its own.
+  with _making:
+    return _copies_of(os.getpid())  # A process that was forked has its own.
 
 
 @functools.cache
@@ -143,7 +148,6 @@ def _copies_of(process: int) -> _Copies:
   return _Copies(scratch(process))
 
 
-@functools.cache
 def scratch(process: int) -> Path:
   """A temporary folder of this process, removed when it ends.
 
@@ -152,6 +156,12 @@ def scratch(process: int) -> Path:
   Raises:
     ValueError: the parent folder of all of them is not private to this user.
   """
+  with _making:
+    return _scratch(process)
+
+
+@functools.cache
+def _scratch(process: int) -> Path:
   parent = _own(Path(tempfile.gettempdir()) / f"suti-{os.getuid()}")
   for old in parent.iterdir():
     if is_dead(old.name):

@@ -3,6 +3,8 @@
 
 import os
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,9 +15,9 @@ from suti.io import paths
 def parent(tmp_path, monkeypatch):
   """Where the folders of this user's processes lie; not made yet."""
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-  paths.scratch.cache_clear()
+  paths._scratch.cache_clear()
   yield tmp_path / f"suti-{os.getuid()}"
-  paths.scratch.cache_clear()
+  paths._scratch.cache_clear()
 
 
 def test_scratch_is_this_users_alone(parent):
@@ -26,8 +28,21 @@ def test_scratch_is_this_users_alone(parent):
     os.umask(before)
   assert folder.parent == parent and folder.is_dir()
   assert parent.stat().st_mode & 0o777 == 0o700
-  paths.scratch.cache_clear()
+  paths._scratch.cache_clear()
   assert paths.scratch(1) == folder, "it may be there before"
+
+
+def test_threads_that_come_together_share_one(parent, monkeypatch):
+  this_process = paths.this_process
+
+  def late():
+    time.sleep(0.05)  # whoever comes now finds nothing kept yet
+    return this_process()
+
+  monkeypatch.setattr(paths, "this_process", late)
+  with ThreadPoolExecutor(8) as pool:
+    found = set(pool.map(paths.scratch, [1] * 8))
+  assert len(found) == 1
 
 
 def refusal(parent):
