@@ -57,6 +57,10 @@ def run(config: Any, workdir: Path) -> dict:
   trained = workdir / "apprentice" / "train"
   done = read_json(trained / "done.json")
   train = done["config"]["train"]
+  places = {
+    "init": _place(train["init"]),
+    "examples": [_place(name) for name in train["examples"]],
+  }
   target = PRETRAINED / "world_apprentice"
   apprentice = load_apprentice(trained / "model")
   # It may have been trained on the same base at another place.
@@ -77,11 +81,11 @@ def run(config: Any, workdir: Path) -> dict:
         "python -m apprentice.train --config configs/apprentice/world.py "
         "--workdir runs/apprentice" + ("" if train["num_steps"] else _NO_STEPS)
       ),
-      "config": train | {"seed": done["config"]["seed"]},
+      "config": train | places | {"seed": done["config"]["seed"]},
       "prompts": {"lessons": lesson_prompts(workdir)},
       "seconds": done["summary"].get("seconds", 0),
       "machine": machine(),
-      "data": ", ".join(train["examples"]) if train["num_steps"] else "none",
+      "data": ", ".join(places["examples"]) if train["num_steps"] else "none",
     },
   )
   metrics = workdir / "dreambench/apprentice/evaluate/metrics.json"
@@ -94,6 +98,12 @@ def run(config: Any, workdir: Path) -> dict:
   )
   print(f"shipped: {target.name}")
   return scores
+
+
+def _place(name: str) -> str:
+  """A path as others may read it: of a machine's own, its end alone."""
+  path = Path(name)
+  return "/".join(path.parts[-2:]) if path.is_absolute() else name
 
 
 def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:

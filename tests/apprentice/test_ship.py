@@ -43,6 +43,11 @@ def test_it_names_the_shipped_base_and_no_other(config, tmp_path, monkeypatch):
     shutil.copytree(config.backbone, tmp_path / name)
   config.backbone = str(tmp_path / "same")
   ship.run(config, tmp_path)
+  for name in ("training.json", "README.md"):
+    text = (tmp_path / "pretrained" / "world_apprentice" / name).read_text()
+    assert str(tmp_path) not in text, (
+      "where it was trained is nobody's business"
+    )
   record = tmp_path / "pretrained" / "world_apprentice" / "apprentice.json"
   assert read_json(record)["base"] == str(tmp_path / "same")
   schedule = tmp_path / "other" / "scheduler" / "scheduler_config.json"
