@@ -49,7 +49,9 @@ class Step:
 def step_of(folder, name) -> Step:
   """The loss of a batch of one expert, and its gradient."""
   backbone = load_backbone(folder)
-  config = inputs.make_config({}, teacher=name, weighting="uniform", rank=2)
+  config = inputs.make_config(
+    {}, teacher=name, weighting="uniform", log_snr_mean=None, rank=2
+  )
   cluster = make_cluster(backbone.size_px)
   data = wave_data([cluster], backbone, num_pictures=4, seed=0)
   batch = {

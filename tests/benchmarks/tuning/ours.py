@@ -168,6 +168,7 @@ def _open(args) -> Parts:
     learning_rate=tasks.LEARNING_RATE,
     optimizer="adam",
     weighting="uniform",
+    log_snr_mean=None,
     dtype=args.dtype,
     log_every=min(config.finetune.log_every, args.steps),
     num_steps=tasks.STEPS_OF_AN_EXPERT,
