@@ -19,15 +19,12 @@ from apprentice.model import Apprentice, load_apprentice
 from suti.evaluation.dreambench import templates_of
 from suti.hf.find import find_model
 from suti.images import contact_sheet, save_png
-from suti.world.dataset import LIVE, Shot, class_of, render_shots, subject_seeds
+from suti.world.contact_sheet import subjects_of
+from suti.world.dataset import LIVE, Shot, render_shots
 
 _CLASSES = ("dog", "teapot", "cat", "sneaker", "stuffed animal", "toy")
-_SHOWN = (
-  1,
-  3,
-  5,
-  8,
-)  # templates of the pictures that are shown, by their number
+# Numbers of the templates of the pictures that are shown.
+_SHOWN = (1, 3, 5, 8)
 # Of the 25 prompts of objects and of live subjects.
 _OBJECT_PROMPTS = (0, 1, 2, 8, 12, 13, 21, 24)
 _LIVE_PROMPTS = (0, 1, 2, 8, 11, 13, 19, 21)
@@ -46,8 +43,7 @@ def sheet(
   Returns: uint8 (H, W, 3), and the prompts row by row.
   """
   rows, asked = [], []
-  for name in _CLASSES:
-    subject = _subject(name, skip)
+  for name, subject in subjects_of("test", _CLASSES, skip=skip).items():
     texts = [t.text.format(name) for t in templates_of(live=name in LIVE)]
     prompts = [
       texts[i] for i in (_LIVE_PROMPTS if name in LIVE else _OBJECT_PROMPTS)
@@ -62,16 +58,6 @@ def sheet(
     rows.append(shown[:2] + images)
     asked.append(prompts)
   return contact_sheet(rows, gap_px=2), asked
-
-
-def _subject(name: str, skip: int) -> int:
-  """A test subject of a class, after so many that are left out."""
-  found = [
-    int(seed)
-    for seed in subject_seeds("test", 0, 200 * (skip + 1))
-    if class_of(seed) == name
-  ]
-  return found[skip]
 
 
 def main() -> None:

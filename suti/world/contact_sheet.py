@@ -9,6 +9,7 @@ row's subject is the same throughout.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def style_sheet(
   *, split: str = "test", skip: int = 2, size_px: int = 64
 ) -> tuple[np.ndarray, list[list[Shot]]]:
   """Renders the sheet of styles; arguments and result as of `sheet`."""
-  found = _of_class(split, [name for name, _ in _STYLE_ROWS], skip=skip)
+  found = subjects_of(split, [name for name, _ in _STYLE_ROWS], skip=skip)
   rows = [
     [
       Shot(found[name], compose(**scene, style=style), row)
@@ -71,7 +72,7 @@ def sheet(
   Returns:
     uint8 (H, W, 3), and the shots row by row.
   """
-  found = _of_class(split, _CLASSES, skip=skip)
+  found = subjects_of(split, _CLASSES, skip=skip)
   rows = [
     [
       Shot(found[name], template, 2 * row + column)
@@ -84,7 +85,9 @@ def sheet(
   return _drawn(rows, size_px=size_px), rows
 
 
-def _of_class(split, names, *, skip):
+def subjects_of(
+  split: str, names: Sequence[str], *, skip: int
+) -> dict[str, int]:
   """{name: a subject of the class}, after so many that are left out."""
   found = {name: [] for name in names}
   for seed in subject_seeds(split, 0, 200 * (skip + 1)):
