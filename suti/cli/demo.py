@@ -52,6 +52,15 @@ _SHOWN = (
   ("a toy on the beach", "toy"),
 )
 _PICTURES_EACH = 4
+# Galleries as high as what they hold, and on a phone all of it in sight.
+_STYLE = """<style>
+#pictures .grid-wrap, #result .grid-wrap { height: auto; min-height: 10rem; }
+@media (max-width: 640px) {
+  #pictures .grid-container, #result .grid-container {
+    grid-template-columns: repeat(2, 1fr);
+  }
+}
+</style>"""
 _CAPTION = "What the pictures show"  # a field, and what notes call it
 _MAX_STEM = 40  # letters of a saved file's name
 _PACKAGES = ("suti", "experts", "apprentice")
@@ -134,9 +143,9 @@ def build(model: str) -> Any:
   apprentice = load_apprentice(model)
   world = knows_world_alone(model)
 
-  def run(*values, progress=gr.Progress()):  # noqa: B008, gradio finds it so
-    yield [], "", None  # Nothing of an earlier text stands under this one.
-    progress(0, desc="sampling; the first time programs are compiled")
+  def run(*values):
+    # Nothing of an earlier text stands under this one.
+    yield [], "Sampling; the first time takes longer, to compile.", None
     try:
       yield _run(apprentice, *values)
     except ValueError as error:
@@ -157,9 +166,10 @@ def build(model: str) -> Any:
         examples = _examples(gr) if world else []
         caption, *numbers = _numbers(gr, apprentice.sampling)
       with gr.Column():
-        outputs = _outputs(gr)
+        outputs = _outputs(gr, size_px=apprentice.backbone.size_px)
+    gr.HTML(_STYLE, padding=False)
     fields = [pictures, prompt, caption]
-    # Progress and "Error" on the pictures alone, not on each output.
+    # Seconds and "Error" on the pictures alone, not on each output.
     sampling = {
       "fn": run,
       "inputs": [*fields, *numbers],
@@ -213,7 +223,6 @@ def _subject(gr: Any) -> list[Any]:
       file_types=["image"],
       interactive=True,
       columns=4,
-      height=220,
       elem_id="pictures",
     ),
     gr.Textbox(
@@ -246,14 +255,18 @@ def _numbers(gr: Any, sampling: Mapping[str, Any]) -> list[Any]:
     ]
 
 
-def _outputs(gr: Any) -> list[Any]:
-  """The pictures, what was left out, and the files."""
+def _outputs(gr: Any, *, size_px: int) -> list[Any]:
+  """The pictures, what was left out, and the files.
+
+  Args:
+    size_px: side of the model's images; small ones stand four in a row, which
+      does not blow them up.
+  """
   return [
     gr.Gallery(
       label="Generated",
       format="png",
-      columns=2,
-      height=640,
+      columns=4 if size_px <= 128 else 2,
       object_fit="contain",
       interactive=False,
       elem_id="result",
