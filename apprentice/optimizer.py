@@ -23,7 +23,7 @@ def learning_rate(train: Any) -> optax.Schedule:
 
 
 def optimizer(train: Any, rate: optax.Schedule) -> optax.GradientTransformation:
-  """Adafactor, or Adam, after clipping by the global gradient norm."""
+  """Adafactor, Adam or Muon, after clipping by the global gradient norm."""
   return optax.chain(
     optax.clip_by_global_norm(train.grad_clip),
     make_optimizer(train.optimizer, rate),

@@ -324,7 +324,7 @@ def _train() -> ConfigDict:
       "num_clusters": placeholder(int),
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
-      "optimizer": "adafactor",
+      "optimizer": "adafactor",  # adafactor (paper) | adam | muon
       # Paper: 1e-4. Here training continues on fewer than a hundred drawings,
       # which are softer than the true renders that the shipped apprentice
       # learned from: at 2e-5 identity fell from 0.721 to 0.704 and sharpness

@@ -228,7 +228,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
       remedy="the share of the steps, at the end, in which the rate falls to 0",
     ),
     "dtype": _choice("float32", "bfloat16"),
-    "optimizer": _choice(*OPTIMIZERS),
+    "optimizer": _choice(*OPTIMIZERS, "muon"),
     "num_demonstrations": _count(),
     "min_demonstrations": _count(low=0),
     "max_demonstrations": _count(),

@@ -11,8 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 Params = Mapping[str, jax.Array]
+
+_TABLES = ("embeddings", "positional_embedding")
 
 
 def make_schedule(
@@ -40,20 +43,71 @@ def make_schedule(
 def make_optimizer(
   name: str, rate: float | optax.Schedule
 ) -> optax.GradientTransformation:
-  """Adafactor (arXiv 1804.04235) or Adam.
+  """Adafactor (arXiv 1804.04235), Adam or Muon.
 
   Adafactor's steps are of size `rate`, not relative to a parameter's own size:
   relative ones would hold new layers, which start at zero, where they are, and
   at the rate of SuTI's experts, 1e-5 for 500 steps, would come to nothing.
 
   Args:
-    name: "adafactor" or "adam".
+    name: "adafactor", "adam" or "muon".
     rate: constant, or of a step.
   """
+  if name == "muon":
+    return make_muon(rate)
   if name == "adam":
     return optax.adam(rate)
   assert name == "adafactor", name  # suti.config.options has looked
   return optax.adafactor(rate, multiply_by_parameter_scale=False)
+
+
+def make_muon(
+  rate: float | optax.Schedule, *, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+  """Muon (Jordan et al. 2024) for what is a matrix inside a net.
+
+  Vectors, tables and what meets pixels move by AdamW, at half the rate.
+
+  Args:
+    rate: constant, or of a step.
+    weight_decay: times the rate, a step.
+  """
+  return muon(
+    rate,
+    beta=0.95,
+    weight_decay=weight_decay,
+    adam_b2=0.99,
+    adam_learning_rate=lambda step: (
+      0.5 * (rate(step) if callable(rate) else rate)
+    ),
+    # Updates as large as AdamW's: one rate does for both.
+    consistent_rms=0.2,
+    muon_weight_dimension_numbers=_matrices,
+  )
+
+
+def _matrices(params: Any) -> dict[str, Any]:
+  """MuonDimensionNumbers of what Muon makes orthogonal, None of the rest.
+
+  Kernels are matrices of (height width in, out).
+  """
+
+  def is_matrix(name: str, array: Any) -> bool:
+    # Asked again for its own share, optax has masked the rest.
+    return (
+      not isinstance(array, optax.MaskedNode)
+      and array.ndim > 1
+      # Tables of tokens and of positions.
+      and not any(each in name for each in _TABLES)
+      and not name.startswith(("conv_in.", "conv_out."))
+    )
+
+  return {
+    name: MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
+    if is_matrix(name, array)
+    else None
+    for name, array in params.items()
+  }
 
 
 def start_state(

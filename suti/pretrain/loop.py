@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from optax.contrib import MuonDimensionNumbers, muon
 
 from suti.io.checkpoint import Checkpoints
 from suti.nn.optimizer import (
   ema_decay,
+  make_muon,
   make_schedule,
   start_state,
   step_key,
@@ -72,7 +72,7 @@ def train(
     warmup_steps=config.warmup_steps,
     fall_steps=config.num_steps // 5,
   )
-  tx = _make_optimizer(config, rate, params)
+  tx = _make_optimizer(config, rate)
 
   step = _make_step(config, loss, tx)
   write_overview(folder, params)
@@ -117,45 +117,16 @@ def train(
 
 
 def _make_optimizer(
-  config: Any, rate: optax.Schedule, params: Params
+  config: Any, rate: optax.Schedule
 ) -> optax.GradientTransformation:
-  """AdamW, or Muon (Jordan et al. 2024) for what is a matrix inside the net."""
+  """AdamW, or Muon for what is a matrix inside the net."""
   clip = optax.clip_by_global_norm(config.grad_clip)
   if config.get("optimizer", "adamw") == "adamw":
     return optax.chain(
       clip,
       optax.adamw(rate, b2=0.99, weight_decay=config.weight_decay, mask=decays),
     )
-  return optax.chain(
-    clip,
-    muon(
-      rate,
-      beta=0.95,
-      weight_decay=config.weight_decay,
-      adam_b2=0.99,
-      # Vectors, tables and what meets pixels move by AdamW, at half the rate.
-      adam_learning_rate=lambda step: 0.5 * rate(step),
-      # Updates as large as AdamW's: one rate does for both.
-      consistent_rms=0.2,
-      muon_weight_dimension_numbers=_matrices(params),
-    ),
-  )
-
-
-def _matrices(params: Params) -> dict[str, Any]:
-  """MuonDimensionNumbers of what Muon makes orthogonal, None of the rest.
-
-  Kernels are matrices of (height width in, out).
-  """
-  return {
-    name: MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
-    if array.ndim > 1
-    # Tables of tokens and of positions.
-    and not any(part in name for part in ("embeddings", "positional_embedding"))
-    and not name.startswith(("conv_in.", "conv_out."))
-    else None
-    for name, array in params.items()
-  }
+  return optax.chain(clip, make_muon(rate, weight_decay=config.weight_decay))
 
 
 def _make_step(

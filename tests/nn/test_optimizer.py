@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from suti.nn.optimizer import (
@@ -49,3 +50,30 @@ def test_a_state_starts_whole_and_each_step_has_its_key():
   assert (keys[0] != keys[1]).any()
   expected = jax.random.fold_in(jax.random.key(3), 0)
   np.testing.assert_array_equal(keys[0], jax.random.key_data(expected))
+
+
+def test_muon_of_a_schedule_is_that_of_a_rate():
+  rng = np.random.default_rng(0)
+  params = {
+    name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    for name, shape in {"a.weight": (6, 4), "a.bias": (4,)}.items()
+  }
+
+  def moved(rate):
+    tx = make_optimizer("muon", rate)
+    with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+      return tx.update(params, tx.init(params), params)[0]
+
+  scheduled, constant = moved(lambda step: 0.1), moved(0.1)
+  for name in params:
+    np.testing.assert_allclose(scheduled[name], constant[name], rtol=1e-6)
+  # A vector moves as by AdamW, at half the rate.
+  adamw = optax.adamw(0.05, b2=0.99, weight_decay=0.0, nesterov=True)
+  with jax.numpy_dtype_promotion("standard"):
+    expected, _ = adamw.update(params, adamw.init(params), params)
+  np.testing.assert_allclose(constant["a.bias"], expected["a.bias"], rtol=1e-5)
+  # A matrix moves by what is nearly orthogonal, 0.2 a number in the mean.
+  step = np.asarray(constant["a.weight"]) / 0.1
+  singular = np.linalg.svd(step, compute_uv=False)
+  assert singular.max() / singular.min() < 2
+  np.testing.assert_allclose(np.sqrt(np.square(step).mean()), 0.2, rtol=0.3)
