@@ -20,13 +20,16 @@ the code's as its default:
   dropped     what a dropped picture is in training: picture, CLIP's view alone,
               so that the references are seen | all, as in sampling
   null        grey, the empty picture before CLIP's normalisation | mean, after
+  mask_edges  soft, masks of pictures are resized to the latent by Lanczos'
+              kernel, and what is in (0, 1) there lowers a position's logit, by
+              1 at most | whole, each position that the subject touches counts
 
 A dropped text is null for the references too (`Field.with_text`). In sampling
 guidance is `normalised`, eq. 4 of the paper, and the branch without the subject
 sees the empty picture and no references: their pass is left out, which is the
-same. A mask covers the cells of the latent that the subject touches, and
-`mask_dilation` cells more. Left out: the published random crops around the
-subject, and plain pairs of text and picture, which its config does not use.
+same. Masks are widened to `mask_dilation` cells of the latent a side. Left out:
+the published random crops around the subject, and plain pairs of text and
+picture, which its config does not use.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +48,7 @@ from apprentice.method import (
   Method,
 )
 from suti.diffusion.schedule import Schedule, add_noise
-from suti.nn.cells import at_positions, touched, widened
+from suti.nn.cells import at_positions, shares, spread, touched, widened
 from suti.nn.nets import Nets, SharesFirst
 from suti.nn.notes import listening
 from suti.nn.param import Module
@@ -57,7 +60,11 @@ from suti.pipeline.conditioning import Conditioning, apply_denoiser
 # those of all references, D width, X what CLIP says of a picture.
 
 _EXAMPLE = "configs/apprentice/syncd_world.py"
-_CHOICES = {"references": ("noised", "clean"), "dropped": ("picture", "all")}
+_CHOICES = {
+  "references": ("noised", "clean"),
+  "dropped": ("picture", "all"),
+  "mask_edges": ("soft", "whole"),
+}
 _COUNTS = ("rank", "mask_dilation")
 _PLAIN, _NOISING, _CELLS = "plain", "noising", "cells"  # names of nets
 
@@ -69,7 +76,8 @@ class Shown(NamedTuple):
     keys_values, scale, mask_BL: the whole picture, as in an `ImagePrompt`.
     sites: {path of a transformer block: what its self-attention sees of the
       references (B, L, D)}; None if they are not there, or not seen yet.
-    seen_BKHW: where the subject is in each reference, by cells of the latent.
+    seen_BKHW: where the subject is in each reference, by cells of the latent, 0
+      where it is not and 1 where it is for certain.
     x0_BKHWC, text, prompt: the references, clean, their texts and pictures, for
       the passes of the steps; None if there are none.
   """
@@ -99,7 +107,9 @@ class References(Module):
       batch * num, *context.seen_BKHW.shape[2:]
     )
     seen_BL = at_positions(seen_MHW, num=x_BSD.shape[1]).reshape(batch, -1)
-    return context.sites[self.site].astype(x_BSD.dtype), seen_BL
+    # Published: the mask itself is added to the logits, 1 to those of its own.
+    bias_BL = jnp.where(seen_BL > 0, seen_BL - 1, -jnp.inf)
+    return context.sites[self.site].astype(x_BSD.dtype), bias_BL
 
 
 class Noising(Module):
@@ -127,14 +137,15 @@ class Noising(Module):
 class Cells(Module):
   """Where the subject is, by cells of the latent; it has no parameters."""
 
-  def __init__(self, dilation: int):
-    self.dilation = dilation
+  def __init__(self, dilation: int, *, soft: bool):
+    self.dilation, self.soft = dilation, soft
 
   def __call__(self, mask_BKRR: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """Masks of pixels -> the cells that they touch, widened (B, K, H, W)."""
-    mask_MRR = mask_BKRR.reshape(-1, *mask_BKRR.shape[2:])
-    seen_MHW = touched(mask_MRR, height=grid[0], width=grid[1])
-    seen_MHW = widened(seen_MHW, size=self.dilation)
+    """Masks of pixels -> those of cells, widened, in [0, 1] (B, K, H, W)."""
+    mask_MRR = mask_BKRR.reshape(-1, *mask_BKRR.shape[2:]).astype(bool)
+    resize, widen = (shares, spread) if self.soft else (touched, widened)
+    seen_MHW = resize(mask_MRR, height=grid[0], width=grid[1])
+    seen_MHW = widen(seen_MHW, size=self.dilation).astype(jnp.float32)
     return seen_MHW.reshape(*mask_BKRR.shape[:2], *grid)
 
 
@@ -143,8 +154,9 @@ def declare(backbone: Any, config: Any) -> Nets:
 
   Args:
     backbone: has `unet` and `schedule`.
-    config: `config.method`: rank, mask_dilation, references, dropped, remat,
-      and what an adapter needs (configs/apprentice/syncd_world.py).
+    config: `config.method`: rank, mask_dilation, mask_edges, references,
+      dropped, remat, and what an adapter needs, as
+      configs/apprentice/syncd_world.py has them.
 
   Raises:
     ValueError: a field is missing or wrong, there is no such encoder, or the
@@ -182,7 +194,7 @@ def declare(backbone: Any, config: Any) -> Nets:
     "": net,
     _PLAIN: SharesFirst(listen(plain, r"transformer_blocks\.\d+$")),
     _NOISING: Noising(backbone.schedule, clean=config.references == "clean"),
-    _CELLS: Cells(config.mask_dilation),
+    _CELLS: Cells(config.mask_dilation, soft=config.mask_edges == "soft"),
     **nets,
   }
 
@@ -250,7 +262,7 @@ def encode(
   )
   context = Shown(
     *whole,
-    seen_BKHW=seen_BKHW & there_BK[:, :, None, None],
+    seen_BKHW=jnp.where(there_BK[:, :, None, None], seen_BKHW, 0),
     x0_BKHWC=x0_BKHWC,
     text=batch["demonstration_text"],
     prompt=prompt,

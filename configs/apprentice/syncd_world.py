@@ -47,6 +47,8 @@ def get_config(arg: str = "") -> ConfigDict:
       # How many cells of the latent a mask is widened to; published: 5 of 128
       # a side. 1 is not.
       "mask_dilation": 1,
+      # Whether masks have soft edges there, where a reference counts less.
+      "mask_edges": "soft",  # soft | whole
       "remat": False,  # rematerialise the insides of layers
       # The adapter, see configs/apprentice/ip_adapter_world.py.
       "encoder": "world_clip",

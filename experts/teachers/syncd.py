@@ -141,7 +141,8 @@ class _Sets:
   def mask(self, memory: Memory) -> Array:
     """Where the subject is, as far as it is known: bool (B, R, R)."""
     if self.is_rigid:
-      return self.rows(_coarse(self.request["masks_THW"]))
+      # Of all pixels, as theirs: a position is the subject's if any of its is.
+      return self.rows(self.request["masks_THW"])
     return otsu(memory["map_BRR"])
 
   def seen(self, memory: Memory, t: Array) -> dict[str, Array]:

@@ -250,7 +250,8 @@ class Attention(Module):
   whose output is added before `to_out`. It may set `extend`: called as
   `extend(x_BSD, context)`, it gives what is attended to as well, in the same
   softmax: more_BLD, before `to_k` and `to_v`, and which of it there is, bool
-  (B, L), or None for all; or None, if there is nothing more. With `note_as` the
+  (B, L), or what is added to its logits, float32 (B, L), -inf where there is
+  none, or None for all; or None, if there is nothing more. With `note_as` the
   layer notes its weights, (B, S, L), the mean over heads.
   """
 
@@ -279,7 +280,7 @@ class Attention(Module):
     context: Any = None,
   ) -> jax.Array:
     """(B, S, D) -> the same; `mask` as in `attend`."""
-    key_mask_BL = more = None
+    key_mask_BL = key_bias_BL = more = None
     if self.extend is not None and context is not None:
       assert mask is None, "the text's attention is not extended"
       more = self.extend(x_BSD, context)
@@ -288,11 +289,25 @@ class Attention(Module):
       more_BLD, more_BL = more
       context_BLD = jnp.concatenate([context_BLD, more_BLD], axis=1)
       if more_BL is not None:
-        key_mask_BL = jnp.pad(more_BL, ((0, 0), (own, 0)), constant_values=True)
+        there_BL = more_BL
+        if more_BL.dtype != bool:
+          there_BL = more_BL > -jnp.inf
+          bias_BL = jnp.where(there_BL, more_BL, 0)
+          key_bias_BL = jnp.pad(bias_BL, ((0, 0), (own, 0)))
+        key_mask_BL = jnp.pad(
+          there_BL, ((0, 0), (own, 0)), constant_values=True
+        )
     q_BSND = split_heads(self.to_q(x_BSD), self.num_heads)
     k_BLND = split_heads(self.to_k(context_BLD), self.num_heads)
     v_BLND = split_heads(self.to_v(context_BLD), self.num_heads)
-    out_BSND = attend(q_BSND, k_BLND, v_BLND, mask, key_mask_BL=key_mask_BL)
+    out_BSND = attend(
+      q_BSND,
+      k_BLND,
+      v_BLND,
+      mask,
+      key_mask_BL=key_mask_BL,
+      key_bias_BL=key_bias_BL,
+    )
     if self.note_as and is_heard():
       note(self.note_as, attention_weights(q_BSND, k_BLND, mask).mean(1))
     if self.decoupled is not None and context is not None:

@@ -34,6 +34,7 @@ def attend(
   *,
   bias: jax.Array | None = None,
   key_mask_BL: jax.Array | None = None,
+  key_bias_BL: jax.Array | None = None,
   scale: float | None = None,
 ) -> jax.Array:
   """Scaled dot-product attention (Vaswani et al. 2017, eq. 1).
@@ -45,21 +46,26 @@ def attend(
     bias: floats (1 or B, 1 or N, 1 or S, L), added to the logits.
     key_mask_BL: which keys there are, for all queries of a row; one of them at
       least. Fused kernels take it, as they do not take `mask`.
+    key_bias_BL: floats, added to the logits of a key; beside `key_mask_BL`.
     scale: what queries are multiplied by; D**-0.5 if None.
 
   Returns:
     (B, S, N, D), in the dtype of the queries; the softmax is in float32.
   """
   scale = float(q_BSND.shape[-1] ** -0.5 if scale is None else scale)
+  assert key_bias_BL is None or key_mask_BL is not None
   if key_mask_BL is not None:
     if mask is None and bias is None and _has_kernel(q_BSND, more=_CHANNELS):
       q_BSND, k_BLND, v_BLND = masked_by_channels(
-        q_BSND, k_BLND, v_BLND, key_mask_BL, scale=scale
+        q_BSND, k_BLND, v_BLND, key_mask_BL, key_bias_BL, scale=scale
       )
       width = v_BLND.shape[-1] - _CHANNELS
       return attend(q_BSND, k_BLND, v_BLND, scale=scale)[..., :width]
     key_mask = key_mask_BL[:, None, None]
     mask = key_mask if mask is None else mask & key_mask
+    if key_bias_BL is not None:
+      key_bias = key_bias_BL[:, None, None]
+      bias = key_bias if bias is None else bias + key_bias
   if mask is None and bias is None and _has_kernel(q_BSND):
     # What is traced here may be for the CPU, or for a TPU that is planned.
     cuda, default = _with_kernel(scale)
@@ -74,17 +80,19 @@ def masked_by_channels(
   k_BLND: jax.Array,
   v_BLND: jax.Array,
   key_mask_BL: jax.Array,
+  key_bias_BL: jax.Array | None = None,
   *,
   scale: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Hides keys by further channels, so that no mask is needed.
 
-  A query has 1 in the first of them, a key 0 or a large negative number: its
-  logit is too low to have a weight. Values get zeros.
+  A query has 1 in the first of them, a key its bias or a large negative number:
+  its logit is too low to have a weight. Values get zeros.
 
   Returns: q, k and v with `_CHANNELS` more channels.
   """
-  low = jnp.where(key_mask_BL, 0.0, _LOW_LOGIT / scale).astype(k_BLND.dtype)
+  own = 0.0 if key_bias_BL is None else key_bias_BL / scale
+  low = jnp.where(key_mask_BL, own, _LOW_LOGIT / scale).astype(k_BLND.dtype)
   more = ((0, 0), (0, 0), (0, 0), (0, _CHANNELS))
   q_BSND, k_BLND, v_BLND = (jnp.pad(x, more) for x in (q_BSND, k_BLND, v_BLND))
   channel = -_CHANNELS

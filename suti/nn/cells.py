@@ -5,6 +5,7 @@ Shape suffixes: B pictures, R side in pixels, H W grid.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -23,6 +24,33 @@ def touched(mask_BRR: jax.Array, *, height: int, width: int) -> jax.Array:
   return mask_BRR.reshape(shape).any((2, 4))
 
 
+def shares(mask_BRR: jax.Array, *, height: int, width: int) -> jax.Array:
+  """How much of each cell of a grid is in the mask, by Lanczos' kernel.
+
+  As PIL resizes a mask of 0 and 255, one axis after the other, each rounded to
+  a whole number within that range: some mask is also seen from cells beside it.
+
+  Args:
+    mask_BRR: bool.
+    height, width: of the grid.
+
+  Returns: float32 (B, height, width), multiples of 1/255 within [0, 1].
+  """
+  x = mask_BRR.astype(jnp.float32) * 255
+  for shape in ((*x.shape[:2], width), (len(x), height, width)):
+    x = jax.image.resize(x, shape, "lanczos3")
+    x = jnp.floor(jnp.clip(x, 0, 255) + 0.5)
+  return x / 255
+
+
+def spread(share_BHW: jax.Array, *, size: int) -> jax.Array:
+  """The sum over each cell's neighbourhood, `size` a side, 1 at most."""
+  total_BHW = jax.lax.reduce_window(
+    share_BHW, 0.0, jax.lax.add, (1, size, size), (1, 1, 1), "SAME"
+  )
+  return jnp.minimum(total_BHW, 1)
+
+
 def widened(mask_BHW: jax.Array, *, size: int) -> jax.Array:
   """Which cells have one of the mask in their neighbourhood, `size` a side."""
   return jax.lax.reduce_window(
@@ -35,7 +63,7 @@ def at_positions(mask_BHW: jax.Array, *, num: int) -> jax.Array:
 
   Each grid is half as large as the one before, rounded up, as in a U-Net.
 
-  Returns: bool (B, num), row by row.
+  Returns: (B, num), row by row, of the mask's dtype.
   """
   height, width = full = mask_BHW.shape[1:]
   while height * width > num:

@@ -41,6 +41,7 @@ def ours(tmp_path_factory, tiny_clip):
     depth=4,  # their loader knows no other
     num_heads=2,
     mask_dilation=DILATION,
+    mask_edges="whole",
   )
   spec, apply = functional_nets(syncd.declare(backbone, config))
   rng = np.random.default_rng(0)

@@ -90,6 +90,12 @@ def test_more_keys_share_one_softmax():
   np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
   by_hand = jnp.einsum("BNSL,BLND->BSND", weights, v)
   np.testing.assert_allclose(found, by_hand, atol=1e-6)
+  bias = jnp.asarray(rng.normal(size=(B, 6)), jnp.float32)
+  found = attend(q, k, v, key_mask_BL=there, key_bias_BL=bias)
+  weights = weights * jnp.exp(bias)[:, None, None]
+  weights = weights / weights.sum(-1, keepdims=True)
+  by_hand = jnp.einsum("BNSL,BLND->BSND", weights, v)
+  np.testing.assert_allclose(found, by_hand, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -100,13 +106,15 @@ def test_channels_hide_keys_as_a_mask_does(dtype):
     jnp.asarray(rng.normal(size=(B, n, 2, 16)), dtype) for n in (4, 6, 6)
   )
   there = jnp.asarray([[1, 1, 0, 1, 0, 1], [0, 0, 0, 0, 0, 1]], bool)
-  wide = masked_by_channels(q, k, v, there, scale=0.25)
-  found = attend(*wide, scale=0.25)[..., :16]
-  expected = attend(q, k, v, there[:, None, None])
+  bias = jnp.asarray(rng.uniform(-1, 0, (B, 6)), jnp.float32)
   atol = 1e-6 if dtype == "float32" else 2e-2
-  np.testing.assert_allclose(
-    found.astype("float32"), expected.astype("float32"), atol=atol
-  )
+  for own in (None, bias):
+    wide = masked_by_channels(q, k, v, there, own, scale=0.25)
+    found = attend(*wide, scale=0.25)[..., :16]
+    expected = attend(q, k, v, key_mask_BL=there, key_bias_BL=own)
+    np.testing.assert_allclose(
+      found.astype("float32"), expected.astype("float32"), atol=atol
+    )
 
 
 def test_another_attention_takes_the_texts_place(plain):

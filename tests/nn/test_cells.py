@@ -4,8 +4,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from suti.nn.cells import at_positions, touched, widened
+from suti.nn.cells import at_positions, shares, spread, touched, widened
 
 RNG = np.random.default_rng(0)
 
@@ -28,6 +29,34 @@ def test_a_mask_is_widened_on_all_sides():
   np.testing.assert_array_equal(found, expected)
   same = widened(jnp.asarray(mask), size=1)
   np.testing.assert_array_equal(same, mask)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (12, 24)])
+def test_shares_are_what_pil_makes_of_a_mask(shape):
+  mask = RNG.random((3, 12, 24)) < [[[0.1]], [[0.5]], [[1.1]]]
+  height, width = shape
+  found = np.asarray(shares(jnp.asarray(mask), height=height, width=width))
+  expected = [
+    np.asarray(
+      Image.fromarray(np.uint8(255 * each)).resize(
+        (width, height), Image.Resampling.LANCZOS
+      )
+    )
+    for each in mask
+  ]
+  np.testing.assert_allclose(found * 255, expected, atol=1e-4)
+  assert (found[2] == 1).all() and len(np.unique(found)) > 1
+
+
+def test_shares_are_spread_up_to_one():
+  share = RNG.random((2, 5, 6)).astype(np.float32) / 4
+  found = np.asarray(spread(jnp.asarray(share), size=3))
+  for b, row, column in np.ndindex(2, 5, 6):
+    near = share[b, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+    np.testing.assert_allclose(
+      found[b, row, column], min(near.sum(), 1), rtol=1e-5
+    )
+  assert (found < 1).any() and (found == 1).any()
 
 
 @pytest.mark.parametrize("side", [8, 7])
