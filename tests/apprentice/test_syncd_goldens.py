@@ -129,7 +129,7 @@ def guided(parts, t, ramp):
 def test_guidance_is_the_publishers(golden, record_property):
   """Eq. 4 alone, and with the weight that grows along their sampler's steps.
 
-  Errors are shares of the largest value, which is about 1e3: those of float32.
+  Errors are shares of a row's largest value, as rounding in float32 is.
   """
   pairs = [
     (guided(cases.predictions(), 500, 0.0), golden["guidance.guided"]),

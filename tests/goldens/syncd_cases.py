@@ -34,6 +34,14 @@ SCALE = 0.6  # of the picture that the target sees as a whole
 STEPS = 2  # of their sampler
 TEXT_SCALE, SUBJECT_SCALE, SUBJECT_RAMP = 7.5, 8.0, 5.0  # their sample.py's
 BRANCHES = ("nothing", "subject", "full")  # the order of their batch
+# Two levels that attend, one layer each: a test compiles it.
+_UNET = {
+  "attention_head_dim": [1, 2],
+  "block_out_channels": [8, 16],
+  "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+  "transformer_layers_per_block": [1, 1],
+  "up_block_types": ["CrossAttnUpBlock2D"] * 2,
+}
 _TEXT = {"text_BLD": (5, 24), "pooled_BD": (6,)}
 
 
@@ -48,7 +56,7 @@ def nets(
 
   Returns: the base, the parameters' declarations, `apply`.
   """
-  backbone = load_backbone(tiny_pipelines.write("sdxl", folder))
+  backbone = load_backbone(tiny_pipelines.write("sdxl", folder, unet=_UNET))
   config = get_config().unlock().method
   config.update(
     encoder=str(clip),
