@@ -55,6 +55,9 @@ class Row:
 def list_rows(study: Any, workdir: Path) -> list[Row]:
   """The lines of a study: its variants, and of each its systems.
 
+  A variant may have systems of its own; one whose label is "" is not named in
+  front of them.
+
   Args:
     study: the config, see configs/studies.
     workdir: of the study.
@@ -64,14 +67,15 @@ def list_rows(study: Any, workdir: Path) -> list[Row]:
     variant = study.variants[name]
     folders = tuple(run_folder(workdir, name, seed) for seed in study.seeds)
     label = variant.get("label", name.replace("_", " "))
-    for system in study.systems:
+    systems = variant.get("systems", study.systems)
+    for system in systems:
       of_system = study.labels.get(system, system.replace("_", " "))
       rows.append(
         Row(
           label=label
-          if len(study.systems) == 1
+          if label and len(systems) == 1
           else of_system
-          if len(study.order) == 1
+          if not label or len(study.order) == 1
           else f"{label}: {of_system}",
           workdirs=folders,
           system=system,
