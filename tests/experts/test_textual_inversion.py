@@ -345,4 +345,5 @@ def test_offsets_of_nothing_leave_the_encoders_texts(opened):
   """Of a batch by the teacher, as of the base's own encoder with its cache."""
   own = open_text_encoders(opened.backbone.folder)(TEXTS)
   zero_D = opened.trainable[OFFSET]
-  np.testing.assert_allclose(states(opened, zero_D), own.states_BLD, atol=1e-6)
+  # Another program of other rows: 1.5e-6 was seen, of values up to 2.
+  np.testing.assert_allclose(states(opened, zero_D), own.states_BLD, atol=1e-5)
