@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "label": "textual inversion",
         "systems": ("experts",),
         "finetune": textual_inversion.CHANGES,
-        "apprentice_sample": {"systems": ("base",)},
+        "apprentice_sample": {"systems": ("apprentice",)},
       },
     },
   ).unlock()
