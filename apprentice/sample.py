@@ -105,8 +105,7 @@ def run(config: Any, workdir: Path) -> dict:
   sampler = _Sampler(apprentice, sampling, mesh)
   for model, names in itertools.groupby(requests, key=MODELS.__getitem__):
     if model == "before":
-      init = config.train.init
-      sampler.take(start_params(apprentice, init_from=init, seed=config.seed))
+      sampler.take(start_params(apprentice, config.train, seed=config.seed))
     elif model == "base":
       system = without_subjects(apprentice, base=config.backbone)
       sampler = _Sampler(system, sampling, mesh)

@@ -59,6 +59,7 @@ def run(config: Any, workdir: Path) -> dict:
   train = done["config"]["train"]
   places = {
     "init": _place(train["init"]),
+    "init_base": _place(train.get("init_base", "")),
     "examples": [_place(name) for name in train["examples"]],
   }
   target = PRETRAINED / "world_apprentice"
@@ -102,8 +103,7 @@ def run(config: Any, workdir: Path) -> dict:
 
 def _place(name: str) -> str:
   """A path as others may read it: of a machine's own, its end alone."""
-  path = Path(name)
-  return "/".join(path.parts[-2:]) if path.is_absolute() else name
+  return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
 
 
 def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:

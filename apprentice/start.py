@@ -22,28 +22,40 @@ from suti.nn.param import functional, init, without
 from suti.pipeline.backbone import Params, load_backbone
 
 
-def start_params(
-  apprentice: Apprentice, *, init_from: str, seed: int
-) -> Params:
+def start_params(apprentice: Apprentice, train: Any, *, seed: int) -> Params:
   """The initial arrays, frozen ones included.
 
   Args:
     apprentice: declared; its backbone's arrays are not used.
-    init_from: an apprentice, to continue from it; or a backbone, which gives
-      all but the new layers, and those are initialised at random.
+    train: `config.train`. init: an apprentice, to continue from it; or a
+      backbone, which gives all but the new layers, and those are initialised at
+      random. init_base: where that apprentice is of another base than this one,
+      that base; what was learned on it is added to this one's arrays, as task
+      vectors are (Ilharco et al., arXiv 2212.04089).
     seed: of the new layers.
 
   Raises:
     ValueError: no such model, or one that does not fit: of another method, of
       another config.method in more than `encoder_gradient`, of another base.
   """
-  folder = find_model(init_from) / "unet"
-  if is_apprentice(init_from):
-    check_init(apprentice, folder.parent)
-    return load(apprentice.spec, folder)
+  folder = find_model(train.init)
   new = without(apprentice.spec, functional(apprentice.backbone.unet)[0])
   known = without(apprentice.spec, new)
-  params = load(known, folder) | init(new, jax.random.key(seed))
+  if is_apprentice(train.init):
+    check_init(apprentice, folder, init_base=train.init_base)
+    params = load(apprentice.spec, folder / "unet")
+    if not train.init_base:
+      return params
+    old = load(known, find_model(train.init_base) / "unet")
+    own = load(known, apprentice.backbone.folder / "unet")
+    return params | {n: own[n] + (params[n] - old[n]) for n in known}
+  if train.init_base:
+    raise ValueError(
+      f"config.train.init_base={train.init_base}, but config.train.init="
+      f"{train.init} is a backbone: leave init_base empty, or give an "
+      "apprentice that was trained from that base as init."
+    )
+  params = load(known, folder / "unet") | init(new, jax.random.key(seed))
   if apprentice.method.start is None:
     return params
   started = apprentice.method.start(apprentice.config, params)
@@ -51,12 +63,15 @@ def start_params(
   return params | dict(started)
 
 
-def check_init(apprentice: Apprentice, folder: Path) -> None:
+def check_init(
+  apprentice: Apprentice, folder: Path, *, init_base: str = ""
+) -> None:
   """Refuses to continue from an apprentice that computes something else.
 
   Args:
     apprentice: declared, as it is to be trained.
     folder: of the apprentice to continue from.
+    init_base: the base that it is of, if that is another one.
 
   Raises:
     ValueError: it is of another method, config.method or base.
@@ -79,7 +94,10 @@ def check_init(apprentice: Apprentice, folder: Path) -> None:
       f"{field} is {new}, and {old} in config.train.init={folder}: give both "
       "the same, or start from a backbone."
     )
-  check_base(folder, apprentice.backbone)
+  base = apprentice.backbone
+  if init_base:
+    base = load_backbone(init_base, weights=False)
+  check_base(folder, base)
 
 
 def take_init(config: Any, folder: Path) -> dict:
@@ -93,9 +111,7 @@ def take_init(config: Any, folder: Path) -> dict:
   """
   backbone = load_backbone(config.backbone, weights=False)
   apprentice = declare(backbone, name=config.train.method, config=config.method)
-  params = start_params(
-    apprentice, init_from=config.train.init, seed=config.seed
-  )
+  params = start_params(apprentice, config.train, seed=config.seed)
   write_model(apprentice, params, config, folder)
   return {"steps": 0}
 

@@ -91,6 +91,11 @@ def run(config: Any, workdir: Path) -> dict:
       "config.backbone": find_model(config.backbone),
       "config.train.init": find_model(train.init),
     }
+    | (
+      {"config.train.init_base": find_model(train.init_base)}
+      if train.init_base
+      else {}
+    )
     | {
       f"config.train.examples[{number}]": folder
       for number, folder in enumerate(train.examples)
@@ -148,7 +153,7 @@ def run(config: Any, workdir: Path) -> dict:
 
   # ------------------------------------------------ 4 Shardings and arrays
   shardings = param_shardings(apprentice.spec, mesh)
-  params = start_params(apprentice, init_from=train.init, seed=config.seed)
+  params = start_params(apprentice, train, seed=config.seed)
   params = {n: jax.device_put(params[n], shardings[n]) for n in params}
   # Frozen parameters are passed beside the state: neither donated nor saved in
   # checkpoints.

@@ -317,6 +317,9 @@ def _train() -> ConfigDict:
       # A backbone (the new layers start at zero output) or an apprentice's
       # folder, to go on from it.
       "init": "world_apprentice",
+      # The base that the apprentice in init was trained from, if it is not
+      # config.backbone: what was learned on it is moved to this one. "": it is.
+      "init_base": "",
       "examples": (),  # folders of experts.pack of other runs, added
       # Of all these, those whose measures pass another rule than what they were
       # packed by, and those of the first N clusters; None: all.

@@ -123,7 +123,9 @@ def trained(name, backbone, tiny_backbone, section, tmp_path_factory):
 def start(name, backbone, trained):
   """The apprentice as it starts: the backbone's arrays and fresh new ones."""
   declared = model.declare(backbone, name=name, config=trained[1].method)
-  params = start_params(declared, init_from=backbone.name, seed=0)
+  config = trained[1].copy_and_resolve_references().unlock()
+  config.train.update(init=backbone.name, init_base="")
+  params = start_params(declared, config.train, seed=0)
   return dataclasses.replace(declared, params=params)
 
 

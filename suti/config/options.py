@@ -214,6 +214,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
   "train": {
     "method": _text(remedy="name a file of apprentice/methods"),
     "init": _MODEL,
+    "init_base": _text(empty=True),
     "examples": Rule(kind=tuple, empty=True),
     "rule": _text(optional=True, empty=True),
     "num_clusters": _count(optional=True),

@@ -305,17 +305,48 @@ def test_the_folder_records_how_it_was_made(unbroken, tiny_backbone):
   }
 
 
+def _started(declared, config, **train):
+  given = config.train.copy_and_resolve_references().unlock()
+  given.update({name: str(path) for name, path in train.items()})
+  return starts.start_params(declared, given, seed=0)
+
+
+def test_what_was_learned_on_a_base_is_moved_to_another(
+  unbroken, config, tiny_backbone, tmp_path
+):
+  folder = unbroken / "apprentice" / "train" / "model"
+  other = tiny.write_backbone(
+    tmp_path / "other", seed=5, unet=tiny.SMALLEST_UNET
+  )
+  declared = declare(load_backbone(other), name="suti", config=config.method)
+  moved = _started(declared, config, init=folder, init_base=tiny_backbone)
+  learnt = load_apprentice(folder).params
+  old, new = load_backbone(tiny_backbone).params, load_backbone(other).params
+  assert moved.keys() == learnt.keys()
+  for name, array in learnt.items():
+    expected = array + new[name] - old[name] if name in old else array
+    np.testing.assert_allclose(moved[name], expected, atol=1e-6)
+  some = next(name for name in old if "attn2.to_q" in name)
+  assert abs(new[some] - old[some]).max() > 0.01, "the two bases differ"
+  for wrong, message in (
+    ({"init": folder, "init_base": other}, "with another text encoder"),
+    ({"init": other, "init_base": other}, "is a backbone: leave init_base"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      _started(declared, config, **wrong)
+
+
 def test_it_starts_from_a_backbone_or_from_an_apprentice(
   unbroken, config, tiny_backbone
 ):
   backbone = load_backbone(tiny_backbone)
   declared = declare(backbone, name="suti", config=config.method)
-  fresh = starts.start_params(declared, init_from=str(tiny_backbone), seed=0)
+  fresh = _started(declared, config, init=tiny_backbone)
   assert fresh.keys() == declared.spec.keys()
   for name, array in backbone.params.items():
     np.testing.assert_array_equal(fresh[name], array)
   folder = unbroken / "apprentice" / "train" / "model"
-  gone_on = starts.start_params(declared, init_from=str(folder), seed=0)
+  gone_on = _started(declared, config, init=folder)
   learnt = load_apprentice(folder).params
   assert gone_on.keys() == learnt.keys()
   for name, array in learnt.items():
@@ -332,7 +363,7 @@ def test_an_apprentice_that_computes_something_else_is_refused(
   backbone = load_backbone(tiny_backbone)
   declared = declare(backbone, name="suti", config=config.method)
   with pytest.raises(ValueError, match=r"num_heads is 4, and 2 in"):
-    starts.start_params(declared, init_from=str(folder), seed=0)
+    _started(declared, config, init=folder)
 
 
 def test_an_apprentice_of_another_base_is_refused(
@@ -344,7 +375,7 @@ def test_an_apprentice_of_another_base_is_refused(
   )
   declared = declare(load_backbone(other), name="suti", config=config.method)
   with pytest.raises(ValueError, match="with another text encoder"):
-    starts.start_params(declared, init_from=str(folder), seed=0)
+    _started(declared, config, init=folder)
   # Nor is it opened on what was put in the place of its base.
   alone = tmp_path / "alone"
   save_apprentice(load_apprentice(folder), alone, with_base=False)
