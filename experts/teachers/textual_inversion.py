@@ -17,8 +17,8 @@ As the paper is silent, or differently:
                snow" (`config.mine.captions="noun"`), where the paper draws from
                neutral ones, "a photo of a *", "a rendering of a *": these tell
                the vector's part from the scene's.
-  its steps    Adam at a constant rate; the paper's is 0.04 in batches of 8 for
-               5,000 steps, on another base.
+  its steps    as `config.finetune` has them; the paper's are 5,000 at a rate of
+               0.04, in batches of 4 on each of two GPUs.
 
 Texts are encoded again in each step, in the dtype that the net computes in.
 Only bases with a single CLIP text encoder are supported.
