@@ -208,8 +208,9 @@ def _summary(values: np.ndarray, of_reference: np.ndarray | None) -> dict:
 
 def _seconds(runs: Sequence[Mapping[str, Any]], system: str) -> float | None:
   """Seconds an image, the mean over runs, as stage 7 measured them."""
+  name = "expert" if system == "experts" else system  # as stage 8 writes it
   times = [
-    run.get("times", {}).get(f"{system}_seconds_per_image") for run in runs
+    run.get("times", {}).get(f"{name}_seconds_per_image") for run in runs
   ]
   known = [time for time in times if time is not None]
   return float(np.mean(known)) if known else None
