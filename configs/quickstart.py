@@ -314,11 +314,9 @@ def _train() -> ConfigDict:
   return ConfigDict(
     {
       "method": "suti",  # a file of apprentice/methods
-      # A backbone (the new layers start at zero output) or an apprentice's
-      # folder, to go on from it.
+      # A backbone (new layers start at zero output), or an apprentice's folder.
       "init": "world_apprentice",
-      # The base that the apprentice in init was trained from, if it is not
-      # config.backbone: what was learned on it is moved to this one. "": it is.
+      # The base of init's apprentice, if it is moved to config.backbone; or "".
       "init_base": "",
       "examples": (),  # folders of experts.pack of other runs, added
       # Of all these, those whose measures pass another rule than what they were

@@ -22,6 +22,7 @@ from suti.diffusion import samplers
 from suti.diffusion.guidance import classifier_free, guided
 from suti.diffusion.objective import denoising_loss, normal_steps
 from suti.hf.find import find_model
+from suti.hf.model import FAMILIES, kind_of, read_config
 from suti.hf.weights import load
 from suti.nn.nets import Nets, functional_nets, of_net, prefix
 from suti.nn.param import Module, Param, cast, init, split, without
@@ -37,7 +38,8 @@ Apply = Callable[..., Array]
 
 
 NOTHING = r"(?!)"  # a `trainable` that matches no name
-# What a request may hold beside texts (`experts.farm.requests`); of a cluster
+# What a request may hold beside texts (`experts.farm.requests`), and what is of
+# texts a batch of the tuning too; of a cluster
 #   pictures        `pictures_KHWC`, latents; `pictures_K`, which there are
 # and of T of its labelled pictures, one for each row of a group:
 #   masks           `masks_THW`, bool, where the subject is
@@ -46,11 +48,14 @@ NOTHING = r"(?!)"  # a `trainable` that matches no name
 #                   and then encoded like one
 #   correspondence  `places_TTHW2`, float32, where (column, row) in view j each
 #                   pixel of view i is, and `seen_TTHW`, whether it is there
-# and of each row
-#   noun            `noun_BL`, bool, which tokens of its prompt are the
-#                   subject's noun
+# and of each row, whose text is a prompt, or in a batch a picture's caption
+#   noun            `noun_BL`, bool, which tokens of its text are the subject's
+#                   noun
+#   tokens          `ids_BL`, int32, the tokens of its text, as the first text
+#                   encoder reads them
 LABELLED = frozenset({"masks", "depth", "depth_latents", "correspondence"})
-ASKED = LABELLED | {"pictures", "noun"}
+TEXTUAL = frozenset({"noun", "tokens"})
+ASKED = LABELLED | TEXTUAL | {"pictures"}
 # What labels know, for what they do not have themselves.
 _MADE_OF = {"depth_latents": "depth"}
 
@@ -69,10 +74,11 @@ class Teacher:
     trainable: regex over parameter names; the rest is shared by all experts,
       frozen and never written.
     loss: (apply, backbone, params, batch, key, config) -> scalar loss. batch
-      has `x_BHWC`, pictures of one cluster, and their `conditioning`
-      (`suti.pipeline.conditioning`); config is the section `finetune`. None if
-      the teacher is not tuned: then `trainable` matches nothing, and a wave is
-      sampled from what all share.
+      has `x_BHWC`, pictures of one cluster, their `conditioning`
+      (`suti.pipeline.conditioning`), and of what `asks` names that which is of
+      texts; config is the section `finetune`. None if the teacher is not tuned:
+      then `trainable` matches nothing, and a wave is sampled from what all
+      share.
     sample: (apply, backbone, params, request, keys_B, config) -> clean
       x_BHWC. request has the `conditioning` of the prompts and `null`, that of
       the null text, one row, and what `asks` names; a row must depend on its
@@ -83,9 +89,9 @@ class Teacher:
     masks: whether `sample` returns (x_BHWC, masks_BHW) instead: where the
       subject is, bool or a share in [0, 1], in any resolution; they become
       `Candidate.mask`.
-    weights: (config) -> {name of a net: folder of its published weights}, of
-      nets beside the backbone's that are not drawn at random, and under "" of
-      one that takes the backbone's place.
+    weights: (backbone, config) -> {name of a net: folder of its published
+      weights}, of nets beside the backbone's that are not drawn at random, and
+      under "" of one that takes the backbone's place.
     together: whether it samples `config.sample.together` rows, side by side, in
       each other's sight: such a row depends on the others of its group too.
   """
@@ -98,7 +104,7 @@ class Teacher:
   together: bool = False
   asks: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
   masks: bool = False
-  weights: Callable[[Any], Mapping[str, str]] | None = None
+  weights: Callable[[Backbone, Any], Mapping[str, str]] | None = None
 
   def __post_init__(self) -> None:
     """Checks that an untuned one trains nothing."""
@@ -209,7 +215,7 @@ def declare(
   spec, apply = functional_nets(nets)
   folders = {}
   if teacher.weights is not None:
-    folders = dict(teacher.weights(config.finetune))
+    folders = dict(teacher.weights(backbone, config.finetune))
   own = {} if "" in folders else backbone.params
   known = {}
   if read:
@@ -229,7 +235,9 @@ def read_net(
   Raises:
     ValueError: there is no such folder, or its weights do not fit.
   """
-  read = load(of_net(spec, net), find_model(folder))
+  place = find_model(folder)
+  family = FAMILIES[kind_of(read_config(place))]
+  read = load(of_net(spec, net), place, renames=family.renames)
   return {prefix(net) + name: x for name, x in read.items()}
 
 

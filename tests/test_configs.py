@@ -84,6 +84,7 @@ ARGUMENTS = {
   "configs/apprentice/syncd_world.py": ("", "tiny"),
   "configs/quickstart.py": ("", "tiny"),
   "configs/experts/lora_world.py": ("", "tiny"),
+  "configs/experts/textual_inversion.py": ("", "tiny"),
   "configs/experts/syncd_world.py": ("", "tiny"),
   "configs/evaluation/dreambench.py": ("", "data/dreambench"),
 }

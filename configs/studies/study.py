@@ -32,8 +32,9 @@ def make_study(
     question: what it asks, a sentence.
     paper: what a paper reports, with its number, or that it reports none.
     run: the config that variants change.
-    variants: {name: {"label", "x": its place on a curve, section: {field:
-      value}}}; `label` and `x` may be absent.
+    variants: {name: {"label", "x": its place on a curve, "systems": whose
+      images are its rows, if not the study's, section: {field: value}}}; all
+      but sections may be absent.
     reference: label of the row that others are compared with; "" is the first.
     x: what x is; "" draws no curve.
   """

@@ -3,12 +3,14 @@
 
   suti study --config configs/studies/systems.py --workdir runs/studies/systems
 
-Experts have the paper's 500 steps each: about an hour of two cores.
+Experts have the paper's 500 steps each: about an hour of two cores. Those of
+textual inversion are a run of their own, as a run has experts of one teacher.
 """
 
 from ml_collections import ConfigDict
 
 from configs.evaluation import dreambench
+from configs.experts import textual_inversion
 from configs.studies import study
 
 
@@ -25,7 +27,15 @@ def get_config(arg: str = "") -> ConfigDict:
     "table 1).",
     run=run,
     reference="apprentice",
-    variants={"shipped": {}},
+    variants={
+      "shipped": {"label": ""},
+      "textual_inversion": {
+        "label": "textual inversion",
+        "systems": ("experts",),
+        "finetune": textual_inversion.CHANGES,
+        "apprentice_sample": {"systems": ("apprentice",)},
+      },
+    },
   ).unlock()
   made.seeds = (0,)
   made.systems = (

@@ -58,6 +58,7 @@ def finetune(
     backbone,
     num_experts=num,
     num_pictures=padded_pictures(config),
+    asks=teacher.asked(config),
   )
   return Program(
     function=train_step.make_step(teacher, apply, backbone, tx, mesh, tune),

@@ -5,8 +5,8 @@ A teacher names them in `Teacher.asks`, and gets those of each expert's own
 cluster. Pictures are all that there are. What is labelled (`experts.label`) is
 of views: the first labelled pictures of a cluster, one for each row of a group
 (`config.sample.together`), so that a row may follow the shape that a view has;
-where they are to correspond, those that do. The noun is a row's own: where its
-prompt names the subject.
+where they are to correspond, those that do. Tokens and noun are a row's own, of
+its prompt (`experts.farm.text_tokens`).
 
 A cluster that lacks any of it is told apart, and its images are not kept.
 """
@@ -20,21 +20,20 @@ from typing import Any
 import numpy as np
 
 from experts.clusters import read_clusters, readable
+from experts.farm.text_tokens import blank_row, text_rows
 from experts.farm.waves import PICTURES
 from experts.label import find_labels
 from experts.mining.views import correspondence, overlaps
-from experts.teacher import LABELLED, Teacher
+from experts.teacher import LABELLED, TEXTUAL, Teacher
 from suti.images import (
   depth_u8,
   square_crop_resize,
   square_crop_resize_plane,
 )
 from suti.pipeline.backbone import Backbone
-from suti.pipeline.text_encoders import Tokenizer, open_tokenizer
 from suti.schema import Label
 
-# E experts, K pictures of a cluster, T views and rows of a group, H W image, L
-# tokens.
+# E experts, K pictures of a cluster, T views and rows of a group, H W image.
 
 # Side at which views are compared, at most, as SynCD's code has it.
 _FINE = 128
@@ -83,11 +82,11 @@ def ask(
     return Asked(arrays=arrays, rows=rows, views=views, causes=causes)
   clusters = read_clusters(workdir)
   found = {}
-  if {"pictures", "noun"} & wanted:
+  if (TEXTUAL | {"pictures"}) & wanted:
     found, causes = readable(clusters, keys)
-  if "noun" in wanted:
+  if TEXTUAL & wanted:
     nouns = {key: cluster.subject for key, cluster in found.items()}
-    rows = noun_rows(texts, nouns, backbone, causes)
+    rows = text_rows(texts, nouns, backbone, wanted=wanted, causes=causes)
   if "pictures" in wanted:
     arrays |= encode_pictures(
       [found[key].images if key in found else () for key in keys],
@@ -159,73 +158,6 @@ def choose_sets(
     if all(share > least for share in shares):
       found.append((sum(shares), numbers))
   return [numbers for _, numbers in sorted(found)]
-
-
-def noun_rows(
-  texts: Mapping[str, Sequence[str]],
-  nouns: Mapping[str, str],
-  backbone: Backbone,
-  causes: dict[str, str],
-) -> list[list[dict[str, np.ndarray]]]:
-  """Which tokens of each row's text are the noun; why there is none is a cause.
-
-  Args:
-    texts: of E clusters.
-    nouns: of those that can be read.
-    backbone: whose text encoder's tokens count.
-    causes: {cluster: why it cannot give what is asked for}; added to.
-  """
-  tokenizer = open_tokenizer(backbone.folder)
-  blank = _no_noun(backbone)
-  rows = []
-  for key, each in texts.items():
-    found = []
-    if key in nouns:
-      found, cause = noun_tokens(each, nouns[key], tokenizer)
-      if cause:
-        causes.setdefault(key, cause)
-    rows.append(
-      [{"noun_BL": x} for x in found] if found else [blank] * len(each)
-    )
-  return rows
-
-
-def noun_tokens(
-  texts: Sequence[str], noun: str, tokenizer: Tokenizer
-) -> tuple[list[np.ndarray], str]:
-  """Which tokens of each text are its subject's noun.
-
-  Where the noun stands twice, its last place counts, as in SynCD's code, which
-  takes the third token where it does not stand at all; here that is a cause.
-
-  Args:
-    texts: of some rows.
-    noun: of their subject.
-    tokenizer: of the text encoder whose states are attended to.
-
-  Returns: bool (L,) of each, and why there is none, "" if there is.
-  """
-  ids_BL, is_text_BL = tokenizer.with_mask([*texts, noun, ""])
-  around = set(ids_BL[-1][is_text_BL[-1]].tolist())  # begin and end of any text
-  wanted = [i for i in ids_BL[-2][is_text_BL[-2]].tolist() if i not in around]
-  found = []
-  for text, ids_L in zip(texts, ids_BL[:-2].tolist(), strict=True):
-    starts = [
-      start
-      for start in range(len(ids_L) - len(wanted) + 1)
-      if ids_L[start : start + len(wanted)] == wanted
-    ]
-    if not starts or not wanted:
-      return [], f"the prompt '{text}' does not name its subject, '{noun}'"
-    noun_L = np.zeros(len(ids_L), bool)
-    noun_L[starts[-1] : starts[-1] + len(wanted)] = True
-    found.append(noun_L)
-  return found, ""
-
-
-def _no_noun(backbone: Backbone) -> dict[str, np.ndarray]:
-  length = backbone.encode_text([""])["text_BLD"].shape[1]
-  return {"noun_BL": np.zeros(length, bool)}
 
 
 def label_arrays(
@@ -320,5 +252,5 @@ def nothing_asked(teacher: Teacher, backbone: Backbone, config: Any) -> Asked:
   arrays |= label_arrays(
     [()], wanted, num=config.sample.together, backbone=backbone
   )
-  row = _no_noun(backbone) if "noun" in wanted else {}
+  row = blank_row(backbone, wanted)
   return Asked(arrays=arrays, rows=[[row]], views={}, causes={})

@@ -49,9 +49,10 @@ class Farm:
 def read_data(
   wave: Wave, farm: Farm
 ) -> tuple[dict[str, Any] | None, dict[str, str]]:
-  """The training data of a wave, and {cluster: why it cannot be read}.
+  """The training data of a wave, and {cluster: why it cannot be tuned on}.
 
-  The data, of `wave_data`, is None if no cluster can be read.
+  It cannot be read, or its captions do not have what the teacher asks for. The
+  data, of `wave_data`, is None if no cluster can be read.
   """
   found, damaged = readable(farm.clusters, wave.keys)
   if not found:
@@ -64,6 +65,8 @@ def read_data(
     num_pictures=padded_pictures(farm.config),
     seed=farm.config.seed,
     most=farm.config.finetune.num_pictures,
+    asks=farm.model.teacher.asked(farm.config),
+    causes=damaged,
   )
   return data_E, damaged
 
@@ -109,7 +112,7 @@ def finish_wave(
     wave: tuned.
     state: after its last step; its memory is released.
     slots: of the wave.
-    damaged: {cluster: why it could not be read}.
+    damaged: {cluster: why it could not be tuned on}.
     farm: shared by all waves.
     lease: on the wave; nothing is written once it is lost.
     queue: of the lease.

@@ -237,7 +237,7 @@ def make_step(
       "conditioning": jax.tree.map(
         lambda x_K: x_K[rows_B], data["conditioning"]
       ),
-    }
+    } | {name: x_K[rows_B] for name, x_K in data.get("asked", {}).items()}
 
     def loss_of(params):
       params = frozen | cast(params, config.dtype)

@@ -48,7 +48,7 @@ def describe(
     results: `step_E`, `failed_E`, `diverged_E` and `loss_ET` of its experts, as
       a state of `experts.farm.train_step` has them after the last step.
     teacher: its name.
-    damaged: {cluster: why it could not be read}.
+    damaged: {cluster: why it could not be tuned on}.
 
   Returns: `experts`, as fields of `Expert`, and `losses`, a curve for each. To
     them, `finish_wave` adds `steps`, those of the wave.

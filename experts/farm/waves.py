@@ -13,7 +13,7 @@ function of one expert on all slots, without communication between devices.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,8 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from experts.farm.text_tokens import blank_row, text_rows
+from experts.teacher import TEXTUAL
 from suti.pipeline.backbone import Backbone
 from suti.pipeline.conditioning import cut_pictures, whole_pictures
 from suti.schema import Cluster
@@ -137,6 +139,8 @@ def wave_data(
   num_pictures: int,
   seed: int,
   most: int | None = None,
+  asks: Collection[str] = (),
+  causes: dict[str, str] | None = None,
 ) -> dict[str, Any]:
   """The training data of a wave; texts are encoded once, here.
 
@@ -146,10 +150,13 @@ def wave_data(
     num_pictures: K; smaller clusters are padded with rows that are never used.
     seed: of the config; an expert's random key is made of it and its cluster's.
     most: `config.finetune.num_pictures`, the first that are used of each.
+    asks: what a teacher asks for; what of it is of texts is given here.
+    causes: {cluster: why it cannot give that}; added to.
 
   Returns: `x_KHWC`, `conditioning` (of each, see
     `suti.pipeline.conditioning`), `num` (of pictures without padding) and `key`
-    of each expert, with E in front.
+    of each expert, with E in front; and `asked`, of each caption what a teacher
+    asks for, if there is any.
   """
   images: list[np.ndarray] = []  # X pictures of the whole wave, without padding
   captions: list[str] = []
@@ -169,12 +176,32 @@ def wave_data(
   conditioning = backbone.encode_text(
     captions, time_ids_BI=np.concatenate(sizes)
   )
-  return {
+  data = {
     "x_KHWC": x_XHWC[rows_EK],
     "conditioning": {name: x_X[rows_EK] for name, x_X in conditioning.items()},
     "num": np.asarray(num_E, np.int32),
     "key": np.stack(keys),
   }
+  if TEXTUAL & set(asks):
+    texts = {
+      cluster.key: cluster.captions[:num]
+      for cluster, num in zip(clusters, num_E, strict=True)
+    }
+    found = text_rows(
+      texts,
+      {cluster.key: cluster.subject for cluster in clusters},
+      backbone,
+      wanted=asks,
+      causes={} if causes is None else causes,
+      what="caption",
+    )
+    of = dict(zip(texts, found, strict=True))
+    rows_X = [row for cluster in clusters for row in of[cluster.key]]
+    data["asked"] = {
+      name: np.stack([row[name] for row in rows_X])[rows_EK]
+      for name in rows_X[0]
+    }
+  return data
 
 
 def _check_size(cluster: Cluster, backbone: Backbone) -> None:
@@ -189,13 +216,18 @@ def _check_size(cluster: Cluster, backbone: Backbone) -> None:
 
 
 def describe_wave(
-  backbone: Backbone, *, num_experts: int, num_pictures: int
+  backbone: Backbone,
+  *,
+  num_experts: int,
+  num_pictures: int,
+  asks: Collection[str] = (),
 ) -> dict[str, Any]:
   """The shapes of `wave_data`, to compile for; it reads no cluster.
 
   Args:
     backbone: opened, or described.
     num_experts, num_pictures: E and K.
+    asks: as for `wave_data`.
   """
   conditioning = backbone.encode_text([""])
   leaves = {
@@ -207,6 +239,10 @@ def describe_wave(
       for n, x in conditioning.items()
     },
   }
+  if blank := blank_row(backbone, asks):
+    leaves["asked"] = {
+      n: ((num_pictures, *x.shape), x.dtype) for n, x in blank.items()
+    }
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((num_experts, *leaf[0]), leaf[1]),
     leaves,

@@ -67,8 +67,9 @@ def is_rigid(config: Any) -> bool:
   return config.depth_net != ""
 
 
-def weights(config: Any) -> Mapping[str, str]:
+def weights(backbone: Backbone, config: Any) -> Mapping[str, str]:
   """The net that sees depths, in the place of the backbone's."""
+  del backbone
   if config.depth_net in ("", NO_NET):
     return {}
   return {"": str(find_model(config.depth_net) / "unet")}
@@ -77,7 +78,7 @@ def weights(config: Any) -> Mapping[str, str]:
 def declare(backbone: Backbone, config: Any) -> Any:
   """The base, or the net that sees depths; rows see each other."""
   unet = backbone.unet
-  for folder in weights(config).values():
+  for folder in weights(backbone, config).values():
     net = open_model(
       Path(folder), expected=("UNet2DConditionModel",), weights=False
     )

@@ -55,6 +55,7 @@ _PICTURES_EACH = 4
 # Galleries as high as what they hold, and on a phone all of it in sight.
 _STYLE = """<style>
 #pictures .grid-wrap, #result .grid-wrap { height: auto; min-height: 10rem; }
+#result:has(.preview) .grid-wrap { min-height: 28rem; }
 @media (max-width: 640px) {
   #pictures .grid-container, #result .grid-container {
     grid-template-columns: repeat(2, 1fr);
@@ -143,15 +144,24 @@ def build(model: str) -> Any:
   apprentice = load_apprentice(model)
   world = knows_world_alone(model)
 
-  def run(*values):
-    # Nothing of an earlier text stands under this one.
-    yield [], "Sampling; the first time takes longer, to compile.", None
+  def begin(*values):
+    """What is wrong at once; or an empty page, and no second click."""
     try:
-      yield _run(apprentice, *values)
+      _check(apprentice, *values)
     except ValueError as error:
-      yield [], str(error), None  # The message below goes away by itself.
-      line = html.escape(str(error))  # gradio shows it as markup
-      raise gr.Error(line, duration=6, print_exception=False) from error
+      gr.Warning(html.escape(str(error)), duration=6)  # shown as markup
+      return gr.skip(), str(error), gr.skip(), gr.skip(), False
+    note = "Sampling; the first time takes longer, to compile."
+    return [], note, None, gr.update(interactive=False), True
+
+  def run(good, *values):
+    if not good:
+      return [gr.skip()] * 4
+    try:
+      return *_run(apprentice, *values), gr.update(interactive=True)
+    except ValueError as error:
+      gr.Warning(html.escape(str(error)), duration=6)
+      return [], str(error), None, gr.update(interactive=True)
 
   # Pictures that were dropped here go after a day, and at the end.
   kept = {"delete_cache": (3600, 24 * 3600)}
@@ -169,22 +179,42 @@ def build(model: str) -> Any:
         outputs = _outputs(gr, size_px=apprentice.backbone.size_px)
     gr.HTML(_STYLE, padding=False)
     fields = [pictures, prompt, caption]
-    # Seconds and "Error" on the pictures alone, not on each output.
-    sampling = {
-      "fn": run,
-      "inputs": [*fields, *numbers],
-      "outputs": outputs,
-      "show_progress_on": outputs[:1],
-    }
-    gr.on([button.click, prompt.submit], **sampling, api_name="generate")
+    values, good = [*fields, *numbers], gr.State(value=False)
+
+    def sample_on(event):
+      # The mistakes first: they leave the pictures of before where they are.
+      event(
+        begin,
+        inputs=values,
+        outputs=[*outputs, button, good],
+        show_progress="hidden",
+        api_name=False,
+      ).then(
+        run,
+        inputs=[good, *values],
+        outputs=[*outputs, button],
+        show_progress_on=outputs[:1],  # seconds, on the pictures alone
+        api_name=False,
+      )
+
+    sample_on(functools.partial(gr.on, [button.click, prompt.submit]))
     for example, text, files in examples:
       filled = example.click(
         lambda text=text, files=files: (files, text, ""),
         outputs=fields,
         api_name=False,
       )
-      filled.then(**sampling, api_name=False)
+      sample_on(filled.then)
   return page
+
+
+def _check(apprentice, pictures, prompt, caption, num, seed, steps, guidance):
+  """Raises what `_run` would, before anything is sampled."""
+  del caption, guidance
+  files = [Path(path) for path, _ in pictures or []]
+  check_fields(
+    apprentice, files, prompt, num=int(num), seed=int(seed), steps=int(steps)
+  )
 
 
 def _run(apprentice, pictures, prompt, caption, num, seed, steps, guidance):
@@ -233,7 +263,7 @@ def _subject(gr: Any) -> list[Any]:
 
 def _examples(gr: Any) -> list[tuple[Any, str, list[str]]]:
   """Buttons, each with the text and the pictures that it stands for."""
-  gr.Markdown("Or see one of these, of a subject it has never seen:")
+  gr.Markdown("Or sample one of these, of a subject it has never seen:")
   with gr.Row():
     return [
       (gr.Button(text, size="sm", elem_classes=["example"]), text, files)
@@ -269,6 +299,7 @@ def _outputs(gr: Any, *, size_px: int) -> list[Any]:
       columns=4 if size_px <= 128 else 2,
       object_fit="contain",
       interactive=False,
+      buttons=["download_all", "fullscreen"],
       elem_id="result",
     ),
     gr.Textbox(label="Notes", lines=2, interactive=False, elem_id="notes"),
@@ -305,18 +336,10 @@ def sample(
     ValueError: no picture, none that can be read, an empty prompt, or a number
       out of its range.
   """
-  from apprentice.generate import check, generate
+  from apprentice.generate import generate
   from suti.pipeline import known_words
 
-  if not files:
-    raise ValueError(
-      "There is no picture yet: drop 1 to 10 pictures of one subject."
-    )
-  if not 1 <= num <= MAX_NUM or not 0 <= seed < 2**32 - MAX_NUM:
-    raise ValueError(
-      f"Pictures must be 1 to {MAX_NUM}, the seed 0 to {2**32 - MAX_NUM - 1}."
-    )
-  check(apprentice, prompt, num_images=len(files), num=num, steps=steps)
+  check_fields(apprentice, files, prompt, num=num, seed=seed, steps=steps)
   pictures, notes = load_pictures(files, where="")
   caption, why = choose_caption(
     prompt, caption or None, where=f"'{_CAPTION}', under More,"
@@ -335,6 +358,33 @@ def sample(
     guidance=guidance,
   )
   return images, [note for note in notes if note]
+
+
+def check_fields(
+  apprentice: "Apprentice",
+  files: Sequence[Path],
+  prompt: str,
+  *,
+  num: int,
+  seed: int,
+  steps: int,
+) -> None:
+  """Refuses what `sample` cannot do, before it reads a picture.
+
+  Raises:
+    ValueError: no picture, an empty prompt, or a number out of its range.
+  """
+  from apprentice.generate import check
+
+  if not files:
+    raise ValueError(
+      "There is no picture yet: drop 1 to 10 pictures of one subject."
+    )
+  if not 1 <= num <= MAX_NUM or not 0 <= seed < 2**32 - MAX_NUM:
+    raise ValueError(
+      f"Pictures must be 1 to {MAX_NUM}, the seed 0 to {2**32 - MAX_NUM - 1}."
+    )
+  check(apprentice, prompt, num_images=len(files), num=num, steps=steps)
 
 
 @functools.cache

@@ -55,6 +55,9 @@ class Row:
 def list_rows(study: Any, workdir: Path) -> list[Row]:
   """The lines of a study: its variants, and of each its systems.
 
+  A variant may have systems of its own; one whose label is "" is not named in
+  front of them.
+
   Args:
     study: the config, see configs/studies.
     workdir: of the study.
@@ -64,14 +67,15 @@ def list_rows(study: Any, workdir: Path) -> list[Row]:
     variant = study.variants[name]
     folders = tuple(run_folder(workdir, name, seed) for seed in study.seeds)
     label = variant.get("label", name.replace("_", " "))
-    for system in study.systems:
+    systems = variant.get("systems", study.systems)
+    for system in systems:
       of_system = study.labels.get(system, system.replace("_", " "))
       rows.append(
         Row(
           label=label
-          if len(study.systems) == 1
+          if label and len(systems) == 1
           else of_system
-          if len(study.order) == 1
+          if not label or len(study.order) == 1
           else f"{label}: {of_system}",
           workdirs=folders,
           system=system,
@@ -204,8 +208,9 @@ def _summary(values: np.ndarray, of_reference: np.ndarray | None) -> dict:
 
 def _seconds(runs: Sequence[Mapping[str, Any]], system: str) -> float | None:
   """Seconds an image, the mean over runs, as stage 7 measured them."""
+  name = "expert" if system == "experts" else system  # as stage 8 writes it
   times = [
-    run.get("times", {}).get(f"{system}_seconds_per_image") for run in runs
+    run.get("times", {}).get(f"{name}_seconds_per_image") for run in runs
   ]
   known = [time for time in times if time is not None]
   return float(np.mean(known)) if known else None

@@ -75,7 +75,8 @@ th { text-align: left; font-weight: 600; }
 thead th { color: var(--soft); font-weight: 500; font-size: .84rem; }
 td { font-variant-numeric: tabular-nums; }
 td.n, th.n { text-align: right; }
-td small { color: var(--soft); white-space: nowrap; }
+/* Intervals under their means: tables of many columns fit a page. */
+td small { color: var(--soft); white-space: nowrap; display: block; }
 tr.us th, tr.us td { background: var(--tint); }
 .split { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
 @media (max-width: 52rem) { .split { grid-template-columns: 1fr; } }

@@ -167,9 +167,15 @@ class ClipText(Module):
     self.text_model = _TextTower(config)
     self.text_projection = _projection(config) if projected else None
 
-  def __call__(self, ids_BL: jax.Array) -> jax.Array:
-    """Token ids (B, L) -> hidden states (B, L, D) after the final norm."""
-    return self.text_model(ids_BL)[1]
+  def __call__(
+    self, ids_BL: jax.Array, offsets_BLD: jax.Array | None = None
+  ) -> jax.Array:
+    """Token ids (B, L) -> hidden states (B, L, D) after the final norm.
+
+    Offsets are added to the tokens' embeddings, such as what was learned of a
+    subject to its noun's.
+    """
+    return self.text_model(ids_BL, offsets_BLD)[1]
 
   text_states = __call__
 
@@ -216,11 +222,11 @@ class _TextTower(Module):
     self.encoder = _Encoder(config)
     self.final_layer_norm = _norm(config)
 
-  def __call__(self, ids_BL):
+  def __call__(self, ids_BL, offsets_BLD=None):
     length = ids_BL.shape[1]
     causal_LL = np.tril(np.ones((length, length), bool))
     penultimate_BLD, x_BLD = self.encoder(
-      self.embeddings(ids_BL), jnp.asarray(causal_LL)
+      self.embeddings(ids_BL, offsets_BLD), jnp.asarray(causal_LL)
     )
     return penultimate_BLD, self.final_layer_norm(x_BLD)
 
@@ -255,16 +261,17 @@ class _TextEmbeddings(Module):
     self.token_embedding = Embed(config["vocab_size"], dim)
     self.position_embedding = Embed(self.max_length, dim)
 
-  def __call__(self, ids_BL):
+  def __call__(self, ids_BL, offsets_BLD=None):
     length = ids_BL.shape[1]
     if length > self.max_length:
       raise ValueError(
         f"A text of {length} tokens is longer than the text encoder's "
         f"{self.max_length}: truncate it in the tokenizer."
       )
-    return self.token_embedding(ids_BL) + self.position_embedding(
-      jnp.arange(length)
-    )
+    tokens_BLD = self.token_embedding(ids_BL)
+    if offsets_BLD is not None:
+      tokens_BLD = tokens_BLD + offsets_BLD
+    return tokens_BLD + self.position_embedding(jnp.arange(length))
 
 
 class _VisionEmbeddings(Module):

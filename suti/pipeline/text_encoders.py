@@ -94,7 +94,7 @@ def blank_text(folder: Path) -> Text:
   Raises:
     ValueError: as `open_text_encoders`, but for weights.
   """
-  models = _open(folder, weights=False)
+  models = describe_text_encoders(folder)
   if models[0].kind == "T5EncoderModel":
     length, width = _T5_LENGTH, models[0].spec["shared.weight"].shape[1]
   else:
@@ -108,6 +108,18 @@ def blank_text(folder: Path) -> Text:
   return Text(np.zeros((1, length, width), np.float32), pooled_BP)
 
 
+def describe_text_encoders(folder: Path) -> list[Model]:
+  """The text encoders of a backbone's folder, one or two, without weights.
+
+  Args:
+    folder: in the published layout.
+
+  Raises:
+    ValueError: as `open_text_encoders`, but for weights and tokenizers.
+  """
+  return _open(folder, weights=False)
+
+
 def open_tokenizer(folder: Path) -> Tokenizer:
   """The tokenizer of a backbone's first text encoder, whose tokens it reads.
 
@@ -117,7 +129,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
   Raises:
     ValueError: as `open_text_encoders`.
   """
-  model = _open(folder, weights=False)[0]
+  model = describe_text_encoders(folder)[0]
   if model.kind == "T5EncoderModel":
     return _tokenizer(model, folder / "tokenizer", length=_T5_LENGTH)
   return _clip_tokenizer(model, folder / "tokenizer")

@@ -102,6 +102,9 @@ class Progress:
     speed = (
       f"{rate:.1f}/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s each"
     )
+    if left and rate and len(self._recent) < 2:
+      # The first may have been compiled: it says nothing of the others.
+      speed, eta = f"{span(now - self._start[0])} for the first", "?"
     text = f"{self.count}{of}  {speed}  ETA {eta}"
     if self.note:
       text += f"  {self.note}"

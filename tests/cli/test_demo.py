@@ -146,6 +146,15 @@ def test_an_example_is_clicked_generated_and_saved(tmp_path):
       assert download.value.suggested_filename.startswith("a_dog_wearing")
       download.value.save_as(tmp_path / "saved.png")
       page.screenshot(path=tmp_path / "demo.png")
+      # A mistake takes nothing away.
+      page.fill("#prompt textarea, #prompt input", "")
+      page.click("#generate")
+      page.wait_for_function(
+        "document.querySelector('#notes textarea').value.includes('prompt')"
+        " && !document.querySelector('#generate').disabled"
+      )
+      assert page.locator("#result img").count() == 4
+      assert page.locator("#saved a").count() == 4
     assert not elsewhere
   finally:
     with contextlib.suppress(Exception):

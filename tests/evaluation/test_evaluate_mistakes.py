@@ -49,6 +49,16 @@ def test_what_is_missing_extra_and_unreadable_is_named(
   assert len(coverage["extra"]) == 2
 
 
+def test_a_folder_without_pictures_is_one_line(data, tmp_path, capsys):
+  (tmp_path / "empty").mkdir()
+  said = error_of(
+    capsys,
+    *("evaluate", tmp_path / "empty", "--benchmark", data / "subjects"),
+    *("--out", tmp_path / "s"),
+  )
+  assert "empty has no picture of the benchmark, read as" in said
+
+
 def test_one_too_many_does_not_make_up_for_one_missing(
   data, encoders, tmp_path
 ):

@@ -62,6 +62,24 @@ def workdir(tmp_path):
   return tmp_path
 
 
+def test_a_variant_may_have_rows_of_its_own(tmp_path):
+  """As the main table has: one run's systems, and another run's experts."""
+  study = make_study(
+    systems=("apprentice", "experts"),
+    labels={"experts": "an expert each"},
+    variants={
+      "two": {"label": ""},
+      "one": {"label": "one word", "systems": ("experts",)},
+    },
+  )
+  rows = findings.list_rows(study, tmp_path)
+  assert [(r.label, r.system, r.workdirs[0].parent.name) for r in rows] == [
+    ("apprentice", "apprentice", "two"),
+    ("an expert each", "experts", "two"),
+    ("one word", "experts", "one"),
+  ]
+
+
 def test_a_value_is_the_mean_over_seeds_of_each_subject(workdir):
   found = findings.read_findings(make_study(), workdir)
   assert [row["label"] for row in found["rows"]] == ["two", "one"]

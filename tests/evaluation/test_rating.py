@@ -189,6 +189,7 @@ def test_alpha_of_a_worked_example():
   share = summary["systems"]["ours"]["subject"]["mean"]
   assert share == pytest.approx((1 + 0.5 + 1 + 0 + 0) / 5)
   assert summary["raters"] == 2
+  assert summary["shared"] == dict.fromkeys(summary["alpha"], 4)
   assert agreement.alpha_of(rows[:1], "subject") is None
 
 

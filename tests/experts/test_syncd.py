@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experts import teacher
-from experts.farm import programs, requests
+from experts.farm import programs, requests, text_tokens
 from experts.mining.views import correspondence
 from experts.teachers.syncd import TEACHER
 from suti.diffusion.samplers import draw_noise, row_keys
@@ -117,7 +117,7 @@ def test_deformable_is_its_loop(backbone):
     config.sample.percentile = None
   apply, params = opened(backbone, config)
   tokenizer = open_tokenizer(backbone.folder)
-  tokens, cause = requests.noun_tokens(TEXTS, "dog", tokenizer)
+  tokens, cause = text_tokens.noun_tokens(TEXTS, "dog", tokenizer)
   assert not cause
   request = request_of(backbone, {"noun_BL": np.stack(tokens)})
 
@@ -263,12 +263,12 @@ def test_views_of_a_set_share_enough_and_the_least_come_first(tmp_path):
 def test_the_nouns_tokens_are_its_last_place(backbone):
   tokenizer = open_tokenizer(backbone.folder)
   texts = ("a dog in the snow with a dog", "a teapot")
-  (first,), cause = requests.noun_tokens(texts[:1], "dog", tokenizer)
+  (first,), cause = text_tokens.noun_tokens(texts[:1], "dog", tokenizer)
   assert not cause and first.sum() == 1
   ids_BL, _ = tokenizer.with_mask(["dog", *texts])
   places = np.flatnonzero(ids_BL[1] == ids_BL[0][1])
   assert first.argmax() == places[-1] and len(places) == 2
-  assert requests.noun_tokens(texts, "dog", tokenizer) == (
+  assert text_tokens.noun_tokens(texts, "dog", tokenizer) == (
     [],
     "the prompt 'a teapot' does not name its subject, 'dog'",
   )

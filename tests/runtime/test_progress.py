@@ -58,6 +58,17 @@ def test_the_rate_forgets_the_compilation(monkeypatch, capsys):
   assert lines[-1] == "tune  11/50  2.0 s each  ETA 1 min 18 s"
 
 
+def test_the_first_item_promises_nothing_of_the_others(monkeypatch, capsys):
+  clock = Clock(monkeypatch)
+  with progress(16, "sample") as bar:
+    for took in (228.0, 10.0):
+      clock.now += took
+      bar.update()
+  first, second, *_ = capsys.readouterr().err.splitlines()
+  assert first == "sample  1/16  3 min 48 s for the first  ETA ?"
+  assert second == "sample  2/16  10.0 s each  ETA 2 min 20 s"
+
+
 def test_what_was_done_before_does_not_count_as_speed(monkeypatch, capsys):
   clock = Clock(monkeypatch)
   with progress(100, "tune", done=40) as bar:

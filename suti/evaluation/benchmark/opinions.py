@@ -22,6 +22,9 @@ _COUNTED = (
 )
 
 
+_AGREEMENT = ("question", "alpha", "rated by two or more")
+
+
 def cell(found: Mapping[str, Any] | None) -> str:
   """A mean with its interval, a dash where there is none."""
   if not found:
@@ -50,15 +53,6 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
       ratings["systems"].items(), key=lambda item: _place(item[0], systems)
     )
   ]
-  known = {
-    q: value for q, value in ratings["alpha"].items() if value is not None
-  }
-  agreement = ", ".join(f"{q} {value:.2f}" for q, value in known.items())
-  if unknown := [q for q in ratings["alpha"] if q not in known]:
-    agreement += (
-      f"{', ' if known else ''}not known of {', '.join(unknown)} (it takes two "
-      "raters of one picture, and answers that differ somewhere)"
-    )
   raters = ratings["raters"]
   wins = [
     [a, b, *_counts(row)]
@@ -73,9 +67,7 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
   pieces = [
     page.paragraph(
       f"{raters} rater{'s' if raters > 1 else ''}. {shares}, each picture or "
-      "pair weighing the same, with 95% intervals over subjects. Agreement is "
-      "Krippendorff's alpha, 1 if perfect and 0 by chance: "
-      f"{agreement}."
+      "pair weighing the same, with 95% intervals over subjects."
     )
   ]
   if rows:
@@ -84,12 +76,32 @@ def people(ratings: Mapping[str, Any], *, systems: Sequence[str]) -> list[str]:
   if wins:
     columns = ["the first", "the second", *_COUNTED]
     pieces.append(page.card(page.table(columns, wins)))
+  pieces += [
+    page.paragraph(
+      "How far raters agree: Krippendorff's alpha, 1 if perfect, 0 if no more "
+      "than by chance, below 0 if less. It takes two raters of one picture, "
+      "and answers that differ somewhere."
+    ),
+    page.card(page.table(_AGREEMENT, _agreement(ratings))),
+  ]
   lines = [
     f"Rated, and not on this page: {name}."
     for name in rated
     if name not in systems
   ] + [f"Not rated: {name}." for name in systems if name not in rated]
   return [page.section("What people say", *pieces, page.listing(lines))]
+
+
+def _agreement(ratings: Mapping[str, Any]) -> list[list[str]]:
+  """Of each question: alpha, and how many more than one have rated."""
+  return [
+    [
+      question,
+      "not known" if value is None else f"{value:.2f}",
+      str(ratings["shared"][question]),
+    ]
+    for question, value in ratings["alpha"].items()
+  ]
 
 
 def _place(name: str, systems: Sequence[str]) -> int:

@@ -146,9 +146,9 @@ def read_pictures(
     path, benchmark=benchmark, table=table, identifiers=tuple(identifiers)
   )
   if not reading.pictures:
-    why = f" {len(reading.extra)} others: {reading.extra[0].why}." * bool(
-      reading.extra
-    )
+    why = ""
+    if reading.extra:
+      why = f" {len(reading.extra)} others: {reading.extra[0].why}."
     raise ValueError(
       f"{path} has no picture of the benchmark, read as {layout}.{why} Another "
       f"layout is chosen by --layout: {', '.join(LAYOUTS)}."

@@ -24,6 +24,7 @@ def summarise(ratings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
   Returns: {"raters", "questions", "systems": {name: {question: {"mean", "low",
     "high", "subjects"}, "ratings"}}, "alpha": {question: number or None},
+    "shared": {question: how many pictures, or pairs, two or more rated},
     "pairs": {both names with a tab between: {"wins", "losses", "ties",
     "preferred": {"mean", "low", "high", "subjects"}}}}; `preferred` is how
     often the first was better, a tie counting half.
@@ -39,11 +40,13 @@ def summarise(ratings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   for rating in single:
     by_system[rating["systems"][0]].append(rating)
   alpha = {question: alpha_of(single, question) for question in questions}
+  shared = dict.fromkeys(questions, _shared(single))
   if pairs := [r for r in ratings if len(r["systems"]) == 2]:
     alpha["choice"] = alpha_of(
       [r | {"answers": {"choice": r["better"]}} for r in map(dict, pairs)],
       "choice",
     )
+    shared["choice"] = _shared(pairs)
   if not single:
     alpha = {"choice": alpha["choice"]}
   return {
@@ -58,6 +61,7 @@ def summarise(ratings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
       for name, rows in by_system.items()
     },
     "alpha": alpha,
+    "shared": {question: shared[question] for question in alpha},
     "pairs": _pairs(pairs),
   }
 
@@ -83,6 +87,14 @@ def _share(
     "high": found.high,
     "subjects": found.subjects,
   }
+
+
+def _shared(rows: Sequence[Mapping[str, Any]]) -> int:
+  """How many pictures, or pairs, two raters or more have rated."""
+  raters = collections.defaultdict(set)
+  for row in rows:
+    raters[row["task"]].add(row["rater"])
+  return sum(len(each) > 1 for each in raters.values())
 
 
 def alpha_of(rows: Sequence[Mapping[str, Any]], question: str) -> float | None:

@@ -42,7 +42,12 @@ def kinds(arguments):
 
 
 @pytest.mark.parametrize(
-  "changes", [{}, {"teacher": "lora", "rank": 3, "dtype": "bfloat16"}]
+  "changes",
+  [
+    {},
+    {"teacher": "lora", "rank": 3, "dtype": "bfloat16"},
+    {"teacher": "textual_inversion"},
+  ],
 )
 def test_a_step_of_a_wave(models, clusters, tmp_path, monkeypatch, changes):
   inputs.write_stages(tmp_path, clusters[:16])
