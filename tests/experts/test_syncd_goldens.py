@@ -11,8 +11,10 @@ import pytest
 import safetensors.numpy
 
 from experts.teachers import syncd
+from suti.diffusion.schedule import make_schedule
 from suti.diffusion.subject_mask import otsu
 from suti.nn.warp import link, warp
+from tests import tiny
 from tests.experts import inputs
 from tests.goldens import syncd_cases as cases
 
@@ -34,7 +36,7 @@ def sets_of(*, side, **request):
   return syncd._Sets(
     request={"conditioning": text, **request},
     config=config,
-    schedule=None,
+    schedule=make_schedule(tiny.SCHEDULER),
     sides=[side],
     first_t=999,
   )

@@ -43,7 +43,6 @@ import sys
 import tempfile
 import types
 import unittest.mock
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -366,7 +365,7 @@ def warp() -> dict[str, np.ndarray]:
   return found
 
 
-def _metadata(folder: pathlib.Path) -> Mapping[str, str]:
+def _metadata(folder: pathlib.Path) -> dict[str, str]:
   commit = subprocess.run(
     ["git", "-C", str(folder), "rev-parse", "HEAD"],
     check=True,

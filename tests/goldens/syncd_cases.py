@@ -11,6 +11,7 @@ positions of a map, R side of a grid.
 """
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ _TEXT = {"text_BLD": (5, 24), "pooled_BD": (6,)}
 
 def nets(
   folder: pathlib.Path, clip: pathlib.Path
-) -> tuple[Backbone, dict, ...]:
+) -> tuple[Backbone, dict, Any]:
   """Declares the method on a tiny SDXL, which is written to a folder.
 
   Args:
@@ -67,7 +68,8 @@ def nets(
     num_heads=2,
     mask_dilation=DILATION,
   )
-  return backbone, *functional_nets(syncd.declare(backbone, config))
+  spec, apply = functional_nets(syncd.declare(backbone, config))
+  return backbone, spec, apply
 
 
 def published(spec: dict[str, Param]) -> dict[str, np.ndarray]:
