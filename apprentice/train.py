@@ -77,8 +77,10 @@ def run(config: Any, workdir: Path) -> dict:
   # ---------------------------------------------------- 1 Config and mesh
   train = config.train
   packed = (workdir / "experts" / "pack").exists() or not train.examples
-  # Opened first: a bad folder fails before the stage's own is written.
-  sources = [open_folder(folder) for folder in train.examples]
+  # Opened first: a bad folder fails before the stage's own is written. Where
+  # nothing is trained, none is asked for.
+  folders = train.examples if train.num_steps else ()
+  sources = [open_folder(folder) for folder in folders]
   current = stage(
     workdir,
     "apprentice/train",
@@ -98,7 +100,7 @@ def run(config: Any, workdir: Path) -> dict:
     )
     | {
       f"config.train.examples[{number}]": folder
-      for number, folder in enumerate(train.examples)
+      for number, folder in enumerate(folders)
     },
   )
   if current.done is not None:

@@ -387,10 +387,11 @@ def test_an_apprentice_of_another_base_is_refused(
 
 
 def test_no_steps_take_the_model_as_it_is(unbroken, config, tmp_path):
-  """Without any examples, too: a benchmark trains nothing."""
+  """Without the examples that it names, too: a benchmark trains nothing."""
   folder = unbroken / "apprentice" / "train" / "model"
   config = config.unlock()
   config.train.update(init=str(folder), num_steps=0, warmup_steps=0)
+  config.train.examples = (str(tmp_path / "nowhere"),)
   assert train.run(config, tmp_path) == {"steps": 0}
   taken = load_apprentice(tmp_path / "apprentice" / "train" / "model").params
   learnt = load_apprentice(folder).params
