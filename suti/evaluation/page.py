@@ -70,13 +70,15 @@ figcaption i { font-style: normal; color: var(--soft); display: block; }
 .grid td { padding: 0; border: 0; width: 8rem; min-width: 6rem; }
 .grid tr:hover td { background: none; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
-th, td { padding: .45rem .7rem; border-bottom: 1px solid var(--line); }
+th, td { padding: .45rem .4rem; border-bottom: 1px solid var(--line); }
 th { text-align: left; font-weight: 600; }
 thead th { color: var(--soft); font-weight: 500; font-size: .84rem; }
 td { font-variant-numeric: tabular-nums; }
 td.n, th.n { text-align: right; }
 /* Intervals under their means: tables of many columns fit a page. */
-td small { color: var(--soft); white-space: nowrap; display: block; }
+td small {
+  color: var(--soft); white-space: nowrap; display: block; font-size: .76rem;
+}
 tr.us th, tr.us td { background: var(--tint); }
 .split { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
 @media (max-width: 52rem) { .split { grid-template-columns: 1fr; } }
