@@ -103,7 +103,8 @@ def run(config: Any, workdir: Path) -> dict:
 
 def _place(name: str) -> str:
   """A path as others may read it: of a machine's own, its end alone."""
-  return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() else name
+  path = Path(name)
+  return "/".join(path.parts[-2:]) if path.is_absolute() else name
 
 
 def read_scores(metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -326,9 +326,9 @@ def _train() -> ConfigDict:
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",  # adafactor (paper) | adam | muon
-      # Paper: 1e-4. Here training continues on fewer than a hundred drawings,
-      # which are softer than the true renders that the shipped apprentice
-      # learned from: at 2e-5 identity fell from 0.721 to 0.704 and sharpness
+      # Paper: 1e-4. Here training continues on fewer than a hundred experts'
+      # images, softer than the true renders that the shipped apprentice learned
+      # from: at 2e-5 identity fell from 0.721 to 0.704 and sharpness
       # from 16.4 to 14.5, at this rate with decay=0.5 to 0.712 and 15.1.
       "learning_rate": 5e-6,
       "dtype": "float32",  # of the arithmetic; the paper is silent

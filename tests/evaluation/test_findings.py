@@ -170,3 +170,10 @@ def test_an_interval_is_drawn_from_low_to_high():
   )
   assert float(first[0]) > float(first[1])  # low stands below high
   assert second[0] == second[1]
+
+
+def test_experts_have_their_seconds_too():
+  """Stage 8 writes them as of one expert."""
+  runs = [{"times": {"expert_seconds_per_image": s}} for s in (0.2, 0.4)]
+  assert findings._seconds(runs, "experts") == pytest.approx(0.3)
+  assert findings._seconds(runs, "apprentice") is None
