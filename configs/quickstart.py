@@ -272,16 +272,14 @@ def _syncd() -> ConfigDict:
       # pixels, behind its patches | features (paper, eq. 2), before each
       # self-attention | none.
       "warp": "latents",
-      # At steps with a larger share of noise, sigma / (alpha + sigma); the
-      # paper does not give it.
+      # At larger shares of noise, sigma / (alpha + sigma); the paper is silent.
       "warp_above": 0.8,
       # Below this share masks lose their outermost pixels before.
       "thin_below": 0.9,
-      # bicubic (code) | bilinear (paper) | nearest, which leaves noise as it
-      # is.
+      # bicubic (code) | bilinear (paper) | nearest, which keeps noise.
       "warp_method": "bicubic",
-      # Whether the image at the other end also gets from its neighbour what
-      # the first does not show (code), or not (paper).
+      # Whether the image at the other end also gets what the first does not
+      # show, from its neighbour (code), or not (paper).
       "warp_chain": True,
     }
   )
@@ -318,6 +316,8 @@ def _train() -> ConfigDict:
       "init": "world_apprentice",
       # The base of init's apprentice, if it is moved to config.backbone; or "".
       "init_base": "",
+      # The share taken of what init's apprentice has learned.
+      "init_share": 1.0,
       "examples": (),  # folders of experts.pack of other runs, added
       # Of all these, those whose measures pass another rule than what they were
       # packed by, and those of the first N clusters; None: all.
