@@ -28,10 +28,12 @@ from suti.io.files import (
   write_json,
 )
 from suti.io.image_files import load_image
+from suti.io.paths import in_bucket
 from suti.runtime.progress import progress
 from suti.schema import seed_of
 
 SETTINGS = "sampling.json"
+_KEY = "prompts and photographs"  # of the settings
 _NUM_SUBJECTS, _IMAGES_EACH = 30, 5  # as many as DreamBench, about
 _LOOKED_AT = 200  # test subjects: all classes are among them
 
@@ -75,6 +77,8 @@ def sample(
       "model": str(model),
       "fingerprint": fingerprint(find_model(model)),
       "benchmark": benchmark.name,
+      # Images are known by the numbers of their prompts.
+      _KEY: benchmark.key(),
       "images_per_prompt": num,
       "demonstrations": shown,
       "seed": seed,
@@ -133,13 +137,26 @@ def _first_seed(seed: int, name: str, prompt: str) -> int:
 def _claim(folder: Path, what: Mapping[str, Any]) -> None:
   path = folder / SETTINGS
   if not path.is_file():
+    _check_free(folder)
     write_json(path, what)
     return
-  if found := first_difference(read_json(path), what):
+  # Of older folders it is not known of which prompts they are.
+  then = read_json(path)
+  now = {name: what[name] for name in what if name in then or name != _KEY}
+  if found := first_difference(then, now):
     field, old, new = found
     raise ValueError(
       f"{folder} holds images of {field} {old}, not {new}: give another --out, "
       f"or delete {folder}."
+    )
+
+
+def _check_free(folder: Path) -> None:
+  """Refuses a folder of other files: ours would be mixed with them."""
+  # In a bucket, what a killed upload left lies there without its last file.
+  if not in_bucket(folder) and folder.is_dir() and any(folder.iterdir()):
+    raise ValueError(
+      f"{folder} holds other files: give another --out, or move them away."
     )
 
 
@@ -149,10 +166,11 @@ def write_world(folder: Path) -> Path:
   Returns: the folder.
 
   Raises:
-    ValueError: the disk is full.
+    ValueError: it holds other files, or the disk is full.
   """
   if (folder / "benchmark.json").is_file():
     return folder
+  _check_free(folder)  # It is replaced as a whole.
   # Imported here: other benchmarks need no renderer.
   from suti.world.dataset import VERSION, heldout
 
@@ -219,10 +237,10 @@ def judges_of(model: str | Path) -> dict[str, str]:
 
   Returns: {fingerprint of the encoder: what it did}.
   """
-  folder = find_model(model)
+  folder = find_model(model).resolve()
   if not (folder / RECORD).is_file() or len(folder.parents) < 3:
     return {}
-  record = folder.resolve().parents[2] / "experts" / "filter" / "done.json"
+  record = folder.parents[2] / "experts" / "filter" / "done.json"
   if not record.is_file():
     return {}
   done = read_json(record)

@@ -3,7 +3,6 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 USAGE = """\
@@ -124,6 +123,8 @@ def _gather(argv: list[str]) -> None:
   parser.add_argument("--out", required=True, metavar="PAGE")
   args = parser.parse_args(argv)
   from suti.evaluation.findings_page import write_page
+  from suti.io.paths import path_of
 
-  write_page([Path(name) for name in args.page], Path(args.out))
-  print(f"Wrote {Path(args.out) / 'index.html'}.")
+  out = path_of(args.out)
+  write_page([path_of(name) for name in args.page], out)
+  print(f"Wrote {out / 'index.html'}.")

@@ -215,6 +215,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "method": _text(remedy="name a file of apprentice/methods"),
     "init": _MODEL,
     "init_base": _text(empty=True),
+    "init_share": _number(low=0.0, high=1.0),
     "examples": Rule(kind=tuple, empty=True),
     "rule": _text(optional=True, empty=True),
     "num_clusters": _count(optional=True),
@@ -375,7 +376,7 @@ def _check_names(
   for name in known:
     if name not in fields:
       raise ValueError(
-        f"{path}.{name} is missing: copy it from configs/quickstart.py."
+        f"{path}.{name} is missing: copy it from configs/sections."
       )
 
 

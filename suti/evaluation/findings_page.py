@@ -20,6 +20,7 @@ from suti.io.records import read_lines
 from suti.schema import Prompt
 
 FILE = "findings.json"
+_WRITTEN = {"index.html", "images"}
 _SUBJECTS, _PROMPTS = 3, 3  # whose images are shown
 
 
@@ -31,13 +32,18 @@ def write_page(studies: Sequence[Path], out: Path) -> None:
     out: where the page goes.
 
   Raises:
-    ValueError: a folder without findings.
+    ValueError: a folder without findings, or `out` holds other files.
   """
   for folder in studies:
     if not (folder / FILE).is_file():
       raise ValueError(
         f"{folder} has no {FILE}: give the workdir of a finished `suti study`."
       )
+  # The whole folder is replaced.
+  if out.is_dir() and {p.name for p in out.iterdir()} - _WRITTEN:
+    raise ValueError(
+      f"--out={out} holds other files: give a new folder for the page."
+    )
   with replacing_folder(out, last="index.html") as part:
     album, body = Album(part), ["<h1>Findings</h1>"]
     body.append(

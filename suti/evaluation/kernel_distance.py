@@ -73,8 +73,8 @@ def distance(terms_SS: np.ndarray, *, seed: int = 0) -> Interval:
     )
   off_SS = np.where(np.eye(size, dtype=bool), 0.0, terms_SS)
 
-  def statistic(rows: np.ndarray) -> np.ndarray:
-    rows = np.atleast_2d(rows).astype(int)
+  def statistic(drawn: np.ndarray) -> np.ndarray:
+    rows = np.atleast_2d(drawn).astype(int)
     where = rows + size * np.arange(len(rows))[:, None]
     count_RS = np.bincount(where.ravel(), minlength=rows.size)
     count_RS = count_RS.reshape(len(rows), size).astype(np.float64)
@@ -84,6 +84,6 @@ def distance(terms_SS: np.ndarray, *, seed: int = 0) -> Interval:
     value_R = np.divide(
       total_R, pairs_R, out=np.zeros_like(total_R), where=pairs_R > 0
     )
-    return value_R if len(value_R) > 1 else value_R[0]
+    return value_R.reshape(drawn.shape[:-1])
 
   return bootstrap(statistic, np.arange(size), seed=seed)

@@ -72,6 +72,28 @@ def test_another_model_or_setting_is_refused(tmp_path, data, calls):
   assert read_json(tmp_path / "out" / "sampling.json")["demonstrations"] == 2
 
 
+def test_images_of_other_prompts_are_not_taken_for_these(tmp_path, calls):
+  """Files have the numbers of prompts: a new first prompt would shift them."""
+  prompts = tmp_path / "subjects" / "prompts.txt"
+  write_subjects(tmp_path / "subjects")
+  sample(tmp_path, read_folder(tmp_path / "subjects"))
+  prompts.write_text("a {} on the moon\n" + prompts.read_text())
+  with pytest.raises(ValueError, match="holds images of prompts and photograp"):
+    sample(tmp_path, read_folder(tmp_path / "subjects"))
+
+
+@pytest.mark.parametrize("name", ["out", "world"])
+def test_other_files_are_not_replaced(tmp_path, data, calls, name):
+  (tmp_path / name).mkdir()
+  (tmp_path / name / "mine.txt").write_text("kept")
+  with pytest.raises(ValueError, match=rf"{name} holds other files: give an"):
+    if name == "out":
+      sample(tmp_path, data)
+    else:
+      benchmark.write_world(tmp_path / name)
+  assert (tmp_path / name / "mine.txt").read_text() == "kept"
+
+
 def test_a_benchmark_without_prompts_is_refused(tmp_path, calls):
   save_png(tmp_path / "bare" / "dog" / "0.png", picture(1))
   with pytest.raises(ValueError, match="has no prompts of dog"):
@@ -100,7 +122,7 @@ def test_the_world_is_a_benchmarks_folder(tmp_path, monkeypatch):
   assert [len(pictures) for pictures in two] == [3, 3]
 
 
-def test_the_filter_of_a_run_is_known_as_a_judge(tmp_path):
+def test_the_filter_of_a_run_is_known_as_a_judge(tmp_path, monkeypatch):
   model = tmp_path / "run" / "apprentice" / "train" / "model"
   write_json(model / "apprentice.json", {})
   assert benchmark.judges_of(model) == {}
@@ -111,6 +133,8 @@ def test_the_filter_of_a_run_is_known_as_a_judge(tmp_path):
   assert benchmark.judges_of(model) == {
     "abc": "mined and filtered the training data"
   }
+  monkeypatch.chdir(model.parent)
+  assert benchmark.judges_of("model") == benchmark.judges_of(model)
 
 
 def test_a_benchmark_json_that_is_none_is_one_line(tmp_path, capsys):

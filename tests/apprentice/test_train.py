@@ -307,7 +307,9 @@ def test_the_folder_records_how_it_was_made(unbroken, tiny_backbone):
 
 def _started(declared, config, **train):
   given = config.train.copy_and_resolve_references().unlock()
-  given.update({name: str(path) for name, path in train.items()})
+  given.update(
+    {n: str(x) if isinstance(x, pathlib.Path) else x for n, x in train.items()}
+  )
   return starts.start_params(declared, given, seed=0)
 
 
@@ -334,6 +336,28 @@ def test_what_was_learned_on_a_base_is_moved_to_another(
   ):
     with pytest.raises(ValueError, match=message):
       _started(declared, config, **wrong)
+
+
+def test_it_starts_from_a_share_of_what_an_apprentice_learned(
+  unbroken, config, tiny_backbone
+):
+  folder = unbroken / "apprentice" / "train" / "model"
+  backbone = load_backbone(tiny_backbone)
+  declared = declare(backbone, name="suti", config=config.method)
+  learnt = load_apprentice(folder).params
+  half = _started(declared, config, init=folder, init_share=0.5)
+  for name, array in backbone.params.items():
+    expected = (array + learnt[name]) / 2
+    np.testing.assert_allclose(half[name], expected, atol=1e-6)
+  fresh = _started(declared, config, init=tiny_backbone)
+  new = learnt.keys() - backbone.params.keys()
+  zeros = {name for name in new if not fresh[name].any()}
+  assert any(name.endswith("to_out.weight") for name in zeros)
+  for name in new:
+    expected = learnt[name] / 2 if name in zeros else learnt[name]
+    np.testing.assert_allclose(half[name], expected, atol=1e-6)
+  with pytest.raises(ValueError, match="is a backbone, which has learned not"):
+    _started(declared, config, init=tiny_backbone, init_share=0.5)
 
 
 def test_it_starts_from_a_backbone_or_from_an_apprentice(

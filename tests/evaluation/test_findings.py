@@ -159,6 +159,17 @@ def test_a_folder_without_findings_is_refused(tmp_path):
     write_page([tmp_path], tmp_path / "page")
 
 
+def test_a_page_never_takes_the_place_of_other_files(workdir):
+  """The workdir itself, say: a page replaces its folder."""
+  found = findings.read_findings(make_study(), workdir)
+  write_json(workdir / FILE, found | {"command": "suti study"})
+  write_page([workdir], workdir / "page")
+  write_page([workdir], workdir / "page")  # anew
+  with pytest.raises(ValueError, match="holds other files: give a new folder"):
+    write_page([workdir], workdir)
+  assert (workdir / "one/seed-0").is_dir()
+
+
 def test_an_interval_is_drawn_from_low_to_high():
   svg = chart(
     [(1, 0.5, 0.4, 0.6), (3, 0.7, None, None)], x_label="<", title="t"

@@ -113,6 +113,12 @@ def test_one_subject_has_no_distance():
     kernel_distance.distance(np.zeros((1, 1)))
 
 
+def test_the_distance_does_not_mind_how_resamples_are_blocked():
+  """Of 300 subjects the last block of resamples is one resample."""
+  found = kernel_distance.distance(np.full((300, 300), 2.0))
+  assert found.mean == found.low == found.high == pytest.approx(2.0)
+
+
 CHOICES = {"class": ["dog", "cat"], "place": ["snow", "beach", "studio"]}
 
 
