@@ -79,7 +79,7 @@ def run(config: Any, workdir: Path) -> dict:
   write_json(
     target / "training.json",
     {
-      "command": _command(train | places, config.train),
+      "command": _command(train, config.train, places),
       "config": train | places | {"seed": done["config"]["seed"]},
       "prompts": {"lessons": lesson_prompts(workdir)},
       "seconds": done["summary"].get("seconds", 0),
@@ -99,18 +99,22 @@ def run(config: Any, workdir: Path) -> dict:
   return scores
 
 
-def _command(train: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def _command(
+  train: Mapping[str, Any], given: Mapping[str, Any], places: Mapping[str, Any]
+) -> str:
   """The command that trained it: the config's file, and what differs from it.
 
   Args:
-    train: `config.train` as it was, its paths those of the card.
+    train: `config.train` as it was.
     given: the file's own.
+    places: of train's paths what the card names.
   """
-  differs = [
-    f"--config.train.{name}={tuple(x) if isinstance(x, list) else x}"
-    for name, x in sorted(train.items())
-    if name not in given or x != _plain(given[name])
-  ]
+  differs = []
+  for name, value in sorted(train.items()):
+    if name not in given or value != _plain(given[name]):
+      shown = places.get(name, value)
+      shown = tuple(shown) if isinstance(shown, list) else shown
+      differs.append(f"--config.train.{name}={shown}")
   words = ["python", "-m", "apprentice.train"]
   words += ["--config", "configs/apprentice/world.py"]
   words += ["--workdir", "runs/apprentice", *differs]

@@ -151,9 +151,9 @@ MISTAKES = {
   ),
   "a class that no benchmark has": (
     {"benchmark.nouns": ("dog", "unicorn")},
-    "config.benchmark.nouns has 'unicorn': expected backpack, stuffed animal, "
-    "bowl, can, candle, cat, clock, sneaker, dog, toy, boot, glasses, cartoon, "
-    "teapot or vase.",
+    "config.benchmark.nouns=('dog', 'unicorn'): expected some of backpack, "
+    "stuffed animal, bowl, can, candle, cat, clock, sneaker, dog, toy, boot, "
+    "glasses, cartoon, teapot, vase; set it with --config.benchmark.nouns=….",
   ),
   "classes of the web": (
     {"mine.nouns": ("dog",)},

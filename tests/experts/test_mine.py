@@ -269,6 +269,16 @@ def test_nothing_mined_has_a_reason(photos, tmp_path):
   message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
   assert message.startswith("mine kept 0 of 2 pages: mean CLIP similarities")
   assert "config.mine.similarity_low=0.82" in message
+  facts[1] |= {"outcome": "different_classes", "similarity": 0.9}
+  message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
+  assert message.startswith(
+    "mine kept 0 of 2 pages: the texts of 1 name subjects of different classes,"
+    " and mean CLIP similarities of the others are 0.500 to 0.500, outside"
+  )
+  # Inside the band alone: it is not to blame.
+  assert mine._nothing(facts[1:], config_of("").mine) == (
+    "mine kept 0 of 1 pages: the texts of 1 name subjects of different classes."
+  )
 
 
 @pytest.fixture
