@@ -313,7 +313,9 @@ def _pictures(
       found_u8 = row.load()
       image_u8 = square_crop_resize(found_u8, size_px)
     except ValueError as error:
-      first_unreadable = first_unreadable or f"{error}"
+      # A name on disk may not be valid text; JSON needs it to be.
+      text = f"{error}".encode(errors="replace").decode()
+      first_unreadable = first_unreadable or text
       unreadable += 1
       continue
     if (key := content_key(image_u8)) not in seen:

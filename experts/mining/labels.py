@@ -115,7 +115,7 @@ def _files(path: Path) -> Mapping[str, tuple[Path, ...]]:
       " subject folders, with NAME.mask.png beside NAME, as config.label.path,"
       " or set config.label.source=none."
     )
-  subjects = {each.folder.name: each.files for each in find_subjects(path)}
+  subjects = {each.name: each.files for each in find_subjects(path)}
   say(f"config.label: masks of {len(subjects)} folders of {path}.")
   return subjects
 
