@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from apprentice.generate import make_batch, make_sample_fn, see, weights
 from apprentice.model import Apprentice, load_apprentice
@@ -108,7 +109,7 @@ def run(config: Any, workdir: Path) -> dict:
       sampler.take(start_params(apprentice, config.train, seed=config.seed))
     elif model == "base":
       system = without_subjects(apprentice, base=config.backbone)
-      sampler = _Sampler(system, sampling, mesh)
+      sampler = _Sampler(system, of_base(sampling), mesh)
     for name in names:
       times = _sample_all(sampler, requests[name], current.folder, name=name)
       prefix = "" if name == "apprentice" else f"{name}_"
@@ -181,6 +182,20 @@ def without_subjects(apprentice: Apprentice, *, base: str) -> Apprentice:
     spec=spec,
     apply=apply,
     params=backbone.params,
+  )
+
+
+def of_base(sampling: Any) -> Any:
+  """`config.apprentice_sample` for the base: its text alone guides."""
+  return ConfigDict(
+    sampling.to_dict()
+    | {
+      "guidance_mode": "joint",
+      "guidance": sampling.base_guidance,
+      "text_guidance": None,
+      "guidance_ramp": 0.0,
+      "guidance_until": 0.0,
+    }
   )
 
 

@@ -136,7 +136,8 @@ def take_init(config: Any, folder: Path) -> dict:
 
 def sampling_defaults(sampling: Any) -> dict[str, Any]:
   """`config.apprentice_sample` without what is of the benchmark alone."""
-  return {k: v for k, v in sampling.to_dict().items() if k != "systems"}
+  benchmark = ("systems", "base_guidance")
+  return {k: v for k, v in sampling.to_dict().items() if k not in benchmark}
 
 
 def write_model(

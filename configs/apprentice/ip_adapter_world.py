@@ -55,5 +55,11 @@ def get_config(arg: str = "") -> ConfigDict:
       "trainable": placeholder(str),
     }
   )
-  config.apprentice_sample.update(subject_scale=1.0)
+  # As published: one weight for both, here that of the base.
+  config.apprentice_sample.update(
+    guidance_mode="joint",
+    guidance=3.0,
+    text_guidance=None,
+    subject_scale=1.0,
+  )
   return config.lock()

@@ -80,8 +80,10 @@ def get_config(arg: str = "") -> ConfigDict:
   config.apprentice_sample.update(
     num_demonstrations=4,
     images_per_prompt=4,
-    guidance=15.0,
     guidance_mode="joint",  # choice
+    guidance=15.0,
+    text_guidance=None,
+    base_guidance=15.0,  # choice: as the apprentice
     sampler="ddpm",
     num_steps=256,  # choice
     percentile=99.5,  # choice

@@ -79,6 +79,7 @@ def get_config(arg: str = "") -> ConfigDict:
     guidance=8.0,
     guidance_ramp=5.0,
     text_guidance=7.5,
+    base_guidance=7.5,
     subject_scale=0.6,
     sampler="ddpm",  # published: EulerAncestral, which is ancestral too
     num_steps=50,

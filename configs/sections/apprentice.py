@@ -104,13 +104,14 @@ def apprentice_sample() -> ConfigDict:
       # How text and pictures guide: joint (together, one weight) | two (a
       # weight each) | normalised | interleaved | agnostic | independent, see
       # suti/diffusion/guidance_modes.py. The paper is silent.
-      "guidance_mode": "joint",
+      "guidance_mode": "two",
       "images_per_prompt": 1,  # paper: 4
-      # On 24 validation subjects 12 steps of this sampler score as 20 of ddim,
-      # and weights of 2 to 4 differ little.
-      "guidance": 3.0,  # paper: 15
-      # The text's own weight, of all modes but joint; None: as guidance.
-      "text_guidance": placeholder(float),
+      # The pictures' weight, and the text's own, of all modes but joint; None:
+      # as guidance. docs/results.md has how they were chosen.
+      "guidance": 5.0,  # paper: 15
+      "text_guidance": 2.0,
+      # Of the systems base and text_only, which see no pictures.
+      "base_guidance": 3.0,
       # What is added to each weight as the noise goes, all of it at the end.
       # SynCD: 5 to the pictures' 8, 0 to the text's 7.5.
       "guidance_ramp": 0.0,

@@ -16,20 +16,21 @@ def get_config(arg: str = "") -> ConfigDict:
     f"joint_{weight}": {
       "label": f"joint, {weight}",
       "x": float(weight),
-      "apprentice_sample": {"guidance": float(weight)},
+      "apprentice_sample": _guided("joint", weight),
     }
     for weight in (1, 2, 3, 5, 8)
   }
   # A weight each: with the same weight for both, "two" is "joint".
   modes = {
-    "two": {
-      "label": "two, text 5",
-      "apprentice_sample": {"guidance_mode": "two", "text_guidance": 5.0},
-    },
-    **{
-      mode: {"apprentice_sample": {"guidance_mode": mode}}
-      for mode in ("interleaved", "agnostic")
-    },
+    f"two_{subject}_{text}": {
+      "label": f"two, pictures {subject}, text {text}",
+      "apprentice_sample": _guided("two", subject, text),
+    }
+    for subject, text in ((3, 5), (5, 2), (8, 2))
+  }
+  modes |= {
+    mode: {"apprentice_sample": _guided(mode, 3)}
+    for mode in ("interleaved", "agnostic")
   }
   return study.make_study(
     title="Guidance",
@@ -42,3 +43,12 @@ def get_config(arg: str = "") -> ConfigDict:
     x="weight of joint guidance",
     variants=joint | modes,
   )
+
+
+def _guided(mode: str, subject: float, text: float | None = None) -> dict:
+  """Fields of a mode; None: the text has the same weight."""
+  return {
+    "guidance_mode": mode,
+    "guidance": float(subject),
+    "text_guidance": None if text is None else float(text),
+  }

@@ -261,6 +261,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "systems": Rule(kind=tuple, choices=SYSTEMS),
     "guidance_mode": _choice(*GUIDANCE),
     "text_guidance": _number(low=0.0, optional=True),
+    "base_guidance": _number(low=0.0),
     "guidance_ramp": _number(),
     "text_guidance_ramp": _number(),
     "agnostic": _number(low=-1.0, high=0.0),

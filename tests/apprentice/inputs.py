@@ -49,7 +49,14 @@ def make_config(
   config.mesh.data = num_devices
   config.method.num_heads = 2
   config.train.update(batch_size=8, **train)
-  config.apprentice_sample.update(batch_size=8, num_demonstrations=2)
+  # Joint guidance is the least to compile.
+  config.apprentice_sample.update(
+    batch_size=8,
+    num_demonstrations=2,
+    guidance_mode="joint",
+    guidance=3.0,
+    text_guidance=None,
+  )
   return config.lock()
 
 

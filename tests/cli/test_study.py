@@ -54,7 +54,7 @@ def test_each_variant_and_seed_is_a_run_of_its_own(runs, tmp_path, capsys):
   of = {str(w.relative_to(tmp_path)): config for w, config in runs}
   assert of["joint_5/seed-1"].apprentice_sample.guidance == 5.0
   assert of["joint_5/seed-1"].seed == 1
-  assert of["two/seed-0"].apprentice_sample.guidance_mode == "two"
+  assert of["two_5_2/seed-0"].apprentice_sample.guidance_mode == "two"
   found = read_json(tmp_path / "findings.json")
   assert found["command"].startswith("suti study --config configs/studies/")
   means = [row["measures"]["identity"]["mean"] for row in found["rows"]]
