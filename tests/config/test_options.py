@@ -154,6 +154,17 @@ MISTAKES = {
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
   ),
+  "a class that no benchmark has": (
+    {"benchmark.nouns": ("dog", "unicorn")},
+    "config.benchmark.nouns=('dog', 'unicorn'): expected some of backpack, "
+    "stuffed animal, bowl, can, candle, cat, clock, sneaker, dog, toy, boot, "
+    "glasses, cartoon, teapot, vase; set it with --config.benchmark.nouns=….",
+  ),
+  "classes of the web": (
+    {"mine.nouns": ("dog",)},
+    "config.mine.nouns=('dog',) has no effect with config.mine.source='world': "
+    "leave it empty, and put the subjects that you want into a folder.",
+  ),
   "a benchmark's list that is not there": (
     {"benchmark.prompts": "/no/such.csv"},
     "config.benchmark.prompts='/no/such.csv': expected a file of prompts, CSV "
@@ -283,13 +294,13 @@ def test_a_missing_field_and_a_missing_section():
   with pytest.raises(ValueError) as caught:
     options.check(config)
   assert str(caught.value) == (
-    "config.train.batch_size is missing: copy it from configs/quickstart.py."
+    "config.train.batch_size is missing: copy it from configs/sections."
   )
   del config["train"]
   with pytest.raises(ValueError) as caught:
     options.check(config)
   assert str(caught.value) == (
-    "config.train is missing: copy it from configs/quickstart.py."
+    "config.train is missing: copy it from configs/sections."
   )
 
 
