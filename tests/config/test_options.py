@@ -60,6 +60,11 @@ MISTAKES = {
     "config.sample.percentile=0.995: expected a number above 1 and of at most "
     "100; 99.5 (per cent) is Imagen's; None clips without thresholding.",
   ),
+  "a large bound": (
+    {"seed": 2**32},
+    "config.seed=4294967296: expected an integer of at least 0 and of at most "
+    "4294967295; set it with --config.seed=….",
+  ),
   "no such choice, but a close one": (
     {"mine.source": "wrld"},
     "config.mine.source='wrld': expected one of world, heldout, folder, table. "
@@ -148,6 +153,17 @@ MISTAKES = {
     "config.apprentice_sample.num_demonstrations=6 is above "
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
+  ),
+  "a class that no benchmark has": (
+    {"benchmark.nouns": ("dog", "unicorn")},
+    "config.benchmark.nouns=('dog', 'unicorn'): expected some of backpack, "
+    "stuffed animal, bowl, can, candle, cat, clock, sneaker, dog, toy, boot, "
+    "glasses, cartoon, teapot, vase; set it with --config.benchmark.nouns=….",
+  ),
+  "classes of the web": (
+    {"mine.nouns": ("dog",)},
+    "config.mine.nouns=('dog',) has no effect with config.mine.source='world': "
+    "leave it empty, and put the subjects that you want into a folder.",
   ),
   "a benchmark's list that is not there": (
     {"benchmark.prompts": "/no/such.csv"},
