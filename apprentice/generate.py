@@ -12,6 +12,7 @@ not once a step.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,12 +64,7 @@ def make_sample_fn(
   sample = SAMPLERS[sampling["sampler"]]
   fields = method.fields(apprentice.config)
   turns = MODES[sampling["guidance_mode"]]
-  if sampling["subject_scale"] != 1 and not method.scaled:
-    raise ValueError(
-      f"subject_scale={sampling['subject_scale']}: the method "
-      f"'{apprentice.name}' has no such weight of its pictures; leave it at 1, "
-      "and set guidance."
-    )
+  _check_scale(apprentice, sampling["subject_scale"])
 
   def sample_images(params, vae_params, batch, null_text, seeds_B, guidance):
     num, text = seeds_B.shape[0], batch["text"]
@@ -283,8 +279,8 @@ def generate(
 
   Raises:
     ValueError: more pictures than a demonstration set holds, an empty prompt,
-      a number below 1, captions that do not match the pictures, or no such
-      mode.
+      a number below 1, captions or masks that do not match the pictures, no
+      such mode, or a weight that the method has not.
   """
   check(apprentice, prompt, num_images=len(images), num=num, steps=steps)
   if len(captions) != len(images):
@@ -302,7 +298,15 @@ def generate(
     name: value for name, value in given.items() if value is not None
   }
   check_mode(sampling["guidance_mode"])
+  # Of equal settings the program is made once: they are checked each time.
+  _check_scale(apprentice, sampling["subject_scale"])
   check_inputs(apprentice, inputs or {})
+  masks = (inputs or {}).get("demonstration_masks")
+  if masks is not None and len(masks) != len(images):
+    raise ValueError(
+      f"{len(masks)} demonstration_masks for {len(images)} pictures: give one "
+      "each."
+    )
   usual = int(sampling["num_demonstrations"])
   # Resized once, as every generated image has the same demonstrations.
   side = apprentice.backbone.size_px
@@ -361,6 +365,24 @@ def describe_inputs(
     and field.absent is not None
     and field.source not in inputs
   ]
+
+
+def _check_scale(apprentice: Apprentice, scale: float) -> None:
+  """Checks that a weight of pictures is one, and that the method has it.
+
+  Raises:
+    ValueError: it is not, or the method has none.
+  """
+  if not 0 <= scale < math.inf:
+    raise ValueError(
+      f"subject_scale={scale}: expected 0, without the pictures, or more; 1 is "
+      "usual."
+    )
+  if scale != 1 and not apprentice.method.scaled:
+    raise ValueError(
+      f"subject_scale={scale}: the method '{apprentice.name}' has no such "
+      "weight of its pictures; leave it at 1, and set guidance."
+    )
 
 
 def check_mode(mode: str) -> None:

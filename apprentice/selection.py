@@ -53,7 +53,7 @@ def select(
   tables = [list(source.summaries()) for source in sources]
   clusters = sorted({s.cluster for table in tables for s in table})
   taken = set(clusters[:num_clusters])
-  selected, num = [], sum(map(len, tables))
+  selected, used, num = [], set(), sum(map(len, tables))
   for source, table in zip(sources, tables, strict=True):
     rows = []
     for row, summary in enumerate(table):
@@ -68,6 +68,7 @@ def select(
         condition.holds(summary.values) for condition in conditions
       ):
         rows.append(row)
+        used.add(summary.cluster)
     if rows:
       selected.append(Selected(source, rows))
   left = sum(map(len, selected))
@@ -77,7 +78,7 @@ def select(
       f"{num_clusters} leave none of {num} examples: loosen them."
     )
   print(
-    f"{left} of {num} examples, of {min(len(taken), len(clusters))} of "
-    f"{len(clusters)} clusters, are learned from."
+    f"{left} of {num} examples, of {len(used)} of {len(clusters)} clusters, "
+    "are learned from."
   )
   return selected

@@ -210,7 +210,11 @@ def build(model: str) -> Any:
 
 def _check(apprentice, pictures, prompt, caption, num, seed, steps, guidance):
   """Raises what `_run` would, before anything is sampled."""
-  del caption, guidance
+  del caption
+  numbers = {"Pictures": num, "Seed": seed, "Steps": steps}
+  for name, value in (numbers | {"Guidance": guidance}).items():
+    if value is None:  # as a browser has a field that was emptied
+      raise ValueError(f"{name} is empty: give a number.")
   files = [Path(path) for path, _ in pictures or []]
   check_fields(
     apprentice, files, prompt, num=int(num), seed=int(seed), steps=int(steps)
