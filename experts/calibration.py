@@ -22,19 +22,20 @@ PAPER_KEPT = 0.28
 _RESAMPLES = 1000
 
 
-def threshold_of(value_G: np.ndarray, *, kept: float) -> float:
+def threshold_of(value_G: np.ndarray, *, kept: float) -> float | None:
   """The threshold above which about a share of the values lies.
 
-  Halfway between the last value that is kept and the next.
+  Halfway between the last value that is kept and the next. Those that are not
+  known (NaN) are never kept, as by a rule; None if none is known.
 
   Args:
     value_G: of a measure, one or more.
     kept: the share, above 0 and below 1.
   """
-  ordered = np.sort(value_G)[::-1]
-  num = min(max(round(kept * len(ordered)), 1), len(ordered) - 1)
+  ordered = np.sort(value_G[~np.isnan(value_G)])[::-1]
+  num = min(max(round(kept * len(value_G)), 1), len(ordered) - 1)
   if num < 1:
-    return float(ordered[0])
+    return float(ordered[0]) if len(ordered) else None
   return float((ordered[num - 1] + ordered[num]) / 2)
 
 
@@ -48,7 +49,7 @@ def calibrate(
   """Each measure against each truth.
 
   Args:
-    values: measure -> (G,) float.
+    values: measure -> (G,) float, NaN where it is not known.
     truths: what is right, "scene", "subject" or "both" -> (G,) bool.
     clusters_G: key of each candidate's cluster.
     kept: the share of candidates that a threshold is to keep.
@@ -64,7 +65,7 @@ def calibrate(
       name: {"threshold": (at := threshold_of(value, kept=kept))}
       | {
         truth: _against(value, right, clusters_G)
-        | {"precision": _precision(right[value > at])}
+        | {"precision": _precision(_above(value, at, right))}
         for truth, right in truths.items()
       }
       for name, value in values.items()
@@ -72,10 +73,18 @@ def calibrate(
   }
 
 
+def _above(
+  value_G: np.ndarray, at: float | None, right_G: np.ndarray
+) -> np.ndarray:
+  """Which of the candidates above a threshold are right."""
+  return right_G[:0] if at is None else right_G[value_G > at]
+
+
 def _against(
   value_G: np.ndarray, right_G: np.ndarray, clusters_G: Sequence[str]
 ) -> dict[str, float | None]:
-  """The area with its interval."""
+  """The area with its interval; what is not known lies below all others."""
+  value_G = np.where(np.isnan(value_G), -np.inf, value_G)
   keys, number_G = np.unique(clusters_G, return_inverse=True)
   rows = [np.flatnonzero(number_G == number) for number in range(len(keys))]
   rng = np.random.default_rng(0)
@@ -116,7 +125,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
       [
         name,
         *(_area(row[truth]) for truth in truths),
-        f"{row['threshold']:.4f}",
+        "–" if row["threshold"] is None else f"{row['threshold']:.4f}",
         *(_share(row[truth]["precision"]) for truth in truths),
       ]
     )

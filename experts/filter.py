@@ -37,11 +37,6 @@ from suti.schema import Candidate, Cluster, Label, Score
 # G candidates, K demonstrations of one cluster, D embedding width.
 
 
-def read_scores(workdir: Path) -> list[Score]:
-  """Reads the scores, in the order of the candidates."""
-  return read_lines(workdir / "experts/filter/scores.jsonl", Score)
-
-
 def run(config, workdir: Path) -> dict:
   """Writes experts/filter/scores.jsonl."""
   selection, aesthetic = open_selection(config), config.filter.aesthetic

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from experts.clusters import Clusters, read_clusters
+from experts.clusters import Clusters, read_clusters, readable
 from experts.mining.labels import SOURCES, box_of, look_up, spoil
 from suti.evaluation.segmenter import Segment, load_segmenter
 from suti.hf.find import find_model
@@ -67,21 +67,33 @@ def run(config, workdir: Path) -> dict:
   with progress(len(clusters), "label", done=done) as bar:
     for part, start in left:
       labels = []
-      for cluster in clusters[start : start + _BLOCK]:
-        labels += label(cluster, config, segment=segment)
+      for key in clusters.keys[start : start + _BLOCK]:
+        # One that cannot be read is named below, as in other stages.
+        for cluster in readable(clusters, [key])[0].values():
+          labels += label(cluster, config, segment=segment)
         bar.update(1)
       write_records(part, labels, kind=Label)
-  labels = [each for part in parts for each in read_records(part, Label)]
-  found = sum(bool(each.names) for each in labels)
+  pictures = found = 0
+  damaged = set(clusters.keys)
+  # One at a time: masks of all clusters may not fit into memory.
+  for each in (each for part in parts for each in read_records(part, Label)):
+    pictures += 1
+    found += bool(each.names)
+    damaged.discard(each.key)
   if not found:
     raise ValueError(
       f"config.label.source='{config.label.source}' knows none of the "
-      f"{len(labels)} pictures: {_REMEDY[config.label.source]}, lower "
+      f"{pictures} pictures: {_REMEDY[config.label.source]}, lower "
       "config.label.miss, or set config.label.source=none."
     )
-  return current.finish(
-    {"pictures": len(labels), "labelled": found, "parts": len(parts)}
-  )
+  summary: dict[str, Any] = {
+    "pictures": pictures,
+    "labelled": found,
+    "parts": len(parts),
+  }
+  if damaged:
+    summary["clusters_damaged"] = ", ".join(sorted(damaged))
+  return current.finish(summary)
 
 
 def _own_fields(config: Any) -> dict[str, Any]:

@@ -63,9 +63,6 @@ from suti.schema import Cluster, content_key
 # K pictures of a page, D embedding width.
 
 _PAGES_PER_PART = 64
-_CLIP_PX = (
-  448  # shorter side of what is held for CLIP: twice what ViT-L/14 sees
-)
 
 
 def run(config, workdir: Path) -> dict:
@@ -315,7 +312,9 @@ def _pictures(
       found_u8 = row.load()
       image_u8 = square_crop_resize(found_u8, size_px)
     except ValueError as error:
-      first_unreadable = first_unreadable or f"{error}"
+      # A name on disk may not be valid text; JSON needs it to be.
+      text = f"{error}".encode(errors="replace").decode()
+      first_unreadable = first_unreadable or text
       unreadable += 1
       continue
     if (key := content_key(image_u8)) not in seen:
@@ -419,14 +418,24 @@ def _boundary(below: Sequence[float], above: Sequence[float]) -> float:
 
 def _nothing(facts: Sequence[dict], config) -> str:
   """The error message of a source without any cluster."""
-  similarities = [f["similarity"] for f in facts if "similarity" in f]
-  if not similarities:
+  compared = [f for f in facts if "similarity" in f]
+  if not compared:
     return _too_few(facts, config)
+  outside = [
+    f["similarity"] for f in compared if f["outcome"] != "different_classes"
+  ]
+  reasons = []
+  if mixed := len(compared) - len(outside):
+    reasons.append(f"the texts of {mixed} name subjects of different classes")
+  if outside:
+    reasons.append(
+      f"mean CLIP similarities {'of the others ' if mixed else ''}are"
+      f" {min(outside):.3f} to {max(outside):.3f}, outside the band of"
+      f" config.mine.similarity_low={config.similarity_low} to"
+      f" config.mine.similarity_high={config.similarity_high}"
+    )
   return (
-    f"mine kept 0 of {len(facts)} pages: mean CLIP similarities are "
-    f"{min(similarities):.3f} to {max(similarities):.3f}, outside the band of "
-    f"config.mine.similarity_low={config.similarity_low} to "
-    f"config.mine.similarity_high={config.similarity_high}."
+    f"mine kept 0 of {len(facts)} pages: {', and '.join(reasons)}."
     f" {_unreadable(facts)}".rstrip()
   )
 

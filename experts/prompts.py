@@ -269,6 +269,8 @@ def run(config, workdir: Path) -> dict:
   clusters = read_clusters(workdir)
   prompts: list[Prompt] = []
   without, damaged = 0, []
+  nouns: set[str] = set()
+  told: dict[str, dict[str, str]] = {}
   for key in progress(clusters.keys, "prompts"):
     found, causes = readable(clusters, [key])
     if causes:
@@ -286,6 +288,8 @@ def run(config, workdir: Path) -> dict:
     )
     prompts += rows
     without += not rows
+    nouns.add(found[key].subject)
+    told |= _told(listed, found[key])
   if len(damaged) == len(clusters):
     raise ValueError(
       f"None of the {len(clusters)} clusters can be read, e.g. {damaged[0]}:"
@@ -295,7 +299,7 @@ def run(config, workdir: Path) -> dict:
     raise ValueError(
       f"config.prompts.path={settings.path!r} has no prompt for any of the"
       f" {len(clusters)} clusters, whose nouns are"
-      f" {', '.join(sorted({c.subject for c in clusters}))}: add rows of their"
+      f" {', '.join(sorted(nouns))}: add rows of their"
       " class, or without one."
     )
   if not prompts:
@@ -306,7 +310,7 @@ def run(config, workdir: Path) -> dict:
     )
   write_lines(current.folder / "prompts.jsonl", prompts)
   if listed:
-    write_json(current.folder / "listed.json", _told(listed, clusters))
+    write_json(current.folder / "listed.json", told)
   return current.finish(
     {
       "clusters": len(clusters),
@@ -318,16 +322,13 @@ def run(config, workdir: Path) -> dict:
   )
 
 
-def _told(listed: Sequence[Listed], clusters: Iterable[Cluster]) -> dict:
-  """{prompt: what its row says of it}, for the evaluation."""
-  found = {}
-  for cluster in clusters:
-    rows = prompts_of(
-      listed, source=cluster.source, noun=cluster.subject, live=cluster.live
-    )
-    fields = ("kind", "place", "look", "wardrobe")
-    found |= {r.text: {f: getattr(r, f) for f in fields} for r in rows}
-  return found
+def _told(listed: Sequence[Listed], cluster: Cluster) -> dict:
+  """{prompt of a cluster: what its row says of it}, for the evaluation."""
+  rows = prompts_of(
+    listed, source=cluster.source, noun=cluster.subject, live=cluster.live
+  )
+  fields = ("kind", "place", "look", "wardrobe")
+  return {r.text: {f: getattr(r, f) for f in fields} for r in rows}
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ PARTS = {
   "configs/pretrain/pool.py",
   "configs/studies/study.py",
   *(
-    f"configs/backbones/{path.name}"
-    for path in (CONFIGS / "backbones").glob("*.py")
+    f"configs/{folder}/{path.name}"
+    for folder in ("backbones", "sections")
+    for path in (CONFIGS / folder).glob("*.py")
   ),
 }
 FILES = sorted(

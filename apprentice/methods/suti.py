@@ -166,7 +166,7 @@ def declare(backbone: Any, config: Any) -> Module:
   for name in ("sites", "num_heads", "feed_forward", "encoder_gradient"):
     if name not in config:
       raise ValueError(
-        f"config.method.{name} is missing: copy it from configs/quickstart.py."
+        f"config.method.{name} is missing: copy it from configs/sections."
       )
   if type(config.feed_forward) is not int or config.feed_forward < 0:
     raise ValueError(

@@ -2,7 +2,7 @@
 """SynCD's sets by SDXL, without tuning: three images of a subject at once.
 
   python -m experts.mine --config configs/experts/syncd_sdxl.py:web.parquet \
-    --workdir runs/syncd       # then .prompts .sample .filter .pack
+    --workdir runs/syncd       # then .prompts .finetune .sample .filter .pack
   suti plan --config configs/experts/syncd_sdxl.py --topology v6e:2x4
 
 Hardware: TPU v6e or v5p; nothing was measured. "web.parquet,tiny" is the same

@@ -2,7 +2,8 @@
 """SynCD's sets of SubjectWorld: three images of a subject at once, rigid.
 
   python -m experts.mine --config configs/experts/syncd_world.py \
-    --workdir runs/syncd     # then .label .prompts .finetune .filter .pack
+    --workdir runs/syncd
+  # then .label .prompts .finetune .sample .filter .pack
 
 Hardware: a CPU with 2 cores. Before it, but for ":tiny", the net that sees
 depths: configs/pretrain/depth.py.

@@ -12,6 +12,7 @@ reported: system folders, pictures in deeper folders, empty folders.
 
 import collections
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,6 +38,12 @@ class Subject:
   folder: Path
   files: tuple[Path, ...]
   texts: tuple[str, ...]
+
+  @property
+  def name(self) -> str:
+    """Of the folder, also of "."; names on disk may not be valid text."""
+    name = self.folder.name or self.folder.resolve().name
+    return os.fsencode(name).decode(errors="replace")
 
 
 def find_subjects(path: Path) -> list[Subject]:

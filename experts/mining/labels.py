@@ -11,6 +11,7 @@ which pictures mining took, and in which order.
 """
 
 import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +89,8 @@ def _of_world(cluster: Cluster, config: Any) -> Mapping[str, Found]:
 
 def _of_folder(cluster: Cluster, config: Any) -> Mapping[str, Found]:
   size_px = cluster.images[0].shape[0]
-  path = Path(config.label.path or config.mine.path).expanduser()
+  # Path.expanduser fails for a user that does not exist.
+  path = Path(os.path.expanduser(config.label.path or config.mine.path))
   found = {}
   for file in _files(path).get(cluster.source, ()):
     image = load_image(file)
@@ -102,8 +104,18 @@ def _of_folder(cluster: Cluster, config: Any) -> Mapping[str, Found]:
 
 @functools.cache
 def _files(path: Path) -> Mapping[str, tuple[Path, ...]]:
-  """{name of a subject's folder: its pictures}."""
-  subjects = {each.folder.name: each.files for each in find_subjects(path)}
+  """{name of a subject's folder: its pictures}.
+
+  Raises:
+    ValueError: there is no such folder, or no pictures in it.
+  """
+  if not path.is_dir():
+    raise ValueError(
+      f"config.label.source='folder', and {path} is no folder: give one of"
+      " subject folders, with NAME.mask.png beside NAME, as config.label.path,"
+      " or set config.label.source=none."
+    )
+  subjects = {each.name: each.files for each in find_subjects(path)}
   say(f"config.label: masks of {len(subjects)} folders of {path}.")
   return subjects
 

@@ -171,8 +171,7 @@ def _folders(
     )
   pages, more = [], 0
   for subject in subjects[:num_pages]:
-    # Names on disk may not be valid text; JSON needs it to be.
-    name = os.fsencode(subject.folder.name).decode(errors="replace")
+    name = subject.name
     both = list(zip(subject.texts, subject.files, strict=True))
     more += max(0, len(both) - most)
     pages.append(
@@ -244,6 +243,7 @@ def _load_below(folder: Path, picture: str) -> np.ndarray:
       " machine's disk and not fetched, give the path of a copy."
     )
   file = folder / os.path.expanduser(picture)
-  if "\\" in picture and not file.exists():  # written on Windows
+  # Path.exists raises an error for a name that is too long.
+  if "\\" in picture and not os.path.exists(file):  # written on Windows
     file = folder / picture.replace("\\", "/")
   return load_image(file)

@@ -376,7 +376,7 @@ def _check_names(
   for name in known:
     if name not in fields:
       raise ValueError(
-        f"{path}.{name} is missing: copy it from configs/quickstart.py."
+        f"{path}.{name} is missing: copy it from configs/sections."
       )
 
 

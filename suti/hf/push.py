@@ -114,7 +114,8 @@ def upload(folder: Path, repo: str, *, kind: str, private: bool) -> str:
       404: f"there is no organisation of {repo}, or it is not yours",
     }.get(code or 0, f"the hub answered HTTP {code}: try again later")
     raise ValueError(f"{repo} was not published: {what}.") from error
-  except OSError as error:
+  # Its clients raise errors of their own for all that can fail in a network.
+  except Exception as error:
     raise ValueError(
       f"{repo} was not published: the hub cannot be reached "
       f"({type(error).__name__}). {folder} is kept."

@@ -257,7 +257,9 @@ class BucketPath(_Base):
     except FileExistsError:
       # Perhaps by this call: if a response is lost, the request is repeated.
       about = self.about()
-      return about is not None and mark == about["metadata"].get("made-by")
+      # An object that was replaced or copied since has no metadata at all.
+      made_by = ((about or {}).get("metadata") or {}).get("made-by")
+      return mark == made_by
     return True
 
   def upload(self, source: Path) -> None:

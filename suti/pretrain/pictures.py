@@ -7,6 +7,7 @@ killed run renders only what is missing. An accelerator is used if there is one.
 """
 
 import dataclasses
+import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -266,6 +267,7 @@ def _render(
       each: folder / f"{stem}{'' if each == 'image' else f'.{each}'}.npy"
       for each in what
     }
+    _forget_others(chunk, folder / stem)
     if not all(path.exists() for path in paths.values()):
       drawn = render_shots(chunk, size_px=size_px)
       for each, path in paths.items():
@@ -276,3 +278,19 @@ def _render(
       rows = slice(start, start + len(chunk))
       arrays[each][rows] = np.load(path, allow_pickle=False)
   return arrays
+
+
+def _forget_others(shots: Sequence[Shot], stem: Path) -> None:
+  """Removes a chunk's files if they show other shots, and notes which it has.
+
+  A folder's name does not say all that its pictures depend on: the styles of a
+  pool depend on its number of subjects. Pools of before had no such note.
+  """
+  told = [(shot.subject, shot.template, shot.seed) for shot in shots]
+  digest = hashlib.sha256(repr(told).encode()).hexdigest()
+  note = stem.with_name(f"{stem.name}.sha256")
+  if note.exists() and note.read_text() != digest:
+    for name in ("", ".mask", ".depth"):
+      stem.with_name(f"{stem.name}{name}.npy").unlink(missing_ok=True)
+  # After the removal and before the rendering: a run may be killed anywhere.
+  write_atomic(note, digest.encode())

@@ -310,8 +310,8 @@ def join(workdir: Path, *, how: How) -> Group:
 def stand_alone(env: MutableMapping[str, str] = os.environ) -> None:
   """Makes the chips of this host a slice of their own, if they are TPUs.
 
-  Otherwise libtpu would wait for all hosts of the slice before it starts.
-  Variables that are set already are not changed.
+  Otherwise libtpu would wait for all hosts of the slice before it starts. With
+  TPU_PROCESS_BOUNDS set already nothing is changed.
 
   Args:
     env: the environment that libtpu reads.

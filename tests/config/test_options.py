@@ -278,13 +278,13 @@ def test_a_missing_field_and_a_missing_section():
   with pytest.raises(ValueError) as caught:
     options.check(config)
   assert str(caught.value) == (
-    "config.train.batch_size is missing: copy it from configs/quickstart.py."
+    "config.train.batch_size is missing: copy it from configs/sections."
   )
   del config["train"]
   with pytest.raises(ValueError) as caught:
     options.check(config)
   assert str(caught.value) == (
-    "config.train is missing: copy it from configs/quickstart.py."
+    "config.train is missing: copy it from configs/sections."
   )
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Thresholds and areas of measures, where truth is known."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,22 @@ def test_a_measure_that_knows_is_told_from_one_that_does_not():
   (head, first, *_, last) = lines(found)
   assert "above, keeps 28%" in head and first.startswith("knows")
   assert last.startswith("none, keeps all")
+
+
+def test_what_is_not_known_lies_below_all_thresholds():
+  value = np.array([0.4, np.nan, 0.3, 0.2, np.nan, np.nan, 0.1, np.nan])
+  right = np.array([1, 0, 1, 0, 0, 1, 0, 0], bool)
+  assert threshold_of(value, kept=0.25) == pytest.approx(0.25)
+  clusters = [f"{i}" for i in range(8)]
+  values = {"some": value, "none": np.full(8, np.nan)}
+  found = calibrate(values, {"scene": right}, clusters, kept=0.25)
+  some, none = (found["measures"][name] for name in values)
+  assert some["scene"]["precision"] == 1.0
+  # 5 wrong ones: below 0.4 and 0.3 all, and 3 tie with the unknown right one.
+  assert some["scene"]["area"] == pytest.approx((5 + 5 + 1.5) / 15)
+  assert none["threshold"] is none["scene"]["precision"] is None
+  json.dumps(found, allow_nan=False)
+  assert "–" in lines(found)[2]
 
 
 def test_without_wrong_candidates_there_is_no_area():

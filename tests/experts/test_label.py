@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Masks beside pictures become labels, and labels masks of examples."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from experts import label, pack
+from experts.clusters import write_clusters
 from experts.mining.folders import find_subjects
 from experts.mining.labels import Found, box_of, spoil
 from suti.images import save_png, square_crop_resize
@@ -122,6 +125,32 @@ def test_sources_that_do_not_fit_are_one_line(workdir, photos):
     f"{photos / 'rex' / '2.mask.png'} has 64x64 px, and its picture 96x64: "
     "save the mask in the picture's size."
   )
+
+
+def test_masks_of_no_folder_are_one_line(workdir, photos):
+  folder, _ = workdir
+  for path in (photos / "absent", photos / "rex" / "0.png", "~nobody-here/x"):
+    with pytest.raises(ValueError) as caught:
+      label.run(config_of(photos, path=str(path)), folder)
+    assert str(caught.value) == (
+      f"config.label.source='folder', and {path} is no folder: give one of "
+      "subject folders, with NAME.mask.png beside NAME, as config.label.path, "
+      "or set config.label.source=none."
+    )
+    (folder / "experts/label/stage.json").unlink()
+
+
+def test_a_damaged_cluster_is_named_and_the_others_labelled(workdir, photos):
+  folder, cluster = workdir
+  (other,) = inputs.make_clusters(1)
+  both = {c.key: c for c in (cluster, dataclasses.replace(other, key="f" * 12))}
+  write_clusters(folder / "experts/mine", sorted(both), iter(both.values()))
+  # Another lies in its place.
+  keys = folder / "experts/mine/clusters.keys"
+  keys.write_text(f"{cluster.key}\n{'f' * 11}e\n")
+  summary = label.run(config_of(photos), folder)
+  assert (summary["pictures"], summary["labelled"]) == (3, 2)
+  assert summary["clusters_damaged"] == f"{'f' * 11}e"
 
 
 def test_noise_takes_away_and_shifts():

@@ -3,6 +3,7 @@
 
 import csv
 import dataclasses
+import os
 import shutil
 
 import numpy as np
@@ -203,7 +204,9 @@ def test_large_pages_are_cut_and_truth_is_carried():
 
 
 def test_a_bad_picture_is_left_out_and_named(photos, tmp_path, capsys):
-  path = photos / "brown_dog" / "1.png"
+  # A name that is no text, as disks keep one that was written in Latin-1.
+  path = photos / "brown_dog" / os.fsdecode(b"1\xe9.png")
+  (photos / "brown_dog" / "1.png").rename(path)
   path.write_bytes(b"\x89PNG\r\n no picture")
   summary = mine.run(config_of(photos), tmp_path / "run")
   assert (summary["clusters"], summary["pictures_unreadable"]) == (2, 1)
@@ -211,7 +214,7 @@ def test_a_bad_picture_is_left_out_and_named(photos, tmp_path, capsys):
   (line,) = (line for line in lines if "cannot be read and" in line)
   assert line.startswith(
     f"brown_dog: 1 of 4 pictures cannot be read and is left out, the first: "
-    f"{path} cannot be read as a picture"
+    f"{photos / 'brown_dog' / '1?.png'} cannot be read as a picture"
   )
   good = page_of("page", inputs.draw_pictures(1, 3))
   bad = row_of(None)
@@ -269,6 +272,16 @@ def test_nothing_mined_has_a_reason(photos, tmp_path):
   message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
   assert message.startswith("mine kept 0 of 2 pages: mean CLIP similarities")
   assert "config.mine.similarity_low=0.82" in message
+  facts[1] |= {"outcome": "different_classes", "similarity": 0.9}
+  message = mine._nothing(facts, config_of("", similarity_low=0.82).mine)
+  assert message.startswith(
+    "mine kept 0 of 2 pages: the texts of 1 name subjects of different classes,"
+    " and mean CLIP similarities of the others are 0.500 to 0.500, outside"
+  )
+  # Inside the band alone: it is not to blame.
+  assert mine._nothing(facts[1:], config_of("").mine) == (
+    "mine kept 0 of 1 pages: the texts of 1 name subjects of different classes."
+  )
 
 
 @pytest.fixture

@@ -160,6 +160,25 @@ def test_a_list_of_prompts_is_read_and_told(tmp_path):
   }  # fmt: skip
 
 
+def test_a_damaged_cluster_has_no_prompts_of_a_list(tmp_path):
+  path = tmp_path / "list.csv"
+  path.write_text("prompt,class\na {} at sea,\n")
+  inputs.write_stages(tmp_path, inputs.make_clusters(2))
+  for file in (tmp_path / "experts/prompts").iterdir():
+    file.unlink()
+  keys = tmp_path / "experts/mine/clusters.keys"
+  first = keys.read_text().split()[0]
+  keys.write_text(f"{first}\n{'f' * 12}\n")  # another lies in its place
+  config = inputs.make_config({}).unlock()
+  config.prompts.update(source="list", path=str(path))
+  summary = prompts.run(config, tmp_path)
+  assert (summary["prompts"], summary["clusters"]) == (1, 2)
+  assert summary["clusters_damaged"].startswith("f" * 12)
+  assert [*read_json(tmp_path / "experts/prompts/listed.json")] == [
+    "a dog at sea"
+  ]
+
+
 def test_a_list_without_a_prompt_for_any_subject_is_one_line(tmp_path):
   path = tmp_path / "list.csv"
   path.write_text("prompt,class\na vase at sea,vase\n")

@@ -255,6 +255,13 @@ def test_a_refusal_is_one_line(run, hub, capsys, code, words):
   assert words in error_of(capsys, "push", run, "me/mine")
 
 
+def test_a_hub_that_does_not_answer_is_one_line(run, hub, monkeypatch, capsys):
+  monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+  line = error_of(capsys, "push", run, "me/mine")
+  assert "me/mine was not published: the hub cannot be reached (" in line
+  assert "-published-model is kept." in line
+
+
 def test_mistakes_are_one_line(run, tmp_path, capsys):
   dry = "--dry-run"
   assert "expected ORG/NAME" in error_of(capsys, "push", run, "mine", dry)

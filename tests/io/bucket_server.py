@@ -150,10 +150,10 @@ def describe(name: str, stored: Stored) -> dict[str, Any]:
     "generation": str(stored.generation),
     "metageneration": "1",
     "md5Hash": base64.b64encode(md5).decode(),
-    "metadata": stored.metadata,
     "updated": stored.updated,
     "timeCreated": stored.updated,
-  }
+    # As the real one, which leaves it out where there is none.
+  } | ({"metadata": stored.metadata} if stored.metadata else {})
 
 
 @contextlib.contextmanager

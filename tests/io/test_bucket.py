@@ -120,6 +120,14 @@ def test_the_creator_of_an_object_knows_although_the_response_was_lost(
   assert not files.create(folder / "a", b"mine")
 
 
+def test_an_object_that_was_replaced_is_not_created_again(folder):
+  # As a lease is that was renewed: it has lost its creator's mark.
+  assert files.create(folder / "a", b"first")
+  files.write_atomic(folder / "a", b"renewed")
+  assert not files.create(folder / "a", b"second")
+  assert (folder / "a").read_bytes() == b"renewed"
+
+
 _UPLOAD = """
 import sys
 from suti.io.files import write_atomic, replacing

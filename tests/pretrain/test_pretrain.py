@@ -112,6 +112,23 @@ def test_pool_draws_only_what_is_missing(fake_renderer, tmp_path, monkeypatch):
   assert list(large.shots[:16]) == list(small.shots)
 
 
+def test_a_pool_with_styles_of_another_size_is_drawn_anew(
+  fake_renderer, tmp_path, monkeypatch
+):
+  """Which pictures are in a style depends on how many there are."""
+  monkeypatch.setattr(pictures, "_CHUNK", 8)
+  config = clip_config.get_config("tiny").pool
+  config.num_subjects, config.shots_each, config.styles = 2, 4, 0.5
+  small = pictures.render_pool(config, tmp_path, size_px=8)
+  config.num_subjects = 4
+  large = pictures.render_pool(config, tmp_path, size_px=8)
+  assert list(large.shots[:8]) != list(small.shots)
+  assert fake_renderer == [8, 8, 8]
+  again = pictures.render_pool(config, tmp_path, size_px=8)
+  assert fake_renderer == [8, 8, 8]
+  np.testing.assert_array_equal(again.image_u8_NHWC, large.image_u8_NHWC)
+
+
 def test_a_pool_of_other_scenes_is_another(
   fake_renderer, tmp_path, monkeypatch
 ):

@@ -10,6 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from experts.mining import labels, sources
 from experts.mining.sources import open_pages
 from suti.io.files import fingerprint
 
@@ -109,6 +110,12 @@ def test_a_folder_of_pictures_is_one_page(folder):
   assert len(page.rows) == 3
 
 
+def test_the_folder_one_stands_in_has_its_name(folder, monkeypatch):
+  monkeypatch.chdir(folder / "dog2")
+  (page,), _ = pages_of(config_of("folder", "."))
+  assert page.url == page.name == "dog2"
+
+
 def test_names_that_are_no_text_are_shown_as_one(tmp_path):
   # As disks keep them that were written in Latin-1.
   folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9_dog")
@@ -117,8 +124,16 @@ def test_names_that_are_no_text_are_shown_as_one(tmp_path):
   (page,), _ = pages_of(config_of("folder", tmp_path))
   assert page.url == "caf\ufffd_dog" and page.name == "caf\ufffd_dog"
   assert page.rows[0].load().shape == (64, 80, 3)
+  # Masks are looked for by the same name.
+  assert [*labels._files(tmp_path)] == [page.url]
   save(pathlib.Path(folder) / os.fsdecode(b"\xe8t\xe9.png"))
   assert fingerprint(tmp_path) != before
+
+
+def test_a_name_that_is_too_long_is_one_picture_that_cannot_be_read(tmp_path):
+  for name in ("b" * 300, "a\\" + "b" * 300):
+    with pytest.raises(ValueError, match=r"give a JPEG, PNG or WebP file\.$"):
+      sources._load_below(tmp_path, name)
 
 
 def test_pages_that_a_config_leaves_out_are_counted_aloud(folder, capsys):
