@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of the packed examples the apprentice learns from.
 
-Examples keep the measures of their images, so that a stricter filter, or fewer
-experts, needs neither new images nor new shards: `config.train.rule` and
-`config.train.num_clusters`.
+Examples keep the measures of their images, so that a stricter filter, fewer
+experts or other classes need neither new images nor new shards:
+`config.train.rule`, `config.train.num_clusters`, `config.train.without_nouns`.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,9 +31,13 @@ class Selected(Sequence):
 
 
 def select(
-  sources: Sequence[Examples], *, rule: str | None, num_clusters: int | None
+  sources: Sequence[Examples],
+  *,
+  rule: str | None,
+  num_clusters: int | None,
+  without_nouns: Sequence[str] = (),
 ) -> list[Sequence[Example]]:
-  """Leaves out examples that fail a rule, and clusters above a number.
+  """Leaves out examples by a rule or their nouns, and clusters above a number.
 
   Args:
     sources: datasets of `experts.pack`.
@@ -40,6 +45,8 @@ def select(
     num_clusters: keeps the first N of all clusters, in the order of their keys,
       which are hashes: a number takes what a smaller one takes, and more. None
       keeps all.
+    without_nouns: leaves out examples whose prompts have one of these, as whole
+      words in any case.
 
   Returns: the datasets, those without any example left out.
 
@@ -47,13 +54,16 @@ def select(
     ValueError: a mistake in the rule, a measure that an example does not have,
       or no example left.
   """
-  if not rule and num_clusters is None:
+  if not rule and num_clusters is None and not without_nouns:
     return list(sources)
+  named = re.compile(
+    r"\b(?:" + "|".join(map(re.escape, without_nouns)) + r")\b", re.I
+  )
   conditions = parse_rule(rule or "", field="config.train.rule")
   tables = [list(source.summaries()) for source in sources]
   clusters = sorted({s.cluster for table in tables for s in table})
   taken = set(clusters[:num_clusters])
-  selected, used, num = [], set(), sum(map(len, tables))
+  selected, num, left_of = [], sum(map(len, tables)), set()
   for source, table in zip(sources, tables, strict=True):
     rows = []
     for row, summary in enumerate(table):
@@ -64,21 +74,24 @@ def select(
             f"no measure '{condition.name}'. It has "
             f"{', '.join(sorted(summary.values)) or 'none'}."
           )
+      if without_nouns and named.search(summary.prompt):
+        continue
       if summary.cluster in taken and all(
         condition.holds(summary.values) for condition in conditions
       ):
         rows.append(row)
-        used.add(summary.cluster)
+        left_of.add(summary.cluster)
     if rows:
       selected.append(Selected(source, rows))
   left = sum(map(len, selected))
   if not left:
     raise ValueError(
-      f"config.train.rule={rule!r} and config.train.num_clusters="
-      f"{num_clusters} leave none of {num} examples: loosen them."
+      f"config.train.rule={rule!r}, config.train.num_clusters={num_clusters} "
+      f"and config.train.without_nouns={tuple(without_nouns)} leave none of "
+      f"{num} examples: loosen them."
     )
   print(
-    f"{left} of {num} examples, of {len(used)} of {len(clusters)} clusters, "
+    f"{left} of {num} examples, of {len(left_of)} of {len(clusters)} clusters, "
     "are learned from."
   )
   return selected

@@ -13,6 +13,7 @@ card has the scores of the benchmark, where it was run before:
 """
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,6 @@ _NOTES = (
   "It learned from true renders, a perfect teacher's examples "
   "(`suti.pretrain.examples`), not yet from experts' samples."
 )
-_NO_STEPS = " --config.train.num_steps=0 --config.train.warmup_steps=0"
 _UNTRAINED = (
   "It has not been trained yet: it samples as its base does, whatever it is "
   "shown. `apprentice.train` goes on from here."
@@ -46,7 +46,8 @@ def run(config: Any, workdir: Path) -> dict:
 
   Args:
     config: `backbone`, the base that it is stored beside; `apprentice_sample`
-      gives its sampling defaults; how it was trained is read from the workdir.
+      gives its sampling defaults; how it was trained is read from the workdir,
+      and where that differs from `train`, the card's command says so.
     workdir: of `apprentice.train`.
 
   Returns: the card's scores.
@@ -78,10 +79,7 @@ def run(config: Any, workdir: Path) -> dict:
   write_json(
     target / "training.json",
     {
-      "command": (
-        "python -m apprentice.train --config configs/apprentice/world.py "
-        "--workdir runs/apprentice" + ("" if train["num_steps"] else _NO_STEPS)
-      ),
+      "command": _command(train, config.train, places),
       "config": train | places | {"seed": done["config"]["seed"]},
       "prompts": {"lessons": lesson_prompts(workdir)},
       "seconds": done["summary"].get("seconds", 0),
@@ -99,6 +97,33 @@ def run(config: Any, workdir: Path) -> dict:
   )
   print(f"shipped: {target.name}")
   return scores
+
+
+def _command(
+  train: Mapping[str, Any], given: Mapping[str, Any], places: Mapping[str, Any]
+) -> str:
+  """The command that trained it: the config's file, and what differs from it.
+
+  Args:
+    train: `config.train` as it was.
+    given: the file's own.
+    places: of train's paths what the card names.
+  """
+  differs = []
+  for name, value in sorted(train.items()):
+    if name not in given or value != _plain(given[name]):
+      shown = places.get(name, value)
+      shown = tuple(shown) if isinstance(shown, list) else shown
+      differs.append(f"--config.train.{name}={shown}")
+  words = ["python", "-m", "apprentice.train"]
+  words += ["--config", "configs/apprentice/world.py"]
+  words += ["--workdir", "runs/apprentice", *differs]
+  return shlex.join(words)
+
+
+def _plain(value: Any) -> Any:
+  """A field as JSON has it."""
+  return list(value) if isinstance(value, tuple) else value
 
 
 def _place(name: str) -> str:

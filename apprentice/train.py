@@ -120,7 +120,12 @@ def run(config: Any, workdir: Path) -> dict:
   # ------------------------------------------------------------- 3 Data
   if packed:
     sources.insert(0, open_folder(workdir / "experts" / "pack"))
-  sources = select(sources, rule=train.rule, num_clusters=train.num_clusters)
+  sources = select(
+    sources,
+    rule=train.rule,
+    num_clusters=train.num_clusters,
+    without_nouns=train.without_nouns,
+  )
   latents = current.folder / "latents"
   encoders = open_encoders(apprentice.method, config.method)
   check_alone(encoders, num_processes=jax.process_count())

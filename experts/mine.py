@@ -173,6 +173,7 @@ def _write_heldout(config, folder: Path) -> dict:
       num_subjects=config.mine.num_pages,
       images_each=config.mine.max_images,
       size_px=config.size_px,
+      nouns=config.mine.nouns,
     ),
     key=lambda cluster: cluster.key,
   )

@@ -21,6 +21,8 @@ def train() -> ConfigDict:
       # packed by, and those of the first N clusters; None: all.
       "rule": placeholder(str),
       "num_clusters": placeholder(int),
+      # And those whose prompts name none of these: ("dog", "boot").
+      "without_nouns": (),
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",  # adafactor (paper) | adam | muon

@@ -18,6 +18,9 @@ def benchmark() -> ConfigDict:
       "prompts": "",
       "templates": "all",  # of DreamBench's: all | seen | held_out
       "num_subjects": 6,  # DreamBench: 30
+      # Of the world's subjects, those of these classes, as ("dog", "boot"); ()
+      # of all.
+      "nouns": (),
       # Real pictures of a subject, which generated images are compared with;
       # the first are demonstrations too. Of a folder all are taken.
       "images_each": 5,

@@ -12,6 +12,8 @@ def mine() -> ConfigDict:
       "source": "world",  # world | heldout | folder | table
       "path": "",  # of the folder of folders, the table, or its parts' folder
       "split": "train",
+      # Of source heldout alone: subjects of these classes; () of all.
+      "nouns": (),
       "num_pages": 48,  # paper: 45M pages
       "min_images": 3,  # paper: 3
       "max_images": 10,  # paper: 10

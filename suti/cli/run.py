@@ -142,6 +142,7 @@ def benchmark_config(config: Any) -> Any:
     path=benchmark.path,
     split=benchmark.split,
     num_pages=benchmark.num_subjects,
+    nouns=benchmark.nouns,
     min_images=min(config.mine.min_images, benchmark.images_each),
     max_images=benchmark.images_each if rendered else MOST_REFERENCES,
     # The subjects are given: none is refused for how alike its pictures are.

@@ -19,6 +19,7 @@ from typing import Any
 from suti.config.names import REPLACED, suggest
 from suti.config.relations import check_relations
 from suti.config.samplers import GUIDANCE, OWN
+from suti.evaluation.dreambench import CLASSES
 from suti.schema import SKILLS
 
 OPTIMIZERS = ("adafactor", "adam")
@@ -130,6 +131,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "source": _choice("world", "heldout", "folder", "table"),
     "path": _text(empty=True),
     "split": _choice("train", "validation", "test"),
+    "nouns": Rule(kind=tuple, choices=CLASSES, empty=True),
     "num_pages": _count(),
     "min_images": _count(),
     "max_images": _count(),
@@ -219,6 +221,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "examples": Rule(kind=tuple, empty=True),
     "rule": _text(optional=True, empty=True),
     "num_clusters": _count(optional=True),
+    "without_nouns": Rule(kind=tuple, empty=True),
     "num_steps": _count(low=0),
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),
@@ -273,6 +276,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "templates": _choice(*TEMPLATES),
     "num_subjects": _count(),
     "images_each": _count(low=2),
+    "nouns": Rule(kind=tuple, choices=CLASSES, empty=True),
     "num_prompts": _count(high=MAX_PROMPTS),
     "num_expert_subjects": _count(low=0),
   },

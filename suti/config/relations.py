@@ -52,6 +52,7 @@ def check_relations(config: Mapping[str, Any], *, data: bool) -> None:
   _check_syncd(config["sample"]["syncd"])
   _check_groups(config["pack"], config["sample"])
   _check_labels(config["label"])
+  _check_nouns(config)
 
 
 def _check_labels(label: Mapping[str, Any]) -> None:
@@ -237,6 +238,18 @@ def _check_systems(config: Mapping[str, Any]) -> None:
       "config.apprentice_sample.num_demonstrations=0: leave it out, or raise "
       "that."
     )
+
+
+def _check_nouns(config: Mapping[str, Any]) -> None:
+  """Checks that classes are asked for of SubjectWorld's held-out subjects."""
+  for section, source in (("mine", "heldout"), ("benchmark", "world")):
+    given = config[section]
+    if given["nouns"] and given["source"] != source:
+      raise ValueError(
+        f"config.{section}.nouns={given['nouns']} has no effect with "
+        f"config.{section}.source='{given['source']}': leave it empty, and put "
+        "the subjects that you want into a folder."
+      )
 
 
 def _check_sources(config: Mapping[str, Any]) -> None:

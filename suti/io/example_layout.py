@@ -27,6 +27,7 @@ class Summary(NamedTuple):
   """What is known of an example without its pictures."""
 
   cluster: str
+  prompt: str
   values: Mapping[str, float]
 
 
@@ -126,8 +127,12 @@ def to_tfds(example: Example) -> dict[str, Any]:
 
 
 def summary(fields: Mapping[str, Any]) -> Summary:
-  """Cluster and measures, of fields read with `decoders`."""
-  return Summary(fields["cluster"].decode(), _values(fields["values"]))
+  """Cluster, prompt and measures, of fields read with `decoders`."""
+  return Summary(
+    fields["cluster"].decode(),
+    fields["prompt"].decode(),
+    _values(fields["values"]),
+  )
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, float]:

@@ -9,7 +9,7 @@ ours; the paper gives only what it drops (77.8% of pages for too few pictures,
 
 import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from suti.world.captions import caption, describe, with_article
 from suti.world.ranges import SUBJECTS_A_PAGE, web_start
 from suti.world.render import render_shots
 from suti.world.templates import (
+  CLASSES,
   LIVE,
   Shot,
   class_of,
@@ -122,7 +123,12 @@ def web_rows(
 
 
 def heldout(
-  split: str, *, num_subjects: int, images_each: int, size_px: int = 64
+  split: str,
+  *,
+  num_subjects: int,
+  images_each: int,
+  size_px: int = 64,
+  nouns: Collection[str] = (),
 ) -> list[Cluster]:
   """Subjects for evaluation: a few everyday pictures of each.
 
@@ -131,11 +137,13 @@ def heldout(
     num_subjects: one cluster each.
     images_each: pictures of a subject, each in another scene.
     size_px: side of the pictures.
+    nouns: the split's first subjects of these classes; empty is of all.
 
   Returns: clusters, in the order of their subjects.
   """
+  assert set(nouns) <= set(CLASSES), nouns
   shots = []
-  for subject in subject_seeds(split, 0, num_subjects):
+  for subject in _first_subjects(split, num_subjects, nouns=nouns):
     shots += heldout_shots(subject, images_each=images_each)
   images = render_shots(shots, size_px=size_px)["image"]
   clusters = []
@@ -156,6 +164,19 @@ def heldout(
       )
     )
   return clusters
+
+
+def _first_subjects(
+  split: str, num: int, *, nouns: Collection[str]
+) -> list[int]:
+  """The first subjects of a split that are of some classes."""
+  found: list[int] = []
+  start = 0
+  while len(found) < num:
+    seeds = subject_seeds(split, start, num)
+    start += num
+    found += [seed for seed in seeds if not nouns or class_of(seed) in nouns]
+  return found[:num]
 
 
 def heldout_shots(subject: int, *, images_each: int) -> list[Shot]:

@@ -56,6 +56,26 @@ def test_more_clusters_have_all_that_fewer_have(source):
   assert kept[0] < kept[1] < kept[2] == kept[3]
 
 
+def test_nouns_of_prompts_are_left_out_as_whole_words(tmp_path, capsys):
+  prompts = ("a dog in the snow", "A Dog's bowl", "a hotdog", "a bear plushie")
+  examples = [
+    dataclasses.replace(
+      example, cluster=f"{number:012x}", prompt=prompts[number]
+    )
+    for number, example in enumerate(draw_examples(4, num_demonstrations=1))
+  ]
+  write_examples(tmp_path, examples, shard_size=5)
+  (some,) = select(
+    [open_examples(tmp_path)],
+    rule=None,
+    num_clusters=None,
+    without_nouns=("dog", "bear"),
+  )
+  assert [example.prompt for example in some] == ["a hotdog"]
+  said = capsys.readouterr().out
+  assert said == "1 of 4 examples, of 1 of 4 clusters, are learned from.\n"
+
+
 def test_a_dataset_without_any_is_left_out(source):
   some = select([source, source], rule="delta_clip >= 0.1", num_clusters=3)
   assert [len(each) for each in some] == [1, 1]  # 0.10 is of the third cluster
@@ -73,8 +93,8 @@ def test_a_dataset_without_any_is_left_out(source):
     (
       "delta_clip > 1",
       2,
-      "config.train.rule='delta_clip > 1' and config.train.num_clusters=2 "
-      "leave none of 12 examples: loosen them.",
+      "config.train.rule='delta_clip > 1', config.train.num_clusters=2 and "
+      "config.train.without_nouns=() leave none of 12 examples: loosen them.",
     ),
   ],
 )

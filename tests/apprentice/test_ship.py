@@ -31,7 +31,8 @@ def test_an_apprentice_beside_its_base(config, tmp_path, monkeypatch):
   assert shipped.sampling["max_demonstrations"] == 10
   record = read_json(folder / "training.json")
   assert (record["config"]["num_steps"], record["data"]) == (0, "none")
-  assert "--config.train.num_steps=0" in record["command"]
+  command = record["command"].partition("--workdir runs/apprentice ")[2]
+  assert command == "'--config.train.examples=()' --config.train.num_steps=0"
   assert "It has not been trained yet" in (folder / "README.md").read_text()
 
 

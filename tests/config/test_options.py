@@ -149,6 +149,17 @@ MISTAKES = {
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
   ),
+  "a class that no benchmark has": (
+    {"benchmark.nouns": ("dog", "unicorn")},
+    "config.benchmark.nouns=('dog', 'unicorn'): expected some of backpack, "
+    "stuffed animal, bowl, can, candle, cat, clock, sneaker, dog, toy, boot, "
+    "glasses, cartoon, teapot, vase; set it with --config.benchmark.nouns=….",
+  ),
+  "classes of the web": (
+    {"mine.nouns": ("dog",)},
+    "config.mine.nouns=('dog',) has no effect with config.mine.source='world': "
+    "leave it empty, and put the subjects that you want into a folder.",
+  ),
   "a benchmark's list that is not there": (
     {"benchmark.prompts": "/no/such.csv"},
     "config.benchmark.prompts='/no/such.csv': expected a file of prompts, CSV "

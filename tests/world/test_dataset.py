@@ -222,3 +222,20 @@ def test_the_judge_tells_templates_apart():
   # Pictures of any size are judged.
   large = np.kron(images[3], np.ones((2, 2, 1), np.uint8))
   assert judge.choose([large])[0] == judge.choose(images[3:4])[0]
+
+
+def test_held_out_subjects_of_some_classes():
+  """The first of the split that are, in its order."""
+  some = heldout(
+    "test",
+    num_subjects=3,
+    images_each=2,
+    size_px=SIZE_PX,
+    nouns=("cat", "boot"),
+  )
+  seeds = subject_seeds("test", 0, 200)
+  first = [seed for seed in seeds if class_of(seed) in ("cat", "boot")][:3]
+  assert [cluster.subject for cluster in some] == [*map(class_of, first)]
+  assert [c.caption for c in some] == [
+    dataset.with_article(describe(seed)) for seed in first
+  ]
