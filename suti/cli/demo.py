@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suti.cli.parser import MAX_NUM, Parser
+from suti.cli.parser import MAX_NUM, Parser, check_here
 from suti.cli.subject import (
   APPRENTICE,
   NOTE,
@@ -88,7 +88,7 @@ def demo(argv: Sequence[str]) -> None:
   if not 1 <= args.port <= 65535:
     raise ValueError(f"--port={args.port} must be between 1 and 65535.")
   if args.space:
-    write_space(Path(args.space))
+    write_space(check_here(args.space, flag="--space"))
     print(f"Wrote {args.space}: upload it as a Space of the gradio kind.")
     return
   from suti.runtime import xla_flags

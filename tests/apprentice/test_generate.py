@@ -234,6 +234,10 @@ def test_weights_of_guidance():
       {"subject_scale": 0.5},
       "subject_scale=0.5: the method 'suti' has no such weight",
     ),
+    (
+      {"text_guidance": 2.0},
+      "text_guidance=2.0: guidance_mode 'joint' has one weight, guidance, of ",
+    ),
     ({"subject_scale": float("nan")}, "subject_scale=nan: expected 0, without"),
     ({"images": 11}, "11 pictures of the subject were given; .* at most 10"),
   ],
