@@ -31,7 +31,7 @@ NO_PROGRAM = (
   "keep",
   "log_every",
   "profile_steps",
-  "turns",
+  "experts_per_slot",
 )
 
 
