@@ -174,9 +174,7 @@ def _config_path(argv: Sequence[str]) -> str:
   return ""
 
 
-def _unknown_field(
-  argv: Sequence[str], path: str, error: AttributeError | KeyError
-) -> str:
+def _unknown_field(argv: Sequence[str], path: str, error: Exception) -> str:
   """The error message of a name that is not there.
 
   That of an override, of a field that the config lacks; or of anything inside

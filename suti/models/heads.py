@@ -28,7 +28,8 @@ def declare_heads(config: Mapping[str, Any]) -> "Heads":
   Raises:
     ValueError: it has no such sizes.
   """
-  width, heads = config.get("hidden_size"), config.get("heads")
+  width: Any = config.get("hidden_size")
+  heads: Any = config.get("heads")
   sizes = [width, *(heads.values() if isinstance(heads, Mapping) else [None])]
   if not all(type(size) is int and size > 0 for size in sizes):
     raise ValueError(

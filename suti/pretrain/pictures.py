@@ -203,7 +203,8 @@ def render_pool(
     seed=config.seed,
     styles=config.styles,
   )
-  # Without the number of subjects: a larger pool goes on from a smaller one.
+  # Without the number of subjects: a larger pool goes on from a smaller one,
+  # but for one with styles, see `_forget_others`.
   folder = folder / (
     f"{config.split}-from{config.start}-{config.shots_each}each-"
     f"{config.studio}studio-{config.templates}-{config.compositions}composed-"
