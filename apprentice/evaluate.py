@@ -192,13 +192,12 @@ def measure(
   """
   real_RD = scorer.identity(cluster.images)
   real_clip_RD = scorer.clip_images(cluster.images)
+  real: dict[str, Any] = {"images": len(cluster.images)}
+  if len(real_RD) > 1:  # A single picture is in no pair.
+    real["identity"] = mean_over_distinct_pairs(real_RD)
+    real["clip_i"] = mean_over_distinct_pairs(real_clip_RD)
   table: dict[str, dict[str, Any]] = {
-    "real": {
-      "identity": mean_over_distinct_pairs(real_RD),
-      "clip_i": mean_over_distinct_pairs(real_clip_RD),
-      "images": len(cluster.images),
-    }
-    | _nearness(rows.nearest_of_real(real_RD, num_shown))
+    "real": real | _nearness(rows.nearest_of_real(real_RD, num_shown))
   }
   for name, pairs in generated.items():
     texts, images = zip(*pairs, strict=True)
@@ -296,7 +295,7 @@ def summarise(
       ("gap_closed", "real"),
       ("gap_closed_scenes", "scenes"),
     ):
-      if ceiling in systems:
+      if "identity" in systems.get(ceiling, {}):
         best = systems[ceiling]["identity"]["mean"]
         gap = best - base["identity"]["mean"]
         summary[field] = won / gap if gap > 0 else None

@@ -185,7 +185,9 @@ def drop(
 
   Returns: the batch with texts and masks replaced.
   """
-  text_key, subject_key, number_key, both_key = jax.random.split(key, 4)
+  text_key, subject_key, number_key, both_key, own_key = jax.random.split(
+    key, 5
+  )
   (num,) = {len(x) for x in jax.tree.leaves(batch["text"])}
   if config.exclusive_dropout:
     u_B = jax.random.uniform(both_key, (num,))
@@ -214,9 +216,8 @@ def drop(
     batch["demonstration_mask"] &= jnp.arange(most) < shown_B[:, None]
   own = {name: each for name, each in (hide or {}).items() if name != SUBJECT}
   for number, (_, without) in enumerate(sorted(own.items())):
-    # Keys of their own: without such conditions nothing else is drawn.
-    own_key = jax.random.fold_in(key, number)
-    gone_B = jax.random.bernoulli(own_key, config.condition_dropout, (num,))
+    each_key = jax.random.fold_in(own_key, number)
+    gone_B = jax.random.bernoulli(each_key, config.condition_dropout, (num,))
     batch = dict(without(batch, gone_B))
   return batch
 

@@ -12,6 +12,7 @@ not once a step.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,12 +64,7 @@ def make_sample_fn(
   sample = SAMPLERS[sampling["sampler"]]
   fields = method.fields(apprentice.config)
   turns = MODES[sampling["guidance_mode"]]
-  if sampling["subject_scale"] != 1 and not method.scaled:
-    raise ValueError(
-      f"subject_scale={sampling['subject_scale']}: the method "
-      f"'{apprentice.name}' has no such weight of its pictures; leave it at 1, "
-      "and set guidance."
-    )
+  _check_scale(apprentice, sampling["subject_scale"])
 
   def sample_images(params, vae_params, batch, null_text, seeds_B, guidance):
     num, text = seeds_B.shape[0], batch["text"]
@@ -283,14 +279,10 @@ def generate(
 
   Raises:
     ValueError: more pictures than a demonstration set holds, an empty prompt,
-      a number below 1, captions that do not match the pictures, or no such
-      mode.
+      a number below 1, captions or masks that do not match the pictures, no
+      such mode, or a weight that the mode or the method has not.
   """
   check(apprentice, prompt, num_images=len(images), num=num, steps=steps)
-  if len(captions) != len(images):
-    raise ValueError(
-      f"{len(captions)} captions for {len(images)} pictures: give one each."
-    )
   given = {
     "num_steps": steps,
     "guidance": guidance,
@@ -298,11 +290,10 @@ def generate(
     "guidance_mode": guidance_mode,
     "subject_scale": subject_scale,
   }
-  sampling = {**apprentice.sampling} | {
-    name: value for name, value in given.items() if value is not None
-  }
-  check_mode(sampling["guidance_mode"])
-  check_inputs(apprentice, inputs or {})
+  given = {name: value for name, value in given.items() if value is not None}
+  sampling = {**apprentice.sampling} | given
+  _check_weights(apprentice, sampling, given)
+  _check_pictures(apprentice, len(images), captions, inputs or {})
   usual = int(sampling["num_demonstrations"])
   # Resized once, as every generated image has the same demonstrations.
   side = apprentice.backbone.size_px
@@ -361,6 +352,75 @@ def describe_inputs(
     and field.absent is not None
     and field.source not in inputs
   ]
+
+
+def _check_weights(
+  apprentice: Apprentice, sampling: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
+  """Checks the mode and the weights.
+
+  Here too, as a program that is compiled already does not check them again.
+
+  Args:
+    apprentice: the model.
+    sampling: what it is to be sampled with.
+    given: those that were asked for; the others are its own.
+
+  Raises:
+    ValueError: no such mode, or a weight that it or the method has not.
+  """
+  mode = sampling["guidance_mode"]
+  check_mode(mode)
+  alone = mode == "joint" and not sampling["guidance_until"]
+  if "text_guidance" in given and alone:
+    others = ", ".join(name for name in MODES if name != mode)
+    raise ValueError(
+      f"text_guidance={given['text_guidance']}: guidance_mode 'joint' has one "
+      "weight, guidance, of text and subject; leave it out, or choose one of "
+      f"{others}."
+    )
+  _check_scale(apprentice, sampling["subject_scale"])
+
+
+def _check_pictures(
+  apprentice: Apprentice,
+  num_images: int,
+  captions: Sequence[str],
+  inputs: Mapping[str, Any],
+) -> None:
+  """Checks what comes with the pictures.
+
+  Raises:
+    ValueError: other numbers of captions or masks, or an input that the method
+      does not see.
+  """
+  check_inputs(apprentice, inputs)
+  of_each = {"captions": captions}
+  if (masks := inputs.get("demonstration_masks")) is not None:
+    of_each["demonstration_masks"] = masks
+  for name, values in of_each.items():
+    if len(values) != num_images:
+      raise ValueError(
+        f"{len(values)} {name} for {num_images} pictures: give one each."
+      )
+
+
+def _check_scale(apprentice: Apprentice, scale: float) -> None:
+  """Checks that a weight of pictures is one, and that the method has it.
+
+  Raises:
+    ValueError: it is not, or the method has none.
+  """
+  if not 0 <= scale < math.inf:
+    raise ValueError(
+      f"subject_scale={scale}: expected 0, without the pictures, or more; 1 is "
+      "usual."
+    )
+  if scale != 1 and not apprentice.method.scaled:
+    raise ValueError(
+      f"subject_scale={scale}: the method '{apprentice.name}' has no such "
+      "weight of its pictures; leave it at 1, and set guidance."
+    )
 
 
 def check_mode(mode: str) -> None:

@@ -38,7 +38,7 @@ def caches_latents(
 ) -> bool:
   """Whether training reads cached latents instead of pictures.
 
-  A method with encoders always does: they see each picture once.
+  That of a method with encoders always does, whatever this says.
 
   Args:
     train: `config.train`.

@@ -53,9 +53,14 @@ def run(config: Any, workdir: Path) -> dict:
   Returns: the card's scores.
 
   Raises:
-    ValueError: it was trained on another base.
+    ValueError: it is not trained yet, or was on another base.
   """
   trained = workdir / "apprentice" / "train"
+  if not (trained / "done.json").is_file():
+    raise ValueError(
+      f"{trained} is not finished: run apprentice.train first, with the same "
+      "--workdir."
+    )
   done = read_json(trained / "done.json")
   train = done["config"]["train"]
   places = {

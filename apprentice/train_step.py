@@ -106,7 +106,8 @@ def _make_loss(
         t_B,
         batch["text"],
         context,
-        keys_B=jax.random.split(jax.random.fold_in(key, 1), len(x)),
+        # 0 and 1 are the keys that the loss splits this one into.
+        keys_B=jax.random.split(jax.random.fold_in(key, 2), len(x)),
       ),
       batch["image"],
       key,

@@ -79,7 +79,8 @@ def judge_world(scores: Path, *, model: str = MODEL) -> tuple[dict, Path]:
       seen += _look(judge, part, vectors_RD)
       bar.update(len(part))
   if not any(x.scores for x in seen):
-    raise ValueError(f"no picture of {scores} can be judged: {seen[0].why}.")
+    why = seen[0].why if seen else "there is none"
+    raise ValueError(f"no picture of {scores} can be judged: {why}.")
   folder = scores / f"judge-{SCALE}-{Path(model).name}"
   lines = [
     json.dumps(

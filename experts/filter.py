@@ -16,6 +16,7 @@ only this stage is run again, and it measures nothing anew.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,8 +47,7 @@ def run(config, workdir: Path) -> dict:
   current = stage(
     workdir,
     "experts/filter",
-    {"clip": config.clip, "identity": config.identity}
-    | ({"crop": True} if config.filter.crop else {}),
+    {"clip": config.clip, "identity": config.identity} | _crop(config),
     reads=["experts/mine", "experts/sample", *_labels(config)],
     folders={
       "config.clip": find_model(config.clip),
@@ -111,6 +111,17 @@ def run(config, workdir: Path) -> dict:
       **about,
     }
   )
+
+
+def _crop(config) -> dict[str, Any]:
+  """What scores depend on if images are compared by their subjects' squares."""
+  if not config.filter.crop:
+    return {}
+  # Whose masks they are; without labels the teacher's own, if it has any.
+  return {
+    "filter": {"crop": True},
+    "label": {"candidates": config.label.candidates},
+  }
 
 
 def _labels(config) -> list[str]:

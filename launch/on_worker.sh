@@ -31,6 +31,11 @@ mount_shared() {
   sudo DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
     install --yes --quiet nfs-common
   sudo mkdir -p "$SHARED"
+  if grep -s -F " $SHARED nfs " "$FSTAB" | grep -q -v -x -F "$line"; then
+    echo "Error: $SHARED is another disk than $1 here, see $FSTAB: delete the" \
+      "slices and create them, or unmount it and remove its line." >&2
+    exit 2
+  fi
   grep -qxF "$line" "$FSTAB" || echo "$line" | sudo tee -a "$FSTAB" > /dev/null
   mountpoint --quiet "$SHARED" || sudo mount "$SHARED"
   sudo chmod 1777 "$SHARED"

@@ -244,8 +244,12 @@ wait_for() {
 
 # This commit, in a file. Not what is not committed: what runs has a name.
 pack() {
+  local open
   ARCHIVE=suti.tar.gz
   if [[ -z "$DRY" ]]; then
+    open="$(git status --porcelain 2> /dev/null || true)"
+    [[ -z "$open" ]] || echo "Warning: what is not committed is not sent:" \
+      "$(wc -l <<< "$open") files, such as $(head -n 1 <<< "${open:3}")." >&2
     ARCHIVE="$(mktemp -d)/suti.tar.gz"
     trap 'rm -rf "$(dirname "$ARCHIVE")"' EXIT
   fi

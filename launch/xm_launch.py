@@ -13,7 +13,9 @@ mounted, and the jobs' service account reads and writes there.
 A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
 slice: slices share the workdir and lease its waves, and never talk to each
 other. A stage begins when the one before it has ended. Start the same command
-again after anything: what is finished is not run again.
+again after anything: what is finished is not run again. Stages of labels
+(`config.label`) are not among them, as the config is read by the stages alone:
+the stage that needs one says so and ends; run that by itself, and start again.
 
 The local executor needs no container; where this machine has one accelerator,
 one slice is all that can use it. XManager's own specs for TPUs end where

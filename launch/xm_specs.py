@@ -151,7 +151,7 @@ class Tpu:
 def parse_tpu(name: str) -> Tpu:
   """Reads an accelerator type: "v4-128", "v5e-16" or "v5litepod-16"."""
   kind, _, number = name.replace("v5litepod-", "v5e-").partition("-")
-  if kind not in GENERATIONS or not number.isdigit():
+  if kind not in GENERATIONS or not number.isdecimal():
     known = ", ".join(f"{kind}-N" for kind in GENERATIONS)
     fail(f"--tpu={name}: expected is one of {known}.")
   generation = GENERATIONS[kind]

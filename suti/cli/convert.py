@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from suti.cli.parser import Parser
+from suti.cli.parser import Parser, check_here
 from suti.io.paths import local, path_of
 
 _DESCRIPTION = """\
@@ -40,7 +40,7 @@ def convert(argv: Sequence[str]) -> None:
     raise ValueError(
       f"--to={args.to}: use {', '.join(_LAYOUTS[:-1])} or {_LAYOUTS[-1]}."
     )
-  source, out = path_of(args.source), Path(args.out)
+  source, out = path_of(args.source), check_here(args.out, flag="OUT")
   with contextlib.suppress(FileNotFoundError):
     source = local(source)
   experts = source / "experts" / "finetune"

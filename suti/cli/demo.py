@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suti.cli.parser import MAX_NUM, Parser
+from suti.cli.parser import MAX_NUM, Parser, check_here
 from suti.cli.subject import (
   APPRENTICE,
   NOTE,
@@ -88,7 +88,7 @@ def demo(argv: Sequence[str]) -> None:
   if not 1 <= args.port <= 65535:
     raise ValueError(f"--port={args.port} must be between 1 and 65535.")
   if args.space:
-    write_space(Path(args.space))
+    write_space(check_here(args.space, flag="--space"))
     print(f"Wrote {args.space}: upload it as a Space of the gradio kind.")
     return
   from suti.runtime import xla_flags
@@ -210,7 +210,11 @@ def build(model: str) -> Any:
 
 def _check(apprentice, pictures, prompt, caption, num, seed, steps, guidance):
   """Raises what `_run` would, before anything is sampled."""
-  del caption, guidance
+  del caption
+  numbers = {"Pictures": num, "Seed": seed, "Steps": steps}
+  for name, value in (numbers | {"Guidance": guidance}).items():
+    if value is None:  # as a browser has a field that was emptied
+      raise ValueError(f"{name} is empty: give a number.")
   files = [Path(path) for path, _ in pictures or []]
   check_fields(
     apprentice, files, prompt, num=int(num), seed=int(seed), steps=int(steps)

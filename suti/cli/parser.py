@@ -84,6 +84,21 @@ def check_out(name: str) -> Path:
   return check_file(name, flag="--out")
 
 
+def check_here(name: str, *, flag: str, what: str = "folder") -> Path:
+  """A path of this machine, where a bucket is not written.
+
+  Raises:
+    ValueError: it is in a bucket.
+  """
+  path = path_of(name)
+  if in_bucket(path):
+    raise ValueError(
+      f"{flag}={name} is in a bucket, where this is not written: give a "
+      f"{what} of this machine."
+    )
+  return path
+
+
 def check_file(name: str, *, flag: str) -> Path:
   """The path of a file to be written, before anything is computed.
 
@@ -94,12 +109,7 @@ def check_file(name: str, *, flag: str) -> Path:
   Raises:
     ValueError: it is a folder, or there can be no folder for it.
   """
-  out = path_of(name)
-  if in_bucket(out):
-    raise ValueError(
-      f"{flag}={name} is in a bucket, where this is not written: give a "
-      "file of this machine."
-    )
+  out = check_here(name, flag=flag, what="file")
   if out.is_dir():
     raise ValueError(f"{flag}={name} is a folder: give the name of a file.")
   try:

@@ -2,9 +2,8 @@
 """`suti push`: a run's model or data to the Hugging Face hub, with a card."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from suti.cli.parser import Parser
+from suti.cli.parser import Parser, check_here
 from suti.io.paths import in_bucket, path_of
 
 _DESCRIPTION = """\
@@ -48,7 +47,8 @@ def push(argv: Sequence[str]) -> None:
       "it is put together."
     )
   kind = "dataset" if args.dataset else "model"
-  folder = Path(args.folder or f"{str(run).rstrip('/')}-published-{kind}")
+  name = args.folder or f"{str(run).rstrip('/')}-published-{kind}"
+  folder = check_here(name, flag="--folder")
   # Its own folder may be there from a time when the hub did not answer.
   assemble(run, args.repo, kind=kind, folder=folder, anew=args.folder is None)
   if args.dry_run:

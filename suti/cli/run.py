@@ -223,7 +223,11 @@ def look_ahead(config: Any) -> None:
   ):
     find_model(name)
   find_model(config.train.init)
-  for folder in config.train.examples:
+  for name in (config.train.init_base, config.method.get("encoder")):
+    if name:
+      find_model(name)
+  # What trains nothing asks for none.
+  for folder in config.train.examples if config.train.num_steps else ():
     apprentice.data.open_folder(folder)
   teacher = experts.teacher.find(config.finetune.teacher)
   experts.teacher.check_together(teacher, config)

@@ -76,6 +76,7 @@ def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
     ValueError: not a study's config, or a variant with a mistake.
   """
   from suti.config import options
+  from suti.evaluation.findings import MEASURES
 
   for field in ("run", "variants", "order", "seeds", "systems", "measures"):
     if field not in config:
@@ -83,6 +84,16 @@ def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
         f"--config has no '{field}': `suti study` takes a file of "
         "configs/studies; `suti run` takes other configs."
       )
+  seeds = tuple(config.seeds)
+  if not seeds or len(set(seeds)) < len(seeds):
+    raise ValueError(
+      f"config.seeds={seeds}: expected one or more, each once, as (0, 1)."
+    )
+  if unknown := [x for x in config.measures if x not in MEASURES]:
+    raise ValueError(
+      f"config.measures has {unknown[0]!r}: expected some of "
+      f"{', '.join(MEASURES)}."
+    )
   for seed in config.seeds:
     for name in config.order:
       variant = config.variants[name]

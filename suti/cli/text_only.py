@@ -237,7 +237,7 @@ def read_size(text: str) -> tuple[int, int]:
     ValueError: it is not like that.
   """
   width, _, height = text.lower().partition("x")
-  if not (width.isdigit() and height.isdigit()):
+  if not (width.isdecimal() and height.isdecimal()):
     raise ValueError(
       f"--size={text}: give width and height in px, such as 768x512."
     )

@@ -119,6 +119,8 @@ def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
     config = values["config"].value
     if config is not None:
       config.lock()  # Also raises the error of a file that could not be read.
+    elif path:
+      raise ValueError("its get_config returns nothing.")
     return config, rest, values["workdir"].value
   except (AttributeError, KeyError) as error:
     raise ValueError(_unknown_field(argv, path, error)) from error
@@ -147,6 +149,8 @@ def _bad_flag(path: str, text: str) -> str:
     reason = "a whole number is expected."
   elif "string to float" in reason:
     reason = "a number is expected."
+  elif "Non-boolean argument" in reason:
+    reason = "True or False is expected."
   return f"{flag}: {reason}" if reason else f"{flag} (see --help)"
 
 
@@ -170,19 +174,34 @@ def _config_path(argv: Sequence[str]) -> str:
   return ""
 
 
-def _unknown_field(
-  argv: Sequence[str], path: str, error: AttributeError | KeyError
-) -> str:
-  """The error message of an override of a field that the config lacks."""
+def _unknown_field(argv: Sequence[str], path: str, error: Exception) -> str:
+  """The error message of a name that is not there.
+
+  That of an override, of a field that the config lacks; or of anything inside
+  of the config file.
+  """
+  kind = type(error).__name__
+  while error.args and isinstance(error.args[0], Exception):
+    error = error.args[0]
   text = str(error.args[0]) if error.args else ""
   hint = re.search(r"Did you mean .*", text)
+  # Below a value there are no fields: "... lookup: train.num_steps.x".
+  below = re.search(r"lookup: (\S+)", text)
   name = re.search(r"\w+", text)
-  field = name[0] if name else "?"
   for arg in argv:
-    flag = arg.lstrip("-").removeprefix("no").partition("=")[0]
-    if flag.startswith("config.") and field in flag.split("."):
-      field = flag
-  remedy = hint[0].rstrip("'") if hint else "See the file for its fields."
-  if field in REPLACED:
-    remedy = f"Did you mean config.filter.rule? {REPLACED[field]}."
-  return f"--{field}: {path} has no such field. {remedy}"
+    field = arg.lstrip("-").removeprefix("no").partition("=")[0]
+    if not field.startswith("config."):
+      continue
+    if (
+      field == f"config.{below[1]}"
+      if below
+      else (name and name[0] in field.split("."))
+    ):
+      remedy = hint[0].rstrip("'") if hint else "See the file for its fields."
+      if field in REPLACED:
+        remedy = f"Did you mean config.filter.rule? {REPLACED[field]}."
+      return f"--{field}: {path} has no such field. {remedy}"
+  # What ml_collections says after that is the whole section.
+  what = text.partition(" and cannot be added")[0].strip() or "no text"
+  more = f". {hint[0]}" if hint else ""
+  return f"--config={path} failed: {kind}: {what.splitlines()[0]}{more}"

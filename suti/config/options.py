@@ -451,15 +451,18 @@ def _expectation(rule: Rule) -> str:
     tuple: "texts, as ('a', 'b')",
     dict: "a section",
   }[rule.kind]
-  bounds = []
-  if rule.low is not None:
-    bounds.append(f"of at least {rule.low:g}")
-  if rule.above is not None:
-    bounds.append(f"above {rule.above:g}")
-  if rule.high is not None:
-    bounds.append(f"of at most {rule.high:g}")
-  if rule.below is not None:
-    bounds.append(f"below {rule.below:g}")
+  ends = {
+    "of at least": rule.low,
+    "above": rule.above,
+    "of at most": rule.high,
+    "below": rule.below,
+  }
+  # A whole number in all of its digits: 4294967295 and not 4.29497e+09.
+  bounds = [
+    f"{what} {end if isinstance(end, int) else format(end, 'g')}"
+    for what, end in ends.items()
+    if end is not None
+  ]
   if rule.word:
     bounds[-1] += f", or '{rule.word}'"
   return " ".join([words, " and ".join(bounds)]).strip()

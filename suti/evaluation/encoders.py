@@ -17,11 +17,12 @@ def describe_encoders(config: Any, workdir: Path) -> dict[str, Any]:
   """The encoders of a run by what they do.
 
   SuTI's apprentice has no encoder of demonstrations beside its base: the base's
-  own net reads them. CLIP chooses pages and, as a rule, candidates; the
-  identity encoder chooses where the filter's rule names it.
+  own net reads them; other methods have `config.method.encoder`. CLIP chooses
+  pages and, as a rule, candidates; the identity encoder chooses where the
+  filter's rule names it.
 
   Args:
-    config: backbone, clip, identity, judge.
+    config: backbone, method, clip, identity, judge.
     workdir: whose experts/filter says by which rule it kept.
 
   Returns: {"conditioning", "filter", "scores", "judge": {name: hash},
@@ -32,8 +33,12 @@ def describe_encoders(config: Any, workdir: Path) -> dict[str, Any]:
   rule = read_json(done)["summary"].get("rule", "") if done.is_file() else ""
   if "identity" in rule:
     filters.append(config.identity)
+  seen_through = config.method.get("encoder")
   roles = {
-    "conditioning": [config.backbone],
+    "conditioning": [
+      config.backbone,
+      *([seen_through] if seen_through else []),
+    ],
     "filter": filters,
     "scores": [config.clip, config.identity],
     "judge": [config.judge],

@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -160,43 +160,60 @@ def _read_run(folder: Path) -> dict[str, Any]:
   return read_json(path)
 
 
+class _Values(NamedTuple):
+  """A measure of a system: (seeds, subjects), and the subjects' keys."""
+
+  values: np.ndarray
+  keys: tuple[str, ...]
+
+
 def _values(
   runs: Sequence[Mapping[str, Any]], system: str, measure: str
-) -> np.ndarray | None:
-  """A measure of a system, (seeds, subjects); None where a run lacks it.
+) -> _Values | None:
+  """A measure of a system; None where a run lacks it.
 
   NaN for a subject without a value: one for which no prompt asks a question.
   """
-  table = []
-  for run in runs:
-    subjects = run["per_subject"]
-    if measure in JUDGED:
-      subjects = run.get("judged", {}).get("per_subject", {})
-    row = [
-      rows.get(system, {}).get(measure, math.nan) for rows in subjects.values()
-    ]
-    table.append(row)
-  if len({len(row) for row in table}) > 1:
+  tables = [
+    run.get("judged", {}).get("per_subject", {})
+    if measure in JUDGED
+    else run["per_subject"]
+    for run in runs
+  ]
+  if len({len(table) for table in tables}) > 1:
     raise ValueError(
-      f"The runs of a study's row have {[len(row) for row in table]} subjects: "
-      "expected as many for each seed; delete the study's workdir."
+      f"The runs of a study's row have {[len(table) for table in tables]} "
+      "subjects: expected as many for each seed; delete the study's workdir."
     )
-  values = np.asarray(table, np.float64)
-  return values if values.size and not np.isnan(values).all() else None
+  keys = tuple(tables[0])
+  if any(table.keys() != set(keys) for table in tables):
+    raise ValueError(
+      "The runs of a study's row are of other subjects for each seed: expected "
+      "the same; delete the study's workdir."
+    )
+  values = np.asarray(
+    [
+      [table[key].get(system, {}).get(measure, math.nan) for key in keys]
+      for table in tables
+    ],
+    np.float64,
+  )
+  return _Values(values, keys) if not np.isnan(values).all() else None
 
 
-def _summary(values: np.ndarray, of_reference: np.ndarray | None) -> dict:
+def _summary(found: _Values, of_reference: _Values | None) -> dict:
   """Mean, interval, spread over seeds, and the difference to the reference."""
+  values, keys = found
   each = values.mean(0)
   known = ~np.isnan(each)
   summary = dataclasses.asdict(intervals.mean(each[known])) | {
     "by_seed": [float(x) for x in np.nanmean(values, 1)]
   }
-  if of_reference is None or of_reference is values:
+  if of_reference is None or of_reference is found:
     return summary
-  theirs = of_reference.mean(0)
-  if theirs.shape != each.shape:
+  if of_reference.keys != keys:
     return summary
+  theirs = of_reference.values.mean(0)
   both = known & ~np.isnan(theirs)
   if both.any():
     apart = intervals.difference(each[both], theirs[both])

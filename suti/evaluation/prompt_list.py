@@ -94,7 +94,7 @@ def read_prompt_list(path: Path) -> list[Listed]:
 
 def _rows(path: Path, text: str) -> Sequence[Mapping[str, Any]]:
   if path.suffix != ".json":
-    return list(csv.DictReader(io.StringIO(text)))
+    return _csv_rows(path, text)
   try:
     content = json.loads(text)
   except json.JSONDecodeError as error:
@@ -105,6 +105,22 @@ def _rows(path: Path, text: str) -> Sequence[Mapping[str, Any]]:
     raise ValueError(
       f"{path}: expected objects with a `prompt` each, in lists."
     )
+  return rows
+
+
+def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
+  reader = csv.DictReader(io.StringIO(text, newline=""))
+  try:
+    rows = list(reader)
+  except csv.Error as error:
+    raise ValueError(f"{path} cannot be read as CSV: {error}.") from error
+  for number, row in enumerate(rows, start=1):
+    # As of a prompt with a comma, whose rest would pass for another column.
+    if None in row:
+      raise ValueError(
+        f"{path}: row {number} has more fields than the header: write a prompt "
+        'that has commas in quotes, "a dog, asleep".'
+      )
   return rows
 
 

@@ -46,10 +46,12 @@ STAGES = {
   "experts/prompts": "1 prompts",
   "experts/finetune": "2 finetune",
   "experts/sample": "3 sample",
+  "experts/label_candidates": "4 label",
   "experts/filter": "4 filter",
   "experts/pack": "5 pack",
   "apprentice/train": "6 train",
   "benchmark/experts/mine": "benchmark: subjects",
+  "benchmark/experts/label": "benchmark: labels",
   "benchmark/experts/prompts": "benchmark: prompts",
   "benchmark/experts/finetune": "benchmark: experts",
   "benchmark/experts/sample": "benchmark: their pictures",
@@ -411,14 +413,17 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
     f"The apprentice started from {config.train.init!r} and learned for "
     f"{config.train.num_steps} steps more in this run: what it had learned "
     "before is part of its score.",
-    f"{config.clip!r} judges here and chose the training data too: its scores "
-    "flatter what it chose. The identity encoder chose nothing"
-    + (
-      "."
-      if "identity" not in metrics["filter"]["rule"]
-      else ", but for the identity filter that was on."
-    ),
   ]
+  if metrics["filter"]["candidates"]:
+    notes.append(
+      f"{config.clip!r} judges here and chose the training data too: its "
+      "scores flatter what it chose. The identity encoder chose nothing"
+      + (
+        "."
+        if "identity" not in metrics["filter"]["rule"]
+        else ", but for the identity filter that was on."
+      )
+    )
   if "experts" in metrics["systems"]:
     tune = config.finetune
     notes.append(
@@ -431,7 +436,7 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
         else "."
       )
     )
-  if metrics["filter"]["kept"] == metrics["filter"]["candidates"]:
+  if 0 < metrics["filter"]["kept"] == metrics["filter"]["candidates"]:
     notes.append(
       f"The filter, “{metrics['filter']['rule']}”, dropped nothing: the "
       "apprentice learned from failures too."

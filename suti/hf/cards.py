@@ -25,6 +25,7 @@ _JUDGED = {
   "distance": "distance to real (KID)",
   "sharpness": "sharpness",
 }
+_PLACES = ("/", "~", "gs://")  # how a place begins
 _INTENDED = (
   "Research on subject-driven generation: pictures of a subject, given as a "
   "few pictures, in a scene given as text. It is not for pictures of people "
@@ -323,10 +324,12 @@ def _config(config: Mapping[str, Any]) -> list[str]:
 
 
 def _public(name: Any) -> str:
-  """A model's name; of a place on a disk the last two parts."""
+  """A model's name; of a place on a disk or in a bucket the last two parts."""
   text = str(name)
-  path = Path(text)
-  return "/".join(path.parts[-2:]) if path.is_absolute() else text
+  if not text.startswith(_PLACES):
+    return text
+  path = Path(text.removeprefix("gs://").lstrip("~/"))
+  return "/".join(path.parts[-2:])
 
 
 def _without_places(value: Any) -> Any:
@@ -334,6 +337,4 @@ def _without_places(value: Any) -> Any:
     return {key: _without_places(x) for key, x in value.items()}
   if isinstance(value, list | tuple):
     return [_without_places(x) for x in value]
-  if isinstance(value, str) and value.startswith(("/", "~", "gs://")):
-    return _public(value.replace("gs://", "/").replace("~", "/"))
-  return value
+  return _public(value) if isinstance(value, str) else value

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from suti.config.values import check_kinds
 from suti.io.files import read_object
 
 # uint8 RGB pictures of any size -> normalised float32 (B, H, W, 3).
@@ -55,6 +56,14 @@ _VIT = _CLIP | {
 }
 # What a file of each kind need not say.
 _DEFAULTS = {"CLIP": _CLIP, "Bit": _CLIP, "ViT": _VIT}
+_KINDS = {
+  **dict.fromkeys(("image_processor_type", "feature_extractor_type"), ""),
+  **dict.fromkeys(("do_resize", "do_center_crop", "do_rescale"), True),
+  **dict.fromkeys(("do_normalize", "default_to_square"), True),
+  "rescale_factor": 1 / 255,
+  "image_mean": (0.5,),
+  "image_std": (0.5,),
+}
 # What the publishers' processors can do and this does not: all other values
 # than these change pixels. Whatever else a file says, they do not read or it
 # is of how arrays are handed over; ours are RGB already.
@@ -125,8 +134,9 @@ def make_pixel_reader(
   Raises:
     ValueError: the kind, a size or the filter is not known.
   """
-  kind = _kind(config, where)
   given = {key: value for key, value in config.items() if value is not None}
+  check_kinds(given, _KINDS, what=where)
+  kind = _kind(given, where)
   for key, values in _UNSUPPORTED.items():
     if given.get(key, values[0]) not in values:
       raise ValueError(
@@ -138,6 +148,12 @@ def make_pixel_reader(
   size = _sides("size", config["size"], shortest=not square, where=where)
   crop = _sides("crop_size", config["crop_size"], shortest=False, where=where)
   resample = _filter(config["resample"], where)
+  for key in ("image_mean", "image_std"):
+    if len(config[key]) != 3 or (key == "image_std" and 0 in config[key]):
+      raise ValueError(
+        f"{key}={config[key]!r} of {where} is not known: expected a number for "
+        "each of three channels, none of which is divided by 0."
+      )
   table_V3 = _values(config)
 
   def prepare(image_u8: np.ndarray) -> np.ndarray:
@@ -179,18 +195,23 @@ def _kind(config, where):
 
 def _sides(field, size, *, shortest, where):
   """A size in its long form; files write it in four ways."""
+  sides = size
   if isinstance(size, int):
     names = ["shortest_edge"] if shortest else ["height", "width"]
-    return dict.fromkeys(names, size)
-  if isinstance(size, Sequence) and len(size) == 2:
-    return {"height": size[0], "width": size[1]}
+    sides = dict.fromkeys(names, size)
+  elif isinstance(size, list | tuple) and len(size) == 2:
+    sides = {"height": size[0], "width": size[1]}
   known = ({"height", "width"}, {"shortest_edge"})
-  if not isinstance(size, Mapping) or set(size) not in known:
+  if (
+    not isinstance(sides, Mapping)
+    or set(sides) not in known
+    or not all(type(side) is int and side > 0 for side in sides.values())
+  ):
     raise ValueError(
       f"{field}={size!r} of {where} is not known: expected a number, height "
       "and width, or shortest_edge."
     )
-  return size
+  return sides
 
 
 def _filter(resample, where):

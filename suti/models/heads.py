@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from suti.config.values import shorten
 from suti.nn.layers import Linear
 from suti.nn.param import Module
 
@@ -23,8 +24,20 @@ def declare_heads(config: Mapping[str, Any]) -> "Heads":
   Args:
     config: `hidden_size`, width of the features, and `heads`, the width of each
       head by name.
+
+  Raises:
+    ValueError: it has no such sizes.
   """
-  return Heads(config["hidden_size"], config["heads"])
+  width: Any = config.get("hidden_size")
+  heads: Any = config.get("heads")
+  sizes = [width, *(heads.values() if isinstance(heads, Mapping) else [None])]
+  if not all(type(size) is int and size > 0 for size in sizes):
+    raise ValueError(
+      f"hidden_size={shorten(width)} and heads={shorten(heads)} of heads must "
+      "be a width, and the width of each by name: correct them, or fetch the "
+      "file again."
+    )
+  return Heads(width, heads)
 
 
 class Heads(Module):

@@ -54,6 +54,9 @@ def declare_t5(config: Mapping[str, Any]) -> "T5Encoder":
 
   Returns:
     A module; `module(ids_BL, mask_BL)` returns hidden states (B, L, D).
+
+  Raises:
+    ValueError: a value makes no sense, or is not supported.
   """
   check_kinds(config, _DEFAULTS, what="T5")
   refuse(config, what="T5")
@@ -75,6 +78,14 @@ def declare_t5(config: Mapping[str, Any]) -> "T5Encoder":
     raise ValueError(
       f"feed_forward_proj={kind!r} of T5 is not one of "
       f"{', '.join(ACTIVATIONS)}, nor one of these after 'gated-'."
+    )
+  buckets = config["relative_attention_num_buckets"]
+  farthest = config["relative_attention_max_distance"]
+  if not 0 < buckets // 4 < farthest:
+    raise ValueError(
+      f"relative_attention_num_buckets={buckets} of T5 must be from 4, and a "
+      f"quarter of it below relative_attention_max_distance={farthest}: "
+      "correct them, or fetch the file again."
     )
   return T5Encoder(config | {"gated": gated, "act": act})
 

@@ -95,9 +95,8 @@ _TRANSFORMERS = (
   "reverse_transformer_layers_per_block",
 )
 # Passed over. A picture's size is the caller's matter
-# (`suti.pipeline.backbone`);
-# dropout is of training alone, and ours has none; the softmax is in float32
-# whether attention is to be upcast or not.
+# (`suti.pipeline.backbone`); dropout is of training alone, and ours has none;
+# the softmax is in float32 whether attention is to be upcast or not.
 _PASSED_OVER = {"sample_size", "dropout", "upcast_attention"}
 
 # Block -> whether it attends, whether it is IF's kind.

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from suti.nn.cells import widened
 from suti.nn.param import Module
 from suti.nn.surgery import adapter
 
@@ -93,10 +94,7 @@ def token_masks(
   Returns:
     {str(S): bool (B, S)}.
   """
-  finest = _covered(mask_BRR, sides[0])
-  finest = jax.lax.reduce_window(
-    finest, False, jax.lax.bitwise_or, (1, dilate, dilate), (1, 1, 1), "SAME"
-  )
+  finest = widened(_covered(mask_BRR, sides[0]), size=dilate)
   batch = len(mask_BRR)
   return {
     str(side * side): _covered(finest, side).reshape(batch, -1)

@@ -166,8 +166,9 @@ def parse_topology(name: str) -> Topology:
       f"{', '.join(CHIPS)}.{hint}"
     )
   axes = "x".join("ABC"[: chip.num_axes])
-  shape = tuple(int(n) for n in text.split("x") if n.isdigit())
-  if not re.fullmatch(r"\d+(x\d+)*", text) or len(shape) != chip.num_axes:
+  is_shape = re.fullmatch(r"[0-9]{1,6}(x[0-9]{1,6})*", text)
+  shape = tuple(map(int, text.split("x"))) if is_shape else ()
+  if len(shape) != chip.num_axes:
     raise ValueError(
       f"--topology={name}: a slice of {kind} is {kind}:{axes}, chips along "
       f"each axis; give {chip.example} or another."

@@ -222,7 +222,7 @@ def run(config: Any, workdir: Path) -> dict:
   """Examines the judges and writes exam.json.
 
   Args:
-    config: clip, identity, judge, split, num_subjects, templates_each.
+    config: see configs/pretrain/exam.py.
     workdir: exam.json goes there.
 
   Returns: the scores.

@@ -203,7 +203,8 @@ def render_pool(
     seed=config.seed,
     styles=config.styles,
   )
-  # Without the number of subjects: a larger pool goes on from a smaller one.
+  # Without the number of subjects: a larger pool goes on from a smaller one,
+  # but for one with styles, see `_forget_others`.
   folder = folder / (
     f"{config.split}-from{config.start}-{config.shots_each}each-"
     f"{config.studio}studio-{config.templates}-{config.compositions}composed-"
@@ -289,7 +290,9 @@ def _forget_others(shots: Sequence[Shot], stem: Path) -> None:
   told = [(shot.subject, shot.template, shot.seed) for shot in shots]
   digest = hashlib.sha256(repr(told).encode()).hexdigest()
   note = stem.with_name(f"{stem.name}.sha256")
-  if note.exists() and note.read_text() != digest:
+  if note.exists():
+    if note.read_text() == digest:
+      return
     for name in ("", ".mask", ".depth"):
       stem.with_name(f"{stem.name}{name}.npy").unlink(missing_ok=True)
   # After the removal and before the rendering: a run may be killed anywhere.

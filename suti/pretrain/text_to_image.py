@@ -38,7 +38,7 @@ from suti.pipeline.known_words import known_words, write_words
 from suti.pretrain.card import write_training
 from suti.pretrain.loop import train
 from suti.pretrain.pictures import render_pool
-from suti.pretrain.texts import put_into_words, tokenize_all
+from suti.pretrain.texts import check_shares, put_into_words, tokenize_all
 from suti.pretrain.vocabulary import write_tokenizer
 from suti.runtime import stage
 
@@ -68,7 +68,11 @@ def run(config: Any, workdir: Path) -> dict:
     workdir: the pool, checkpoints, the log and `model/` go there.
 
   Returns: what was trained, for the model card.
+
+  Raises:
+    ValueError: the shares of `config.texts` are not 1 together.
   """
+  check_shares(config.texts.to_dict())  # before hours of rendering
   folder = workdir / "text_to_image"
   model = folder / "model"
   length = config.text_encoder.max_position_embeddings

@@ -5,7 +5,8 @@ A loader that looks up tokens outruns an accelerator; one that puts words
 together in each step does not.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -17,6 +18,23 @@ from suti.world.other_words import in_other_words
 # N pictures of the pool, V ways of putting it, L text tokens.
 
 _WAYS = 4  # of putting a picture's text in other words
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+  """Sees that the kinds of texts share out all pictures.
+
+  Raises:
+    ValueError: their shares are not 1 together, or one is below 0.
+  """
+  total = sum(shares.values())
+  if min(shares.values(), default=0) < 0 or not math.isclose(
+    total, 1, abs_tol=1e-8
+  ):
+    told = ", ".join(f"{kind}={share}" for kind, share in shares.items())
+    raise ValueError(
+      f"config.texts has the shares {told}, {total:g} together: expected 1, "
+      "and none below 0; change the others too."
+    )
 
 
 def put_into_words(

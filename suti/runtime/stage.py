@@ -366,7 +366,12 @@ def _compare(
       f" give another --workdir, or delete {folder} to run it anew."
     )
   for read, identity in now["inputs"].items():
-    if then["inputs"].get(read) != identity:
+    if read not in then["inputs"]:
+      raise ValueError(
+        f"{folder} was made without {read}: delete it to run {name} anew with"
+        " it, or leave the config as it was."
+      )
+    if then["inputs"][read] != identity:
       what = (
         f"what {read} names has changed"
         if read.startswith("config.")

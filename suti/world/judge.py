@@ -91,7 +91,7 @@ def fit_judge(
   return _fit(_features, images, label_M, count=_NUM_TEMPLATES)
 
 
-# What `style_judge().choose` tells apart; the first is none.
+# What `fit_style_judge().choose` tells apart; the first is none.
 STYLE_NAMES = PARTS["style"]
 
 

@@ -23,7 +23,8 @@ from suti.world.templates import (
   subject_seeds,
 )
 
-# Where a split's look-alikes are: beyond what benchmarks, webs and pools take.
+# Where a split's look-alikes are: beyond what benchmarks and pools take, and
+# webs of a seed below 124 (`ranges.py`).
 _FIRST, _NUM = 500_000_000, 2000
 _SOFTNESS = 0.02  # squared distance of colours that count as half the same
 _PATTERN = 0.4  # of a patterned part's surface

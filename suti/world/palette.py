@@ -57,7 +57,7 @@ _PARTNERS = {
 
 
 def _partner_table():
-  """(colours, 6) indices; short lists repeat."""
+  """Indices of partners, (colours, 30); lists repeat, the short more often."""
   rows = []
   for name in NAMES:
     text = _PARTNERS[name].replace("light blue", "light-blue")

@@ -265,7 +265,7 @@ def render_shots(shots, *, size_px: int = 64, batch: int | None = None):
 
   Args:
     shots: a sequence of `Shot`.
-    size_px: side of the pictures, any positive number.
+    size_px: side of the pictures, at least 8.
     batch: pictures a call of the compiled program, the last one padded; None
       chooses by the device.
 

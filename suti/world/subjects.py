@@ -2,9 +2,8 @@
 """A subject from a seed: class, shape, colours, pattern and a true description.
 
 The classes are built in `animals`, `cartoons`, `toys`, `vessels`, `wares` and
-`household`;
-this file draws what all share (palette, pattern, size) and describes the result
-in words.
+`household`; this file draws what all share (palette, pattern, size) and
+describes the result in words.
 
 Shape legend: n subjects.
 """

@@ -52,7 +52,7 @@ class Template:
   Attributes:
     text: the prompt with "{}" for the class noun.
     skill: one of `suti.schema.SKILLS`.
-    place: the name of the ground and backdrop (`scenes.PLACES`).
+    place: the name of the ground and backdrop (`backdrops.PLACES`).
     look: a change of the subject itself, "" for none.
     wardrobe: what the subject wears, "" for nothing.
     style: of the whole picture, a name of STYLE_TEXTS, "" for none.

@@ -75,6 +75,34 @@ def test_drops_that_exclude_each_other():
     assert abs(gone_B.mean() - share) < 0.026
 
 
+def test_a_methods_own_conditions_are_dropped_by_themselves():
+  """Independently of the text, and of each other."""
+  batch = {"text": {"text_BLD": jnp.ones((B, L, D))}}
+  batch |= {name: jnp.ones(B) for name in ("depth", "mask")}
+  hide = {
+    name: lambda batch, gone_B, name=name: {
+      **batch,
+      name: jnp.where(gone_B, 0, batch[name]),
+    }
+    for name in ("depth", "mask")
+  }
+  config = {"joint_dropout": 0.0, "text_dropout": 0.2, "condition_dropout": 0.2}
+  config |= {"demonstration_dropout": 0.0, "exclusive_dropout": False}
+  dropped = drop(
+    batch,
+    jax.random.key(0),
+    null_text={"text_BLD": jnp.zeros((1, L, D))},
+    config=ConfigDict(config),
+    hide=hide,
+  )
+  gone = [np.asarray(dropped["text"]["text_BLD"][:, 0, 0] == 0)]
+  gone += [np.asarray(dropped[name] == 0) for name in hide]
+  for i, one in enumerate(gone):
+    assert abs(one.mean() - 0.2) < 0.026
+    for other in gone[:i]:
+      assert abs((one & other).mean() - 0.04) < 0.0125
+
+
 def test_a_text_that_goes_with_the_prompts_is_null_where_that_is():
   along = Field(name="more", source="captions", made="text", with_text=True)
   batch = {

@@ -3,6 +3,7 @@
 
 import json
 import math
+import types
 
 import numpy as np
 import pytest
@@ -87,6 +88,27 @@ def test_the_measures_of_a_subject():
     "seen": table["ours"]["by_skill"]["attribute"],
     "held_out": table["ours"]["by_skill"]["style"],
   }
+
+
+def test_a_subject_with_one_picture_has_no_pair_of_real_ones():
+  image = np.zeros((8, 8, 3), np.uint8)
+  one = Scorer(
+    clip_images=lambda x: np.ones((len(x), 1)),
+    clip_texts=lambda x: np.ones((len(x), 1)),
+    identity=lambda x: np.ones((len(x), 1)),
+  )
+  table = evaluate.measure(
+    types.SimpleNamespace(images=[image]),
+    {name: [("a", image)] for name in ("apprentice", "base")},
+    scorer=one,
+    num_shown=1,
+    skills={"a": "accessory"},
+    kinds={"a": "seen"},
+  )
+  assert table["real"] == {"images": 1}
+  found = evaluate.summarise({"only": table})
+  assert found["systems"]["real"] == {"images": 1}
+  assert "gap_closed" not in found
 
 
 def test_two_images_of_a_prompt_have_a_distance():

@@ -230,12 +230,24 @@ def test_weights_of_guidance():
       "guidance_mode='too': expected one of joint, two, normalised, "
       r"interleaved, agnostic, independent\. Did you mean 'two'",
     ),
+    (
+      {"subject_scale": 0.5},
+      "subject_scale=0.5: the method 'suti' has no such weight",
+    ),
+    (
+      {"text_guidance": 2.0},
+      "text_guidance=2.0: guidance_mode 'joint' has one weight, guidance, of ",
+    ),
+    ({"subject_scale": float("nan")}, "subject_scale=nan: expected 0, without"),
     ({"images": 11}, "11 pictures of the subject were given; .* at most 10"),
   ],
 )
 def test_what_is_refused(apprentice, pictures, options, message):
   options = {"images": 3, "prompt": "a dog"} | options
   images = [pictures[0]] * options.pop("images")
+  # Whether or not a program of these settings was made before.
+  settings = drawing._compiled(apprentice, SAMPLING)
+  assert settings is drawing._compiled(apprentice, SAMPLING)
   with pytest.raises(ValueError, match=message):
     generate(apprentice, images, options.pop("prompt"), **options)
 

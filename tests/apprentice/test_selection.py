@@ -41,6 +41,12 @@ def test_a_rule_keeps_what_passes_it(source, capsys):
   assert said == ("4 of 12 examples, of 4 of 4 clusters, are learned from.\n")
 
 
+def test_clusters_without_an_example_left_are_not_counted(source, capsys):
+  select([source], rule="delta_clip > 0.095", num_clusters=None)
+  said = capsys.readouterr().out
+  assert said == "2 of 12 examples, of 2 of 4 clusters, are learned from.\n"
+
+
 def test_more_clusters_have_all_that_fewer_have(source):
   kept = [
     {e.key for e in select([source], rule="", num_clusters=num)[0]}

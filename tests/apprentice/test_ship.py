@@ -36,6 +36,11 @@ def test_an_apprentice_beside_its_base(config, tmp_path, monkeypatch):
   assert "It has not been trained yet" in (folder / "README.md").read_text()
 
 
+def test_what_is_not_trained_is_one_line(config, tmp_path):
+  with pytest.raises(ValueError, match="train is not finished: run apprentice"):
+    ship.run(config, tmp_path)
+
+
 def test_it_names_the_shipped_base_and_no_other(config, tmp_path, monkeypatch):
   """Trained on a base in one folder, it is stored beside its copy."""
   monkeypatch.setattr(ship, "PRETRAINED", tmp_path / "pretrained")

@@ -107,6 +107,26 @@ def test_options(capsys, model, tmp_path, options, text):
   assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+  ("argv", "flag"),
+  [
+    (["convert", "models/sd15", "gs://b/out"], "OUT"),
+    (["demo", "--space", "gs://b/out"], "--space"),
+    (["push", "runs/q", "me/it", "--folder", "gs://b/out"], "--folder"),
+  ],
+)
+def test_what_is_written_here_is_not_written_into_a_folder_called_gs(
+  capsys, tmp_path, monkeypatch, argv, flag
+):
+  monkeypatch.chdir(tmp_path)
+  line = error_of(capsys, *argv)
+  assert line == (
+    f"Error: {flag}=gs://b/out is in a bucket, where this is not written: give "
+    "a folder of this machine."
+  )
+  assert not list(tmp_path.iterdir())
+
+
 def test_options_that_are_not_for_experts(capsys, tmp_path):
   write(tmp_path / "finetune")
   for option, value in (("--dtype", "float16"), ("--max-gb", "1")):

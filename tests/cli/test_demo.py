@@ -51,6 +51,12 @@ def test_mistakes_are_one_line(apprentice, files, change, words):
     demo.sample(apprentice, given.pop("files"), given.pop("prompt"), **given)
 
 
+def test_an_emptied_field_is_one_line(apprentice, files):
+  dropped = [(str(file), None) for file in files]
+  with pytest.raises(ValueError, match="Seed is empty: give a number"):
+    demo._check(apprentice, dropped, "a dog", "", 1, None, 2, 2.0)
+
+
 def test_notes_are_in_the_words_of_the_page(apprentice, files):
   files[0].write_bytes(b"no picture")
   prompt = "a blizzard " * 40

@@ -88,6 +88,14 @@ def test_several_studies_are_one_page(runs, tmp_path):
       "Error: Variant 'filtered': runs/teachers/experts/pack has no "
       "dataset_info.json: give the folder that experts.pack wrote, or run",
     ),
+    (
+      ["--config", FILE, "--config.seeds=()"],
+      "Error: config.seeds=(): expected one or more, each once, as (0, 1).",
+    ),
+    (
+      ["--config", FILE, "--config.measures=('identity','id')"],
+      "Error: config.measures has 'id': expected some of retrieval, ",
+    ),
     (["--page", "nowhere", "--out", "page"], "Error: nowhere has no findings"),
   ],
 )

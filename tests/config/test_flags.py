@@ -5,6 +5,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from suti.config import flags
+
 _CONFIG = """
 from ml_collections import ConfigDict
 def get_config():
@@ -39,3 +43,43 @@ def test_what_lies_beside_the_configs_is_not_run(tmp_path, root):
     text=True,
   )
   assert (done.stdout, done.stderr) == ("3 jax\n", "")
+
+
+@pytest.mark.parametrize(
+  ("body", "line"),
+  [
+    ("{}['MY_DATA']", "KeyError: MY_DATA"),
+    ("sys.pth", "AttributeError: module 'sys' has no attribute 'pth'"),
+    ("None", "its get_config returns nothing."),
+    (
+      "ConfigDict({'size': 3}).lock().update(sise=3)",
+      'KeyError: Key "sise" does not exist. Did you mean "size"',
+    ),
+  ],
+)
+def test_a_mistake_inside_of_a_config_is_told_as_one(tmp_path, body, line):
+  """And not as a flag that nobody gave."""
+  file = tmp_path / "mine.py"
+  file.write_text(
+    "import sys\nfrom ml_collections import ConfigDict\n"
+    f"def get_config():\n  return {body}\n"
+  )
+  with pytest.raises(ValueError) as caught:
+    flags.parse([f"--config={file}", "--workdir", "w"])
+  assert str(caught.value).startswith(f"--config={file} failed: {line}")
+
+
+@pytest.mark.parametrize(
+  ("flag", "line"),
+  [
+    ("train.remat=maybe", "train.remat=maybe: True or False is expected."),
+    ("train.remat.x=1", "train.remat.x: FILE has no such field. See the file"),
+  ],
+)
+def test_a_mistake_of_a_flag_is_told_as_one(tmp_path, flag, line):
+  file = tmp_path / "mine.py"
+  file.write_text(_CONFIG.replace('"seed": 3', '"train": {"remat": True}'))
+  with pytest.raises(ValueError) as caught:
+    flags.parse([f"--config={file}", "--workdir", "w", f"--config.{flag}"])
+  line = line.replace("FILE", str(file))
+  assert str(caught.value).startswith(f"--config.{line}")

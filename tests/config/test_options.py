@@ -60,6 +60,11 @@ MISTAKES = {
     "config.sample.percentile=0.995: expected a number above 1 and of at most "
     "100; 99.5 (per cent) is Imagen's; None clips without thresholding.",
   ),
+  "a large bound": (
+    {"seed": 2**32},
+    "config.seed=4294967296: expected an integer of at least 0 and of at most "
+    "4294967295; set it with --config.seed=….",
+  ),
   "no such choice, but a close one": (
     {"mine.source": "wrld"},
     "config.mine.source='wrld': expected one of world, heldout, folder, table. "

@@ -7,7 +7,7 @@ from suti.evaluation.encoders import describe_encoders
 from suti.io.files import write_json
 
 
-def make(tmp_path, *, rule, **names):
+def make(tmp_path, *, rule, encoder="", **names):
   models = {}
   for field in ("backbone", "clip", "identity", "judge"):
     folder = tmp_path / names.get(field, field)
@@ -15,7 +15,8 @@ def make(tmp_path, *, rule, **names):
     models[field] = str(folder)
   done = tmp_path / "experts" / "filter" / "done.json"
   write_json(done, {"summary": {"rule": rule}})
-  return describe_encoders(ConfigDict(models), tmp_path)
+  method = {"encoder": models[encoder]} if encoder else {}
+  return describe_encoders(ConfigDict(models | {"method": method}), tmp_path)
 
 
 def test_the_filters_encoders_are_those_of_its_rule(tmp_path):
@@ -36,3 +37,14 @@ def test_a_judge_that_filters_is_named(tmp_path):
     "of judge is" in text and "of filter" in text for text in found["same"]
   )
   assert list(found["judge"].values()) == [list(found["filter"].values())[1]]
+
+
+def test_what_a_method_sees_pictures_through_conditions(tmp_path):
+  """CLIP's scores flatter a model that was shown CLIP's view."""
+  found = make(tmp_path, rule="", encoder="clip")
+  names = [name.split("/")[-1] for name in found["conditioning"]]
+  assert names == ["backbone", "clip"]
+  assert any(
+    "of scores is" in text and "of conditioning" in text
+    for text in found["same"]
+  )

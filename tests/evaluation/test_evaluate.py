@@ -19,6 +19,7 @@ from suti.evaluation.benchmark.evaluate import Job, evaluate, read_scores
 from suti.evaluation.benchmark.subjects import (
   Benchmark,
   Subject,
+  mask_of,
 )
 from suti.evaluation.folders.pictures import Picture, reading
 from suti.images import save_png
@@ -206,6 +207,32 @@ def test_a_changed_picture_is_embedded_anew(data, encoders, tmp_path):
   save_png(path, picture(12345))
   two = score(tmp_path, encoders, tmp_path / "s")
   assert one["scores"]["clip_i"]["mean"] != two["scores"]["clip_i"]["mean"]
+
+
+def test_blocks_of_a_run_that_read_less_are_not_mixed_with_others(tmp_path):
+  """One with masks leaves out a picture without one, for both encoders."""
+  paths = [tmp_path / f"{k}.png" for k in range(3)]
+  for k, path in enumerate(paths):
+    save_png(path, np.full((64, 64, 3), 10 * k, np.uint8))
+    if k != 1:
+      save_png(mask_of(path), np.full((64, 64, 3), 255, np.uint8))
+  both = {
+    name: Encoder(
+      prepare=lambda image: image,
+      encode=lambda rows: np.array([[x.mean()] for x in rows]),
+      record={},
+      key=name,
+      expected=True,
+    )
+    for name in ("clip", "identity")
+  }
+  store = tmp_path / "store"
+  whole = embeddings.embed(paths, both, store=store)
+  less = embeddings.embed(paths, both, store=store, masked=("identity",))
+  assert list(less.unreadable) == [paths[1]]
+  again = embeddings.embed(paths, both, store=store)
+  for name in both:
+    np.testing.assert_array_equal(again.of(name, paths), whole.of(name, paths))
 
 
 def test_a_noun_is_a_whole_word():

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from suti.evaluation import findings, intervals
 from suti.evaluation.charts import intervals as chart
 from suti.evaluation.findings_page import FILE, write_page
-from suti.io.files import write_json
+from suti.io.files import read_json, write_json
 
 
 def make_study(**kw):
@@ -135,6 +135,23 @@ def test_runs_of_other_subjects_are_refused(workdir):
   write_run(workdir / "two/seed-1", [0.5, 0.6])
   with pytest.raises(ValueError, match=r"have \[3, 2\] subjects"):
     findings.read_findings(make_study(), workdir)
+
+
+def test_other_subjects_are_not_paired(workdir):
+  """As many, but others, as of a variant with another benchmark."""
+  for seed in (0, 1):
+    path = workdir / f"one/seed-{seed}/apprentice/evaluate/metrics.json"
+    metrics = read_json(path)
+    metrics["per_subject"] = {
+      f"f{key[1:]}": row for key, row in metrics["per_subject"].items()
+    }
+    write_json(path, metrics)
+    if not seed:
+      with pytest.raises(ValueError, match="other subjects for each seed"):
+        findings.read_findings(make_study(), workdir)
+  found = findings.read_findings(make_study(), workdir)
+  assert found["rows"][1]["measures"]["identity"]["subjects"] == 3
+  assert "difference" not in found["rows"][1]["measures"]["identity"]
 
 
 def test_the_page_says_what_is_unresolved_and_escapes_texts(workdir, tmp_path):

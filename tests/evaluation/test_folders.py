@@ -343,6 +343,15 @@ def test_a_class_of_several_words_that_nobody_wrote_is_said(tmp_path):
   assert not found.notes
 
 
+def test_a_class_may_stand_behind_a_space(tmp_path):
+  write_subjects(tmp_path)
+  (tmp_path / "prompts_and_classes.txt").write_text(
+    "subject_name,class\ndog, corgi\n"
+  )
+  subject = read_folder(tmp_path).subjects["dog"]
+  assert (subject.noun, subject.prompts[1]) == ("corgi", "a red corgi")
+
+
 def test_a_class_and_prompts_file_gives_nouns(tmp_path):
   write_subjects(tmp_path)
   (tmp_path / "prompts_and_classes.txt").write_text(

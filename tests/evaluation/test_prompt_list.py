@@ -123,6 +123,11 @@ def test_json_with_subjects_is_read(tmp_path):
   ("name", "content", "line"),
   [
     ("a.csv", "text\nx\n", "row 1 has no prompt: expected a column `prompt`"),
+    (
+      "a.csv",
+      "prompt,class\na dog,dog\na dog, asleep,dog\n",
+      "row 2 has more fields than the header: write a prompt that has commas",
+    ),
     ("a.csv", "prompt\n", "has no rows: expected prompts, CSV or JSON."),
     ("a.json", "[1]", "expected objects with a `prompt` each, in lists."),
     ("a.json", "{", "is not JSON: "),

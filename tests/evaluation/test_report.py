@@ -149,6 +149,8 @@ def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
   done(workdir, "experts/sample", 71.0, candidates=len(tried))
   done(workdir, "experts/filter", 3.1, kept=20, rule="delta_clip > 0.02")
   done(workdir, "experts/label", 1.5, pictures=60, labelled=60)
+  done(workdir / "benchmark", "experts/label", 0.5, pictures=15, labelled=15)
+  done(workdir, "experts/label_candidates", 0.5, candidates=72)
   done(workdir, "experts/pack", 0.4, examples=20)
 
 
@@ -322,6 +324,21 @@ def test_the_page_shows_what_was_asked_for(folder):
     assert words in source, words
   for name in report.STAGES.values():
     assert f">{name}</text>" in source, name
+
+
+def test_without_candidates_no_filter_is_blamed():
+  """As where the shipped apprentice is evaluated: no expert was tuned."""
+  metrics = {
+    "per_subject": {},
+    "systems": {},
+    "filter": {"candidates": 0, "kept": 0, "rule": ""},
+  }
+  (source,) = report._notes(quickstart.get_config(), metrics)
+  assert "dropped nothing" not in source
+  assert "chose the training data" not in source
+  metrics["filter"].update(candidates=2, kept=2, rule="all")
+  (source,) = report._notes(quickstart.get_config(), metrics)
+  assert "dropped nothing" in source and "chose the training data" in source
 
 
 def test_metrics_json_has_the_numbers_and_the_config(folder):

@@ -31,7 +31,6 @@ NO_PROGRAM = (
   "keep",
   "log_every",
   "profile_steps",
-  "turns",
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 from experts import filter as filters
 from experts import label, label_candidates, pack, teacher
 from experts.mining.labels import Found
-from experts.selection import open_selection, select
+from experts.selection import open_selection, read_scores, select
 from suti.evaluation.cut_outs import cut_out
 from suti.evaluation.measure import all_measures
 from suti.io.records import open_examples, write_lines, write_records
@@ -166,6 +166,22 @@ def test_a_segmenter_labels_pictures_and_says_how_sure_it_is(
     assert {x.scores for x in each} == {(0.75,)}
 
 
+def test_scores_of_squares_are_of_one_source_of_masks(workdir):
+  config = config_of()
+  config.filter.crop = True
+  label_candidates.run(config, workdir)
+  filters.run(config, workdir)
+  config.label.candidates = "none"
+  with pytest.raises(ValueError) as caught:
+    filters.run(config, workdir)
+  folder = workdir / "experts/filter"
+  assert str(caught.value) == (
+    "config.label.candidates was 'teacher' when experts/filter was run in "
+    f"{folder}, and is 'none' now: give another --workdir, or delete {folder} "
+    "to run it anew."
+  )
+
+
 def test_measures_of_labels_are_their_definitions(workdir, monkeypatch):
   know_pictures(monkeypatch)
   config = config_of(source="world")
@@ -176,7 +192,7 @@ def test_measures_of_labels_are_their_definitions(workdir, monkeypatch):
   assert summary["kept"] == 3  # all whose subject is found
   encode = inputs.colour_scorer().identity
   triangle = np.tri(SIZE_PX, dtype=bool)
-  for number, score in enumerate(filters.read_scores(workdir)):
+  for number, score in enumerate(read_scores(workdir)):
     if number == 2:
       assert np.isnan(score.values["box_area"])
       assert np.isnan(score.values["masked_identity"])

@@ -249,6 +249,15 @@ def test_the_newer_place_of_a_config_is_read_first(tmp_path):
     ),
     ({"crop_size": "8"}, "crop_size='8' of .* is not known"),
     ({"resample": 9}, "resample=9 of .* is not one of Pillow's filters"),
+    ({"size": {"shortest_edge": "8"}}, "size=.* of .* is not known: expected"),
+    ({"size": 0}, "size=0 of .* is not known: expected a number, height and"),
+    ({"do_resize": "no"}, "do_resize='no' of .* must be true or false: correc"),
+    ({"image_processor_type": 5}, "image_processor_type=5 of .* must be a tex"),
+    (
+      {"image_mean": [0.5]},
+      r"image_mean=\[0.5\] of .* for each of three chann",
+    ),
+    ({"image_std": [1, 0, 1]}, r"image_std=\[1, 0, 1\] of .* divided by 0"),
   ],
 )
 def test_configs_that_are_refused(config, message):

@@ -238,6 +238,21 @@ def test_a_dry_run_uploads_nothing(run, tmp_path, capsys):
   assert "is already there" in error_of(capsys, *argv)
 
 
+@pytest.mark.parametrize(
+  ("place", "shown"),
+  [
+    ("/home/someone/models/base", "models/base"),
+    ("~/someone/models/base", "models/base"),
+    ("gs://someone/models/base", "models/base"),
+    ("/base", "base"),
+    ("world_base", "world_base"),
+  ],
+)
+def test_a_card_names_no_place_in_full(place, shown):
+  assert cards._public(place) == shown
+  assert cards._without_places({"a": [place]}) == {"a": [shown]}
+
+
 def test_a_bar_in_a_value_stays_in_its_cell():
   assert cards._table({"a": "x | y\nz"})[2] == "| a | x \\| y z |"
 

@@ -157,6 +157,11 @@ def test_the_disk_with_the_workdir_is_mounted_once_and_after_a_reboot(worker):
   assert shared.stat().st_mode & 0o7777 == 0o1777
   notes = (folder / "notes").read_text().splitlines()
   assert notes.count(f"mount {shared}") == 1
+  # Another one is not taken for it in silence.
+  result = run("install", "10.0.0.2:/other")
+  assert result.returncode == 2
+  assert result.stderr.startswith(f"Error: {shared} is another disk than 10.0.")
+  assert (folder / "fstab").read_text() == line
 
 
 @pytest.mark.parametrize(

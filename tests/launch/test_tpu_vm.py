@@ -38,7 +38,9 @@ esac
 # Packing the shipped models takes 3 s.
 FAKES = {
   "gcloud": GCLOUD,
-  "git": '#!/bin/bash\n: > "${3#--output=}"\n',
+  "git": '#!/bin/bash\nif [[ "$1" == status ]]; then\n'
+  '  cat "$STATES/open" 2> /dev/null || true\n'
+  'else\n  : > "${3#--output=}"\nfi\n',
   "sleep": "#!/bin/bash\n",
 }
 
@@ -249,6 +251,15 @@ def test_it_waits_until_the_slice_is_there(cloud):
   words = ("create suti", "scp", "tar -xzf", "on_worker.sh install")
   for command, word in zip(cloud.asked(), words, strict=True):
     assert word in command
+
+
+def test_what_is_not_committed_is_said_not_to_be_sent(cloud):
+  (cloud.folder / "open").write_text(" M setup.py\n?? configs/mine.py\n")
+  result = cloud.tell("create", "suti", "--tpu", "v4-8")
+  assert result.returncode == 0, result.stderr
+  assert errors(result) == [
+    "Warning: what is not committed is not sent: 2 files, such as setup.py."
+  ]
 
 
 def test_a_slice_that_fails_while_it_is_waited_for_is_named(cloud):

@@ -99,6 +99,10 @@ def xm_launch(monkeypatch):
       "--tpu=v4-12: of v4 the number counts cores, two a chip, and can be 8, ",
     ),
     (
+      (*KUBERNETES, "v4-²"),
+      "--tpu=v4-²: expected is one of v2-N, v3-N, v4-N, v5e-N, v5p-N, v6e-N.",
+    ),
+    (
       (*KUBERNETES, "v9-8"),
       "--tpu=v9-8: expected is one of v2-N, v3-N, v4-N, v5e-N, v5p-N, v6e-N.",
     ),

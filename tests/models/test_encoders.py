@@ -16,6 +16,7 @@ from suti.models.clip import (
 )
 from suti.models.dino import declare_dino
 from suti.models.dinov2 import declare_dinov2
+from suti.models.heads import declare_heads
 from suti.models.t5 import declare_t5
 from suti.nn.param import functional, init
 
@@ -266,6 +267,19 @@ def test_t5_reads_its_activation_where_it_is_written_out():
       lambda: declare_clip_text({"use_attention_mask": True}),
       "use_attention_mask=True of CLIP is not supported",
     ),
+    (
+      lambda: declare_t5({"relative_attention_num_buckets": 3}),
+      "relative_attention_num_buckets=3 of T5 must be from 4, and a quarter",
+    ),
+    (
+      lambda: declare_t5({"relative_attention_max_distance": 8}),
+      "buckets=32 of T5 must be .* below relative_attention_max_distance=8",
+    ),
+    (
+      lambda: declare_heads({"hidden_size": 8, "heads": {"class": "many"}}),
+      r"hidden_size=8 and heads=\{'class': 'many'\} of heads must be a width",
+    ),
+    (lambda: declare_heads({}), "hidden_size=None and heads=None of heads"),
     (
       lambda: declare_t5({"feed_forward_proj": "gated-sin"}),
       "feed_forward_proj='gated-sin' of T5 is not .* after 'gated-'",

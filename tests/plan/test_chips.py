@@ -28,6 +28,8 @@ MISTAKES = {
   "each axis; give v5e:2x4 or another.",
   "v4:2x2": "--topology=v4:2x2: a slice of v4 is v4:AxBxC, chips along each "
   "axis; give v4:4x4x8 or another.",
+  "v5e:2x²": "--topology=v5e:2x²: a slice of v5e is v5e:AxB, chips along each "
+  "axis; give v5e:2x4 or another.",
   "v5e:3x4": "--topology=v5e:3x4: a slice is made of hosts of 2x2 chips, or is "
   "one chip; give v5e:2x4 or another.",
   "v5e:0x2": "--topology=v5e:0x2: a slice is made of hosts of 2x2 chips, or is "

@@ -397,6 +397,19 @@ def test_a_stage_made_of_other_input_is_refused(tmp_path):
     sample()
 
 
+def test_a_stage_that_now_reads_more_says_so(tmp_path):
+  for name in ("experts/mine", "experts/label"):
+    stage.stage(tmp_path, name, {}).finish({})
+  stage.stage(tmp_path, "experts/pack", {}, reads=["experts/mine"]).finish({})
+  both = ["experts/mine", "experts/label"]
+  with pytest.raises(ValueError) as caught:
+    stage.stage(tmp_path, "experts/pack", {}, reads=both)
+  assert str(caught.value) == (
+    f"{tmp_path / 'experts/pack'} was made without experts/label: delete it to"
+    " run experts/pack anew with it, or leave the config as it was."
+  )
+
+
 def test_a_stage_made_of_another_model_is_refused(tmp_path):
   model = tmp_path / "model"
   model.mkdir()

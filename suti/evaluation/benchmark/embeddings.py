@@ -204,12 +204,16 @@ def _make(
 
 def _stored(places: Mapping[str, Path], size: int) -> _Found | None:
   """A block, if the embeddings of all encoders are stored."""
-  why, vectors_ND = [""] * size, {}
+  why, vectors_ND = None, {}
   for name, place in places.items():
     if (found := _load(place, size)) is None:
       return None
+    # They differ where one is of a run that could read other pictures, as one
+    # with masks: their rows would not be of the same pictures.
+    if why not in (None, found[1]):
+      return None
     vectors_ND[name], why = found
-  return _Found(why=why, vectors_ND=vectors_ND, made=False)
+  return _Found(why=why or [""] * size, vectors_ND=vectors_ND, made=False)
 
 
 def _places(

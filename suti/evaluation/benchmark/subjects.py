@@ -255,7 +255,7 @@ def _read_classes(path: Path) -> dict[str, str]:
   for row in rows[rows.index("subject_name,class") + 1 :]:
     if not row:
       break
-    name, comma, noun = row.partition(",")
+    name, comma, noun = (part.strip() for part in row.partition(","))
     if not (comma and name and noun):
       raise ValueError(f"{path}: '{row}' is no row such as 'rex,dog'.")
     classes[name] = noun

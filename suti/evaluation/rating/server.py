@@ -138,7 +138,7 @@ class Room:
       raise ValueError(
         "rater: expected a name of 1 to 40 letters, digits, spaces or . _ - @ '"
       )
-    if key not in self._by_key:
+    if not isinstance(key, str) or key not in self._by_key:
       raise ValueError("task: expected one that was shown.")
     rating = make_rating(self._by_key[key], answer, rater=rater, seed=self.seed)
     with self._lock:
@@ -149,8 +149,9 @@ class Room:
     """A picture as PNG; None if there is none of this name."""
     if token not in self._paths:
       return None
-    if token in self._shown:
-      return self._shown[token]
+    # In one step: another thread may clear them.
+    if (shown := self._shown.get(token)) is not None:
+      return shown
     image = Image.fromarray(load_image(self._paths[token]))
     image.thumbnail((_SIDE_PX, _SIDE_PX), Image.Resampling.LANCZOS)
     content = io.BytesIO()
