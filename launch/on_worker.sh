@@ -9,7 +9,7 @@
 # again when it fails and after a reboot, until it ends well, is stopped here, or
 # names a mistake that only its user can mend (exit code 2). At SIGTERM it ends
 # with 143: no failure if it was stopped, and else a reason to start it again.
-# Its output is in suti.runtime.log.
+# Its output is in suti.log.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -69,8 +69,8 @@ RestartPreventExitStatus=2
 SuccessExitStatus=143
 RestartForceExitStatus=143
 TimeoutStopSec=60
-StandardOutput=append:$PWD/suti.runtime.log
-StandardError=append:$PWD/suti.runtime.log
+StandardOutput=append:$PWD/suti.log
+StandardError=append:$PWD/suti.log
 
 [Install]
 WantedBy=multi-user.target
@@ -100,7 +100,7 @@ case "$command" in
   status)
     # active, activating (between two tries), inactive (ended well), failed
     systemctl is-active suti || true
-    tail -n 5 suti.runtime.log 2> /dev/null || true
+    tail -n 5 suti.log 2> /dev/null || true
     ;;
   stop)
     sudo systemctl disable --quiet --now suti

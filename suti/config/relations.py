@@ -230,6 +230,10 @@ def _check_systems(config: Mapping[str, Any]) -> None:
       f"{field}={tuple(systems)!r}: expected 'apprentice' among them, as the "
       "others are compared with it; add it."
     )
+  if len(set(systems)) < len(systems):
+    raise ValueError(
+      f"{field}={tuple(systems)!r}: expected each once; leave out the repeated."
+    )
   if not config["apprentice_sample"]["num_demonstrations"] and (
     shown := [s for s in systems if s in ("copy", "wrong_subject", "shuffled")]
   ):

@@ -154,6 +154,11 @@ MISTAKES = {
     "config.benchmark.images_each=5: expected at most that; lower the one or "
     "raise the other.",
   ),
+  "a system twice": (
+    {"apprentice_sample.systems": ("apprentice", "apprentice")},
+    "config.apprentice_sample.systems=('apprentice', 'apprentice'): expected "
+    "each once; leave out the repeated.",
+  ),
   "a class that no benchmark has": (
     {"benchmark.nouns": ("dog", "unicorn")},
     "config.benchmark.nouns=('dog', 'unicorn'): expected some of backpack, "

@@ -79,7 +79,7 @@ def test_a_program_becomes_a_unit_that_is_started_again(worker):
   code = preemption.CODE
   for setting in ("SuccessExitStatus", "RestartForceExitStatus"):
     assert f"{setting}={code}" in unit
-  assert f"StandardOutput=append:{here}/suti.runtime.log" in unit
+  assert f"StandardOutput=append:{here}/suti.log" in unit
   assert (folder / "notes").read_text().splitlines() == [
     "systemctl daemon-reload",
     "systemctl enable --quiet suti",
@@ -105,7 +105,7 @@ def test_status_is_the_state_and_the_end_of_the_log(worker):
   run, folder = worker
   assert run("status", state="inactive").stdout == "inactive\n"
   lines = "".join(f"line {n}\n" for n in range(9))
-  (folder / "su ti" / "suti.runtime.log").write_text(lines)
+  (folder / "su ti" / "suti.log").write_text(lines)
   result = run("status", state="failed")
   assert result.returncode == 0
   assert result.stdout == "failed\n" + "".join(
