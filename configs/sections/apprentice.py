@@ -109,7 +109,7 @@ def apprentice_sample() -> ConfigDict:
       # The pictures' weight, and the text's own, of all modes but joint; None:
       # as guidance. docs/results.md has how they were chosen.
       "guidance": 5.0,  # paper: 15
-      "text_guidance": 2.0,
+      "text_guidance": 3.0,
       # Of the systems base and text_only, which see no pictures.
       "base_guidance": 3.0,
       # What is added to each weight as the noise goes, all of it at the end.

@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
       "label": f"two, pictures {subject}, text {text}",
       "apprentice_sample": _guided("two", subject, text),
     }
-    for subject, text in ((3, 5), (5, 2), (8, 2))
+    for subject, text in ((3, 5), (5, 2), (5, 3), (8, 2))
   }
   modes |= {
     mode: {"apprentice_sample": _guided(mode, 3)}
