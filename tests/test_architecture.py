@@ -71,9 +71,8 @@ RULES: dict[str, tuple[tuple[str, ...], frozenset[str] | None]] = {
     },
   ),
   "suti.images": (("suti.io",), NUMPY | {"PIL"}),
-  # Of evaluation the names of DreamBench's classes alone.
   "suti.config": (
-    ("suti.evaluation.dreambench", "suti.io.paths", "suti.schema"),
+    ("suti.io.paths", "suti.schema"),
     NUMPY | {"absl", "ml_collections"},
   ),
   "suti.models": (("suti.nn", "suti.config.values"), JAX | {"flax"}),

@@ -214,7 +214,9 @@ def look_ahead(config: Any) -> None:
   import experts.selection
   import experts.teacher
   from suti.hf.find import find_model
+  from suti.world.dataset import check_nouns
 
+  check_nouns(config.benchmark.nouns)
   for name in (
     config.backbone,
     config.clip,

@@ -19,7 +19,6 @@ from typing import Any
 from suti.config.names import REPLACED, suggest
 from suti.config.relations import check_relations
 from suti.config.samplers import GUIDANCE, OWN
-from suti.evaluation.dreambench import CLASSES
 from suti.schema import SKILLS
 
 OPTIMIZERS = ("adafactor", "adam")
@@ -131,7 +130,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "source": _choice("world", "heldout", "folder", "table"),
     "path": _text(empty=True),
     "split": _choice("train", "validation", "test"),
-    "nouns": Rule(kind=tuple, choices=CLASSES, empty=True),
+    "nouns": Rule(kind=tuple, empty=True),
     "num_pages": _count(),
     "min_images": _count(),
     "max_images": _count(),
@@ -277,7 +276,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "templates": _choice(*TEMPLATES),
     "num_subjects": _count(),
     "images_each": _count(low=2),
-    "nouns": Rule(kind=tuple, choices=CLASSES, empty=True),
+    "nouns": Rule(kind=tuple, empty=True),
     "num_prompts": _count(high=MAX_PROMPTS),
     "num_expert_subjects": _count(low=0),
   },

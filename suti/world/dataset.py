@@ -33,6 +33,7 @@ __all__ = [
   "Shot",
   "WebRow",
   "caption",
+  "check_nouns",
   "class_of",
   "describe",
   "heldout",
@@ -140,8 +141,11 @@ def heldout(
     nouns: the split's first subjects of these classes; empty is of all.
 
   Returns: clusters, in the order of their subjects.
+
+  Raises:
+    ValueError: a noun that is no class of the world's.
   """
-  assert set(nouns) <= set(CLASSES), nouns
+  check_nouns(nouns)
   shots = []
   for subject in _first_subjects(split, num_subjects, nouns=nouns):
     shots += heldout_shots(subject, images_each=images_each)
@@ -164,6 +168,19 @@ def heldout(
       )
     )
   return clusters
+
+
+def check_nouns(nouns: Collection[str]) -> None:
+  """Refuses what is no class of the world's.
+
+  Raises:
+    ValueError: see above.
+  """
+  if unknown := [noun for noun in nouns if noun not in CLASSES]:
+    raise ValueError(
+      f"config.benchmark.nouns has {unknown[0]!r}: expected classes of "
+      f"SubjectWorld, {', '.join(CLASSES)}."
+    )
 
 
 def _first_subjects(

@@ -159,12 +159,6 @@ MISTAKES = {
     "config.apprentice_sample.systems=('apprentice', 'apprentice'): expected "
     "each once; leave out the repeated.",
   ),
-  "a class that no benchmark has": (
-    {"benchmark.nouns": ("dog", "unicorn")},
-    "config.benchmark.nouns=('dog', 'unicorn'): expected some of backpack, "
-    "stuffed animal, bowl, can, candle, cat, clock, sneaker, dog, toy, boot, "
-    "glasses, cartoon, teapot, vase; set it with --config.benchmark.nouns=….",
-  ),
   "classes of the web": (
     {"mine.nouns": ("dog",)},
     "config.mine.nouns=('dog',) has no effect with config.mine.source='world': "

@@ -239,3 +239,9 @@ def test_held_out_subjects_of_some_classes():
   assert [c.caption for c in some] == [
     dataset.with_article(describe(seed)) for seed in first
   ]
+
+
+def test_a_noun_that_is_no_class_is_one_line():
+  message = "config.benchmark.nouns has 'unicorn': expected classes of SubjectW"
+  with pytest.raises(ValueError, match=message):
+    heldout("test", num_subjects=1, images_each=1, nouns=("dog", "unicorn"))
