@@ -106,7 +106,11 @@ def run(config: Any, workdir: Path) -> dict:
   sampler = _Sampler(apprentice, sampling, mesh)
   for model, names in itertools.groupby(requests, key=MODELS.__getitem__):
     if model == "before":
-      sampler.take(start_params(apprentice, config.train, seed=config.seed))
+      sampler.take(
+        start_params(
+          apprentice, config.train, base=config.backbone, seed=config.seed
+        )
+      )
     elif model == "base":
       system = without_subjects(apprentice, base=config.backbone)
       sampler = _Sampler(system, of_base(sampling), mesh)

@@ -22,7 +22,9 @@ from suti.nn.param import functional, init, without
 from suti.pipeline.backbone import Params, load_backbone
 
 
-def start_params(apprentice: Apprentice, train: Any, *, seed: int) -> Params:
+def start_params(
+  apprentice: Apprentice, train: Any, *, base: str, seed: int
+) -> Params:
   """The initial arrays, frozen ones included.
 
   Args:
@@ -34,6 +36,7 @@ def start_params(apprentice: Apprentice, train: Any, *, seed: int) -> Params:
       vectors are (Ilharco et al., arXiv 2212.04089). init_share: of what an
       apprentice learned, its arrays less their values before, so much is taken:
       1 is the apprentice, 0 draws as the base does.
+    base: `config.backbone`; a trained apprentice's folder has it no more.
     seed: of the new layers.
 
   Raises:
@@ -48,8 +51,7 @@ def start_params(apprentice: Apprentice, train: Any, *, seed: int) -> Params:
     params = load(apprentice.spec, folder / "unet")
     if not train.init_base and train.init_share == 1:
       return params
-    own = load(known, apprentice.backbone.folder / "unet")
-    old = own
+    old = own = load(known, find_model(base) / "unet")
     if train.init_base:
       old = load(known, find_model(train.init_base) / "unet")
     # Of the new layers those that began at zero; of random ones the values
@@ -129,7 +131,9 @@ def take_init(config: Any, folder: Path) -> dict:
   """
   backbone = load_backbone(config.backbone, weights=False)
   apprentice = declare(backbone, name=config.train.method, config=config.method)
-  params = start_params(apprentice, config.train, seed=config.seed)
+  params = start_params(
+    apprentice, config.train, base=config.backbone, seed=config.seed
+  )
   write_model(apprentice, params, config, folder)
   return {"steps": 0}
 

@@ -160,7 +160,9 @@ def run(config: Any, workdir: Path) -> dict:
 
   # ------------------------------------------------ 4 Shardings and arrays
   shardings = param_shardings(apprentice.spec, mesh)
-  params = start_params(apprentice, train, seed=config.seed)
+  params = start_params(
+    apprentice, train, base=config.backbone, seed=config.seed
+  )
   params = {n: jax.device_put(params[n], shardings[n]) for n in params}
   # Frozen parameters are passed beside the state: neither donated nor saved in
   # checkpoints.

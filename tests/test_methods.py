@@ -125,7 +125,7 @@ def start(name, backbone, trained):
   declared = model.declare(backbone, name=name, config=trained[1].method)
   config = trained[1].copy_and_resolve_references().unlock()
   config.train.update(init=backbone.name, init_base="")
-  params = start_params(declared, config.train, seed=0)
+  params = start_params(declared, config.train, base=config.backbone, seed=0)
   return dataclasses.replace(declared, params=params)
 
 

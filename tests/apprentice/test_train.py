@@ -305,12 +305,13 @@ def test_the_folder_records_how_it_was_made(unbroken, tiny_backbone):
   }
 
 
-def _started(declared, config, **train):
+def _started(declared, config, *, base=None, **train):
   given = config.train.copy_and_resolve_references().unlock()
   given.update(
     {n: str(x) if isinstance(x, pathlib.Path) else x for n, x in train.items()}
   )
-  return starts.start_params(declared, given, seed=0)
+  base = base or config.backbone
+  return starts.start_params(declared, given, base=str(base), seed=0)
 
 
 def test_what_was_learned_on_a_base_is_moved_to_another(
@@ -321,7 +322,8 @@ def test_what_was_learned_on_a_base_is_moved_to_another(
     tmp_path / "other", seed=5, unet=tiny.SMALLEST_UNET
   )
   declared = declare(load_backbone(other), name="suti", config=config.method)
-  moved = _started(declared, config, init=folder, init_base=tiny_backbone)
+  given = {"init": folder, "init_base": tiny_backbone, "base": other}
+  moved = _started(declared, config, **given)
   learnt = load_apprentice(folder).params
   old, new = load_backbone(tiny_backbone).params, load_backbone(other).params
   assert moved.keys() == learnt.keys()
@@ -349,6 +351,10 @@ def test_it_starts_from_a_share_of_what_an_apprentice_learned(
   for name, array in backbone.params.items():
     expected = (array + learnt[name]) / 2
     np.testing.assert_allclose(half[name], expected, atol=1e-6)
+  # As stage 7 asks for it again, of the apprentice that came of it.
+  again = _started(load_apprentice(folder), config, init=folder, init_share=0.5)
+  for name, array in half.items():
+    np.testing.assert_array_equal(again[name], array)
   fresh = _started(declared, config, init=tiny_backbone)
   new = learnt.keys() - backbone.params.keys()
   zeros = {name for name in new if not fresh[name].any()}
