@@ -33,9 +33,7 @@ def start_params(
       backbone, which gives all but the new layers, and those are initialised at
       random. init_base: where that apprentice is of another base than this one,
       that base; what was learned on it is added to this one's arrays, as task
-      vectors are (Ilharco et al., arXiv 2212.04089). init_share: of what an
-      apprentice learned, its arrays less their values before, so much is taken:
-      1 is the apprentice, 0 draws as the base does.
+      vectors are (Ilharco et al., arXiv 2212.04089).
     base: `config.backbone`; a trained apprentice's folder has it no more.
     seed: of the new layers.
 
@@ -49,31 +47,16 @@ def start_params(
   if is_apprentice(train.init):
     check_init(apprentice, folder, init_base=train.init_base)
     params = load(apprentice.spec, folder / "unet")
-    if not train.init_base and train.init_share == 1:
+    if not train.init_base:
       return params
-    old = own = load(known, find_model(base) / "unet")
-    if train.init_base:
-      old = load(known, find_model(train.init_base) / "unet")
-    # Of the new layers those that began at zero; of random ones the values
-    # before are lost.
-    began = init(new, jax.random.key(seed))
-    zeros = {name for name, array in began.items() if not array.any()}
-    share = train.init_share
-    return (
-      params
-      | {name: share * params[name] for name in zeros}
-      | {n: own[n] + share * (params[n] - old[n]) for n in known}
-    )
+    old = load(known, find_model(train.init_base) / "unet")
+    own = load(known, find_model(base) / "unet")
+    return params | {n: own[n] + (params[n] - old[n]) for n in known}
   if train.init_base:
     raise ValueError(
       f"config.train.init_base={train.init_base}, but config.train.init="
       f"{train.init} is a backbone: leave init_base empty, or give an "
       "apprentice that was trained from that base as init."
-    )
-  if train.init_share != 1:
-    raise ValueError(
-      f"config.train.init_share={train.init_share}, but config.train.init="
-      f"{train.init} is a backbone, which has learned nothing yet: expected 1."
     )
   params = load(known, folder / "unet") | init(new, jax.random.key(seed))
   if apprentice.method.start is None:

@@ -14,8 +14,6 @@ def train() -> ConfigDict:
       "init": "world_apprentice",
       # The base of init's apprentice, if it is moved to config.backbone; or "".
       "init_base": "",
-      # The share taken of what init's apprentice has learned.
-      "init_share": 1.0,
       "examples": (),  # folders of experts.pack of other runs, added
       # Of all these, those whose measures pass another rule than what they were
       # packed by, and those of the first N clusters; None: all.
@@ -28,8 +26,9 @@ def train() -> ConfigDict:
       "optimizer": "adafactor",  # adafactor (paper) | adam | muon
       # Paper: 1e-4. Here training continues on fewer than a hundred experts'
       # images, softer than the true renders that the shipped apprentice learned
-      # from: at 2e-5 identity fell from 0.721 to 0.704 and sharpness
-      # from 16.4 to 14.5, at this rate with decay=0.5 to 0.712 and 15.1.
+      # from. Of the models shipped before: at 2e-5 identity fell from 0.721 to
+      # 0.704 and sharpness from 16.4 to 14.5, at this rate with decay=0.5 to
+      # 0.712 and 15.1.
       "learning_rate": 5e-6,
       "dtype": "float32",  # of the arithmetic; the paper is silent
       "save_dtype": "float32",  # of the weights written at the end

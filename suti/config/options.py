@@ -216,7 +216,6 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "method": _text(remedy="name a file of apprentice/methods"),
     "init": _MODEL,
     "init_base": _text(empty=True),
-    "init_share": _number(low=0.0, high=1.0),
     "examples": Rule(kind=tuple, empty=True),
     "rule": _text(optional=True, empty=True),
     "num_clusters": _count(optional=True),
