@@ -6,7 +6,7 @@ the stages one by one (`suti.runtime.hosts`).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,21 @@ def _is_labelled(benchmark: Any) -> bool:
   return any(Path(benchmark.mine.path).expanduser().rglob(f"*{MASK}"))
 
 
+def check_classes(nouns: Collection[str]) -> None:
+  """Refuses what is no class of SubjectWorld, which are DreamBench's.
+
+  Raises:
+    ValueError: there is one.
+  """
+  from suti.evaluation.dreambench import CLASSES
+
+  if unknown := [noun for noun in nouns if noun not in CLASSES]:
+    raise ValueError(
+      f"config.benchmark.nouns has {unknown[0]!r}: expected classes of "
+      f"SubjectWorld, {', '.join(CLASSES)}."
+    )
+
+
 def look_ahead(config: Any) -> None:
   """Opens nothing, but checks that all that is named is there.
 
@@ -214,9 +229,8 @@ def look_ahead(config: Any) -> None:
   import experts.selection
   import experts.teacher
   from suti.hf.find import find_model
-  from suti.world.dataset import check_nouns
 
-  check_nouns(config.benchmark.nouns)
+  check_classes(config.benchmark.nouns)
   for name in (
     config.backbone,
     config.clip,

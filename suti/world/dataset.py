@@ -33,7 +33,6 @@ __all__ = [
   "Shot",
   "WebRow",
   "caption",
-  "check_nouns",
   "class_of",
   "describe",
   "heldout",
@@ -145,7 +144,11 @@ def heldout(
   Raises:
     ValueError: a noun that is no class of the world's.
   """
-  check_nouns(nouns)
+  if unknown := [noun for noun in nouns if noun not in CLASSES]:
+    raise ValueError(
+      f"config.mine.nouns has {unknown[0]!r}: expected classes of "
+      f"SubjectWorld, {', '.join(CLASSES)}."
+    )
   shots = []
   for subject in _first_subjects(split, num_subjects, nouns=nouns):
     shots += heldout_shots(subject, images_each=images_each)
@@ -168,19 +171,6 @@ def heldout(
       )
     )
   return clusters
-
-
-def check_nouns(nouns: Collection[str]) -> None:
-  """Refuses what is no class of the world's.
-
-  Raises:
-    ValueError: see above.
-  """
-  if unknown := [noun for noun in nouns if noun not in CLASSES]:
-    raise ValueError(
-      f"config.benchmark.nouns has {unknown[0]!r}: expected classes of "
-      f"SubjectWorld, {', '.join(CLASSES)}."
-    )
 
 
 def _first_subjects(

@@ -59,6 +59,10 @@ def test_what_a_late_stage_names_is_looked_for_before_anything_runs(tmp_path):
     run.look_ahead(config)
   config.train.update(num_steps=0, warmup_steps=0)
   run.look_ahead(config)  # what trains nothing asks for no examples
+  config.benchmark.nouns = ("dog", "unicorn")
+  with pytest.raises(ValueError, match="nouns has 'unicorn': expected"):
+    run.look_ahead(config)
+  config.benchmark.nouns = ("dog",)
   with config.method.ignore_type():
     config.method.encoder = "models/clip"
   with pytest.raises(ValueError, match="No model 'models/clip'"):

@@ -479,7 +479,8 @@ def test_held_out_subjects_are_written_as_they_are(monkeypatch, tmp_path):
 
   clusters = inputs.make_clusters(3)
 
-  def heldout(split, *, num_subjects, images_each, size_px):
+  def heldout(split, *, num_subjects, images_each, size_px, nouns):
+    assert nouns == ()
     return clusters[::-1][:num_subjects]
 
   monkeypatch.setattr(dataset, "heldout", heldout)

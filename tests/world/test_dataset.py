@@ -242,6 +242,6 @@ def test_held_out_subjects_of_some_classes():
 
 
 def test_a_noun_that_is_no_class_is_one_line():
-  message = "config.benchmark.nouns has 'unicorn': expected classes of SubjectW"
+  message = "config.mine.nouns has 'unicorn': expected classes of SubjectWorld"
   with pytest.raises(ValueError, match=message):
     heldout("test", num_subjects=1, images_each=1, nouns=("dog", "unicorn"))
