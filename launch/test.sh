@@ -3,7 +3,7 @@
 # The tests that need nothing but this machine: an environment, then pytest.
 # Whole runs that are killed, or on several hosts, are apart: `-m processes`.
 #
-#   bash launch/test.sh                     11 minutes on 2 cores
+#   bash launch/test.sh                     17 minutes on 2 cores
 #   bash launch/test.sh tests/nn -x         what follows goes to pytest
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
