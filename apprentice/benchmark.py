@@ -17,6 +17,7 @@ import numpy as np
 from apprentice.generate import generate
 from apprentice.model import RECORD, load_apprentice
 from suti.evaluation.benchmark.subjects import Benchmark
+from suti.evaluation.dreambench import with_article
 from suti.hf.find import find_model
 from suti.images import save_png
 from suti.io.files import (
@@ -107,7 +108,7 @@ def sample(
         apprentice,
         pictures[name],
         prompt,
-        captions=[f"a {subject.noun}"] * len(pictures[name]),
+        captions=[with_article(subject.noun)] * len(pictures[name]),
         num=num,
         seed=_first_seed(seed, name, prompt),
         steps=steps,

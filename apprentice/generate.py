@@ -279,10 +279,12 @@ def generate(
 
   Raises:
     ValueError: more pictures than a demonstration set holds, an empty prompt,
-      a number below 1, captions or masks that do not match the pictures, no
-      such mode, or a weight that the mode or the method has not.
+      a number below 1, a seed out of range, captions or masks that do not match
+      the pictures, no such mode, or a weight that the mode or the method has
+      not.
   """
   check(apprentice, prompt, num_images=len(images), num=num, steps=steps)
+  _check_seed(seed, num)
   given = {
     "num_steps": steps,
     "guidance": guidance,
@@ -352,6 +354,14 @@ def describe_inputs(
     and field.absent is not None
     and field.source not in inputs
   ]
+
+
+def _check_seed(seed: int, num: int) -> None:
+  if not 0 <= seed <= 2**32 - num:
+    raise ValueError(
+      f"seed={seed}: expected 0 to {2**32 - num}, as image i is sampled with "
+      "seed + i."
+    )
 
 
 def _check_weights(

@@ -214,7 +214,8 @@ class Profile:
     if not self._request.is_file():
       return 0
     try:
-      text = self._request.read_text(encoding="utf-8").strip()
+      # Anyone may write this file, and no worker ends by what is in it.
+      text = self._request.read_bytes().decode(errors="replace").strip()
       self._request.unlink()
     except FileNotFoundError:
       return 0

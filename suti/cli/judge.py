@@ -8,6 +8,7 @@ from typing import Any
 
 from suti.cli.parser import Parser, place_of
 
+_SEED, _TIMEOUT_S = 0, 120.0
 _DESCRIPTION = """\
 Asks a language model that sees about each picture of an evaluation, at any
 address that speaks OpenAI's chat, a local one or a paid one, on DreamBench++'s
@@ -47,8 +48,8 @@ def judge(argv: Sequence[str]) -> None:
     help="dreambench-plus, viescore, or world: SubjectWorld's own judge, which "
     "asks nobody (default: dreambench-plus)",
   )
-  add("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-  add("--timeout", type=float, default=120.0, metavar="SECONDS")
+  add("--seed", type=int, default=_SEED, metavar="N", help="(default: 0)")
+  add("--timeout", type=float, default=_TIMEOUT_S, metavar="SECONDS")
   add("--estimate", action="store_true", help="say what it takes, and stop")
   add("--price-in", type=float, metavar="X", help="of a million tokens")
   add("--price-out", type=float, metavar="X", help="of a million tokens")
@@ -101,9 +102,17 @@ def judge(argv: Sequence[str]) -> None:
 
 
 def _judge_world(scores: Path, args: argparse.Namespace) -> None:
-  if args.address or args.estimate:
+  asking = {
+    "--address": args.address,
+    "--estimate": args.estimate,
+    "--seed": args.seed != _SEED,
+    "--timeout": args.timeout != _TIMEOUT_S,
+    "--price-in": args.price_in is not None,
+    "--price-out": args.price_out is not None,
+  }
+  if given := [name for name, is_given in asking.items() if is_given]:
     raise ValueError(
-      "--scale=world asks nobody: leave --address and --estimate out."
+      f"--scale=world asks nobody: leave {' and '.join(given)} out."
     )
   from suti.runtime import xla_flags
 

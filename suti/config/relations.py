@@ -242,6 +242,16 @@ def _check_systems(config: Mapping[str, Any]) -> None:
       "config.apprentice_sample.num_demonstrations=0: leave it out, or raise "
       "that."
     )
+  benchmark = config["benchmark"]
+  others = [s for s in systems if s in ("wrong_subject", "shuffled")]
+  # How many a folder holds is known when it is read.
+  if (
+    others and benchmark["source"] == "world" and benchmark["num_subjects"] < 2
+  ):
+    raise ValueError(
+      f"{field} has {others[0]!r}, which is shown other subjects, and "
+      "config.benchmark.num_subjects=1: leave it out, or raise that."
+    )
 
 
 def _check_nouns(config: Mapping[str, Any]) -> None:

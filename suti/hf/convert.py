@@ -257,7 +257,7 @@ def _copy_texts(folder: Path, out: Path, *, home: Path) -> Part:
   """Copies texts; weights' indexes are written with the weights.
 
   Raises:
-    ValueError: one is a link to a place outside of `home`.
+    ValueError: one is a link to a place outside of `home`, or too large.
   """
   files = [
     file
@@ -266,9 +266,13 @@ def _copy_texts(folder: Path, out: Path, *, home: Path) -> Part:
     and file.name != FILE
     and _TEXTS.fullmatch(file.name)
     and not _WEIGHTS_INDEX.fullmatch(file.name)
-    and file.stat().st_size <= _MAX_TEXT_BYTES
   ]
   for file in files:
+    if (size := file.stat().st_size) > _MAX_TEXT_BYTES:
+      raise ValueError(
+        f"{file} has {size >> 20} MB, and a text of a model at most "
+        f"{_MAX_TEXT_BYTES >> 20}: move it elsewhere if it is none."
+      )
     # What is copied may be published: nothing of another place may slip in.
     if leads_out(file, home=home):
       raise ValueError(

@@ -19,6 +19,7 @@ for the T5 of DeepFloyd IF).
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from suti.hf.sentencepiece import read_pieces
-from suti.io.files import read_object
+from suti.io.files import read_object, write_atomic
 from suti.runtime.progress import say
 
 # Classes that add nothing to their tokenizer.json.
@@ -283,11 +284,18 @@ def train_tokenizer(
   tokenizer.post_processor = processors.TemplateProcessing(
     single=f"{start} $A {end}", special_tokens=list(ids.items())
   )
-  PreTrainedTokenizerFast(
+  whole = PreTrainedTokenizerFast(
     tokenizer_object=tokenizer,
     bos_token=start,
     eos_token=end,
     pad_token=end,
     unk_token=end,
     model_max_length=max_length,
-  ).save_pretrained(Path(folder))
+  )
+  with tempfile.TemporaryDirectory() as written:
+    whole.save_pretrained(written)
+    # By tokenizer.json readers see that there is one: it comes last.
+    for file in sorted(
+      Path(written).iterdir(), key=lambda file: file.name == "tokenizer.json"
+    ):
+      write_atomic(Path(folder) / file.name, file.read_bytes())

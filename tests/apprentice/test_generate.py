@@ -223,6 +223,7 @@ def test_weights_of_guidance():
   [
     ({"prompt": "  "}, "The prompt is empty"),
     ({"num": 0}, "num=0: expected 1 or more"),
+    ({"seed": -1}, "seed=-1: expected 0 to 42949672"),
     ({"steps": 0}, "steps=0: expected 1 or more"),
     ({"captions": ["a dog"]}, "1 captions for 3 pictures"),
     (

@@ -77,8 +77,16 @@ def test_pictures_are_judged_and_stand_in_the_report(folder, tmp_path, looked):
 
 def test_mistakes_are_one_line(folder, capsys):
   world = ("judge", folder, "--scale", "world")
-  line = error_of(capsys, *world, "--address", "http://localhost/v1")
-  assert "--scale=world asks nobody: leave --address and --estimate out" in line
+  for given in (
+    ("--address", "http://localhost/v1"),
+    ("--estimate",),
+    ("--seed", "1"),
+    ("--timeout", "5"),
+    ("--price-in", "1", "--price-out", "2"),
+  ):
+    names = " and ".join(word for word in given if word.startswith("--"))
+    line = error_of(capsys, *world, *given)
+    assert f"--scale=world asks nobody: leave {names} out" in line
   for row in read_scores(folder)[1]:
     pathlib.Path(row.path).unlink()
   assert "can be judged:" in error_of(capsys, *world)

@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 from suti.cli.convert import short
+from suti.hf import convert
 from suti.io.files import read_json, write_json
 from tests import tiny
 from tests.commands import error_of, start
@@ -46,6 +47,19 @@ def test_a_model_is_listed_part_by_part(capsys, model, tmp_path):
     f"Wrote {out}: 402 kB of weights, every tensor checked.",
   ]
   assert "unet  208/208" in captured.err, "progress, tensor by tensor"
+
+
+@pytest.mark.parametrize("name", ["README.md", "vae/notes.txt"])
+def test_a_text_that_is_too_large_is_not_passed_over(
+  capsys, model, tmp_path, monkeypatch, name
+):
+  source = tmp_path / "source"
+  shutil.copytree(model, source)
+  monkeypatch.setattr(convert, "_MAX_TEXT_BYTES", 1 << 20)
+  (source / name).write_text(" " * (3 << 20))
+  line = error_of(capsys, "convert", source, tmp_path / "out")
+  assert f"{source / name} has 3 MB, and a text of a model at most 1" in line
+  assert not (tmp_path / "out").exists()
 
 
 def test_a_lone_model(capsys, tmp_path):

@@ -242,6 +242,12 @@ MISTAKES = {
     "of apprentice, before, base, text_only, copy, wrong_subject, shuffled. "
     "Did you mean 'copy'?",
   ),
+  "nobody else to show": (
+    {"benchmark.num_subjects": 1, "benchmark.num_expert_subjects": 1},
+    "config.apprentice_sample.systems has 'wrong_subject', which is shown "
+    "other subjects, and config.benchmark.num_subjects=1: leave it out, or "
+    "raise that.",
+  ),
   "nothing to copy": (
     {"apprentice_sample.num_demonstrations": 0},
     "config.apprentice_sample.systems has 'copy', which takes demonstrations, "

@@ -43,6 +43,15 @@ def test_ids_are_those_of_transformers(name, length):
   np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_tokenizer_is_there_once_all_of_it_is(tmp_path, monkeypatch):
+  written = []
+  monkeypatch.setattr(
+    text_module, "write_atomic", lambda path, _: written.append(path.name)
+  )
+  text_module.train_tokenizer(["a dog"], tmp_path, vocab_size=300, max_length=8)
+  assert written == ["tokenizer_config.json", "tokenizer.json"]
+
+
 def test_other_classes_are_left_to_transformers(tmp_path, monkeypatch):
   folder = PRETRAINED / "world_clip"
   config = read_json(folder / "tokenizer_config.json")

@@ -273,6 +273,21 @@ def test_a_profile_is_requested_while_the_farm_runs(tmp_path, clock, capsys):
   assert "profile: tensorboard --logdir" in capsys.readouterr().err
 
 
+def test_a_request_that_is_no_text_is_one_of_the_usual_steps(
+  tmp_path, clock, monkeypatch
+):
+  calls = []
+  monkeypatch.setattr(jax.profiler, "start_trace", lambda _: calls.append("on"))
+  monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("off"))
+  with watch(tmp_path) as monitor:
+    monitor.begin(WAVES[0], 0)
+    monitor.record(10, loss=0.5, seconds=0.1)
+    (tmp_path / "profile").write_bytes(b"\xff\xfe5")
+    monitor.record(20, loss=0.5, seconds=0.1)
+    assert calls == ["on"]
+    assert not (tmp_path / "profile").exists()
+
+
 def test_a_profile_of_the_first_steps_leaves_out_the_compiler(
   tmp_path, clock, monkeypatch
 ):
