@@ -115,10 +115,12 @@ def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
     with warnings.catch_warnings():
       # ml_collections loads the file with a call that Python is retiring.
       warnings.simplefilter("ignore", DeprecationWarning)
-      rest = values(argv)[1:]
+      rest = values([arg for arg in argv if not _NONE.fullmatch(arg)])[1:]
     config = values["config"].value
     if config is not None:
       config.lock()  # Also raises the error of a file that could not be read.
+      for field in _without_value(argv):
+        _set_none(config, field)
     elif path:
       raise ValueError("its get_config returns nothing.")
     return config, rest, values["workdir"].value
@@ -138,6 +140,37 @@ def _parse(argv: Sequence[str]) -> tuple[Any, list[str], str | None]:
     raise ValueError(
       f"--config={path} failed: {text.splitlines()[-1]}"
     ) from error
+
+
+# A field that is left without a value: of a number ml_collections would say
+# that it is none, of a text it would take the word.
+_NONE = re.compile(r"--?config\.([\w.]+)=None")
+
+
+def _without_value(argv: Sequence[str]) -> list[str]:
+  """The fields that `--config.FIELD=None` is the last word on."""
+  given = {}
+  for arg in argv:
+    if found := re.match(r"--?config\.([\w.]+)=", arg):
+      given[found[1]] = bool(_NONE.fullmatch(arg))
+  return [field for field, is_none in given.items() if is_none]
+
+
+def _set_none(config: Any, field: str) -> None:
+  """Takes a field's value away, whatever its type.
+
+  Raises:
+    KeyError: there is no such field.
+  """
+  *sections, name = field.split(".")
+  section = config
+  for each in sections:
+    section = section[each]
+    if not hasattr(section, "ignore_type"):
+      raise KeyError(f"lookup: {field}")  # below a value there are no fields
+  section[name]  # raises as any other field that is not there
+  with config.unlocked(), section.ignore_type():
+    section[name] = None
 
 
 def _bad_flag(path: str, text: str) -> str:

@@ -74,6 +74,8 @@ def test_a_mistake_inside_of_a_config_is_told_as_one(tmp_path, body, line):
   [
     ("train.remat=maybe", "train.remat=maybe: True or False is expected."),
     ("train.remat.x=1", "train.remat.x: FILE has no such field. See the file"),
+    ("train.remat.x=None", "train.remat.x: FILE has no such field. See the"),
+    ("train.remmat=None", "train.remmat: FILE has no such field. Did you mean"),
   ],
 )
 def test_a_mistake_of_a_flag_is_told_as_one(tmp_path, flag, line):
@@ -83,3 +85,20 @@ def test_a_mistake_of_a_flag_is_told_as_one(tmp_path, flag, line):
     flags.parse([f"--config={file}", "--workdir", "w", f"--config.{flag}"])
   line = line.replace("FILE", str(file))
   assert str(caught.value).startswith(f"--config.{line}")
+
+
+def test_a_field_of_any_type_is_left_without_a_value(tmp_path):
+  """As configs can; whether it may be, `suti.config.options` says."""
+  file = tmp_path / "mine.py"
+  file.write_text(
+    _CONFIG.replace('"seed": 3', '"a": {"x": 1.5, "n": 2}, "word": "w", "y": 1')
+  )
+  config, _ = flags.parse(
+    [
+      *(f"--config={file}", "--workdir=w"),
+      *("--config.a.x=None", "--config.word=None", "-config.a.n=None"),
+      *("--config.y=None", "--config.y=7"),
+    ]
+  )
+  assert config.to_dict() == {"a": {"x": None, "n": None}, "word": None, "y": 7}
+  assert config.is_locked and config.a.is_locked
