@@ -42,7 +42,12 @@ RECORD = "apprentice.json"
 # Values of fields that older records lack, as the code had them then. They are
 # filled in here alone: all other code reads the fields directly.
 _OLDER: Mapping[str, Mapping[str, Any]] = {
-  "config": {"feed_forward": 0, "trainable": None},
+  "config": {
+    "feed_forward": 0,
+    "trainable": None,
+    "features": "encoder",
+    "positions": False,
+  },
   "sampling": {
     "text_guidance": None,
     "guidance_ramp": 0.0,

@@ -61,7 +61,8 @@ fi
 echo "=== the benchmark"
 "$VENV/bin/suti" run --config configs/evaluation/dreambench.py \
   --workdir "$work/apprentice/dreambench" "${models[@]}" \
-  --config.train.init="$work/apprentice/apprentice/train/model"
+  --config.train.init="$work/apprentice/apprentice/train/model" \
+  --config.method.features=self_attention --config.method.positions=True
 train ship
 "$VENV/bin/python" -m apprentice.ship --config configs/apprentice/world.py \
   --workdir "$work/apprentice"

@@ -20,33 +20,78 @@ choices: outputs start at zero, so that training starts at the base model; the
 whole U-Net is trained. Demonstrations are a set: they have no order, and a mask
 marks those that exist.
 
+What a layer reads of the demonstrations (`config.method.features`):
+
+  encoder         the encoder's features of its resolution, as in the paper, by
+                  projections that start at random
+  self_attention  what the self-attention of its own block is given there, by
+                  projections that start as that attention's own. It knows from
+                  the base which places show the same part, where random ones
+                  begin by averaging over all places and must learn to look. The
+                  demonstrations pass through the decoder too, up to the last
+                  layer that reads them.
+
+With `config.method.positions` queries and keys also know where they are. Where
+there is only noise, the target has nothing yet by which to find a part; that
+subjects stand in similar places then tells it where to look.
+
 This file neither samples nor trains; the training step drops demonstrations.
 """
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from apprentice.method import STANDARD, Field, Method
-from suti.nn.attention import attend, merge_heads, split_heads
+from suti.nn.attention import (
+  attend,
+  attention_weights,
+  merge_heads,
+  split_heads,
+)
 from suti.nn.layers import ACTIVATIONS, LayerNorm, Linear
-from suti.nn.param import ZEROS, Module, ModuleList, modules
-from suti.nn.surgery import adapter
+from suti.nn.notes import is_heard, listening, note
+from suti.nn.param import ZEROS, Module, ModuleList, modules, normal
+from suti.nn.surgery import adapter, listen
 from suti.pipeline.conditioning import apply_denoiser
 
 # B batch, K demonstrations, H W C features, S tokens of one image, L tokens of
 # text or of all demonstrations, N heads, D width. M = B * K.
+
+ENCODER, SELF_ATTENTION = FEATURES = ("encoder", "self_attention")
+
+
+_WAVES = 4  # sines and cosines a side, of half a period and more
+_NEEDED = (
+  "positions",
+  "sites",
+  "features",
+  "num_heads",
+  "feed_forward",
+  "encoder_gradient",
+)
+# Of a new layer: what it starts as, of its block.
+_STARTS = {
+  "norm": "norm1",
+  "to_q": "attn1.to_q",
+  "to_k.0": "attn1.to_k",
+  "to_v.0": "attn1.to_v",
+}
 
 
 class DemonstrationAttention(Module):
   """Cross-attention from a target's tokens to those of all demonstrations.
 
   `project` turns features into keys and values, which do not depend on the
-  noise: sampling calls it once an image. As there are no biases after the
-  attention, and a feed-forward is masked, the output without demonstrations is
-  exactly zero, trained or not.
+  noise: sampling calls it once an image. The weights are noted for those who
+  listen (`suti.nn.notes`). As there are no biases after the attention, and a
+  feed-forward is masked, the output without demonstrations is exactly zero,
+  trained or not.
   """
 
   def __init__(
@@ -56,6 +101,7 @@ class DemonstrationAttention(Module):
     site: str,
     sources: Mapping[str, int],
     num_heads: int,
+    positions: bool = False,
     feed_forward: int = 0,
     encoder_gradient: bool = True,
   ):
@@ -64,8 +110,10 @@ class DemonstrationAttention(Module):
     Args:
       width: of the target's tokens.
       site: path of its transformer block.
-      sources: {name of an encoder feature: its width}.
+      sources: {name of an encoder feature: its width}; of the site alone, it is
+        what the block's self-attention is given, normalised already.
       num_heads: a divisor of `width`.
+      positions: whether queries and keys know where they are in the frame.
       feed_forward: hidden width of a feed-forward, in widths; 0 is none.
       encoder_gradient: whether gradients flow into the encoder that made the
         features.
@@ -82,7 +130,9 @@ class DemonstrationAttention(Module):
     # Each source has its own projections: features before and after the middle
     # of the U-Net have different statistics.
     self.norm = LayerNorm(width)
-    self.source_norms = ModuleList([LayerNorm(d) for d in sources.values()])
+    self.source_norms = ModuleList(
+      [LayerNorm(d) for name, d in sources.items() if name != site]
+    )
     self.to_q = Linear(width, width, bias=False)
     self.to_k = ModuleList(
       [Linear(d, width, bias=False) for d in sources.values()]
@@ -90,6 +140,8 @@ class DemonstrationAttention(Module):
     self.to_v = ModuleList(
       [Linear(d, width, bias=False) for d in sources.values()]
     )
+    self.place_q = _Place(width) if positions else None
+    self.place_k = _Place(width) if positions else None
     self.to_out = Linear(width, width, bias=False, init=ZEROS)
     self.ff = _FeedForward(width, feed_forward) if feed_forward else None
 
@@ -99,23 +151,30 @@ class DemonstrationAttention(Module):
     """Keys and values of all demonstrations.
 
     Args:
-      features: {name: (M, H, W, C)}, as the U-Net's `encode` returns them.
+      features: {name: (M, H, W, C)}, as the U-Net's `encode` returns them, or
+        {site: (M, S, C)}, as blocks note them.
       num: K; M is B * K, demonstrations of one image side by side.
 
     Returns:
       k_BLND, v_BLND: source by source, demonstration by demonstration.
     """
     keys, values = [], []
-    for name, norm, to_k, to_v in zip(
-      self.source_names, self.source_norms, self.to_k, self.to_v, strict=True
+    norms = iter(self.source_norms)
+    for name, to_k, to_v in zip(
+      self.source_names, self.to_k, self.to_v, strict=True
     ):
       x_MHWC = features[name]
       if not self.encoder_gradient:
         x_MHWC = jax.lax.stop_gradient(x_MHWC)
-      x_BLC = x_MHWC.reshape(x_MHWC.shape[0] // num, -1, x_MHWC.shape[-1])
-      x_BLC = norm(x_BLC)
-      keys.append(split_heads(to_k(x_BLC), self.num_heads))
-      values.append(split_heads(to_v(x_BLC), self.num_heads))
+      x_MSC = x_MHWC.reshape(x_MHWC.shape[0], -1, x_MHWC.shape[-1])
+      if name != self.site:
+        x_MSC = next(norms)(x_MSC)
+      k_MSD, v_MSD = to_k(x_MSC), to_v(x_MSC)
+      if self.place_k is not None:
+        k_MSD = k_MSD + self.place_k(k_MSD)
+      for found, x_MSD in ((keys, k_MSD), (values, v_MSD)):
+        x_BLD = x_MSD.reshape(len(x_MSD) // num, -1, x_MSD.shape[-1])
+        found.append(split_heads(x_BLD, self.num_heads))
     return jnp.concatenate(keys, 1), jnp.concatenate(values, 1)
 
   def __call__(self, x_BSD: jax.Array, context: Mapping[str, Any]) -> jax.Array:
@@ -125,14 +184,40 @@ class DemonstrationAttention(Module):
     num_sources, num = len(self.source_names), mask_BK.shape[1]
     tokens = k_BLND.shape[1] // (num_sources * num)
     mask_BL = jnp.tile(jnp.repeat(mask_BK, tokens, axis=1), num_sources)
-    q_BSND = split_heads(self.to_q(self.norm(x_BSD)), self.num_heads)
-    y_BSND = attend(q_BSND, k_BLND, v_BLND, mask_BL[:, None, None])
+    q_BSD = self.to_q(self.norm(x_BSD))
+    if self.place_q is not None:
+      q_BSD = q_BSD + self.place_q(q_BSD)
+    q_BSND = split_heads(q_BSD, self.num_heads)
+    mask_B11L = mask_BL[:, None, None]
+    if is_heard():
+      note(f"{self.site}.adapter", attention_weights(q_BSND, k_BLND, mask_B11L))
+    y_BSND = attend(q_BSND, k_BLND, v_BLND, mask_B11L)
     y_BSD = self.to_out(merge_heads(y_BSND))
     if self.ff is None:
       return y_BSD
     y_BSD = y_BSD + self.ff(x_BSD + y_BSD)
     # Unlike the attention, a feed-forward makes something of nothing.
     return jnp.where(mask_BK.any(1)[:, None, None], y_BSD, 0)
+
+
+class _Place(Module):
+  """Where each position of a square map is: projected sines and cosines."""
+
+  def __init__(self, width: int):
+    # Two random projections that are alike: places attend to themselves, the
+    # logits being a few units higher than half a frame away.
+    self.proj = Linear(4 * _WAVES, width, bias=False, init=normal(0.3))
+
+  def __call__(self, x_BSD: jax.Array) -> jax.Array:
+    """What is added to a map, (S, D); of `x_BSD` the size and dtype count."""
+    side = math.isqrt(x_BSD.shape[1])
+    assert side * side == x_BSD.shape[1], x_BSD.shape
+    centres_I = (np.arange(side) + 0.5) / side
+    phase_IW = np.pi * centres_I[:, None] * np.arange(1, _WAVES + 1)
+    wave_IF = np.concatenate([np.cos(phase_IW), np.sin(phase_IW)], -1)
+    row, column = np.divmod(np.arange(side * side), side)
+    place_SF = np.concatenate([wave_IF[row], wave_IF[column]], -1)
+    return self.proj(jnp.asarray(place_SF, x_BSD.dtype))
 
 
 class _FeedForward(Module):
@@ -153,17 +238,17 @@ def declare(backbone: Any, config: Any) -> Module:
 
   Args:
     backbone: has `unet` and `unet_config`.
-    config: `config.method`: sites, num_heads, feed_forward, encoder_gradient
-      (False trains with about half the arithmetic; the paper does not specify
-      it).
+    config: `config.method`: sites, features, num_heads (of `encoder` alone;
+      self-attentions have their own), feed_forward, encoder_gradient (False
+      trains with about half the arithmetic; the paper does not specify it).
 
   Returns: a declared module; the backbone's own is unchanged.
 
   Raises:
-    ValueError: a field is missing or wrong, `sites` matches no block, or heads
-      do not divide a width.
+    ValueError: a field is missing or wrong, `sites` matches no block, heads do
+      not divide a width, or a block has no self-attention.
   """
-  for name in ("sites", "num_heads", "feed_forward", "encoder_gradient"):
+  for name in _NEEDED:
     if name not in config:
       raise ValueError(
         f"config.method.{name} is missing: copy it from configs/sections."
@@ -174,19 +259,61 @@ def declare(backbone: Any, config: Any) -> Module:
       "integer of at least 0, its hidden width in widths of the site; 4 is "
       "usual, 0 is none."
     )
+  if config.features not in FEATURES:
+    raise ValueError(
+      f"config.method.features={config.features!r}: expected one of "
+      f"{', '.join(FEATURES)}; the paper's is {ENCODER!r}."
+    )
+  own = config.features == SELF_ATTENTION
   widths = tuple(backbone.unet_config["block_out_channels"])
 
   def make(path: str, block: Any) -> DemonstrationAttention:
+    if own and getattr(block, "only_cross", True):
+      raise ValueError(
+        f"config.method.features={SELF_ATTENTION!r}: {path} has no attention "
+        f"of pixels alone; use {ENCODER!r}."
+      )
     return DemonstrationAttention(
       block.dim,
       site=path,
-      sources=_sources(path, widths),
-      num_heads=config.num_heads,
+      sources={path: block.dim} if own else _sources(path, widths),
+      num_heads=block.num_heads if own else config.num_heads,
+      positions=config.positions,
       feed_forward=config.feed_forward,
       encoder_gradient=config.encoder_gradient,
     )
 
-  return adapter(backbone.unet, config.sites, make)
+  net = adapter(backbone.unet, config.sites, make)
+  if not own:
+    return net
+  sites = [re.escape(module.site) for module in _layers(net)]
+  return listen(net, rf"^({'|'.join(sites)})$")
+
+
+def start(config: Any, params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """Queries, keys and values of the self-attentions beside the new layers.
+
+  Args:
+    config: `config.method`.
+    params: all of them, the base's and the new ones as they were drawn.
+
+  Returns: new arrays by name. Keys know their places as queries do.
+  """
+  own = _STARTS if config.features == SELF_ATTENTION else {}
+  starts = {f".adapter.{new}.": f".{old}." for new, old in own.items()}
+  starts |= {".adapter.place_k.": ".adapter.place_q."}
+  # Copies: a step may be given both arrays, and donated one.
+  return {
+    name: jnp.array(params[name.replace(new, old)])
+    for new, old in starts.items()
+    for name in params
+    if new in name
+  }
+
+
+def _layers(net: Module) -> list[DemonstrationAttention]:
+  found = [module for _, module in modules(net)]
+  return [each for each in found if isinstance(each, DemonstrationAttention)]
 
 
 def _sources(path: str, widths: tuple[int, ...]) -> dict[str, int]:
@@ -239,12 +366,14 @@ def encode(
 
 
 def _project(unet, x_MHWC, t_M, *, num, **conditioning):
-  features = unet.encode(x_MHWC, t_M, **conditioning)
-  return {
-    module.site: module.project(features, num=num)
-    for _, module in modules(unet)
-    if isinstance(module, DemonstrationAttention)
-  }
+  layers = _layers(unet)
+  if any(layer.source_names == (layer.site,) for layer in layers):
+    with listening() as features:
+      # What it predicts is not used, and not computed.
+      unet(x_MHWC, t_M, **conditioning)
+  else:
+    features = unet.encode(x_MHWC, t_M, **conditioning)
+  return {layer.site: layer.project(features, num=num) for layer in layers}
 
 
 METHOD = Method(
@@ -253,4 +382,5 @@ METHOD = Method(
   trainable=r".",
   fields=fields,
   encode=encode,
+  start=start,
 )

@@ -3,7 +3,8 @@
 
 Differs from configs/quickstart.py in: starts from the base instead of an
 apprentice; learns from `suti.pretrain.examples` (a perfect teacher's examples)
-until experts have generated enough; and in steps, batch, rate and dropout.
+until experts have generated enough; in what it reads of demonstrations; and in
+steps, batch, rate and dropout.
 
 Command to run:
   python -m apprentice.train \
@@ -23,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.train.update(
     init="world_base",
     examples=("runs/pretrain/examples/shards",),
-    num_steps=3_800,
+    num_steps=3_000,
     batch_size=16,
     # A constant step of 1e-4 (paper) is for 2.1B parameters that know the
     # world; new layers in a small U-Net want more.
@@ -31,11 +32,15 @@ def get_config(arg: str = "") -> ConfigDict:
     joint_dropout=0.05,
     text_dropout=0.1,
     demonstration_dropout=0.1,
-    warmup_steps=200,
-    decay=0.2,
+    # Demonstrations tell most where there is much noise: docs/results.md.
+    log_snr_mean=-2.0,
+    warmup_steps=100,
+    decay=0.4,
     ema=0.999,
-    checkpoint_every=500,
+    checkpoint_every=250,
     log_every=50,
   )
+  # What is measured to learn soonest: docs/results.md.
+  config.method.features, config.method.positions = "self_attention", True
   config.method.encoder_gradient = False  # half the arithmetic of a step
   return config.lock()

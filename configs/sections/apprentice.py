@@ -77,7 +77,13 @@ def method() -> ConfigDict:
       # Which transformer blocks attend to the demonstrations: all of the
       # small base's. Paper, by its figures: those of the decoder.
       "sites": r"transformer_blocks\.\d+$",
-      "num_heads": 4,  # the paper is silent
+      # What these layers read of the demonstrations: encoder, the features of
+      # its encoder, as in the paper | self_attention, what the self-attention
+      # of the same block is given, by projections that start as its own.
+      "features": "encoder",
+      # Whether they know where in the frame they look from and to.
+      "positions": False,
+      "num_heads": 4,  # of "encoder"; the paper is silent
       # Hidden width of a feed-forward behind each of these layers, in widths of
       # its site; 0 is none. Paper, by its number of parameters: 4.
       "feed_forward": 0,

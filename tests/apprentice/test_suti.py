@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Demonstration attention: a set, masked, silent when there is nothing."""
 
+import re
 import types
 
 import jax
@@ -11,7 +12,9 @@ from ml_collections import ConfigDict
 
 from apprentice.methods import suti
 from suti.models.unet import declare_unet
+from suti.nn.notes import listening
 from suti.nn.param import functional, init
+from suti.nn.surgery import listen
 
 # B batch, K demonstrations, H W C latent, L text tokens, D width.
 
@@ -29,6 +32,8 @@ UNET = {
 }
 CONFIG = {
   "sites": r"transformer_blocks\.\d+$",
+  "features": "encoder",
+  "positions": False,
   "num_heads": 2,
   "feed_forward": 0,
   "encoder_gradient": True,
@@ -51,10 +56,15 @@ def draw_params(spec):
   }
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(
+  scope="module",
+  params=[("encoder", False), ("self_attention", False), ("encoder", True)],
+  ids=["encoder", "self_attention", "positions"],
+)
+def model(request):
   """Jitted encode and denoise; new layers' outputs are not zero any more."""
-  backbone, spec, apply = declare()
+  features, positions = request.param
+  backbone, spec, apply = declare(features=features, positions=positions)
   params = draw_params(spec)
   encode = jax.jit(lambda params, batch: suti.encode(apply, params, batch))
   denoise = jax.jit(
@@ -63,6 +73,7 @@ def model():
     )
   )
   return types.SimpleNamespace(
+    features=features,
     backbone=backbone,
     spec=spec,
     apply=apply,
@@ -127,9 +138,10 @@ def test_adapters_stand_where_the_sites_say(model):
   }
 
 
-def test_an_up_block_reads_every_feature_of_its_resolution(model):
+def test_an_up_block_reads_every_feature_of_its_resolution():
   path = "up_blocks.{}.attentions.0.transformer_blocks.0.adapter.to_k"
-  shapes = {n: p.shape for n, p in model.spec.items() if ".to_k." in n}
+  _, spec, _ = declare()
+  shapes = {n: p.shape for n, p in spec.items() if ".to_k." in n}
   # down_blocks.1 and mid_block at the lowest resolution, then down_blocks.0.
   assert shapes[path.format(0) + ".0.weight"] == (16, 16)
   assert shapes[path.format(0) + ".1.weight"] == (16, 16)
@@ -255,8 +267,10 @@ def test_keys_and_values_are_made_once_an_image(model):
   k_BLND, v_BLND = context["sites"][
     "up_blocks.0.attentions.0.transformer_blocks.0"
   ]
-  tokens = 2 * K * (SIDE // 2) ** 2  # two sources of 2 x 2 positions
-  assert k_BLND.shape == v_BLND.shape == (B, tokens, 2, 8)
+  # Of 2 x 2 positions; the middle lies at this resolution too.
+  sources = {"encoder": 2, "self_attention": 1}[model.features]
+  tokens = sources * K * (SIDE // 2) ** 2
+  assert k_BLND.shape[:2] == v_BLND.shape[:2] == (B, tokens)
 
   def compute(params, x, t, text, batch):
     context = suti.encode(model.apply, params, batch)
@@ -267,6 +281,105 @@ def test_keys_and_values_are_made_once_an_image(model):
     jax.jit(compute)(model.params, *target, batch),
     atol=2e-6,
   )
+
+
+def test_a_layer_starts_with_the_keys_of_its_blocks_self_attention():
+  """What the base sees of the demonstrations themselves, at step 0."""
+  backbone, spec, apply = declare(features="self_attention")
+  params = draw_params(spec)
+  started = suti.start(
+    ConfigDict(CONFIG | {"features": "self_attention"}), params
+  )
+  new = {name.partition(".adapter.")[2] for name in started}
+  assert new == {
+    *("norm.weight", "norm.bias"),
+    *("to_q.weight", "to_k.0.weight", "to_v.0.weight"),
+  }
+  params |= started
+  _, batch = draw_inputs()
+  context = suti.encode(apply, params, batch)
+  path = "up_blocks.1.attentions.1.transformer_blocks.0"
+
+  _, base = functional(listen(backbone.unet, re.escape(path)))
+  rows = jax.tree.map(
+    lambda x: x.reshape(-1, *x.shape[2:]),
+    (batch["demonstrations"], batch["demonstration_text"]),
+  )
+  with listening() as notes:
+    base(params, rows[0], np.zeros(B * K, np.int32), **rows[1])
+  for made, name in zip(context["sites"][path], "kv", strict=True):
+    want = notes[path] @ params[f"{path}.attn1.to_{name}.weight"]
+    np.testing.assert_allclose(
+      made.reshape(B * K, -1, 8), want, atol=1e-5, err_msg=name
+    )
+
+
+def test_weights_are_noted_for_who_listens(model):
+  """Of all heads and places; what is masked has none."""
+  target, batch = draw_inputs()
+  batch["demonstration_mask"][0, 1:] = False
+  context = suti.encode(model.apply, model.params, batch)
+  x, t, text = target
+  with listening() as notes:
+    model.apply(model.params, x, t, **text, context=context)
+  site = "up_blocks.1.attentions.0.transformer_blocks.0"
+  weights_BNSL = np.asarray(notes[f"{site}.adapter"])
+  assert weights_BNSL.shape[2:] == (SIDE**2, K * SIDE**2)
+  np.testing.assert_allclose(weights_BNSL.sum(-1), 1.0, atol=1e-5)
+  assert not weights_BNSL[0, :, :, SIDE**2 :].any()
+
+
+def test_random_projections_start_as_they_are_drawn():
+  _, spec, _ = declare()
+  assert suti.start(ConfigDict(CONFIG), draw_params(spec)) == {}
+
+
+def test_a_place_is_nearest_to_itself():
+  """Queries and keys start alike: without content, one looks where one is."""
+  config = CONFIG | {"positions": True}
+  _, spec, _ = declare(positions=True)
+  params = init(spec, jax.random.key(0))
+  params |= suti.start(ConfigDict(config), params)
+  site = "mid_block.attentions.0.transformer_blocks.0.adapter"
+  place_q, place_k = (
+    params[f"{site}.place_{x}.proj.weight"] for x in ("q", "k")
+  )
+  np.testing.assert_array_equal(place_q, place_k)
+  place, apply = functional(suti._Place(64))
+  weights = init(place, jax.random.key(1))
+  at_SD = np.asarray(apply(weights, np.zeros((1, 16, 64), np.float32)))
+  logits_SS = at_SD @ at_SD.T
+  np.testing.assert_array_equal(logits_SS.argmax(-1), np.arange(16))
+  corner, beside, across = logits_SS[0, [0, 1, 15]]
+  assert corner > beside > across
+
+
+@pytest.mark.parametrize(
+  "kinds",
+  [
+    {"only_cross_attention": True},
+    {
+      "down_block_types": ("SimpleCrossAttnDownBlock2D",) * 2,
+      "up_block_types": ("SimpleCrossAttnUpBlock2D",) * 2,
+      "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+      "cross_attention_dim": 32,
+    },
+  ],
+  ids=["only cross", "IF"],
+)
+def test_without_a_self_attention_there_are_no_features_of_it(kinds):
+  config = UNET | kinds
+  backbone = types.SimpleNamespace(
+    unet=declare_unet(config), unet_config=config
+  )
+  method = CONFIG | {"sites": "attentions", "features": "self_attention"}
+  with pytest.raises(ValueError, match="has no attention of pixels alone; use"):
+    suti.declare(backbone, ConfigDict(method))
+
+
+def test_features_are_named():
+  with pytest.raises(ValueError, match="features='both': expected one of enc"):
+    declare(features="both")
 
 
 def test_ten_demonstrations_do(model):
