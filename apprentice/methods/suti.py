@@ -25,11 +25,10 @@ What a layer reads of the demonstrations (`config.method.features`):
   encoder         the encoder's features of its resolution, as in the paper, by
                   projections that start at random
   self_attention  what the self-attention of its own block is given there, by
-                  projections that start as that attention's own. It knows from
-                  the base which places show the same part, where random ones
-                  begin by averaging over all places and must learn to look. The
-                  demonstrations pass through the decoder too, up to the last
-                  layer that reads them.
+                  projections that start as that attention's own. They know from
+                  the base which places belong together, where random ones
+                  begin by averaging over many. The demonstrations pass through
+                  the decoder too, up to the last layer that reads them.
 
 With `config.method.positions` queries and keys also know where they are. Where
 there is only noise, the target has nothing yet by which to find a part; that
@@ -64,7 +63,6 @@ from suti.pipeline.conditioning import apply_denoiser
 # text or of all demonstrations, N heads, D width. M = B * K.
 
 ENCODER, SELF_ATTENTION = FEATURES = ("encoder", "self_attention")
-
 
 _WAVES = 4  # sines and cosines a side, of half a period and more
 _NEEDED = (
@@ -239,8 +237,9 @@ def declare(backbone: Any, config: Any) -> Module:
   Args:
     backbone: has `unet` and `unet_config`.
     config: `config.method`: sites, features, num_heads (of `encoder` alone;
-      self-attentions have their own), feed_forward, encoder_gradient (False
-      trains with about half the arithmetic; the paper does not specify it).
+      self-attentions have their own), positions, feed_forward,
+      encoder_gradient (False trains with about half the arithmetic; the paper
+      does not specify it).
 
   Returns: a declared module; the backbone's own is unchanged.
 
@@ -291,13 +290,15 @@ def declare(backbone: Any, config: Any) -> Module:
 
 
 def start(config: Any, params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """Queries, keys and values of the self-attentions beside the new layers.
+  """What new layers start as: their block's self-attention, equal places.
 
   Args:
     config: `config.method`.
     params: all of them, the base's and the new ones as they were drawn.
 
-  Returns: new arrays by name. Keys know their places as queries do.
+  Returns:
+    New arrays by name: with features "self_attention" queries, keys and values;
+    with positions those of keys, which know places as queries do.
   """
   own = _STARTS if config.features == SELF_ATTENTION else {}
   starts = {f".adapter.{new}.": f".{old}." for new, old in own.items()}
