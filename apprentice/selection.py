@@ -4,22 +4,27 @@
 Examples keep the measures of their images, so that a stricter filter, fewer
 experts or other classes need neither new images nor new shards:
 `config.train.rule`, `config.train.num_clusters`, `config.train.without_nouns`.
+Some clusters are held out, to measure by (`config.train.validation_clusters`).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from suti.config.rules import parse_rule
-from suti.io.records import Examples
-from suti.schema import Example
+from suti.io.records import Examples, Summary
 
 
 class Selected(Sequence):
   """Some rows of a dataset, read when they are asked for."""
 
-  def __init__(self, source: Sequence[Example], rows: Sequence[int]):
+  def __init__(self, source: Any, rows: Sequence[int]):
     self._source, self._rows = source, rows
+
+  def summaries(self) -> Iterator[Summary]:
+    """As `Examples.summaries`."""
+    summaries = list(self._source.summaries())
+    return (summaries[row] for row in self._rows)
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -36,7 +41,7 @@ def select(
   rule: str | None,
   num_clusters: int | None,
   without_nouns: Sequence[str] = (),
-) -> list[Sequence[Example]]:
+) -> list[Examples | Selected]:
   """Leaves out examples by a rule or their nouns, and clusters above a number.
 
   Args:
@@ -95,3 +100,46 @@ def select(
     "are learned from."
   )
   return selected
+
+
+def hold_out(
+  sources: Sequence[Examples | Selected], *, num_clusters: int
+) -> tuple[list[Examples | Selected], list[Selected]]:
+  """Takes clusters away from training, to measure on them what it is worth.
+
+  Args:
+    sources: datasets, of `select`.
+    num_clusters: how many; the last in the order of their keys.
+
+  Returns: the datasets without these clusters, and these.
+
+  Raises:
+    ValueError: there are no others.
+  """
+  if not num_clusters:
+    return list(sources), []
+  tables = [[s.cluster for s in source.summaries()] for source in sources]
+  clusters = sorted({cluster for table in tables for cluster in table})
+  if num_clusters >= len(clusters):
+    raise ValueError(
+      f"config.train.validation_clusters={num_clusters} leaves none of "
+      f"{len(clusters)} clusters to learn from: lower it; 0 holds none out."
+    )
+  held = set(clusters[-num_clusters:])
+
+  def part(*, is_held: bool) -> list[Selected]:
+    parts = [
+      Selected(
+        source,
+        [r for r, each in enumerate(table) if (each in held) == is_held],
+      )
+      for source, table in zip(sources, tables, strict=True)
+    ]
+    return [each for each in parts if len(each)]
+
+  learned, measured = part(is_held=False), part(is_held=True)
+  print(
+    f"{sum(map(len, measured))} examples, of {num_clusters} of "
+    f"{len(clusters)} clusters, are held out, to measure the loss on."
+  )
+  return [*learned], measured

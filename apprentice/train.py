@@ -34,9 +34,10 @@ from apprentice.latents import (
 )
 from apprentice.model import check_copied, declare
 from apprentice.optimizer import learning_rate, optimizer
-from apprentice.selection import select
+from apprentice.selection import hold_out, select
 from apprentice.start import start_params, take_init, write_model
 from apprentice.train_step import make_step, start_state
+from apprentice.validation import BLIND_LOSS, GAIN, LOSS, make_validation
 from suti.hf.find import find_model
 from suti.io.checkpoint import Checkpoints
 from suti.io.files import remove_folder
@@ -126,6 +127,9 @@ def run(config: Any, workdir: Path) -> dict:
     num_clusters=train.num_clusters,
     without_nouns=train.without_nouns,
   )
+  sources, held_out = hold_out(sources, num_clusters=train.validation_clusters)
+  num_sources = len(sources)
+  sources += held_out
   latents = current.folder / "latents"
   encoders = open_encoders(apprentice.method, config.method)
   check_alone(encoders, num_processes=jax.process_count())
@@ -144,17 +148,20 @@ def run(config: Any, workdir: Path) -> dict:
     ]
   for line in describe_absent(sources, apprentice.method.fields(config.method)):
     say(line)
+  how = {
+    "fields": apprentice.method.fields(config.method),
+    "encode_text": backbone.encode_text,
+    "size_px": backbone.size_px,
+    "batch_size": train.batch_size,
+    "num_demonstrations": train.num_demonstrations,
+    "encoders": encoders,
+    "mirror": train.mirror,
+  }
   data = batches(
-    sources,
-    fields=apprentice.method.fields(config.method),
-    encode_text=backbone.encode_text,
-    size_px=backbone.size_px,
-    batch_size=train.batch_size,
-    num_demonstrations=train.num_demonstrations,
+    sources[:num_sources],
     demonstration_targets=train.demonstration_targets,
-    encoders=encoders,
-    mirror=train.mirror,
     seed=config.seed,
+    **how,
   )
   null_text = backbone.null_text()
 
@@ -175,9 +182,18 @@ def run(config: Any, workdir: Path) -> dict:
   placed = state_shardings(jax.eval_shape(lambda: state), shardings, mesh)
   state = jax.device_put(state, placed)
 
-  # --------------------------------------------------------------- 5 Step
+  # -------------------------------------------------- 5 Step and validation
   step = make_step(
     apprentice, tx, train, null_text=null_text, placed=placed, mesh=mesh
+  )
+  losses = make_validation(
+    apprentice,
+    train,
+    sources[num_sources:],
+    data=how,
+    placed=placed["ema"],
+    mesh=mesh,
+    seed=config.seed,
   )
 
   # ---------------------------------------------------- 6 Start or resume
@@ -203,11 +219,21 @@ def run(config: Any, workdir: Path) -> dict:
     }
     checkpoints.save(number, state, data=about)
 
+  def validate(number):
+    found = losses(state["ema"], frozen, vae_params)
+    if not found:
+      return ""
+    log.write(number, found)
+    gain = f", {found[GAIN]:.1%} by demonstrations" if GAIN in found else ""
+    return f", held out {found[LOSS]:.4f}{gain}"
+
   # --------------------------------------------------------------- 7 Loop
   # A batch, a step, its log, its checkpoint, in this order: what a checkpoint
   # holds has been logged, and the iterator's state is that after its batch.
   log = Log(current.folder, batch_size=train.batch_size)
   number = first
+  if number == 0:
+    validate(0)
   with (
     progress(train.num_steps, "train", done=first) as bar,
     between_steps(alone=jax.process_count() == 1) as stop,
@@ -225,6 +251,9 @@ def run(config: Any, workdir: Path) -> dict:
         means = {n: statistics.fmean(r[n] for r in rows) for n in rows[0]}
         log.write(number, means | {"learning_rate": rate(number - 1)})
         window, note = [], f"loss {means['loss']:.4f}"
+      is_last = number == train.num_steps
+      if number % train.checkpoint_every == 0 or is_last:
+        note += validate(number)
       if number % train.checkpoint_every == 0:
         save(number)
       bar.update(1, note=note)
@@ -241,7 +270,9 @@ def run(config: Any, workdir: Path) -> dict:
   write_model(apprentice, params, config, current.folder)
   lines = read_log(current.folder)
   rates = [r for line in lines if (r := line.get("steps_per_second"))]
-  summary = {"steps": train.num_steps, "loss": lines[-1]["loss"]}
+  last = {name: value for line in lines for name, value in line.items()}
+  summary = {"steps": train.num_steps, "loss": last["loss"]}
+  summary |= {n: last[n] for n in (LOSS, BLIND_LOSS, GAIN) if n in last}
   summary["seconds"] = seconds
   # The median is not affected by compilation and checkpoints.
   speed = {"steps_per_second": float(np.median(rates))} if rates else {}

@@ -21,7 +21,7 @@ from suti.diffusion.objective import denoising_loss, normal_steps
 from suti.nn.optimizer import average, start_state, step_key
 from suti.parallel.mesh import batch_sharding, replicated
 
-__all__ = ("make_step", "start_state")
+__all__ = ("make_loss", "make_step", "start_state")
 
 # B batch, K demonstrations, H W C latent.
 
@@ -50,7 +50,7 @@ def make_step(
   backbone, method = apprentice.backbone, apprentice.method
   dtype = train.dtype  # of the arithmetic
   fields = method.fields(apprentice.config)
-  loss_of = _make_loss(apprentice, train)
+  loss_of = make_loss(apprentice, train)
 
   def step(state, frozen, vae_params, batch):
     drop_key, loss_key = jax.random.split(step_key(state))
@@ -88,7 +88,7 @@ def make_step(
   )
 
 
-def _make_loss(
+def make_loss(
   apprentice: Apprentice, train: Any
 ) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
   """Makes (params, batch, key) -> the loss, and its parts if it has several."""

@@ -81,6 +81,7 @@ def _make_tiny(config: ConfigDict) -> None:
   config.train.update(
     num_steps=4, batch_size=8, warmup_steps=1, checkpoint_every=2, log_every=1
   )
+  config.train.validation_clusters = 1
   config.apprentice_sample.update(num_steps=2, batch_size=8)
   config.benchmark.update(
     num_subjects=2, images_each=4, num_prompts=2, num_expert_subjects=1

@@ -21,6 +21,10 @@ def train() -> ConfigDict:
       "num_clusters": placeholder(int),
       # And those whose prompts name none of these: ("dog", "boot").
       "without_nouns": (),
+      # Of what is left, clusters that are held out: the loss on them is logged
+      # at each checkpoint, with and without demonstrations. The paper reports
+      # none; 0 holds none out.
+      "validation_clusters": 4,
       "num_steps": 100,  # paper: 150,000
       "batch_size": 8,  # the paper is silent
       "optimizer": "adafactor",  # adafactor (paper) | adam | muon

@@ -63,6 +63,9 @@ def of_training(arg: str) -> ConfigDict:
   """
   run = ConfigDict(world.get_config(arg)).unlock()
   run.train.examples = (EXPERTS,)
+  # What is learned is measured by images of the benchmark; none is held out, so
+  # that an example counts.
+  run.train.validation_clusters = 0
   # Few steps: variants are compared with each other, after as many steps each.
   if arg != "tiny":
     run.train.num_steps, run.train.checkpoint_every = 1_500, 250

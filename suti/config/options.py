@@ -220,6 +220,7 @@ FIELDS: Mapping[str, Mapping[str, Rule]] = {
     "rule": _text(optional=True, empty=True),
     "num_clusters": _count(optional=True),
     "without_nouns": Rule(kind=tuple, empty=True),
+    "validation_clusters": _count(low=0),
     "num_steps": _count(low=0),
     "batch_size": _count(),
     "learning_rate": _number(above=0.0, high=1.0),

@@ -18,6 +18,7 @@ from typing import Any
 from suti.evaluation import charts, page, rows
 from suti.evaluation.report_filter import kept_and_dropped, read_filter
 from suti.evaluation.report_judged import judged
+from suti.evaluation.report_learning import learning
 from suti.evaluation.report_pictures import Album, subjects
 from suti.io.files import read_json, replacing_folder, write_atomic, write_json
 from suti.io.paths import path_of
@@ -92,7 +93,7 @@ def run(config: Any, workdir: Path) -> dict:
       *judged(metrics, labels=SYSTEMS),
       *subjects(config, workdir, album),
       *kept_and_dropped(config, workdir, album, metrics["filter"]),
-      *_learning(workdir, metrics["stages"]),
+      *learning(workdir, metrics["stages"]),
       *_times(metrics["stages"]),
       *_notes(config, metrics),
       *_settings(metrics["config"]),
@@ -117,21 +118,6 @@ def _stages(workdir: Path) -> dict[str, dict[str, Any]]:
       done = read_json(path)
       found[folder] = {"seconds": done["seconds"], "summary": done["summary"]}
   return found
-
-
-def _losses(workdir: Path) -> list[tuple[float, float]]:
-  """(step, loss) of the apprentice; of a step logged twice, the later."""
-  path = workdir / "apprentice" / "train" / "log.jsonl"
-  rows: dict[float, float] = {}
-  lines = path.read_text().splitlines() if path.is_file() else []
-  for line in lines:
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError:
-      continue  # The last line of a run that was killed may be half a line.
-    if "loss" in row and "step" in row:
-      rows[row["step"]] = row["loss"]
-  return sorted(rows.items())
 
 
 # --- What is shown -----------------------------------------------------------
@@ -360,30 +346,6 @@ def _seconds(times: Mapping[str, float], name: str) -> str:
     return f"{tune:.0f} to tune, then {times['expert_seconds_per_image']:.2f}"
   seconds = times.get(f"{name}_seconds_per_image")
   return "–" if seconds is None else f"{seconds:.2f}"
-
-
-def _learning(workdir: Path, stages: Mapping[str, Any]) -> list[str]:
-  """The apprentice's loss, and how the experts fared."""
-  tuned = stages.get("experts/finetune", {}).get("summary", {})
-  counts = [
-    f"{key.replace('_', ' ')} {value:.4g}"
-    if isinstance(value, float)
-    else f"{key.replace('_', ' ')} {value}"
-    for key, value in tuned.items()
-    if not isinstance(value, (dict, list))
-  ]
-  return [
-    page.section(
-      "Learning",
-      page.card(
-        "<h3>The apprentice's loss</h3>",
-        charts.curve(
-          _losses(workdir), x_label="step", title="The apprentice's loss"
-        ),
-      ),
-      page.paragraph(f"Fine-tuning: {', '.join(counts)}." if counts else ""),
-    )
-  ]
 
 
 def _times(stages: Mapping[str, Any]) -> list[str]:

@@ -75,7 +75,8 @@ class Log:
         line["examples_per_second"] = round(rate * self._batch_size, 3)
     if jax.process_index() == 0:
       self._append(step, line)
-    self._last = (step, now)
+    if step:  # before the first there is nothing to time
+      self._last = (step, now)
     return values
 
   def check(self, step: int, scalars: Mapping[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from apprentice.selection import select
+from apprentice.selection import hold_out, select
 from suti.io.records import open_examples, write_examples
 from tests.apprentice.inputs import draw_examples
 
@@ -102,3 +102,30 @@ def test_mistakes_are_one_line(source, rule, num, message):
   message = message.format(folder=source.folder)
   with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
     select([source], rule=rule, num_clusters=num)
+
+
+def test_held_out_clusters_are_the_last_and_no_example_is_lost(source, capsys):
+  some = select([source, source], rule="delta_clip > 0.025", num_clusters=None)
+  learned, held = hold_out(some, num_clusters=1)
+  assert {example.cluster for each in held for example in each} == {f"{3:012x}"}
+  keys = [{e.key for part in side for e in part} for side in (learned, held)]
+  assert keys[0].isdisjoint(keys[1])
+  assert keys[0] | keys[1] == {e.key for part in some for e in part}
+  said = capsys.readouterr().out.splitlines()[-1]
+  assert said == (
+    "6 examples, of 1 of 4 clusters, are held out, to measure the loss on."
+  )
+
+
+def test_none_is_held_out_where_none_is_asked(source):
+  learned, held = hold_out([source], num_clusters=0)
+  assert (learned[0] is source, held) == (True, [])
+
+
+def test_a_cluster_is_left_to_learn_from(source):
+  with pytest.raises(
+    ValueError,
+    match=r"^config\.train\.validation_clusters=4 leaves none of 4 clusters to "
+    r"learn from: lower it; 0 holds none out\.$",
+  ):
+    hold_out([source], num_clusters=4)

@@ -20,6 +20,7 @@ from apprentice import start as starts
 from apprentice import train
 from apprentice.model import declare, load_apprentice, save_apprentice
 from apprentice.optimizer import learning_rate, optimizer
+from apprentice.validation import BLIND_LOSS, GAIN, LOSS
 from suti.io.files import read_json, write_json
 from suti.pipeline.backbone import load_backbone
 from suti.runtime.log import read_log
@@ -127,6 +128,7 @@ def get_config():
 DEATH = 11
 DYING = f"""
 import os, runpy, signal, sys
+import apprentice.validation  # with its own put_batch: steps alone count
 from suti.parallel import mesh
 
 put_batch, batches = mesh.put_batch, []
@@ -217,9 +219,18 @@ def config(tiny_backbone):
 
 
 def losses(workdir):
+  return read_scalars(workdir, "loss", "grad_norm")
+
+
+def held_out_losses(workdir):
+  return read_scalars(workdir, LOSS, BLIND_LOSS, GAIN)
+
+
+def read_scalars(workdir, *names):
   return [
-    (line["step"], line["loss"], line["grad_norm"])
+    (line["step"], *(line[name] for name in names))
     for line in read_log(workdir / "apprentice" / "train")
+    if names[0] in line
   ]
 
 
@@ -254,6 +265,8 @@ def test_a_killed_run_and_an_unbroken_run_are_equal(
   steps = [step for step, _, _ in losses(unbroken)]
   assert steps == list(range(2, STEPS + 1, 2))
   assert losses(tmp_path) == losses(unbroken)
+  assert [row[0] for row in held_out_losses(unbroken)] == [0, 4, 8, STEPS]
+  assert held_out_losses(tmp_path) == held_out_losses(unbroken)
   assert weights(tmp_path) == weights(unbroken)
 
 
@@ -280,6 +293,9 @@ def test_two_processes_learn_what_one_does(unbroken, config_file, place, root):
     finish(process)
   one, two = losses(unbroken)[:2], losses(place)
   np.testing.assert_allclose(two, one, rtol=1e-4)
+  np.testing.assert_allclose(
+    held_out_losses(place), held_out_losses(unbroken)[:2], rtol=1e-4, atol=1e-7
+  )
   # The first alone wrote, and the last step is saved.
   folder = place / "apprentice" / "train"
   assert read_json(folder / "done.json")["summary"]["steps"] == 4

@@ -160,6 +160,10 @@ def write_apprentice(workdir: pathlib.Path, held: list[Cluster], rng) -> None:
     {"step": s, "loss": 0.03 + 0.1 / (1 + s / 30) + rng.normal(0, 0.006)}
     for s in range(0, 1000, 10)
   ]
+  steps += [
+    {"step": s, "validation_loss": 0.03, "validation_gain": s / 1e5}
+    for s in (0, 500, 990)
+  ]
   text = "\n".join(json.dumps(row) for row in steps) + '\n{"step": 10'
   write_atomic(workdir / "apprentice/train/log.jsonl", text.encode())
   done(workdir, "apprentice/train", 412.0, steps=1000)
