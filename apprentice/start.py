@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from apprentice.model import (
   Apprentice,
@@ -20,6 +21,7 @@ from suti.hf.weights import load
 from suti.io.files import first_difference
 from suti.nn.param import functional, init, without
 from suti.pipeline.backbone import Params, load_backbone
+from suti.runtime.progress import say
 
 
 def start_params(
@@ -113,12 +115,36 @@ def take_init(config: Any, folder: Path) -> dict:
   Returns: the stage's summary.
   """
   backbone = load_backbone(config.backbone, weights=False)
-  apprentice = declare(backbone, name=config.train.method, config=config.method)
+  apprentice = declare(
+    backbone, name=config.train.method, config=_method_of(config)
+  )
   params = start_params(
     apprentice, config.train, base=config.backbone, seed=config.seed
   )
   write_model(apprentice, params, config, folder)
   return {"steps": 0}
+
+
+def _method_of(config: Any) -> Any:
+  """`config.method` of what is not trained: the apprentice's own.
+
+  But for the encoder, which says what a judge must not be.
+  """
+  if not is_apprentice(config.train.init):
+    return config.method
+  record = read_record(find_model(config.train.init))
+  if record["method"] != config.train.method:
+    return config.method  # `check_init` refuses it
+  now, own = config.method.to_dict(), dict(record["config"])
+  if "encoder" in now:
+    own["encoder"] = now["encoder"]
+  others = [f"{n} {own[n]}" for n in sorted(own) if own[n] != now.get(n)]
+  if others:
+    say(
+      f"As nothing is trained, config.method is that of {config.train.init}: "
+      f"{', '.join(others)}."
+    )
+  return ConfigDict(own)
 
 
 def sampling_defaults(sampling: Any) -> dict[str, Any]:

@@ -61,8 +61,7 @@ fi
 echo "=== the benchmark"
 "$VENV/bin/suti" run --config configs/evaluation/dreambench.py \
   --workdir "$work/apprentice/dreambench" "${models[@]}" \
-  --config.train.init="$work/apprentice/apprentice/train/model" \
-  --config.method.features=self_attention --config.method.positions=True
+  --config.train.init="$work/apprentice/apprentice/train/model"
 train ship
 "$VENV/bin/python" -m apprentice.ship --config configs/apprentice/world.py \
   --workdir "$work/apprentice"

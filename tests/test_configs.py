@@ -226,5 +226,5 @@ def test_both_losses_are_at_the_steps_of_the_config(
   else:
     method = SimpleNamespace(loss=None, losses=None, encode=lambda *_: None)
     apprentice = SimpleNamespace(backbone=backbone, method=method, apply=None)
-    user._make_loss(apprentice, config.train)({}, batch, None)
+    user.make_loss(apprentice, config.train)({}, batch, None)
   assert seen == [expected]

@@ -60,6 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
     weighting="uniform",
     log_snr_mean=None,  # uniform steps
     warmup_steps=10_000,  # choice
+    decay=None,
     min_demonstrations=3,
     num_demonstrations=3,
     max_demonstrations=10,
@@ -74,6 +75,8 @@ def get_config(arg: str = "") -> ConfigDict:
   config.method.update(
     sites=DECODER,  # inference, see above
     feed_forward=4,  # inference, see above
+    features="encoder",
+    positions=False,
     num_heads=8,  # choice
     encoder_gradient=True,
   )

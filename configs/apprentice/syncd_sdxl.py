@@ -42,6 +42,7 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer="adam",  # published: AdamW with torch's decay of 0.01
     learning_rate=5e-6,
     warmup_steps=0,
+    decay=None,
     dtype="bfloat16",
     weighting="uniform",
     log_snr_mean=None,  # uniform steps

@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
   Returns: the config.
   """
   config = quickstart.get_config().unlock()
-  config.train.update(num_steps=0, warmup_steps=0)
+  config.train.update(init="world_apprentice", num_steps=0, warmup_steps=0)
   config.benchmark.update(
     source="folder" if arg else "world",
     path=arg,

@@ -79,7 +79,7 @@ def of_sampling(arg: str) -> ConfigDict:
     arg: "" or "tiny".
   """
   run = ConfigDict(quickstart.get_config(arg)).unlock()
-  run.train.update(num_steps=0, warmup_steps=0)
+  run.train.update(init="world_apprentice", num_steps=0, warmup_steps=0)
   return _evaluated(run, arg)
 
 

@@ -424,6 +424,26 @@ def test_no_steps_take_the_model_as_it_is(unbroken, config, tmp_path):
     np.testing.assert_array_equal(taken[name], array)
 
 
+def test_what_is_not_trained_is_as_it_was_trained(
+  unbroken, config, tmp_path, capsys
+):
+  """An apprentice is evaluated without a flag for each field of its method."""
+  folder = unbroken / "apprentice" / "train" / "model"
+  config = config.unlock()
+  config.train.update(init=str(folder), num_steps=0, warmup_steps=0)
+  config.method.update(num_heads=4, feed_forward=2)
+  assert train.run(config, tmp_path) == {"steps": 0}
+  model = tmp_path / "apprentice" / "train" / "model"
+  recorded = [
+    read_json(x / "apprentice.json")["config"] for x in (folder, model)
+  ]
+  assert recorded[0] == recorded[1]
+  assert (
+    f"As nothing is trained, config.method is that of {folder}: feed_forward 0, "
+    "num_heads 2.\n"
+  ) in capsys.readouterr().err
+
+
 def test_another_config_in_the_same_workdir(unbroken, config):
   config = config.unlock()
   config.train.learning_rate = 0.5

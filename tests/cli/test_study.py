@@ -85,7 +85,7 @@ def test_several_studies_are_one_page(runs, tmp_path):
     ),
     (
       ["--config", "configs/studies/supervision.py:tiny"],
-      "Error: Variant 'filtered': runs/teachers/experts/pack has no "
+      "Error: Variant 'unfiltered': runs/teachers/experts/pack has no "
       "dataset_info.json: give the folder that experts.pack wrote, or run",
     ),
     (

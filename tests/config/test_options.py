@@ -256,7 +256,7 @@ MISTAKES = {
   ),
   "a rate that falls before it has risen": (
     {"train.decay": 1.0},
-    "config.train.warmup_steps=10 and the share config.train.decay=1.0 of 100 "
+    "config.train.warmup_steps=20 and the share config.train.decay=1.0 of 300 "
     "steps overlap: lower one, or raise config.train.num_steps.",
   ),
   "batch and mesh": (
