@@ -29,6 +29,8 @@ def test_it_trains_is_written_and_samples(kind, tmp_path):
     learning_rate=1e-2,
   ).unlock()
   config.method.update(sites=SITES[kind], num_heads=1)
+  if kind == "if1":  # its attention sees texts too
+    config.method.features = "encoder"
   config.method.trainable = r"\.adapter\."  # fewer compile faster
   inputs.write_pack(tmp_path)
   with inputs.on_devices(1):

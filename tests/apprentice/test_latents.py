@@ -138,6 +138,11 @@ def test_training_is_the_same_with_and_without(folder, tmp_path):
     with inputs.on_devices(1):
       apprentice.train.run(config, workdir)
     train = workdir / "apprentice" / "train"
-    losses.append([line["loss"] for line in read_log(train)])
+    losses.append(
+      [
+        line.get("loss", line.get("validation_loss"))
+        for line in read_log(train)
+      ]
+    )
     assert not (train / "latents").exists()
   np.testing.assert_allclose(*losses, rtol=1e-3)

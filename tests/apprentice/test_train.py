@@ -439,8 +439,8 @@ def test_what_is_not_trained_is_as_it_was_trained(
   ]
   assert recorded[0] == recorded[1]
   assert (
-    f"As nothing is trained, config.method is that of {folder}: feed_forward 0, "
-    "num_heads 2.\n"
+    f"As nothing is trained, config.method is that of {folder}: "
+    "feed_forward 0, num_heads 2.\n"
   ) in capsys.readouterr().err
 
 

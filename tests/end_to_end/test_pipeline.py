@@ -217,7 +217,10 @@ def assert_equal(one: dict, two: dict, name: str) -> None:
 def losses(path: pathlib.Path) -> list[tuple[int, float]]:
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   assert lines
-  return [(line["step"], line["loss"]) for line in lines]
+  return [
+    (line["step"], line.get("loss", line.get("validation_loss")))
+    for line in lines
+  ]
 
 
 def timeless(workdir: pathlib.Path) -> dict:
