@@ -21,6 +21,7 @@ is wrong; each score is also given as a share of that row's. Intervals are of
 """
 
 import dataclasses
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -179,27 +180,42 @@ def _line_ups(
   cluster: Cluster, numbers: Mapping[str, int], *, judge: Judge
 ) -> dict[str, np.ndarray]:
   """Prompt -> embeddings of its line-up's renders, (C, V, D)."""
+  subject = world_subject(cluster)
+  assert subject is not None, cluster.key
+  embedded = _embed_line_ups(
+    subject,
+    tuple(numbers.items()),
+    size_px=cluster.images[0].shape[0],
+    judge=judge,
+  )
+  return dict(zip(numbers, embedded, strict=True))
+
+
+# The runs of a study have the same subjects and prompts, and the same judge.
+@functools.lru_cache(maxsize=64)
+def _embed_line_ups(
+  subject: int,
+  numbers: tuple[tuple[str, int], ...],
+  *,
+  size_px: int,
+  judge: Judge,
+) -> np.ndarray:
+  """Embeddings of line-ups' renders, (prompts, C, V, D)."""
   # Imported here: sources other than SubjectWorld do not need its renderer.
   from suti.world.dataset import render_shots
   from suti.world.look_alikes import line_up
 
-  subject = world_subject(cluster)
-  assert subject is not None, cluster.key
   shots = [
     shot
-    for text, number in numbers.items()
+    for text, number in numbers
     for shot in line_up(
       subject,
       template=number,
       seeds=[seed_of("line-up", text, camera) for camera in range(_CAMERAS)],
     )
   ]
-  size_px = cluster.images[0].shape[0]
   seen = judge(list(render_shots(shots, size_px=size_px)["image"]))
-  embedded = seen.identity_ND.reshape(
-    len(numbers), retrieval.LINE_UP, _CAMERAS, -1
-  )
-  return dict(zip(numbers, embedded, strict=True))
+  return seen.identity_ND.reshape(len(numbers), retrieval.LINE_UP, _CAMERAS, -1)
 
 
 def _truths(

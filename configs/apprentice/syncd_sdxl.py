@@ -94,10 +94,8 @@ def get_config(arg: str = "") -> ConfigDict:
   if tiny:
     config.mine.update(source="world", path="")
     config.mesh.update(fsdp=1)
-    config.train.update(
-      num_steps=2, batch_size=2, checkpoint_every=2, log_every=1
-    )
-    config.train.validation_clusters = 1
+    config.train.update(num_steps=2, batch_size=2, checkpoint_every=2)
+    config.train.update(log_every=1, validation_clusters=1)
     config.method.update(
       rank=2, num_tokens=2, width=8, depth=1, num_heads=1, adapter=""
     )

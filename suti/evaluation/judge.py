@@ -11,6 +11,7 @@ Shape suffixes: B N pictures, F features, D embedding width, S tokens.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -51,8 +52,9 @@ class Judged:
 Judge = Callable[[Sequence[np.ndarray]], Judged]
 
 
+@functools.lru_cache(maxsize=2)
 def load_judge(name_or_dir: str | Path) -> Judge:
-  """Opens a judge.
+  """Opens a judge, once a process.
 
   Args:
     name_or_dir: a shipped name, "world_judge", or the folder of a published ViT

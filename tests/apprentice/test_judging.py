@@ -94,6 +94,25 @@ def test_the_measures_of_a_subject(world):
   assert features["apprentice"].shape == (2, 3)
 
 
+def test_the_line_ups_of_a_study_are_rendered_once(monkeypatch):
+  rendered = []
+
+  def count(shots, *, size_px):
+    rendered.append(len(shots))
+    return render(shots, size_px=size_px)
+
+  monkeypatch.setattr("suti.world.dataset.render_shots", count)
+  judging._embed_line_ups.cache_clear()
+  for texts in (TEXTS, TEXTS, TEXTS[:1]):
+    judging.judge_subject(
+      cluster(DOGS[0]),
+      {"apprentice": [(text, picture(DOGS[0])) for text in texts]},
+      judge=see,
+      listed={},
+    )
+  assert rendered == [2 * 25 * 2, 25 * 2]
+
+
 def test_a_listed_prompt_asks_for_what_its_list_says():
   listed = {"dog, snow": {"place": "snow", "look": "wet", "wardrobe": ""}}
   dog = cluster(DOGS[0])

@@ -335,7 +335,7 @@ def test_each_host_tunes_its_own_experts_and_one_draws_the_benchmark(
   assert meshes == {
     "experts.finetune": (4, 4),
     "experts.sample": (4, 4),
-    "apprentice.train": (8, 1),
+    "apprentice.train": (8, 2),
     "apprentice.sample": (4, 2),
   }
   rows = json.loads(out.read_text())["stages"]
