@@ -293,8 +293,11 @@ def test_two_processes_learn_what_one_does(unbroken, config_file, place, root):
     finish(process)
   one, two = losses(unbroken)[:2], losses(place)
   np.testing.assert_allclose(two, one, rtol=1e-4)
+  one, two = (held_out_losses(run) for run in (unbroken, place))
   np.testing.assert_allclose(
-    held_out_losses(place), held_out_losses(unbroken)[:2], rtol=1e-4, atol=1e-7
+    [row[:-1] for row in two],
+    [row[:-1] for row in one[:2]],  # the gain is a small difference of these
+    rtol=1e-4,
   )
   # The first alone wrote, and the last step is saved.
   folder = place / "apprentice" / "train"
