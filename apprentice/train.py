@@ -222,10 +222,10 @@ def run(config: Any, workdir: Path) -> dict:
   def validate(number):
     found = losses(state["ema"], frozen, vae_params)
     if not found:
-      return ""
+      return []
     log.write(number, found)
     gain = f", {found[GAIN]:.1%} by demonstrations" if GAIN in found else ""
-    return f", held out {found[LOSS]:.4f}{gain}"
+    return [f"held out {found[LOSS]:.4f}{gain}"]
 
   # --------------------------------------------------------------- 7 Loop
   # A batch, a step, its log, its checkpoint, in this order: what a checkpoint
@@ -245,18 +245,18 @@ def run(config: Any, workdir: Path) -> dict:
       window.append(scalars)
       # One step ahead of the device, and no more: SIGTERM gives seconds.
       jax.block_until_ready(window[-2:-1])
-      note = ""
+      notes = []
       if number % train.log_every == 0 or number == train.num_steps:
         rows = jax.device_get(window)
         means = {n: statistics.fmean(r[n] for r in rows) for n in rows[0]}
         log.write(number, means | {"learning_rate": rate(number - 1)})
-        window, note = [], f"loss {means['loss']:.4f}"
+        window, notes = [], [f"loss {means['loss']:.4f}"]
       is_last = number == train.num_steps
       if number % train.checkpoint_every == 0 or is_last:
-        note += validate(number)
+        notes += validate(number)
       if number % train.checkpoint_every == 0:
         save(number)
-      bar.update(1, note=note)
+      bar.update(1, note=", ".join(notes))
     save(number)
     checkpoints.wait()  # SIGTERM ends the process here, and its writing
 
