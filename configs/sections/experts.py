@@ -14,7 +14,7 @@ def mine() -> ConfigDict:
       "split": "train",
       # Of source heldout alone: subjects of these classes; () of all.
       "nouns": (),
-      "num_pages": 48,  # paper: 45M pages
+      "num_pages": 72,  # paper: 45M pages
       "min_images": 3,  # paper: 3
       "max_images": 10,  # paper: 10
       # Mean pairwise CLIP similarity of a page that is kept: below, it shows
@@ -46,7 +46,7 @@ def prompts() -> ConfigDict:
       # Of DreamBench's 2 x 25: all | seen, which leaves 2 x 5 and one pair in
       # six out for evaluation | held_out, those alone (suti/world/held_out.py).
       "templates": "all",
-      "num_per_cluster": 4,  # paper: 1
+      "num_per_cluster": 8,  # paper: 1
       # Also view, expression and composition, which the paper's figures show,
       # and style, the fourth of the paper's: the shipped CLIP has seen none and
       # would filter it at chance (docs/subject_world.md).
