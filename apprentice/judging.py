@@ -192,7 +192,8 @@ def _line_ups(
 
 
 # The runs of a study have the same subjects and prompts, and the same judge.
-@functools.lru_cache(maxsize=64)
+# Room for four times the subjects of DreamBench, half a megabyte each.
+@functools.lru_cache(maxsize=120)
 def _embed_line_ups(
   subject: int,
   numbers: tuple[tuple[str, int], ...],

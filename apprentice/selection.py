@@ -109,7 +109,8 @@ def hold_out(
 
   Args:
     sources: datasets, of `select`.
-    num_clusters: how many; the last in the order of their keys.
+    num_clusters: how many; the last of those that are left, in the order of
+      their keys, so that runs which leave others compare no losses.
 
   Returns: the datasets without these clusters, and these.
 
@@ -139,7 +140,8 @@ def hold_out(
 
   learned, measured = part(is_held=False), part(is_held=True)
   print(
-    f"{sum(map(len, measured))} examples, of {num_clusters} of "
-    f"{len(clusters)} clusters, are held out, to measure the loss on."
+    f"{sum(map(len, measured))} of {sum(map(len, tables))} examples, of "
+    f"{num_clusters} of {len(clusters)} clusters, are held out: the loss is "
+    "measured on them, and nothing is learned from them."
   )
   return [*learned], measured

@@ -128,7 +128,8 @@ def take_init(config: Any, folder: Path) -> dict:
 def _method_of(config: Any) -> Any:
   """`config.method` of what is not trained: the apprentice's own.
 
-  But for the encoder, which says what a judge must not be.
+  But not where its encoder is another, which `config.method` names for those
+  who must judge by other ones.
   """
   if not is_apprentice(config.train.init):
     return config.method
@@ -136,8 +137,8 @@ def _method_of(config: Any) -> Any:
   if record["method"] != config.train.method:
     return config.method  # `check_init` refuses it
   now, own = config.method.to_dict(), dict(record["config"])
-  if "encoder" in now:
-    own["encoder"] = now["encoder"]
+  if own.get("encoder") != now.get("encoder"):
+    return config.method  # that too
   others = [f"{n} {own[n]}" for n in sorted(own) if own[n] != now.get(n)]
   if others:
     say(

@@ -17,6 +17,7 @@ and a random number of demonstrations below K, which the paper does not mention.
 No method is named here, and nothing is sampled.
 """
 
+import contextlib
 import statistics
 import time
 from pathlib import Path
@@ -68,12 +69,13 @@ def run(config: Any, workdir: Path) -> dict:
       written as it is, and no examples are needed.
     workdir: with the stages that this one reads.
 
-  Returns: steps, last loss, steps a second. Only process 0 returns them; the
-    others return {}.
+  Returns: steps, last loss, the last ones on held-out clusters, steps a second.
+    Only process 0 returns them; the others return {}.
 
   Raises:
-    ValueError: no examples, a batch that the mesh does not divide, a checkpoint
-      of another model, or a loss that is not finite.
+    ValueError: no examples, or none beside those held out, a batch that the
+      mesh does not divide, a checkpoint of another model, or a loss that is not
+      finite.
   """
   # ---------------------------------------------------- 1 Config and mesh
   train = config.train
@@ -148,7 +150,7 @@ def run(config: Any, workdir: Path) -> dict:
     ]
   for line in describe_absent(sources, apprentice.method.fields(config.method)):
     say(line)
-  how = {
+  batch_args = {
     "fields": apprentice.method.fields(config.method),
     "encode_text": backbone.encode_text,
     "size_px": backbone.size_px,
@@ -161,7 +163,7 @@ def run(config: Any, workdir: Path) -> dict:
     sources[:num_sources],
     demonstration_targets=train.demonstration_targets,
     seed=config.seed,
-    **how,
+    **batch_args,
   )
   null_text = backbone.null_text()
 
@@ -190,7 +192,7 @@ def run(config: Any, workdir: Path) -> dict:
     apprentice,
     train,
     sources[num_sources:],
-    data=how,
+    batch_args=batch_args,
     placed=placed["ema"],
     mesh=mesh,
     seed=config.seed,
@@ -223,21 +225,25 @@ def run(config: Any, workdir: Path) -> dict:
     found = losses(state["ema"], frozen, vae_params)
     if not found:
       return []
-    log.write(number, found)
+    log.write(number, found, timed=False)
     gain = f", {found[GAIN]:.1%} by demonstrations" if GAIN in found else ""
     return [f"held out {found[LOSS]:.4f}{gain}"]
 
   # --------------------------------------------------------------- 7 Loop
   # A batch, a step, its log, its checkpoint, in this order: what a checkpoint
   # holds has been logged, and the iterator's state is that after its batch.
-  log = Log(current.folder, batch_size=train.batch_size)
-  number = first
-  if number == 0:
-    validate(0)
+  number, new_log = first, Log(current.folder, batch_size=train.batch_size)
   with (
+    contextlib.closing(new_log) as log,
     progress(train.num_steps, "train", done=first) as bar,
     between_steps(alone=jax.process_count() == 1) as stop,
   ):
+    # Of a run that resumes it stands in the log; what is compiled here is not
+    # compiled in the seconds that SIGTERM leaves.
+    if number == 0:
+      validate(0)
+    else:
+      losses(state["ema"], frozen, vae_params)
     while number < train.num_steps and not stop.is_set():
       number += 1
       batch = put_batch(next(data), mesh)
@@ -263,7 +269,6 @@ def run(config: Any, workdir: Path) -> dict:
   # ------------------------------------------------------------- 8 Finish
   seconds = round(time.monotonic() - started)  # of all processes together
   checkpoints.close()
-  log.close()
   params = gather(state["ema"] | frozen)
   if jax.process_index():
     return {}  # The first process writes.

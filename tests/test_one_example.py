@@ -209,9 +209,9 @@ def sampled(world: World) -> dict:
 def trained(world: World) -> dict:
   train, apprentice = world.config.train, world.apprentice
   base = world.backbone.params
-  assert len(apprentice.spec) == 381
-  assert len(set(apprentice.spec) - set(base)) == 80
-  assert sum(p.size for p in apprentice.spec.values()) == 10_373_552
+  assert len(apprentice.spec) == 365
+  assert len(set(apprentice.spec) - set(base)) == 64
+  assert sum(p.size for p in apprentice.spec.values()) == 10_205_872
   shown = train.num_demonstrations
   fields = make_fields(
     image=PICTURE,
@@ -295,8 +295,8 @@ def test_the_page_says_how_large_the_nets_are():
   for number in (
     "301 arrays",
     "9,343,152",
-    "381 arrays",
-    "80 new",
-    "10,373,552",
+    "365 arrays",
+    "64 new",
+    "10,205,872",
   ):
     assert number in text, number

@@ -57,6 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
   )
   # As published: one weight for both, here that of the base.
   config.apprentice_sample.update(
+    systems=("apprentice", "before", "base", "copy", "wrong_subject"),
     guidance_mode="joint",
     guidance=3.0,
     text_guidance=None,

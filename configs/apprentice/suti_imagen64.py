@@ -75,8 +75,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config.method.update(
     sites=DECODER,  # inference, see above
     feed_forward=4,  # inference, see above
-    features="encoder",
-    positions=False,
     num_heads=8,  # choice
     encoder_gradient=True,
   )

@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
   config.train.update(
     method="syncd",
     init="world_base",
+    log_snr_mean=-0.5,  # as the base was trained; published: uniform steps
     # Published: 2 references. Of a subject that has one, mirror images too.
     num_demonstrations=2,
     min_demonstrations=2,
@@ -67,6 +68,7 @@ def get_config(arg: str = "") -> ConfigDict:
   # Eq. 4. Published: 8 to 13 for pictures and 7.5 for the text, of a larger
   # base, which takes more.
   config.apprentice_sample.update(
+    systems=("apprentice", "before", "base", "copy", "wrong_subject"),
     num_demonstrations=3,
     guidance_mode="normalised",
     guidance=1.5,

@@ -22,7 +22,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config.train.update(
     examples=("runs/pretrain/examples/shards",),
     num_steps=3_000,
-    batch_size=16,
     warmup_steps=100,
     ema=0.999,
     checkpoint_every=250,

@@ -8,7 +8,7 @@
     --workdir runs/dreambench-photos
 
 Differs from configs/quickstart.py in the size of its last two stages, in that
-nothing is trained (the apprentice is `config.train.init` as it is, and
+nothing is trained (the apprentice is the shipped one as it is, and
 `--config.train.init=FOLDER` evaluates another), and in its experts: one for
 each subject, tuned for the paper's 500 steps instead of the quickstart's 60. As
 in every benchmark, they know the pictures that the apprentice is shown and no
@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """
   config = quickstart.get_config().unlock()
   config.train.update(init="world_apprentice", num_steps=0, warmup_steps=0)
+  config.method.update(features="encoder", positions=False)  # of this one
   config.benchmark.update(
     source="folder" if arg else "world",
     path=arg,

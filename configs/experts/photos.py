@@ -34,6 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     similarity_low=-1.0,
     similarity_high=1.0,
   )
+  config.train.validation_clusters = 0  # of a few subjects each counts
   # CLIP has not seen photographs either, and the filter is only as good as it.
   config.filter.rule = "delta_clip > -1"
   return config.lock()

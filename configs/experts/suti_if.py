@@ -32,6 +32,5 @@ def get_config(arg: str = "") -> ConfigDict:
     num_steps=100,  # publisher
     percentile=95.0,  # publisher
   )
-  config.method.features = "encoder"  # its self-attention sees texts too
   config.plan.backbone = if1.get_config()
   return config.lock()

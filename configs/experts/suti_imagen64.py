@@ -43,6 +43,8 @@ def get_config(arg: str = "") -> ConfigDict:
     captions="descriptive",
   )
   config.prompts.update(source="unseen", num_per_cluster=1)
+  config.train.validation_clusters = 0  # the paper reports no validation
+  config.method.update(features="encoder", positions=False)
   config.finetune.update(
     teacher="dreambooth",
     text_dtype="bfloat16",  # choice: T5-XXL is 19 GB in float32

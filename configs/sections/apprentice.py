@@ -106,9 +106,9 @@ def apprentice_sample() -> ConfigDict:
     {
       "num_demonstrations": 4,  # paper: 4
       # What is sampled for the benchmark's prompts (apprentice/systems.py):
-      # apprentice | before (this run's training, where init is an apprentice:
-      # else that is the base) | base | text_only | copy | wrong_subject |
-      # shuffled.
+      # apprentice | before (this run's training; of a method that starts as
+      # its base and has init a base, that is the base) | base | text_only |
+      # copy | wrong_subject | shuffled.
       "systems": ("apprentice", "base", "copy", "wrong_subject"),
       # How text and pictures guide: joint (together, one weight) | two (a
       # weight each) | normalised | interleaved | agnostic | independent, see

@@ -80,6 +80,7 @@ def of_sampling(arg: str) -> ConfigDict:
   """
   run = ConfigDict(quickstart.get_config(arg)).unlock()
   run.train.update(init="world_apprentice", num_steps=0, warmup_steps=0)
+  run.method.update(features="encoder", positions=False)  # of this one
   return _evaluated(run, arg)
 
 

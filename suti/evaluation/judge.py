@@ -22,6 +22,7 @@ import numpy as np
 from suti.evaluation.scores import IDENTITY, ROWS, open_encoder, unit
 from suti.hf.find import find_model
 from suti.hf.model import Model, open_model
+from suti.io.files import fingerprint
 
 HEADS = "heads"
 _DICTIONARY = "PatchDictionary"
@@ -52,9 +53,8 @@ class Judged:
 Judge = Callable[[Sequence[np.ndarray]], Judged]
 
 
-@functools.lru_cache(maxsize=2)
 def load_judge(name_or_dir: str | Path) -> Judge:
-  """Opens a judge, once a process.
+  """Opens a judge, once a process for as long as its files stay the same.
 
   Args:
     name_or_dir: a shipped name, "world_judge", or the folder of a published ViT
@@ -65,6 +65,12 @@ def load_judge(name_or_dir: str | Path) -> Judge:
     ValueError: no such folder, a model of another kind, or one that lacks
       something.
   """
+  return _load(str(name_or_dir), fingerprint(find_model(name_or_dir)))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name_or_dir: str, files: str) -> Judge:
+  """The judge of a folder, of which `files` is the fingerprint."""
   encoder, read_pixels = open_encoder(
     "judge", name_or_dir, expected=(_DICTIONARY, *IDENTITY)
   )

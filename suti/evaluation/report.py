@@ -373,8 +373,8 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
     if num < 20
     else f"Standard errors are over {num} subjects.",
     f"The apprentice started from {config.train.init!r} and learned for "
-    f"{config.train.num_steps} steps in this run: what that had learned before "
-    "is part of its score.",
+    f"{config.train.num_steps} steps in this run: what {config.train.init!r} "
+    "had learned before is part of its score.",
   ]
   if metrics["filter"]["candidates"]:
     notes.append(

@@ -51,12 +51,16 @@ class Log:
     self._events: Any = None
     self._last: tuple[int, float] | None = None  # Step and time of last line.
 
-  def write(self, step: int, scalars: Mapping[str, Any]) -> dict[str, float]:
+  def write(
+    self, step: int, scalars: Mapping[str, Any], *, timed: bool = True
+  ) -> dict[str, float]:
     """Appends a line.
 
     Args:
       step: steps done.
       scalars: numbers or arrays of one number, by name.
+      timed: whether the time since the line before went into steps. Without,
+        the line has no rate, and the next one's begins here.
 
     Returns:
       The scalars as floats.
@@ -68,14 +72,14 @@ class Log:
     now = time.monotonic()
     line: dict[str, Any] = {"step": step, **values}
     # The first line has no rate: its time is mostly the compiler's.
-    if self._last is not None and step > self._last[0]:
+    if timed and self._last is not None and step > self._last[0]:
       rate = (step - self._last[0]) / max(now - self._last[1], 1e-9)
       line["steps_per_second"] = round(rate, 4)
       if self._batch_size is not None:
         line["examples_per_second"] = round(rate * self._batch_size, 3)
     if jax.process_index() == 0:
       self._append(step, line)
-    if step:  # before the first there is nothing to time
+    if timed or self._last is not None:
       self._last = (step, now)
     return values
 

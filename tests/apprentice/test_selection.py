@@ -113,7 +113,8 @@ def test_held_out_clusters_are_the_last_and_no_example_is_lost(source, capsys):
   assert keys[0] | keys[1] == {e.key for part in some for e in part}
   said = capsys.readouterr().out.splitlines()[-1]
   assert said == (
-    "6 examples, of 1 of 4 clusters, are held out, to measure the loss on."
+    "6 of 18 examples, of 1 of 4 clusters, are held out: the loss is measured "
+    "on them, and nothing is learned from them."
   )
 
 

@@ -14,6 +14,7 @@ from apprentice.validation import BLIND_LOSS, GAIN, LOSS, make_validation
 from suti.nn.param import init
 from suti.parallel.mesh import make_mesh, replicated
 from suti.pipeline.backbone import load_backbone
+from suti.schema import seed_of
 from tests.apprentice import inputs
 
 
@@ -42,7 +43,7 @@ def validate(held, params, examples, *, seed=0):
     apprentice,
     train,
     examples,
-    data=how,
+    batch_args=how,
     placed=replicated(mesh),
     mesh=mesh,
     seed=seed,
@@ -77,7 +78,7 @@ def test_losses_are_means_over_batches_under_the_same_noise(held):
       jax.tree.map(jnp.asarray, next(data)),
       dtype=jnp.float32,
     )
-    key = jax.random.fold_in(jax.random.key(3), number)
+    key = jax.random.key(seed_of("validation", 3, number))
     blind = batch | {
       "demonstration_mask": jnp.zeros_like(batch["demonstration_mask"])
     }

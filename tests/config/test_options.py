@@ -121,8 +121,8 @@ MISTAKES = {
   ),
   "half a group of a subject": (
     {"sample.together": 3, "sample.batch_size": 6},
-    "config.prompts.num_per_cluster=4 times config.sample.images_per_prompt=1 "
-    "is 4 images a subject, no multiple of config.sample.together=3: change "
+    "config.prompts.num_per_cluster=8 times config.sample.images_per_prompt=1 "
+    "is 8 images a subject, no multiple of config.sample.together=3: change "
     "one, so that groups are whole.",
   ),
   "half a group of a benchmark's subject": (
