@@ -51,9 +51,9 @@ def _gain(points: list[tuple[float, float]]) -> list[str]:
     page.card(
       "<h3>What demonstrations tell it</h3>",
       page.paragraph(
-        "On clusters that were held out of the training: the share of the loss, "
-        "in percent, that their demonstrations take away. 0 is not to look at "
-        "them.",
+        "On clusters that were held out of the training: the share of the "
+        "loss, in percent, that their demonstrations take away. 0 is not to "
+        "look at them.",
         kind="soft",
       ),
       charts.intervals(
