@@ -109,8 +109,9 @@ def hold_out(
 
   Args:
     sources: datasets, of `select`.
-    num_clusters: how many; the last of those that are left, in the order of
-      their keys, so that runs which leave others compare no losses.
+    num_clusters: how many; the last of those that `select` left, in the order
+      of their keys. Losses of runs that select other examples are therefore
+      not comparable.
 
   Returns: the datasets without these clusters, and these.
 

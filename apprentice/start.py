@@ -138,7 +138,7 @@ def _method_of(config: Any) -> Any:
     return config.method  # `check_init` refuses it
   now, own = config.method.to_dict(), dict(record["config"])
   if own.get("encoder") != now.get("encoder"):
-    return config.method  # that too
+    return config.method  # `check_init` refuses it
   others = [f"{n} {own[n]}" for n in sorted(own) if own[n] != now.get(n)]
   if others:
     say(

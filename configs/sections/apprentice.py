@@ -40,7 +40,7 @@ def train() -> ConfigDict:
       "log_snr_mean": -2.0,
       "log_snr_std": 2.0,
       "warmup_steps": 20,
-      "decay": 0.4,  # share of steps in which the rate falls; None: 0
+      "decay": 0.4,  # share of steps in which the rate falls; None: it stays
       "min_demonstrations": 1,  # K is drawn from min to num; paper: 3
       "num_demonstrations": 3,  # paper: 3
       "max_demonstrations": 10,
