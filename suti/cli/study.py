@@ -3,6 +3,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 USAGE = """\
@@ -10,10 +11,11 @@ usage: suti study --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
        suti study --page DIR [DIR ...] --out PAGE
 
 Trains and evaluates an apprentice for each variant and seed of a study, a file
-of configs/studies, and writes DIR/page/index.html: measures with intervals over
-subjects, differences to one row, curves, pictures. What is finished in DIR is
-not done again; a study that was killed goes on where it was. Examples to learn
-from are made before, by the stages of `suti run` or by suti.pretrain.examples.
+of configs/studies, and writes DIR/page/index.html, anew after each run:
+measures with intervals over subjects, differences to one row, curves, pictures.
+What is finished in DIR is not done again; a study that was killed goes on where
+it was. Examples to learn from are made before, by the stages of `suti run` or
+by suti.pretrain.examples.
 
   --config FILE[:ARG]      such as configs/studies/supervision.py
   --config.run.FIELD=V     another value of a field of all its runs
@@ -42,10 +44,8 @@ def study(argv: Sequence[str]) -> None:
 def _run(argv: Sequence[str]) -> None:
   from suti.cli.run import is_first_host, look_ahead, run_stages
   from suti.config import flags
-  from suti.evaluation.findings import read_findings, run_folder
-  from suti.evaluation.findings_page import FILE, write_page
+  from suti.evaluation.findings import run_folder
   from suti.io import parts
-  from suti.io.files import write_json
   from suti.runtime import locks, xla_flags
 
   config, workdir = flags.parse(argv)
@@ -62,11 +62,29 @@ def _run(argv: Sequence[str]) -> None:
       folder.mkdir(parents=True, exist_ok=True)
       parts.clean_parts(folder)
       run_stages(one, folder, steps=(("6/8 train", "apprentice.train"),))
-    found = read_findings(config, workdir)
-    found["command"] = shlex.join(["suti", "study", *argv])
-    write_json(workdir / FILE, found)
-    write_page([workdir], workdir / "page")
+      _write(config, workdir, runs[:number], left=len(runs) - number, argv=argv)
   print(f"\nDone: {len(runs)} runs.\nThe page: {workdir / 'page/index.html'}")
+
+
+def _write(
+  config: Any,
+  workdir: Path,
+  finished: Sequence[tuple[str, int, Any]],
+  *,
+  left: int,
+  argv: Sequence[str],
+) -> None:
+  """Writes what is found so far, and its page."""
+  from suti.evaluation.findings import of_finished, read_findings
+  from suti.evaluation.findings_page import FILE, write_page
+  from suti.io.files import write_json
+
+  part = of_finished(config, [(name, seed) for name, seed, _ in finished])
+  found = read_findings(part, workdir)
+  found["runs_left"] = left
+  found["command"] = shlex.join(["suti", "study", *argv])
+  write_json(workdir / FILE, found)
+  write_page([workdir], workdir / "page")
 
 
 def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:

@@ -85,6 +85,30 @@ def list_rows(study: Any, workdir: Path) -> list[Row]:
   return rows
 
 
+def of_finished(study: Any, finished: Sequence[tuple[str, int]]) -> Any:
+  """A study as if it had no more runs than those that are finished.
+
+  Seeds count that all variants have; of the first seed, as long as none is
+  whole, those variants that are there. So rows are means over the same seeds.
+
+  Args:
+    study: the config.
+    finished: (variant, seed) of at least one run, in the order of the study.
+
+  Returns: a config for `read_findings`, whose reference is its first row where
+    the study's own is not there yet.
+  """
+  part = study.copy_and_resolve_references().unlock()
+  whole = [
+    s for s in study.seeds if all((n, s) in finished for n in study.order)
+  ]
+  part.seeds = tuple(whole or study.seeds[:1])
+  part.order = tuple(n for n in study.order if (n, part.seeds[0]) in finished)
+  if study.reference not in [row.label for row in list_rows(part, Path())]:
+    part.reference = ""
+  return part
+
+
 def run_folder(workdir: Path, variant: str, seed: int) -> Path:
   """The workdir of one run of a study."""
   return workdir / variant / f"seed-{seed}"

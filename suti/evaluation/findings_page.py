@@ -87,6 +87,7 @@ def _study(found: Mapping[str, Any], pictures: str) -> list[str]:
   pieces = [
     page.paragraph(found["question"]),
     page.paragraph(f"The paper: {found['paper']}", kind="soft"),
+    *(_unfinished(found["runs_left"]) if found.get("runs_left") else []),
     *(_curves(found, measures) if found["x"] else []),
     page.card(page.table(["", *titles, "images"], table, mark=reference)),
     page.paragraph(f"Differences to “{reference}”:"),
@@ -97,6 +98,17 @@ def _study(found: Mapping[str, Any], pictures: str) -> list[str]:
     pieces.append(page.card(pictures))
   pieces.append(page.folded("the command", found["command"]))
   return [page.section(found["title"], *pieces)]
+
+
+def _unfinished(left: int) -> list[str]:
+  """What is said of a study some of whose runs are still to come."""
+  return [
+    page.paragraph(
+      f"Not finished: {left} more {'run' if left == 1 else 'runs'} to come. "
+      "A row appears with its first run; a further seed counts once all rows "
+      "have it."
+    )
+  ]
 
 
 def _curves(found: Mapping[str, Any], measures: Sequence[str]) -> list[str]:

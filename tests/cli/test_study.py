@@ -63,6 +63,33 @@ def test_each_variant_and_seed_is_a_run_of_its_own(runs, tmp_path, capsys):
   assert f"Done: {len(runs)} runs." in capsys.readouterr().out
 
 
+def test_a_page_is_there_from_the_first_run_on(runs, tmp_path, monkeypatch):
+  stand_in, pages = run_command.run_stages, []
+
+  def read_before(*args, **kwargs):
+    if runs:
+      found = read_json(tmp_path / "findings.json")
+      html = (tmp_path / "page/index.html").read_text()
+      pages.append(
+        (found["runs_left"], found["seeds"], len(found["rows"]), html)
+      )
+    stand_in(*args, **kwargs)
+
+  monkeypatch.setattr(run_command, "run_stages", read_before)
+  assert not start("--config", FILE, "--workdir", tmp_path)
+  num = len(guidance.get_config("tiny").order)
+  assert [(left, seeds, rows) for left, seeds, rows, _ in pages] == [
+    # Rows of the first seed, until the second is whole, too.
+    (2 * num - done, [0], min(done, num))
+    for done in range(1, 2 * num)
+  ]
+  assert f"Not finished: {2 * num - 1} more runs to come." in pages[0][3]
+  assert "Not finished: 1 more run to come." in pages[-1][3]
+  found = read_json(tmp_path / "findings.json")
+  assert (found["runs_left"], found["seeds"]) == (0, [0, 1])
+  assert "Not finished" not in (tmp_path / "page/index.html").read_text()
+
+
 def test_several_studies_are_one_page(runs, tmp_path):
   for name in ("a", "b"):
     start("--config", FILE, "--workdir", tmp_path / name, "--config.seeds=(0,)")
