@@ -111,22 +111,24 @@ def hold_out(
     sources: datasets, of `select`.
     num_clusters: how many; the last of those that `select` left, in the order
       of their keys. Losses of runs that select other examples are therefore
-      not comparable.
+      not comparable. At most a third are held out, which is said: what few
+      clusters there are is for training.
 
   Returns: the datasets without these clusters, and these.
-
-  Raises:
-    ValueError: there are no others.
   """
   if not num_clusters:
     return list(sources), []
   tables = [[s.cluster for s in source.summaries()] for source in sources]
   clusters = sorted({cluster for table in tables for cluster in table})
-  if num_clusters >= len(clusters):
-    raise ValueError(
-      f"config.train.validation_clusters={num_clusters} leaves none of "
-      f"{len(clusters)} clusters to learn from: lower it; 0 holds none out."
+  if num_clusters > (most := len(clusters) // 3):
+    print(
+      f"config.train.validation_clusters={num_clusters} is more than a third "
+      f"of {len(clusters)} clusters: {most} {'is' if most == 1 else 'are'} held "
+      "out."
     )
+    num_clusters = most
+  if not num_clusters:
+    return list(sources), []
   held = set(clusters[-num_clusters:])
 
   def part(*, is_held: bool) -> list[Selected]:

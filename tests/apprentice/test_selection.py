@@ -123,10 +123,23 @@ def test_none_is_held_out_where_none_is_asked(source):
   assert (learned[0] is source, held) == (True, [])
 
 
-def test_a_cluster_is_left_to_learn_from(source):
-  with pytest.raises(
-    ValueError,
-    match=r"^config\.train\.validation_clusters=4 leaves none of 4 clusters to "
-    r"learn from: lower it; 0 holds none out\.$",
-  ):
-    hold_out([source], num_clusters=4)
+@pytest.mark.parametrize(("asked", "num"), [(1, 1), (2, 1), (4, 1), (9, 1)])
+def test_at_most_a_third_is_held_out_and_said(source, capsys, asked, num):
+  learned, held = hold_out([source], num_clusters=asked)
+  assert len({example.cluster for each in held for example in each}) == num
+  assert sum(map(len, learned)) == 9
+  said = capsys.readouterr().out.splitlines()
+  assert said[:-1] == [
+    f"config.train.validation_clusters={asked} is more than a third of 4 "
+    "clusters: 1 is held out."
+  ] * (asked > num)
+
+
+def test_of_two_clusters_none_is_held_out(source, capsys):
+  two = select([source], rule=None, num_clusters=2)
+  learned, held = hold_out(two, num_clusters=4)
+  assert (sum(map(len, learned)), held) == (6, [])
+  assert capsys.readouterr().out.splitlines()[-1] == (
+    "config.train.validation_clusters=4 is more than a third of 2 clusters: 0 "
+    "are held out."
+  )

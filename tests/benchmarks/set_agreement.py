@@ -4,7 +4,7 @@
 SynCD (arXiv 2502.01720, table 5) compares ways to make its sets: with warping
 and shared attention or without, by the similarity of a set's subjects, cut out
 of their images, and by the share that its filter keeps. Of finished
-`experts.filter` of the same mined clusters, the first being what others are
+`experts.filter`, on the subjects that all have, the first being what others are
 compared with:
 
   identity  mean cosine over the pairs of a set, subjects cut out by the
@@ -109,12 +109,13 @@ def embedded(
 
 
 def measure(
-  workdir: pathlib.Path, embeds: dict[str, Embed]
+  workdir: pathlib.Path,
+  sets: dict[str, list[Candidate]],
+  embeds: dict[str, Embed],
 ) -> tuple[Values, Values, Values]:
   """Values of a workdir, of the mined pictures it follows, and across sets."""
   own: Values = {name: {} for name in MEASURES}
   mined, across = copy.deepcopy(own), copy.deepcopy(own)
-  sets = read_sets(workdir)
   clusters = find_clusters(read_clusters(workdir), set(sets))
   subjects = {key: clusters[key].subject for key in sets}
   views = views_of(workdir, sets, clusters)
@@ -133,7 +134,8 @@ def measure(
     mined["colour"][key] = colours(pictures, labels)
   scores = collections.defaultdict(list)
   for score in read_scores(workdir):
-    scores[score.cluster].append((score.values["clip_t"], score.kept))
+    if score.cluster in sets:
+      scores[score.cluster].append((score.values["clip_t"], score.kept))
   for key, rows in scores.items():
     own["CLIP-T"][key], own["kept"][key] = map(float, np.mean(rows, axis=0))
   return own, mined, across
@@ -199,13 +201,17 @@ def main() -> None:
     "judge": lambda images: judge(images).identity_ND,
   }
   print(f"| | sets | {' | '.join(MEASURES)} |\n|{'---|' * (len(MEASURES) + 2)}")
+  named = [each.partition("=")[::2] for each in args.workdirs]
+  workdirs = {name: pathlib.Path(workdir) for name, workdir in named}
+  sets = {name: read_sets(workdir) for name, workdir in workdirs.items()}
+  shared = set.intersection(*(set(each) for each in sets.values()))
   reference = None
-  for each in args.workdirs:
-    name, _, workdir = each.partition("=")
-    own, mined, across = measure(pathlib.Path(workdir), embeds)
+  for name, workdir in workdirs.items():
+    of_all = {key: each for key, each in sets[name].items() if key in shared}
+    own, mined, across = measure(workdir, of_all, embeds)
     print(row(name, own, reference))
     reference = reference or own
-    if each == args.workdirs[-1]:
+    if name == named[-1][0]:
       if any(mined.values()):
         print(row("mined pictures of the same views", mined))
       print(row("images of two sets", across))
