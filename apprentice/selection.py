@@ -122,9 +122,9 @@ def hold_out(
   clusters = sorted({cluster for table in tables for cluster in table})
   if num_clusters > (most := len(clusters) // 3):
     print(
-      f"config.train.validation_clusters={num_clusters} is more than a third "
-      f"of {len(clusters)} clusters: {most} {'is' if most == 1 else 'are'} held "
-      "out."
+      f"config.train.validation_clusters={num_clusters} is more than a "
+      f"third of {len(clusters)} clusters: {most} "
+      f"{'is' if most == 1 else 'are'} held out."
     )
     num_clusters = most
   if not num_clusters:
