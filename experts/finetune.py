@@ -43,6 +43,7 @@ from experts.farm.wave_files import summarise
 from experts.farm.waves import Wave, make_waves
 from experts.farm.work_queue import Lease, Work, work
 from experts.prompts import read_prompts
+from experts.teacher import named_folders
 from suti.hf.find import find_model
 from suti.io.files import remove_folder
 from suti.runtime.stage import Stage, main, stage
@@ -243,11 +244,7 @@ def open_stage(config, workdir: Path) -> Stage:
     },
     reads=["experts/mine", "experts/prompts"],
     folders={"config.backbone": find_model(config.backbone)}
-    | (
-      {"config.finetune.depth_net": find_model(tune.depth_net)}
-      if tune.depth_net not in ("", "none")
-      else {}
-    ),
+    | named_folders(tune),
   )
 
 

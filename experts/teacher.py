@@ -10,6 +10,7 @@ sampling of SuTI (arXiv 2304.00186, section 3.3).
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -140,6 +141,26 @@ def check_together(teacher: Teacher, config) -> None:
       f"config.sample.together={size}: the teacher '{name}' samples each image "
       "alone; set it to 1, or take a teacher whose images see each other."
     )
+
+
+def named_folders(tune: Any) -> dict[str, Path]:
+  """{field: folder} of the models that a section `finetune` names, if any.
+
+  Raises:
+    ValueError: there is none.
+  """
+  name = tune.depth_net
+  if name in ("", "none"):
+    return {}
+  try:
+    return {"config.finetune.depth_net": find_model(name)}
+  except ValueError as error:
+    raise ValueError(
+      f"config.finetune.depth_net={name!r} is no folder of a model: train one "
+      "by python -m suti.pretrain.depth --config configs/pretrain/depth.py "
+      "--workdir runs/pretrain, or set it to none, where images do not follow "
+      "depths, or to '', the variant without geometry."
+    ) from error
 
 
 def asks_labels(teacher: Teacher, config: Any) -> bool:

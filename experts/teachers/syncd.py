@@ -30,12 +30,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experts.teacher import NOTHING, Teacher
+from experts.teacher import NOTHING, Teacher, named_folders
 from suti.diffusion.guidance import classifier_free
 from suti.diffusion.samplers import draw_noise, own_plan, sample_remembering
 from suti.diffusion.schedule import Schedule
 from suti.diffusion.subject_mask import noun_map, otsu
-from suti.hf.find import find_model
 from suti.hf.model import open_model
 from suti.nn.notes import listening
 from suti.nn.shared_attention import (
@@ -55,7 +54,6 @@ from suti.pipeline.conditioning import apply_denoiser
 
 Array = jax.Array
 Memory = Mapping[str, Array]  # of the deformable variant
-NO_NET = "none"  # the rigid variant without a net that sees depths
 # Side of the neighbourhood that a subject is widened by, of the finest map: in
 # the published code 9 of 32 positions, and 3 of 64.
 _DILATE = {True: 9, False: 3}  # by whether it is rigid
@@ -70,9 +68,8 @@ def is_rigid(config: Any) -> bool:
 def weights(backbone: Backbone, config: Any) -> Mapping[str, str]:
   """The net that sees depths, in the place of the backbone's."""
   del backbone
-  if config.depth_net in ("", NO_NET):
-    return {}
-  return {"": str(find_model(config.depth_net) / "unet")}
+  folder = named_folders(config).get("config.finetune.depth_net")
+  return {"": str(folder / "unet")} if folder else {}
 
 
 def declare(backbone: Backbone, config: Any) -> Any:

@@ -248,6 +248,7 @@ def look_ahead(config: Any) -> None:
   teacher = experts.teacher.find(config.finetune.teacher)
   experts.teacher.check_together(teacher, config)
   experts.teacher.check_asked(teacher, config)
+  experts.teacher.named_folders(config.finetune)
   benchmark = benchmark_config(config)
   asks = experts.teacher.asks_labels(teacher, config)
   num_experts = config.benchmark.num_expert_subjects

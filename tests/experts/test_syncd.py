@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.apprentice import syncd_world
 from experts import teacher
 from experts.farm import programs, requests, text_tokens
 from experts.mining.views import correspondence
 from experts.teachers.syncd import TEACHER
+from suti.cli import run
 from suti.diffusion.samplers import draw_noise, row_keys
 from suti.diffusion.subject_mask import noun_map, otsu
 from suti.images import depth_u8
@@ -305,6 +307,18 @@ def test_mistakes_are_one_line(backbone, tmp_path):
     "those of config.backbone and as many of the depth, as suti.pretrain.depth "
     "trains."
   )
+
+
+def test_a_net_that_is_missing_is_said_before_anything_runs(tmp_path):
+  config = syncd_world.get_config().unlock()
+  config.finetune.depth_net = str(tmp_path / "none")
+  with pytest.raises(
+    ValueError, match=r"^config\.finetune\.depth_net="
+  ) as caught:
+    run.look_ahead(config)
+  assert "python -m suti.pretrain.depth" in str(caught.value)
+  config.finetune.depth_net = "none"
+  run.look_ahead(config)
 
 
 def test_a_net_that_sees_depths_takes_the_bases_place(backbone, tmp_path):
