@@ -20,6 +20,8 @@ the code's as its default:
   dropped     what a dropped picture is in training: picture, CLIP's view alone,
               so that the references are seen | all, as in sampling
   null        grey, the empty picture before CLIP's normalisation | mean, after
+  picture     True, one reference is also seen as a whole | False, no adapter:
+              the paper's ablation "w/o global"
   mask_edges  soft, masks of pictures are resized to the latent by Lanczos'
               kernel, and what is in (0, 1) there lowers a position's logit, by
               1 at most | whole, each position that the subject touches counts
@@ -73,7 +75,8 @@ class Shown(NamedTuple):
   """What the U-Net is given as its `context`.
 
   Attributes:
-    keys_values, scale, mask_BL: the whole picture, as in an `ImagePrompt`.
+    keys_values, scale, mask_BL: the whole picture, as in an `ImagePrompt`; None
+      where none is seen so.
     sites: {path of a transformer block: what its self-attention sees of the
       references (B, L, D)}; None if they are not there, or not seen yet.
     seen_BKHW: where the subject is in each reference, by cells of the latent, 0
@@ -162,7 +165,7 @@ def declare(backbone: Any, config: Any) -> Nets:
     ValueError: a field is missing or wrong, there is no such encoder, or the
       U-Net has no attention of this kind.
   """
-  for name in (*_CHOICES, *_COUNTS, "remat"):
+  for name in (*_CHOICES, *_COUNTS, "picture", "remat"):
     if name not in config:
       raise ValueError(
         f"config.method.{name} is missing: copy it from {_EXAMPLE}."
@@ -180,7 +183,9 @@ def declare(backbone: Any, config: Any) -> Nets:
         "least 1; published are a rank of 128 and a mask_dilation of 5 cells."
       )
   image_prompt.check_section(config, example=_EXAMPLE)
-  plain, nets = image_prompt.declare(backbone.unet, config)
+  plain, nets = backbone.unet, {}
+  if config.picture:
+    plain, nets = image_prompt.declare(backbone.unet, config)
   net = lora(plain, r"\.attn1\.to_(q|k|v|out\.0)$", rank=config.rank)
   net = adapter(
     net,
@@ -201,6 +206,9 @@ def declare(backbone: Any, config: Any) -> Nets:
 
 def fields(config: Any) -> tuple[Field, ...]:
   """The target, and the references with their texts, masks and CLIP's view."""
+  picture = Field(
+    name="demonstration_images", source="demonstrations", made="clip"
+  )
   seen = Field(name="reference_mask", source="demonstrations", made="exists")
   return (
     IMAGE,
@@ -210,7 +218,7 @@ def fields(config: Any) -> tuple[Field, ...]:
     Field(
       name="demonstration_text", source="captions", made="text", with_text=True
     ),
-    Field(name="demonstration_images", source="demonstrations", made="clip"),
+    *([picture] if config.picture else []),
     Field(
       name="demonstration_masks",
       source="demonstration_masks",
@@ -222,7 +230,9 @@ def fields(config: Any) -> tuple[Field, ...]:
 
 
 def encoders(config: Any) -> dict[str, Encoder]:
-  """CLIP."""
+  """CLIP, where a reference is seen as a whole."""
+  if not config.picture:
+    return {}
   output = image_prompt.output_of(config.kind)
   return {"clip": Encoder(folder=config.encoder, output=output)}
 
@@ -231,18 +241,20 @@ def encode(
   apply: Callable, params: Mapping[str, jax.Array], batch: Mapping[str, Any]
 ) -> Shown | None:
   """What the steps need of the references, and the picture seen as a whole."""
-  images_BKX = batch["demonstration_images"]
+  images_BKX = batch.get("demonstration_images")
   shown_BK = batch["demonstration_mask"]
   batch_size, num = shown_BK.shape
   if num == 0:
     return None
-  whole = image_prompt.make_prompt(
-    apply,
-    params,
-    images_BKX[:, :1],
-    shown_BK[:, :1],
-    scale=batch.get("subject_scale", 1.0),
-  )
+  whole: tuple[Any, ...] = (None, None, None)
+  if images_BKX is not None:
+    whole = image_prompt.make_prompt(
+      apply,
+      params,
+      images_BKX[:, :1],
+      shown_BK[:, :1],
+      scale=batch.get("subject_scale", 1.0),
+    )
   if "demonstrations" not in batch:
     return Shown(*whole)
   x0_BKHWC = batch["demonstrations"]
@@ -254,12 +266,14 @@ def encode(
   seen_BKHW = apply(
     params, batch["demonstration_masks"], x0_BKHWC.shape[2:4], net=_CELLS
   )
-  # Each reference is its own picture: full weight, and null where it is
-  # dropped.
-  images_M1X = images_BKX.reshape(-1, 1, *images_BKX.shape[2:])
-  prompt = image_prompt.make_prompt(
-    apply, params, images_M1X, shown_BK.reshape(-1, 1)
-  )
+  prompt = None
+  if images_BKX is not None:
+    # Each reference is its own picture: full weight, and null where it is
+    # dropped.
+    images_M1X = images_BKX.reshape(-1, 1, *images_BKX.shape[2:])
+    prompt = image_prompt.make_prompt(
+      apply, params, images_M1X, shown_BK.reshape(-1, 1)
+    )
   context = Shown(
     *whole,
     seen_BKHW=jnp.where(there_BK[:, :, None, None], seen_BKHW, 0),
@@ -341,6 +355,11 @@ def denoise(
   )
 
 
+def start(config: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The adapter's arrays, if there is one."""
+  return image_prompt.start(config, params) if config.picture else {}
+
+
 METHOD = Method(
   paper="https://arxiv.org/abs/2502.01720",
   declare=declare,
@@ -355,6 +374,6 @@ METHOD = Method(
   hide={"subject": without_subject, "mask": without_masks},
   # References are seen from the first step on.
   starts_as_base=False,
-  start=image_prompt.start,
+  start=start,
   scaled=True,
 )

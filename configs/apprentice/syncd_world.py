@@ -42,6 +42,9 @@ def get_config(arg: str = "") -> ConfigDict:
       # At the target's step with noise of their own, as the published U-Net's |
       # clean, as those of its FLUX model.
       "references": "noised",  # noised | clean
+      # Whether one reference is also seen as a whole, by the adapter, whose
+      # weight is config.apprentice_sample.subject_scale.
+      "picture": True,
       # What is missing where a picture is dropped in training: CLIP's view |
       # the references too, as in sampling.
       "dropped": "picture",  # picture | all

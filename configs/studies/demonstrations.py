@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     x="demonstrations",
     variants={
       f"shown_{num:02d}": {
-        "label": str(num),
+        "row": str(num),
         "x": float(num),
         "apprentice_sample": {"num_demonstrations": num},
       }

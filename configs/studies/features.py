@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     reference=features["encoder"],
     variants={
       f"{name}_places" if places else name: {
-        "label": f"{label}, and places" if places else label,
+        "row": f"{label}, and places" if places else label,
         "method": {"features": name, "positions": places},
       }
       for name, label in features.items()

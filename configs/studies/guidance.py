@@ -14,7 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
   """The study; `:tiny` has the least of everything, for tests."""
   joint = {
     f"joint_{weight}": {
-      "label": f"joint, {weight}",
+      "row": f"joint, {weight}",
       "x": float(weight),
       "apprentice_sample": _guided("joint", weight),
     }
@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
   # A weight each: with the same weight for both, "two" is "joint".
   modes = {
     f"two_{subject}_{text}": {
-      "label": f"two, pictures {subject}, text {text}",
+      "row": f"two, pictures {subject}, text {text}",
       "apprentice_sample": _guided("two", subject, text),
     }
     for subject, text in ((3, 5), (5, 2), (5, 3), (8, 2))

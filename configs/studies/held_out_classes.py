@@ -30,13 +30,13 @@ def get_config(arg: str = "") -> ConfigDict:
     run=run,
     reference="taught all classes",
     variants={
-      "all": {"label": "taught all classes"},
+      "all": {"row": "taught all classes"},
       "without": {
-        "label": f"without {', '.join(HELD_OUT)}",
+        "row": f"without {', '.join(HELD_OUT)}",
         "train": {"without_nouns": HELD_OUT},
       },
       "none": {
-        "label": "taught nothing, the base",
+        "row": "taught nothing, the base",
         "train": {"num_steps": 0, "warmup_steps": 0},
       },
     },

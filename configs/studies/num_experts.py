@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     x="experts",
     variants={
       f"experts_{num}": {
-        "label": str(num),
+        "row": str(num),
         "x": float(num),
         "train": {"num_clusters": num, "rule": "delta_clip > 0.02"},
       }

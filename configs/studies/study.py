@@ -13,6 +13,7 @@ from configs.apprentice import world
 TRUE_RENDERS = "runs/world/examples/shards"
 SAME_CLASS = "runs/same_class/examples/shards"
 EXPERTS = "runs/teachers/experts/pack"
+SETS = "runs/sets/experts/pack"
 
 
 def make_study(
@@ -32,10 +33,10 @@ def make_study(
     question: what it asks, a sentence.
     paper: what a paper reports, with its number, or that it reports none.
     run: the config that variants change.
-    variants: {name: {"label", "x": its place on a curve, "systems": whose
-      images are its rows, if not the study's, section: {field: value}}}; all
-      but sections may be absent.
-    reference: label of the row that others are compared with; "" is the first.
+    variants: {name: {"row": what its row is called, "x": its place on a curve,
+      "systems": whose images are its rows, if not the study's, section: {field:
+      value}}}; all but sections may be absent.
+    reference: name of the row that others are compared with; "" is the first.
     x: what x is; "" draws no curve.
   """
   study = ConfigDict()
@@ -61,8 +62,19 @@ def of_training(arg: str) -> ConfigDict:
   Args:
     arg: "" or "tiny".
   """
-  run = ConfigDict(world.get_config(arg)).unlock()
-  run.train.examples = (EXPERTS,)
+  return trained(world.get_config(arg), arg, examples=EXPERTS)
+
+
+def trained(config: ConfigDict, arg: str, *, examples: str) -> ConfigDict:
+  """Runs that train an apprentice of any config, on examples made before.
+
+  Args:
+    config: of the apprentice.
+    arg: "" or "tiny".
+    examples: the folder of `experts.pack`.
+  """
+  run = ConfigDict(config).unlock()
+  run.train.examples = (examples,)
   # What is learned is measured by images of the benchmark; none is held out, so
   # that an example counts.
   run.train.validation_clusters = 0

@@ -32,25 +32,25 @@ def get_config(arg: str = "") -> ConfigDict:
     run=run,
     reference="experts, unfiltered",
     variants={
-      "unfiltered": {"label": "experts, unfiltered", "train": {"rule": ""}},
+      "unfiltered": {"row": "experts, unfiltered", "train": {"rule": ""}},
       "true_renders": {
-        "label": "true renders",
+        "row": "true renders",
         "train": {"examples": (study.TRUE_RENDERS,)},
       },
       "same_class": {
-        "label": "other subjects of the class",
+        "row": "other subjects of the class",
         "train": {"examples": (study.SAME_CLASS,)},
       },
       "by_identity": {
-        "label": "experts, 28% by identity",
+        "row": "experts, 28% by identity",
         "train": {"rule": "identity > 0.775"},
       },
       "by_delta_clip": {
-        "label": "experts, 28% by delta-CLIP",
+        "row": "experts, 28% by delta-CLIP",
         "train": {"rule": "delta_clip > 0.55"},
       },
       "filtered": {
-        "label": "experts, delta-CLIP above 0.02",
+        "row": "experts, delta-CLIP above 0.02",
         "train": {"rule": "delta_clip > 0.02"},
       },
     },

@@ -28,9 +28,9 @@ def get_config(arg: str = "") -> ConfigDict:
     run=run,
     reference="apprentice",
     variants={
-      "shipped": {"label": ""},
+      "shipped": {"row": ""},
       "textual_inversion": {
-        "label": "textual inversion",
+        "row": "textual inversion",
         "systems": ("experts",),
         "finetune": textual_inversion.CHANGES,
         "apprentice_sample": {"systems": ("apprentice",)},

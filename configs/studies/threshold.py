@@ -22,10 +22,10 @@ def get_config(arg: str = "") -> ConfigDict:
     reference="0.02",
     x="threshold of delta-CLIP",
     variants={
-      "none": {"label": "no filter", "train": {"rule": ""}},
+      "none": {"row": "no filter", "train": {"rule": ""}},
       **{
         f"above_{round(1000 * value):03d}": {
-          "label": f"{value:g}",
+          "row": f"{value:g}",
           "x": value,
           "train": {"rule": f"delta_clip > {value:g}"},
         }

@@ -126,7 +126,7 @@ def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
 def _change(config: Any, variant: Any) -> None:
   """Gives a variant's fields to a config."""
   for section, fields in variant.items():
-    if section in ("label", "x", "systems"):
+    if section in ("row", "x", "systems"):
       continue
     if section not in config:
       raise ValueError(f"config.run has no section '{section}'.")

@@ -55,7 +55,7 @@ class Row:
 def list_rows(study: Any, workdir: Path) -> list[Row]:
   """The lines of a study: its variants, and of each its systems.
 
-  A variant may have systems of its own; one whose label is "" is not named in
+  A variant may have systems of its own; one whose row is "" is not named in
   front of them.
 
   Args:
@@ -66,7 +66,7 @@ def list_rows(study: Any, workdir: Path) -> list[Row]:
   for name in study.order:
     variant = study.variants[name]
     folders = tuple(run_folder(workdir, name, seed) for seed in study.seeds)
-    label = variant.get("label", name.replace("_", " "))
+    label = variant.get("row", name.replace("_", " "))
     systems = variant.get("systems", study.systems)
     for system in systems:
       of_system = study.labels.get(system, system.replace("_", " "))

@@ -156,6 +156,46 @@ def test_a_dropped_picture_leaves_the_references(ours):
   np.testing.assert_array_equal(encode(batch), dropped)
 
 
+def test_without_the_whole_picture_there_is_no_adapter(sdxl, tiny_clip):
+  config = section(tiny_clip, picture=False)
+  backbone = load_backbone(sdxl)
+  spec, apply = functional_nets(syncd.declare(backbone, config))
+  assert not [name for name in spec if name.startswith(("adapter:", "null:"))]
+  assert syncd.encoders(config) == {}
+  names = {field.name for field in syncd.fields(config)}
+  assert "demonstration_images" not in names
+  assert "demonstrations" in names
+  rng = np.random.default_rng(0)
+  params = init(spec, jax.random.key(1)) | backbone.params
+  assert not syncd.METHOD.start(config, params)
+  text = backbone.encode_text(["a dog", "a cat"])
+  there = np.ones((B, K), bool)
+  batch = {
+    "demonstrations": rng.normal(size=(B, K, *backbone.latent_shape)),
+    "demonstration_mask": there,
+    "reference_mask": there,
+    "demonstration_text": {
+      name: np.stack([x] * K, axis=1) for name, x in text.items()
+    },
+    "demonstration_masks": np.ones((B, K, 16, 16), bool),
+  }
+  batch["demonstrations"] = batch["demonstrations"].astype(np.float32)
+  x = rng.normal(size=(B, *backbone.latent_shape)).astype(np.float32)
+  keys_B = jax.random.split(jax.random.key(5), B)
+  t_B = jnp.asarray([500, 900])
+
+  def predict(batch):
+    context = syncd.encode(apply, params, batch)
+    context = syncd.refresh(apply, params, context, t_B, keys_B)
+    return syncd.denoise(apply, params, x, t_B, text, context)
+
+  base = syncd.denoise(apply, params, x, t_B, text, None)
+  assert np.abs(predict(batch) - base).max() > 1e-4
+  hidden = syncd.without_subject(batch, np.ones(B, bool))
+  # Updates start at zero: without references it is the base.
+  np.testing.assert_allclose(predict(hidden), base, atol=1e-6)
+
+
 def test_clean_references_are_seen_once(sdxl, tiny_clip, ours):
   spec, apply = functional_nets(
     syncd.declare(

@@ -68,8 +68,8 @@ def test_a_variant_may_have_rows_of_its_own(tmp_path):
     systems=("apprentice", "experts"),
     labels={"experts": "an expert each"},
     variants={
-      "two": {"label": ""},
-      "one": {"label": "one word", "systems": ("experts",)},
+      "two": {"row": ""},
+      "one": {"row": "one word", "systems": ("experts",)},
     },
   )
   rows = findings.list_rows(study, tmp_path)

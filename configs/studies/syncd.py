@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which parts of SynCD's method its apprentice needs.
+
+  suti study --config configs/studies/syncd.py --workdir runs/studies/syncd
+
+Each apprentice starts from the base and takes as many steps, on the same sets,
+made before by the stages of configs/experts/syncd_world.py to `experts.pack`,
+see docs/syncd.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.apprentice import syncd_world
+from configs.studies import study
+
+
+def get_config(arg: str = "") -> ConfigDict:
+  """The study; `:tiny` has the least of everything, for tests."""
+  config = syncd_world.get_config(arg).unlock()
+  # Of the method that takes the place of shared attention.
+  config.method.shows = "demonstrations"
+  config.finetune.depth_net = ""  # no set is made here
+  return study.make_study(
+    title="SynCD's parts",
+    question="What does an apprentice owe to shared attention, to masks and to "
+    "the whole picture?",
+    paper="its geometric score is 0.825; without masks 0.817, without the "
+    "whole picture 0.795, without shared attention 0.819 (arXiv 2502.01720, "
+    "table 4, one picture of a subject).",
+    run=study.trained(config, arg, examples=study.SETS),
+    reference="all of it",
+    variants={
+      "full": {"row": "all of it"},
+      "no_masks": {
+        "row": "without masks",
+        "train": {"condition_dropout": 1.0},
+        "label": {"source": "none"},
+      },
+      "no_picture": {
+        "row": "without the whole picture",
+        "method": {"picture": False},
+      },
+      "no_shared_attention": {
+        "row": "without shared attention",
+        "train": {"method": "ip_adapter"},
+      },
+    },
+  )
