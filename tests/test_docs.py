@@ -15,12 +15,14 @@ import re
 import shlex
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 from configs import quickstart
 from suti import cli
+from suti.cli import run
 from suti.config import flags, options
 from suti.images import save_png
 from tests.launch.test_tpu_vm import Cloud
@@ -166,7 +168,8 @@ def test_a_command_is_run_somewhere_and_parses(page, line, monkeypatch):
   assert not file or sign in read(file), f"{file} has no {sign}"
   match argv:
     case ["suti", "run", *rest]:
-      check_config(rest)
+      last, rest = run.take_until(rest)
+      run.up_to(last, run.steps_of(check_config(rest)))
     case ["suti", *rest]:
       parse_suti(rest, monkeypatch)
     case ["python", "-m", module, *rest]:
@@ -186,7 +189,7 @@ def test_a_command_is_run_somewhere_and_parses(page, line, monkeypatch):
       pytest.fail(f"nobody knows how to check {argv}")
 
 
-def check_config(argv: list[str]) -> None:
+def check_config(argv: list[str]) -> Any:
   """A config that loads, and values that it may have."""
   argv = [re.sub(r"^gs://.*", "runs/x", word) for word in argv]
   if "--workdir" not in argv:
@@ -194,6 +197,7 @@ def check_config(argv: list[str]) -> None:
   config, _ = flags.parse(argv)
   if "mine" in config:
     options.check(config, data=False)
+  return config
 
 
 class _ParsedError(Exception):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SynCD's sets of SubjectWorld: three images of a subject at once, rigid.
 
-  python -m experts.mine --config configs/experts/syncd_world.py \
-    --workdir runs/syncd
-  # then .label .prompts .finetune .sample .filter .pack
+  suti run --config configs/experts/syncd_world.py --workdir runs/sets \
+    --until experts.pack
 
 Hardware: a CPU with 2 cores. Before it, but for ":tiny", the net that sees
 depths: configs/pretrain/depth.py.

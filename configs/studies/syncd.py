@@ -4,8 +4,7 @@
   suti study --config configs/studies/syncd.py --workdir runs/studies/syncd
 
 Each apprentice starts from the base and takes as many steps, on the same sets,
-made before by the stages of configs/experts/syncd_world.py to `experts.pack`,
-see docs/syncd.md.
+made before by the config configs/experts/syncd_world.py, see docs/syncd.md.
 """
 
 from ml_collections import ConfigDict

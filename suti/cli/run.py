@@ -13,7 +13,8 @@ from typing import Any
 from suti.evaluation.dreambench import MOST_REFERENCES
 
 USAGE = """\
-usage: suti run --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
+usage: suti run --config FILE[:ARG] --workdir DIR [--until STAGE]
+                [--config.FIELD=VALUE ...]
 
 Runs the eight stages in a row and writes DIR/report/index.html. What is
 finished in DIR is not done again; a run that was killed goes on where it was.
@@ -22,6 +23,8 @@ finished in DIR is not done again; a run that was killed goes on where it was.
                            it is run: read one that is not yours first
   --workdir DIR            where all stages read and write, or
                            gs://BUCKET/FOLDER
+  --until STAGE            the last stage to run, such as experts.pack for
+                           examples alone; without it all, and the report
   --config.FIELD=VALUE     another value for one field of the config
 """
 
@@ -60,9 +63,11 @@ def run(argv: Sequence[str]) -> None:
   from suti.io import parts
   from suti.runtime import locks, xla_flags
 
+  last, argv = take_until(argv)
   config, workdir = flags.parse(argv)
   options.check(config)
   relations.check_splits(config)
+  steps = up_to(last, steps_of(config))
   xla_flags.prepare()
   if not is_first_host():
     return
@@ -71,12 +76,57 @@ def run(argv: Sequence[str]) -> None:
     parts.clean_parts(workdir)
     look_ahead(config)
     _check_devices(config, workdir)
-    # Without a step of training nothing is to be learned from experts.
-    run_stages(config, workdir, steps=_steps(config))
+    if last:
+      for title, name in steps:
+        _start(title, name, config, workdir)
+    else:
+      run_stages(config, workdir, steps=steps)
   minutes = (time.monotonic() - started) / 60
+  if last:
+    print(f"\nDone in {minutes:.1f} min, up to {last}: {workdir}")
+    return
   page = workdir / "report" / "index.html"
   print(f"\nDone in {minutes:.1f} min, {evaluated_on(config.benchmark)}.")
   print(f"The report: {page}")
+
+
+def take_until(argv: Sequence[str]) -> tuple[str, list[str]]:
+  """(the stage after `--until`, or ""; the other arguments).
+
+  Raises:
+    ValueError: no stage follows it.
+  """
+  rest = list(argv)
+  for place, arg in enumerate(rest):
+    name, equals, value = arg.partition("=")
+    if name != "--until":
+      continue
+    del rest[place]
+    if not equals:
+      value = rest.pop(place) if place < len(rest) else ""
+    if not value or value.startswith("-"):
+      raise ValueError("--until is without a stage: give one, as experts.pack.")
+    return value, rest
+  return "", rest
+
+
+def up_to(
+  last: str, steps: Sequence[tuple[str, str]]
+) -> Sequence[tuple[str, str]]:
+  """The steps up to a stage and with it; all of them for "".
+
+  Raises:
+    ValueError: it is none of them.
+  """
+  names = [name for _, name in steps]
+  if not last:
+    return steps
+  if last not in names:
+    raise ValueError(
+      f"--until={last}: expected a stage of this config, one of "
+      f"{', '.join(names)}."
+    )
+  return steps[: names.index(last) + 1]
 
 
 def is_first_host() -> bool:
@@ -167,8 +217,9 @@ def benchmark_config(config: Any) -> Any:
   return copy.lock()
 
 
-def _steps(config: Any) -> tuple[tuple[str, str], ...]:
+def steps_of(config: Any) -> tuple[tuple[str, str], ...]:
   """The stages before the benchmark; a config may leave some out."""
+  # Without a step of training nothing is to be learned from experts.
   if not config.train.num_steps:
     return STEPS[-1:]
   steps = list(STEPS)

@@ -29,9 +29,9 @@ def test_a_benchmarks_subjects_are_labelled_as_they_can_be(tmp_path):
 
 def test_labels_are_made_before_they_are_read():
   config = quickstart.get_config("tiny").unlock()
-  assert run._steps(config) == run.STEPS
+  assert run.steps_of(config) == run.STEPS
   config.label.update(source="world", candidates="teacher")
-  stages = [stage for _, stage in run._steps(config)]
+  stages = [stage for _, stage in run.steps_of(config)]
   assert stages.index("experts.label") < stages.index("experts.finetune")
   after = stages.index("experts.label_candidates")
   assert stages[after - 1 : after + 2] == [
@@ -39,6 +39,41 @@ def test_labels_are_made_before_they_are_read():
     "experts.label_candidates",
     "experts.filter",
   ]
+
+
+@pytest.fixture
+def started(monkeypatch):
+  """Stands in for the stages: their names, in order."""
+  names = []
+  monkeypatch.setattr(run, "_start", lambda _, name, *rest: names.append(name))
+  return names
+
+
+@pytest.mark.parametrize(
+  "until", [["--until", "experts.prompts"], ["--until=experts.prompts"]]
+)
+def test_a_run_may_end_before_its_apprentice(started, until, tmp_path, capsys):
+  argv = ["--config", "configs/quickstart.py:tiny", *until]
+  run.run([*argv, "--workdir", str(tmp_path)])
+  assert started == ["experts.mine", "experts.prompts"]
+  said = capsys.readouterr().out
+  assert said.endswith(f"up to experts.prompts: {tmp_path}\n")
+
+
+@pytest.mark.parametrize(
+  ("until", "message"),
+  [
+    (["--until=report"], "--until=report: expected a stage of this config, "),
+    (["--until", "experts.label"], "--until=experts.label: expected a stage"),
+    (["--until"], "--until is without a stage: give one, as experts.pack."),
+    (["--until", "--config.seed=1"], "--until is without a stage"),
+  ],
+)
+def test_a_stage_that_is_none_is_refused(started, until, message, tmp_path):
+  argv = ["--config", "configs/quickstart.py:tiny", "--workdir", str(tmp_path)]
+  with pytest.raises(ValueError, match=f"^{message}"):
+    run.run([*argv, *until])
+  assert not started
 
 
 def test_a_source_of_labels_that_does_not_fit_is_told_before_anything_runs():
