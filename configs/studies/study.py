@@ -90,9 +90,21 @@ def of_sampling(arg: str) -> ConfigDict:
   Args:
     arg: "" or "tiny".
   """
-  run = ConfigDict(quickstart.get_config(arg)).unlock()
-  run.train.update(init="world_apprentice", num_steps=0, warmup_steps=0)
-  run.method.update(features="encoder", positions=False)  # of this one
+  config = ConfigDict(quickstart.get_config(arg)).unlock()
+  config.train.init = "world_apprentice"
+  config.method.update(features="encoder", positions=False)  # of this one
+  return sampled(config, arg)
+
+
+def sampled(config: ConfigDict, arg: str) -> ConfigDict:
+  """Runs that sample and evaluate the apprentice of any config as it is.
+
+  Args:
+    config: of the apprentice, whose folder is `train.init`.
+    arg: "" or "tiny".
+  """
+  run = ConfigDict(config).unlock()
+  run.train.update(num_steps=0, warmup_steps=0)
   return _evaluated(run, arg)
 
 

@@ -30,6 +30,11 @@ def get_config(arg: str = "") -> ConfigDict:
     reference="all of it",
     variants={
       "full": {"row": "all of it"},
+      # Shared attention shows references before anything is learned.
+      "untrained": {
+        "row": "after one step",
+        "train": {"num_steps": 1, "warmup_steps": 0},
+      },
       "no_masks": {
         "row": "without masks",
         "train": {"condition_dropout": 1.0},

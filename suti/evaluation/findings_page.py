@@ -90,10 +90,13 @@ def _study(found: Mapping[str, Any], pictures: str) -> list[str]:
     *(_unfinished(found["runs_left"]) if found.get("runs_left") else []),
     *(_curves(found, measures) if found["x"] else []),
     page.card(page.table(["", *titles, "images"], table, mark=reference)),
-    page.paragraph(f"Differences to “{reference}”:"),
-    page.card(page.table(["", *titles], apart)),
-    page.paragraph(_seeds(found), kind="soft"),
   ]
+  if apart:
+    pieces += [
+      page.paragraph(f"Differences to “{reference}”:"),
+      page.card(page.table(["", *titles], apart)),
+    ]
+  pieces.append(page.paragraph(_seeds(found), kind="soft"))
   if pictures:
     pieces.append(page.card(pictures))
   pieces.append(page.folded("the command", found["command"]))

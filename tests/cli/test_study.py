@@ -85,6 +85,8 @@ def test_a_page_is_there_from_the_first_run_on(runs, tmp_path, monkeypatch):
   ]
   assert f"Not finished: {2 * num - 1} more runs to come." in pages[0][3]
   assert "Not finished: 1 more run to come." in pages[-1][3]
+  # One row alone differs from none.
+  assert ["Differences to" in html for *_, html in pages[:2]] == [False, True]
   found = read_json(tmp_path / "findings.json")
   assert (found["runs_left"], found["seeds"]) == (0, [0, 1])
   assert "Not finished" not in (tmp_path / "page/index.html").read_text()
