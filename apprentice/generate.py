@@ -74,7 +74,7 @@ def make_sample_fn(
     latents = to_latents(
       backbone, vae_params, batch, dtype=jnp.float32, fields=fields
     )
-    if method.scaled:
+    if method.scaled(apprentice.config):
       scale = guidance["subject_scale"]
       latents["subject_scale"] = jnp.broadcast_to(scale, (num,))
     contexts = _encode_branches(
@@ -426,10 +426,11 @@ def _check_scale(apprentice: Apprentice, scale: float) -> None:
       f"subject_scale={scale}: expected 0, without the pictures, or more; 1 is "
       "usual."
     )
-  if scale != 1 and not apprentice.method.scaled:
+  if scale != 1 and not apprentice.method.scaled(apprentice.config):
     raise ValueError(
       f"subject_scale={scale}: the method '{apprentice.name}' has no such "
-      "weight of its pictures; leave it at 1, and set guidance."
+      "weight of its pictures as it is configured; leave it at 1, and set "
+      "guidance."
     )
 
 

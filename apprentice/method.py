@@ -142,9 +142,9 @@ class Method:
     starts_as_base: whether it predicts what its base does before it is trained.
     start: (config.method, params) -> some of the new arrays, for a method whose
       training starts from more than random draws; `params` are all.
-    scaled: whether its batch may have `subject_scale`, float (B,), how strongly
-      pictures are seen: `config.apprentice_sample.subject_scale` in sampling,
-      nothing, which is 1, in training.
+    scaled: (config.method) -> whether its batch may have `subject_scale`, float
+      (B,), how strongly pictures are seen: `config.apprentice_sample.
+      subject_scale` in sampling, nothing, which is 1, in training.
   """
 
   paper: str
@@ -162,7 +162,7 @@ class Method:
   losses: Callable[..., Mapping[str, Any]] | None = None
   starts_as_base: bool = True
   start: Callable[[Any, Mapping], Mapping[str, Any]] | None = None
-  scaled: bool = False
+  scaled: Callable[[Any], bool] = lambda config: False
 
 
 def predict(

@@ -111,8 +111,8 @@ def hold_out(
     sources: datasets, of `select`.
     num_clusters: how many; the last of those that `select` left, in the order
       of their keys. Losses of runs that select other examples are therefore
-      not comparable. At most a third are held out, which is said: what few
-      clusters there are is for training.
+      not comparable. At most a third, and a line says so: few clusters are
+      better spent on training.
 
   Returns: the datasets without these clusters, and these.
   """

@@ -73,9 +73,8 @@ def run(config: Any, workdir: Path) -> dict:
     Only process 0 returns them; the others return {}.
 
   Raises:
-    ValueError: no examples, or none beside those held out, a batch that the
-      mesh does not divide, a checkpoint of another model, or a loss that is not
-      finite.
+    ValueError: no examples, a batch that the mesh does not divide, a checkpoint
+      of another model, or a loss that is not finite.
   """
   # ---------------------------------------------------- 1 Config and mesh
   train = config.train

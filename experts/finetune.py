@@ -43,7 +43,7 @@ from experts.farm.wave_files import summarise
 from experts.farm.waves import Wave, make_waves
 from experts.farm.work_queue import Lease, Work, work
 from experts.prompts import read_prompts
-from experts.teacher import named_folders
+from experts.teacher import depth_net_folder
 from suti.hf.find import find_model
 from suti.io.files import remove_folder
 from suti.runtime.stage import Stage, main, stage
@@ -232,6 +232,7 @@ def open_stage(config, workdir: Path) -> Stage:
     ValueError: see `suti.runtime.stage.stage`.
   """
   tune = config.finetune
+  depths = depth_net_folder(tune)
   kept = "difference" if tune.keep == "difference" else "trainable or nothing"
   return stage(
     workdir,
@@ -244,7 +245,7 @@ def open_stage(config, workdir: Path) -> Stage:
     },
     reads=["experts/mine", "experts/prompts"],
     folders={"config.backbone": find_model(config.backbone)}
-    | named_folders(tune),
+    | ({"config.finetune.depth_net": depths.parent} if depths else {}),
   )
 
 

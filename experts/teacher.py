@@ -143,24 +143,28 @@ def check_together(teacher: Teacher, config) -> None:
     )
 
 
-def named_folders(tune: Any) -> dict[str, Path]:
-  """{field: folder} of the models that a section `finetune` names, if any.
+def depth_net_folder(tune: Any) -> Path | None:
+  """The U-Net that sees depths, of a section `finetune`; None if it has none.
 
   Raises:
-    ValueError: there is none.
+    ValueError: it names one that is not there.
   """
   name = tune.depth_net
   if name in ("", "none"):
-    return {}
+    return None
   try:
-    return {"config.finetune.depth_net": find_model(name)}
+    folder = find_model(name) / "unet"
+    cause = "" if folder.is_dir() else "it has no folder 'unet'"
   except ValueError as error:
+    folder, cause = None, str(error).rstrip(".")
+  if cause:
     raise ValueError(
-      f"config.finetune.depth_net={name!r} is no folder of a model: train one "
-      "by python -m suti.pretrain.depth --config configs/pretrain/depth.py "
-      "--workdir runs/pretrain, or set it to none, where images do not follow "
-      "depths, or to '', the variant without geometry."
-    ) from error
+      f"config.finetune.depth_net={name!r}: {cause}. Train a net by python -m "
+      "suti.pretrain.depth --config configs/pretrain/depth.py --workdir "
+      "runs/pretrain, or set it to none, where images do not follow depths, or "
+      "to nothing, the variant without geometry."
+    )
+  return folder
 
 
 def asks_labels(teacher: Teacher, config: Any) -> bool:

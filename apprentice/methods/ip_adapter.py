@@ -113,5 +113,5 @@ METHOD = Method(
   # The pictures' keys and values start as the text's, which is not silent.
   starts_as_base=False,
   start=image_prompt.start,
-  scaled=True,
+  scaled=lambda config: True,
 )

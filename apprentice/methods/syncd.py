@@ -21,7 +21,8 @@ the code's as its default:
               so that the references are seen | all, as in sampling
   null        grey, the empty picture before CLIP's normalisation | mean, after
   picture     True, one reference is also seen as a whole | False, no adapter:
-              the paper's ablation "w/o global"
+              the paper's ablation "w/o global". With dropped=picture nothing
+              is then dropped with a picture
   mask_edges  soft, masks of pictures are resized to the latent by Lanczos'
               kernel, and what is in (0, 1) there lowers a position's logit, by
               1 at most | whole, each position that the subject touches counts
@@ -375,5 +376,5 @@ METHOD = Method(
   # References are seen from the first step on.
   starts_as_base=False,
   start=start,
-  scaled=True,
+  scaled=lambda config: config.picture,
 )

@@ -35,7 +35,8 @@ def set_teacher(config: ConfigDict, *, depth_net: str) -> None:
     together=3,
     batch_size=3,
     # What is warped is no picture that the net knows: fresh noise mends it,
-    # where ddim and dpmpp_2m leave specks. Its code: 30 steps of FLUX's.
+    # where ddim and dpmpp_2m leave specks. The published code takes 30 steps,
+    # with FLUX.
     sampler="ddpm",
     num_steps=30,
     # Subjects are smaller in their pictures than renders of assets are.

@@ -23,7 +23,7 @@ def train() -> ConfigDict:
       "without_nouns": (),
       # Of what is left, clusters that are held out: the loss on them is logged
       # at each checkpoint, with and without demonstrations. The paper reports
-      # none; 0 holds none out. At most a third of them.
+      # none; 0 holds none out. At most a third of the clusters are.
       "validation_clusters": 4,
       "num_steps": 300,  # paper: 150,000
       "batch_size": 16,  # the paper is silent

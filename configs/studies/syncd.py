@@ -5,6 +5,9 @@
 
 Each apprentice starts from the base and takes as many steps, on the same sets,
 made before by the config configs/experts/syncd_world.py, see docs/syncd.md.
+
+The paper's row without shared attention is the method ip_adapter here: without
+the low-rank updates too, and all pictures seen as a whole, not one.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +21,6 @@ def get_config(arg: str = "") -> ConfigDict:
   config = syncd_world.get_config(arg).unlock()
   # Of the method that takes the place of shared attention.
   config.method.shows = "demonstrations"
-  config.finetune.depth_net = ""  # no set is made here
   return study.make_study(
     title="SynCD's parts",
     question="What does an apprentice owe to shared attention, to masks and to "
@@ -43,9 +45,10 @@ def get_config(arg: str = "") -> ConfigDict:
       "no_picture": {
         "row": "without the whole picture",
         "method": {"picture": False},
+        "apprentice_sample": {"subject_scale": 1.0},  # of that picture
       },
       "no_shared_attention": {
-        "row": "without shared attention",
+        "row": "IP-Adapter-Plus alone",
         "train": {"method": "ip_adapter"},
       },
     },

@@ -4,7 +4,8 @@
   suti study --config configs/studies/syncd_guidance.py \
       --workdir runs/studies/syncd_guidance
 
-Nothing is trained: the apprentice is that of configs/apprentice/syncd_world.py.
+Nothing is trained: the apprentice is that of configs/apprentice/syncd_world.py,
+of ":tiny" that of its ":tiny", in the workdirs that docs/syncd.md has.
 """
 
 from ml_collections import ConfigDict
@@ -12,14 +13,15 @@ from ml_collections import ConfigDict
 from configs.apprentice import syncd_world
 from configs.studies import study
 
-_APPRENTICE = "runs/syncd_world/apprentice/train/model"
+_APPRENTICE = "runs/{}/apprentice/train/model"
 
 
 def get_config(arg: str = "") -> ConfigDict:
   """The study; `:tiny` has the least of everything, for tests."""
   config = syncd_world.get_config(arg).unlock()
-  config.train.init = _APPRENTICE
-  config.finetune.depth_net = ""  # no set is made here
+  config.train.init = _APPRENTICE.format(
+    "syncd_tiny" if arg == "tiny" else "syncd_world"
+  )
   return study.make_study(
     title="SynCD's guidance",
     question="What does normalised guidance do that others do not?",
@@ -35,6 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
           "guidance_mode": mode,
           "guidance": subject,
           "text_guidance": text,
+          "guidance_ramp": 0.0,
         },
       }
       for mode, subject, text in (
@@ -54,6 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
           "guidance_mode": "joint",
           "guidance": 3.0,
           "text_guidance": None,
+          "guidance_ramp": 0.0,
         },
       }
     },

@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experts.teacher import NOTHING, Teacher, named_folders
+from experts.teacher import NOTHING, Teacher, depth_net_folder
 from suti.diffusion.guidance import classifier_free
 from suti.diffusion.samplers import draw_noise, own_plan, sample_remembering
 from suti.diffusion.schedule import Schedule
@@ -68,8 +68,8 @@ def is_rigid(config: Any) -> bool:
 def weights(backbone: Backbone, config: Any) -> Mapping[str, str]:
   """The net that sees depths, in the place of the backbone's."""
   del backbone
-  folder = named_folders(config).get("config.finetune.depth_net")
-  return {"": str(folder / "unet")} if folder else {}
+  folder = depth_net_folder(config)
+  return {"": str(folder)} if folder else {}
 
 
 def declare(backbone: Backbone, config: Any) -> Any:

@@ -23,8 +23,8 @@ finished in DIR is not done again; a run that was killed goes on where it was.
                            it is run: read one that is not yours first
   --workdir DIR            where all stages read and write, or
                            gs://BUCKET/FOLDER
-  --until STAGE            the last stage to run, such as experts.pack for
-                           examples alone; without it all, and the report
+  --until STAGE            the last stage to run, up to apprentice.train, such
+                           as experts.pack for examples alone; without it all
   --config.FIELD=VALUE     another value for one field of the config
 """
 
@@ -74,13 +74,9 @@ def run(argv: Sequence[str]) -> None:
   started = time.monotonic()
   with locks.lock(workdir):
     parts.clean_parts(workdir)
-    look_ahead(config)
-    _check_devices(config, workdir)
-    if last:
-      for title, name in steps:
-        _start(title, name, config, workdir)
-    else:
-      run_stages(config, workdir, steps=steps)
+    look_ahead(config, steps)
+    _check_devices(config, workdir, steps, is_whole=not last)
+    run_stages(config, workdir, steps=steps, is_whole=not last)
   minutes = (time.monotonic() - started) / 60
   if last:
     print(f"\nDone in {minutes:.1f} min, up to {last}: {workdir}")
@@ -124,7 +120,7 @@ def up_to(
   if last not in names:
     raise ValueError(
       f"--until={last}: expected a stage of this config, one of "
-      f"{', '.join(names)}."
+      f"{', '.join(names)}; with config.train.num_steps=0 no examples are made."
     )
   return steps[: names.index(last) + 1]
 
@@ -142,7 +138,11 @@ def is_first_host() -> bool:
 
 
 def run_stages(
-  config: Any, workdir: Path, *, steps: Sequence[tuple[str, str]]
+  config: Any,
+  workdir: Path,
+  *,
+  steps: Sequence[tuple[str, str]],
+  is_whole: bool = True,
 ) -> None:
   """Runs stages, then the benchmark with its judgement and the report.
 
@@ -150,9 +150,12 @@ def run_stages(
     config: the whole config, checked.
     workdir: of the run, which is locked.
     steps: (title, stage) of what comes before the benchmark.
+    is_whole: whether the benchmark and what follows it are run.
   """
   for title, name in steps:
     _start(title, name, config, workdir)
+  if not is_whole:
+    return
   benchmark = benchmark_config(config)
   for title, name in benchmark_steps(benchmark):
     _start(title, name, benchmark, workdir / "benchmark")
@@ -267,8 +270,12 @@ def check_classes(nouns: Collection[str]) -> None:
     )
 
 
-def look_ahead(config: Any) -> None:
+def look_ahead(config: Any, steps: Sequence[tuple[str, str]]) -> None:
   """Opens nothing, but checks that all that is named is there.
+
+  Args:
+    config: the whole config.
+    steps: (title, stage) of what comes before the benchmark.
 
   Raises:
     ValueError: a model, examples, a teacher or a method that a later stage
@@ -299,10 +306,11 @@ def look_ahead(config: Any) -> None:
   teacher = experts.teacher.find(config.finetune.teacher)
   experts.teacher.check_together(teacher, config)
   experts.teacher.check_asked(teacher, config)
-  experts.teacher.named_folders(config.finetune)
   benchmark = benchmark_config(config)
   asks = experts.teacher.asks_labels(teacher, config)
   num_experts = config.benchmark.num_expert_subjects
+  if num_experts or "experts.finetune" in [name for _, name in steps]:
+    experts.teacher.depth_net_folder(config.finetune)
   if asks and num_experts and not _is_labelled(benchmark):
     raise ValueError(
       f"The teacher '{config.finetune.teacher}' asks for labels, and no "
@@ -318,8 +326,19 @@ def look_ahead(config: Any) -> None:
   apprentice.method.find(config.train.method)
 
 
-def _check_devices(config: Any, workdir: Path) -> None:
+def _check_devices(
+  config: Any,
+  workdir: Path,
+  steps: Sequence[tuple[str, str]],
+  *,
+  is_whole: bool,
+) -> None:
   """Checks that the devices can share the batches of the stages that are left.
+
+  Args:
+    config: the whole config.
+    workdir: the workdir.
+    steps, is_whole: as in `run_stages`.
 
   Raises:
     ValueError: a batch, or the mesh, does not fit the devices.
@@ -332,10 +351,11 @@ def _check_devices(config: Any, workdir: Path) -> None:
     return not (workdir / name / "done.json").is_file()
 
   train, sampling = config.train, config.apprentice_sample
-  if train.num_steps and is_left("apprentice/train"):
+  trains = train.num_steps and steps[-1][1] == "apprentice.train"
+  if trains and is_left("apprentice/train"):
     mesh = make_mesh(config.mesh, devices=jax.devices())
     check_batch("config.train.batch_size", train.batch_size, mesh)
-  if is_left("apprentice/sample"):
+  if is_whole and is_left("apprentice/sample"):
     field = "config.apprentice_sample.batch_size"
     check_batch(field, sampling.batch_size, flat_mesh())
 

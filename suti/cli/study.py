@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`suti study`: variants of one config, several seeds, and what they show."""
 
+import itertools
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ by suti.pretrain.examples.
   --config.run.FIELD=V     another value of a field of all its runs
   --config.seeds=(0,1,2)   other seeds
   --workdir DIR            holds a run's workdir for each variant and seed
-  --page DIR [DIR ...]     one page of several finished studies, in this order
+  --page DIR [DIR ...]     one page of several studies, in this order
   --out PAGE               where that page goes
 """
 
@@ -44,7 +45,8 @@ def study(argv: Sequence[str]) -> None:
 def _run(argv: Sequence[str]) -> None:
   from suti.cli.run import is_first_host, look_ahead, run_stages
   from suti.config import flags
-  from suti.evaluation.findings import run_folder
+  from suti.evaluation.findings import METRICS, run_folder
+  from suti.evaluation.findings_page import check_out
   from suti.io import parts
   from suti.runtime import locks, xla_flags
 
@@ -53,36 +55,56 @@ def _run(argv: Sequence[str]) -> None:
   xla_flags.prepare()
   if not is_first_host():
     return
+  steps = (("6/8 train", "apprentice.train"),)
   with locks.lock(workdir):
+    parts.clean_parts(workdir)
+    check_out(workdir / "page")
     for name, _, one in runs:
-      _explained(name, look_ahead, one)
-    for number, (name, seed, one) in enumerate(runs, start=1):
-      folder = run_folder(workdir, name, seed)
-      print(f"\n=== {name}, seed {seed} ({number} of {len(runs)})", flush=True)
-      folder.mkdir(parents=True, exist_ok=True)
-      parts.clean_parts(folder)
-      run_stages(one, folder, steps=(("6/8 train", "apprentice.train"),))
-      _write(config, workdir, runs[:number], left=len(runs) - number, argv=argv)
+      _explained(name, look_ahead, one, steps)
+    folders = [run_folder(workdir, name, seed) for name, seed, _ in runs]
+    finished = [(folder / METRICS).is_file() for folder in folders]
+    for number, (name, seed, one) in enumerate(runs):
+      print(
+        f"\n=== {name}, seed {seed} ({number + 1} of {len(runs)})", flush=True
+      )
+      folders[number].mkdir(parents=True, exist_ok=True)
+      run_stages(one, folders[number], steps=steps)
+      # A page for each that is new; of a study that goes on, at the end too.
+      if not finished[number] or number + 1 == len(runs):
+        finished[number] = True
+        there = [run[:2] for run in itertools.compress(runs, finished)]
+        _write(config, workdir, there, left=finished.count(False), argv=argv)
   print(f"\nDone: {len(runs)} runs.\nThe page: {workdir / 'page/index.html'}")
 
 
 def _write(
   config: Any,
   workdir: Path,
-  finished: Sequence[tuple[str, int, Any]],
+  finished: Sequence[tuple[str, int]],
   *,
   left: int,
   argv: Sequence[str],
 ) -> None:
-  """Writes what is found so far, and its page."""
-  from suti.evaluation.findings import of_finished, read_findings
+  """Writes what is found so far, and its page.
+
+  Beside what `read_findings` says there are in the file: how many runs are
+  `runs_left`, the reference that is `awaited` or "", and the `command`.
+  """
+  from suti.evaluation.findings import (
+    of_finished,
+    read_findings,
+    reference_of,
+  )
   from suti.evaluation.findings_page import FILE, write_page
   from suti.io.files import write_json
 
-  part = of_finished(config, [(name, seed) for name, seed, _ in finished])
-  found = read_findings(part, workdir)
-  found["runs_left"] = left
-  found["command"] = shlex.join(["suti", "study", *argv])
+  found = read_findings(of_finished(config, finished), workdir)
+  reference = reference_of(config)
+  found |= {
+    "runs_left": left,
+    "awaited": reference if found["reference"] != reference else "",
+    "command": shlex.join(["suti", "study", *argv]),
+  }
   write_json(workdir / FILE, found)
   write_page([workdir], workdir / "page")
 
@@ -94,7 +116,7 @@ def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
     ValueError: not a study's config, or a variant with a mistake.
   """
   from suti.config import options
-  from suti.evaluation.findings import MEASURES
+  from suti.evaluation.findings import MEASURES, reference_of
 
   for field in ("run", "variants", "order", "seeds", "systems", "measures"):
     if field not in config:
@@ -112,6 +134,7 @@ def list_runs(config: Any) -> Iterator[tuple[str, int, Any]]:
       f"config.measures has {unknown[0]!r}: expected some of "
       f"{', '.join(MEASURES)}."
     )
+  reference_of(config)
   for seed in config.seeds:
     for name in config.order:
       variant = config.variants[name]
@@ -130,6 +153,11 @@ def _change(config: Any, variant: Any) -> None:
       continue
     if section not in config:
       raise ValueError(f"config.run has no section '{section}'.")
+    if not hasattr(fields, "items"):
+      raise ValueError(
+        f"'{section}' is {fields!r}: expected fields of that section; what a "
+        "row is called is its 'row'."
+      )
     for field, value in fields.items():
       if field not in config[section]:
         raise ValueError(f"config.run.{section} has no field '{field}'.")

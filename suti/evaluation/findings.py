@@ -33,6 +33,7 @@ SCORED = {
   "diversity": "diversity",
 }
 MEASURES = JUDGED | SCORED
+METRICS = "apprentice/evaluate/metrics.json"  # in the workdir of a run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,8 +96,8 @@ def of_finished(study: Any, finished: Sequence[tuple[str, int]]) -> Any:
     study: the config.
     finished: (variant, seed) of at least one run, in the order of the study.
 
-  Returns: a config for `read_findings`, whose reference is its first row where
-    the study's own is not there yet.
+  Returns: a config for `read_findings`, whose reference is its first row as
+    long as the study's own is still to come.
   """
   part = study.copy_and_resolve_references().unlock()
   whole = [
@@ -104,9 +105,25 @@ def of_finished(study: Any, finished: Sequence[tuple[str, int]]) -> Any:
   ]
   part.seeds = tuple(whole or study.seeds[:1])
   part.order = tuple(n for n in study.order if (n, part.seeds[0]) in finished)
-  if study.reference not in [row.label for row in list_rows(part, Path())]:
+  part.reference = reference_of(study)
+  if part.reference not in [row.label for row in list_rows(part, Path())]:
     part.reference = ""
   return part
+
+
+def reference_of(study: Any) -> str:
+  """The label of the row that others are compared with.
+
+  Raises:
+    ValueError: the study has no such row.
+  """
+  labels = [row.label for row in list_rows(study, Path())]
+  if study.reference and study.reference not in labels:
+    raise ValueError(
+      f"config.reference={study.reference!r}: expected the label of a row, one "
+      f"of {', '.join(labels)}."
+    )
+  return study.reference or labels[0]
 
 
 def run_folder(workdir: Path, variant: str, seed: int) -> Path:
@@ -131,13 +148,7 @@ def read_findings(study: Any, workdir: Path) -> dict[str, Any]:
     ValueError: a run is not finished, or the reference is no row.
   """
   rows = list_rows(study, workdir)
-  labels = [row.label for row in rows]
-  reference = study.reference or labels[0]
-  if reference not in labels:
-    raise ValueError(
-      f"config.reference={reference!r}: expected the label of a row, one of "
-      f"{', '.join(labels)}."
-    )
+  reference = reference_of(study)
   tables = [[_read_run(folder) for folder in row.workdirs] for row in rows]
   found = {
     row.label: {
@@ -175,7 +186,7 @@ def read_findings(study: Any, workdir: Path) -> dict[str, Any]:
 
 def _read_run(folder: Path) -> dict[str, Any]:
   """The metrics of a finished run."""
-  path = folder / "apprentice" / "evaluate" / "metrics.json"
+  path = folder / METRICS
   if not path.is_file():
     raise ValueError(
       f"{path} does not exist: this run of the study is not finished; run "

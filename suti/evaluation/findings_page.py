@@ -37,13 +37,9 @@ def write_page(studies: Sequence[Path], out: Path) -> None:
   for folder in studies:
     if not (folder / FILE).is_file():
       raise ValueError(
-        f"{folder} has no {FILE}: give the workdir of a finished `suti study`."
+        f"{folder} has no {FILE}: give the workdir of a `suti study`."
       )
-  # The whole folder is replaced.
-  if out.is_dir() and {p.name for p in out.iterdir()} - _WRITTEN:
-    raise ValueError(
-      f"--out={out} holds other files: give a new folder for the page."
-    )
+  check_out(out)
   with replacing_folder(out, last="index.html") as part:
     album, body = Album(part), ["<h1>Findings</h1>"]
     body.append(
@@ -59,6 +55,19 @@ def write_page(studies: Sequence[Path], out: Path) -> None:
       found = read_json(folder / FILE)
       body += _study(found, _pictures(found, folder, album, number=number))
     write_atomic(part / "index.html", page.document("Findings", body).encode())
+
+
+def check_out(out: Path) -> None:
+  """Refuses a folder that holds more than a page, as all of it is replaced.
+
+  Raises:
+    ValueError: it does.
+  """
+  if out.is_dir() and (more := {p.name for p in out.iterdir()} - _WRITTEN):
+    raise ValueError(
+      f"{out} holds other files than those of a page, such as {min(more)}: "
+      "move them, or give another folder."
+    )
 
 
 def _study(found: Mapping[str, Any], pictures: str) -> list[str]:
@@ -87,7 +96,7 @@ def _study(found: Mapping[str, Any], pictures: str) -> list[str]:
   pieces = [
     page.paragraph(found["question"]),
     page.paragraph(f"The paper: {found['paper']}", kind="soft"),
-    *(_unfinished(found["runs_left"]) if found.get("runs_left") else []),
+    *(_unfinished(found) if found.get("runs_left") else []),
     *(_curves(found, measures) if found["x"] else []),
     page.card(page.table(["", *titles, "images"], table, mark=reference)),
   ]
@@ -103,13 +112,17 @@ def _study(found: Mapping[str, Any], pictures: str) -> list[str]:
   return [page.section(found["title"], *pieces)]
 
 
-def _unfinished(left: int) -> list[str]:
+def _unfinished(found: Mapping[str, Any]) -> list[str]:
   """What is said of a study some of whose runs are still to come."""
+  left, awaited = found["runs_left"], found["awaited"]
   return [
     page.paragraph(
       f"Not finished: {left} more {'run' if left == 1 else 'runs'} to come. "
       "A row appears with its first run; a further seed counts once all rows "
       "have it."
+      + (
+        f" Until “{awaited}” is there, the first row is marked." * bool(awaited)
+      )
     )
   ]
 

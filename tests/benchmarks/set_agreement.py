@@ -15,8 +15,8 @@ compared with:
   CLIP-T    of the prompts
   kept      the share that the filter keeps
 
-Two rows say what a value is worth: the mined pictures of the same views, a
-perfect set, and pairs of images of two sets, of subjects of one class.
+Two rows say what a value of the first is worth: the mined pictures of the same
+views, a perfect set, and pairs of images of two sets, of subjects of one class.
 
   python -m tests.benchmarks.set_agreement full=runs/full no_warp=runs/no_warp
 """
@@ -202,19 +202,23 @@ def main() -> None:
   }
   print(f"| | sets | {' | '.join(MEASURES)} |\n|{'---|' * (len(MEASURES) + 2)}")
   named = [each.partition("=")[::2] for each in args.workdirs]
+  if wrong := [name for name, workdir in named if not workdir]:
+    parser.error(f"{wrong[0]}: expected NAME=WORKDIR")
   workdirs = {name: pathlib.Path(workdir) for name, workdir in named}
   sets = {name: read_sets(workdir) for name, workdir in workdirs.items()}
   shared = set.intersection(*(set(each) for each in sets.values()))
-  reference = None
+  reference, worth = None, []
   for name, workdir in workdirs.items():
     of_all = {key: each for key, each in sets[name].items() if key in shared}
     own, mined, across = measure(workdir, of_all, embeds)
     print(row(name, own, reference))
-    reference = reference or own
-    if name == named[-1][0]:
-      if any(mined.values()):
-        print(row("mined pictures of the same views", mined))
-      print(row("images of two sets", across))
+    if reference is None:
+      reference = own
+      worth = [("mined pictures of the same views", mined)]
+      worth += [(f"images of two sets, {name}", across)]
+  for name, values in worth:
+    if any(values.values()):
+      print(row(name, values))
 
 
 if __name__ == "__main__":

@@ -80,25 +80,27 @@ def test_a_source_of_labels_that_does_not_fit_is_told_before_anything_runs():
   config = quickstart.get_config("tiny").unlock()
   config.label.candidates = "teacher"
   with pytest.raises(ValueError, match="'dreambooth' does not say where"):
-    run.look_ahead(config)
+    run.look_ahead(config, run.steps_of(config))
 
 
 def test_what_a_late_stage_names_is_looked_for_before_anything_runs(tmp_path):
   config = quickstart.get_config("tiny").unlock()
   config.train.update(init="world_apprentice", init_base="models/other")
   with pytest.raises(ValueError, match="No model 'models/other'"):
-    run.look_ahead(config)
+    run.look_ahead(config, run.steps_of(config))
   config.train.init_base = ""
   config.train.examples = (str(tmp_path),)
   with pytest.raises(ValueError, match=r"has no dataset_info\.json"):
-    run.look_ahead(config)
+    run.look_ahead(config, run.steps_of(config))
   config.train.update(num_steps=0, warmup_steps=0)
-  run.look_ahead(config)  # what trains nothing asks for no examples
+  run.look_ahead(
+    config, run.steps_of(config)
+  )  # what trains nothing asks for no examples
   config.benchmark.nouns = ("dog", "unicorn")
   with pytest.raises(ValueError, match="nouns has 'unicorn': expected"):
-    run.look_ahead(config)
+    run.look_ahead(config, run.steps_of(config))
   config.benchmark.nouns = ("dog",)
   with config.method.ignore_type():
     config.method.encoder = "models/clip"
   with pytest.raises(ValueError, match="No model 'models/clip'"):
-    run.look_ahead(config)
+    run.look_ahead(config, run.steps_of(config))

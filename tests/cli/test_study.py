@@ -8,6 +8,7 @@ import pytest
 from configs.studies import guidance
 from suti import cli
 from suti.cli import run as run_command
+from suti.evaluation.findings import METRICS
 from suti.io.files import read_json, write_json
 
 FILE = "configs/studies/guidance.py:tiny"
@@ -19,11 +20,13 @@ def runs(monkeypatch):
   made = []
 
   def run_stages(config, workdir, *, steps):
+    if (workdir / METRICS).exists():
+      return  # of a study that goes on
     assert [name for _, name in steps] == ["apprentice.train"]
     made.append((workdir, config))
     guided = config.apprentice_sample.guidance
     write_json(
-      workdir / "apprentice/evaluate/metrics.json",
+      workdir / METRICS,
       {
         "systems": {"apprentice": {"images": 2}},
         "per_subject": {
@@ -68,28 +71,61 @@ def test_a_page_is_there_from_the_first_run_on(runs, tmp_path, monkeypatch):
 
   def read_before(*args, **kwargs):
     if runs:
-      found = read_json(tmp_path / "findings.json")
       html = (tmp_path / "page/index.html").read_text()
-      pages.append(
-        (found["runs_left"], found["seeds"], len(found["rows"]), html)
-      )
+      pages.append((read_json(tmp_path / "findings.json"), html))
     stand_in(*args, **kwargs)
 
   monkeypatch.setattr(run_command, "run_stages", read_before)
   assert not start("--config", FILE, "--workdir", tmp_path)
   num = len(guidance.get_config("tiny").order)
-  assert [(left, seeds, rows) for left, seeds, rows, _ in pages] == [
+  found, htmls = zip(*pages, strict=True)
+  assert [(f["runs_left"], f["seeds"], len(f["rows"])) for f in found] == [
     # Rows of the first seed, until the second is whole, too.
     (2 * num - done, [0], min(done, num))
     for done in range(1, 2 * num)
   ]
-  assert f"Not finished: {2 * num - 1} more runs to come." in pages[0][3]
-  assert "Not finished: 1 more run to come." in pages[-1][3]
+  assert f"Not finished: {2 * num - 1} more runs to come." in htmls[0]
+  assert "Not finished: 1 more run to come." in htmls[-1]
   # One row alone differs from none.
-  assert ["Differences to" in html for *_, html in pages[:2]] == [False, True]
-  found = read_json(tmp_path / "findings.json")
-  assert (found["runs_left"], found["seeds"]) == (0, [0, 1])
+  assert ["Differences to" in html for html in htmls[:2]] == [False, True]
+  # The third is the study's own reference.
+  assert [(f["reference"], f["awaited"]) for f in found[:3]] == [
+    ("joint, 1", "joint, 3"),
+    ("joint, 1", "joint, 3"),
+    ("joint, 3", ""),
+  ]
+  assert ["Until “joint, 3” is there" in html for html in htmls[1:3]] == [
+    True,
+    False,
+  ]
+  last = read_json(tmp_path / "findings.json")
+  assert (last["runs_left"], last["seeds"]) == (0, [0, 1])
   assert "Not finished" not in (tmp_path / "page/index.html").read_text()
+
+
+def test_a_study_that_goes_on_keeps_its_rows(runs, tmp_path, monkeypatch):
+  argv = ("--config", FILE, "--workdir", tmp_path, "--config.seeds=(0,)")
+  assert not start(*argv)
+  num = len(runs)
+  (tmp_path / "joint_8/seed-0" / METRICS).unlink()
+  stand_in, rows = run_command.run_stages, []
+
+  def read_after(*args, **kwargs):
+    stand_in(*args, **kwargs)
+    rows.append(len(read_json(tmp_path / "findings.json")["rows"]))
+
+  monkeypatch.setattr(run_command, "run_stages", read_after)
+  assert not start(*argv)
+  assert rows == [num] * num and len(runs) == num + 1
+
+
+def test_a_page_in_the_way_of_other_files_is_refused(runs, tmp_path, capsys):
+  (tmp_path / "page").mkdir()
+  (tmp_path / "page/notes.txt").touch()
+  assert start("--config", FILE, "--workdir", tmp_path) == 2
+  said = capsys.readouterr().err
+  assert "holds other files than those of a page, such as notes.txt" in said
+  assert not runs
 
 
 def test_several_studies_are_one_page(runs, tmp_path):
@@ -124,6 +160,10 @@ def test_several_studies_are_one_page(runs, tmp_path):
     (
       ["--config", FILE, "--config.measures=('identity','id')"],
       "Error: config.measures has 'id': expected some of retrieval, ",
+    ),
+    (
+      ["--config", FILE, "--config.reference=joint"],
+      "Error: config.reference='joint': expected the label of a row, one of ",
     ),
     (["--page", "nowhere", "--out", "page"], "Error: nowhere has no findings"),
   ],

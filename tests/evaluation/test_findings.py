@@ -182,7 +182,7 @@ def test_a_page_never_takes_the_place_of_other_files(workdir):
   write_json(workdir / FILE, found | {"command": "suti study"})
   write_page([workdir], workdir / "page")
   write_page([workdir], workdir / "page")  # anew
-  with pytest.raises(ValueError, match="holds other files: give a new folder"):
+  with pytest.raises(ValueError, match=r"such as findings\.json: move"):
     write_page([workdir], workdir)
   assert (workdir / "one/seed-0").is_dir()
 

@@ -312,13 +312,16 @@ def test_mistakes_are_one_line(backbone, tmp_path):
 def test_a_net_that_is_missing_is_said_before_anything_runs(tmp_path):
   config = syncd_world.get_config().unlock()
   config.finetune.depth_net = str(tmp_path / "none")
-  with pytest.raises(
-    ValueError, match=r"^config\.finetune\.depth_net="
-  ) as caught:
-    run.look_ahead(config)
-  assert "python -m suti.pretrain.depth" in str(caught.value)
+  steps = run.steps_of(config)
+  with pytest.raises(ValueError, match=r"^config\.finetune\.depth_net=") as got:
+    run.look_ahead(config, steps)
+  assert "python -m suti.pretrain.depth" in str(got.value)
+  (tmp_path / "none").mkdir()
+  with pytest.raises(ValueError, match="it has no folder 'unet'"):
+    run.look_ahead(config, steps)
+  run.look_ahead(config, steps[-1:])  # which makes no sets
   config.finetune.depth_net = "none"
-  run.look_ahead(config)
+  run.look_ahead(config, steps)
 
 
 def test_a_net_that_sees_depths_takes_the_bases_place(backbone, tmp_path):
