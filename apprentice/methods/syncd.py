@@ -247,7 +247,7 @@ def encode(
   batch_size, num = shown_BK.shape
   if num == 0:
     return None
-  whole: tuple[Any, ...] = (None, None, None)
+  whole: tuple[Any, Any, Any] = (None, None, None)
   if images_BKX is not None:
     whole = image_prompt.make_prompt(
       apply,
