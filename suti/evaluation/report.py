@@ -148,11 +148,17 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
     numbers.append((faster, "faster than a new expert, an image"))
   if metrics["filter"]["keep_rate"] is not None:
     kept = f"{metrics['filter']['keep_rate']:.0%}"
-    numbers.append((kept, "of the experts' pictures kept by the filter"))
+    numbers.append((kept, "of the teacher's images kept by the filter"))
   numbers.append((span(seconds), "for all stages"))
+  tuned = metrics["stages"].get("experts/finetune", {}).get("summary", {})
+  teacher = (
+    "A base made the data, without tuning"
+    if tuned.get("experts") == 0
+    else "Experts made the data"
+  )
   trained = (
-    "Experts made the data, a filter chose from it, and one apprentice learned "
-    "to do without experts. Here it"
+    f"{teacher}, a filter chose from it, and one apprentice learned to do "
+    "without. Here it"
     if config.train.num_steps
     else f"The apprentice {config.train.init}, as it is,"
   )

@@ -2,7 +2,8 @@
 """The report's section on the filter: what it kept, dropped, and by what."""
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from suti.evaluation import charts, page
 from suti.evaluation.report_pictures import Album, find_candidates
 from suti.io.files import read_json
 from suti.io.records import read_lines
-from suti.schema import Score
+from suti.schema import Candidate, Score
 
 
 def read_filter(workdir: Path) -> dict[str, Any]:
@@ -48,45 +49,44 @@ def kept_and_dropped(
 ) -> list[str]:
   """The filter: its rate, how scores are spread, and where it draws a line."""
   name = numbers["measure"]
-  scores = [
-    score for score in _scores(workdir) if math.isfinite(score.values[name])
-  ]
-  scores.sort(key=lambda s: s.values[name], reverse=True)
-  if not scores:
+  sets = _sets(_scores(workdir), name)
+  if not sets:
     return []
   num = config.report.num_examples
-  word = "Δ" if name == "delta_clip" else name
-  kept = [score for score in scores if score.kept]
-  dropped = [score for score in scores if not score.kept]
+  kept = [each for each in sets if any(score.kept for score in each)]
+  dropped = [each for each in sets if not any(score.kept for score in each)]
   groups = {
     "best kept": kept[:num],
     "worst kept": kept[num:][-num:],
     "best dropped": dropped[:num],
     "worst dropped": dropped[num:][-num:],
   }
-  wanted = [s.candidate for group in groups.values() for s in group]
+  wanted = [
+    score.candidate
+    for group in groups.values()
+    for each in group
+    for score in each
+  ]
   pictures = find_candidates(
     workdir / "experts" / "sample", wanted, by="key", prefix="wave-"
   )
   blocks = []
   for title, group in groups.items():
-    figures = [
-      page.figure(
-        album.add(
-          pictures[score.candidate][0].image, f"filter-{score.candidate}"
-        ),
-        caption=score.prompt,
-        note=f"{word} {score.values[name]:+.3f}",
-      )
-      for score in group
-      if pictures[score.candidate]
-    ]
-    if figures:
+    rows = [_figures(each, name, pictures, album) for each in group]
+    if any(rows):
       kind = "good" if "kept" in title else "bad"
       blocks.append(
         f'<h3><span class="tag {kind}">{page.text(title)}</span></h3>'
-        + page.picture_row(figures)
+        + "".join(map(page.picture_row, _joined(rows)))
       )
+  measured = (
+    "delta_clip, Δ, is how much better the image meets its prompt than the "
+    "best demonstration does."
+    if name == "delta_clip"
+    else ""
+  )
+  if any(len(each) > 1 for each in sets):
+    measured += " Images of a set, which saw each other, stand in one row."
   what = (
     "Δ = CLIP(picture, prompt) − max CLIP(demonstration, prompt)"
     if name == "delta_clip"
@@ -97,9 +97,8 @@ def kept_and_dropped(
       "What the filter kept",
       page.paragraph(
         f"Kept {numbers['kept']} of the {numbers['candidates']} images of the "
-        f"experts, {numbers['keep_rate']:.0%}, by the rule "
-        f"“{numbers['rule'] or 'all'}”. delta_clip, Δ, is how much better the "
-        "image meets its prompt than the best demonstration does."
+        f"teacher, {numbers['keep_rate']:.0%}, by the rule "
+        f"“{numbers['rule'] or 'all'}”. {measured}"
       ),
       page.card(
         charts.histogram(
@@ -112,3 +111,52 @@ def kept_and_dropped(
       page.card(*blocks),
     )
   ]
+
+
+def _sets(scores: Sequence[Score], name: str) -> list[list[Score]]:
+  """Scores of images that saw each other, by the mean of a measure, falling.
+
+  An image that was sampled alone is a set of its own. Images without that
+  measure are left out, as the histogram leaves them out.
+  """
+  found: dict[str, list[Score]] = {}
+  for score in scores:
+    if math.isfinite(score.values[name]):
+      found.setdefault(score.group or score.candidate, []).append(score)
+  return sorted(
+    found.values(),
+    key=lambda each: statistics.fmean(score.values[name] for score in each),
+    reverse=True,
+  )
+
+
+def _figures(
+  scores: Sequence[Score],
+  name: str,
+  pictures: Mapping[str, Sequence[Candidate]],
+  album: Album,
+) -> list[str]:
+  """The images of a set, in order, with those that were dropped from it."""
+  word = "Δ" if name == "delta_clip" else name
+  is_kept = any(score.kept for score in scores)
+  shown = [
+    (pictures[score.candidate][0], score)
+    for score in scores
+    if pictures[score.candidate]
+  ]
+  return [
+    page.figure(
+      album.add(candidate.image, f"filter-{candidate.key}"),
+      caption=candidate.prompt,
+      note=f"{word} {score.values[name]:+.3f}"
+      + (", dropped" if is_kept and not score.kept else ""),
+    )
+    for candidate, score in sorted(shown, key=lambda each: each[0].number)
+  ]
+
+
+def _joined(rows: Sequence[list[str]]) -> list[list[str]]:
+  """Sets each in a row; images that are alone side by side."""
+  if all(len(row) <= 1 for row in rows):
+    return [[figure for row in rows for figure in row]]
+  return [row for row in rows if row]

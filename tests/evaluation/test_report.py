@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a made-up run: complete, self-contained, and safe to open."""
 
+import dataclasses
 import html.parser
 import json
 import pathlib
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from configs import quickstart
-from suti.evaluation import charts, report
+from suti.evaluation import charts, report, report_filter, report_pictures
 from suti.io.files import write_atomic, write_json
 from suti.io.records import write_lines, write_records
 from suti.schema import Candidate, Cluster, Prompt, Score
@@ -328,6 +329,53 @@ def test_the_page_shows_what_was_asked_for(folder):
     assert words in source, words
   for name in report.STAGES.values():
     assert f">{name}</text>" in source, name
+
+
+def test_images_of_a_set_stand_in_one_row(tmp_path):
+  clusters = make_clusters(("dog", "teapot"), first=1)
+  images = make_candidates(make_prompts(clusters)[:7], salt=1)
+  # Two sets of three, of the second of which one image is kept, and one image
+  # alone, whose measure is not a number.
+  groups = [f"{n:012x}" for n in (1, 1, 1, 2, 2, 2)] + [None]
+  images = [
+    dataclasses.replace(image, group=group, number=2 - number % 3)
+    for number, (image, group) in enumerate(zip(images, groups, strict=True))
+  ]
+  write_records(
+    tmp_path / "experts/sample/wave-00000.array_record", images, kind=Candidate
+  )
+  values = (0.9, 0.8, 0.7, 0.75, 0.2, 0.3, float("nan"))
+  kept = (True, True, False, False, False, False, False)
+  write_lines(
+    tmp_path / "experts/filter/scores.jsonl",
+    [
+      Score(
+        candidate=image.key,
+        cluster=image.cluster,
+        prompt=image.prompt,
+        values={"pair_identity": value},
+        kept=is_kept,
+        group=image.group,
+      )
+      for image, value, is_kept in zip(images, values, kept, strict=True)
+    ],
+  )
+  done(tmp_path, "experts/filter", 1.0, rule="pair_identity > 0.77")
+  numbers = report_filter.read_filter(tmp_path)
+  album = report_pictures.Album(tmp_path / "report")
+  (source,) = report_filter.kept_and_dropped(
+    quickstart.get_config(), tmp_path, album, numbers
+  )
+  rows = [row.split("</div>")[0] for row in source.split('<div class="row">')]
+  assert [row.count("<figure>") for row in rows[1:]] == [3, 3]
+  # In the order in which they were sampled, and what was dropped is said.
+  assert re.findall(r"pair_identity [^<]*", rows[1]) == [
+    "pair_identity +0.700, dropped",
+    "pair_identity +0.800",
+    "pair_identity +0.900",
+  ]
+  assert "worst kept" not in source and "best dropped" in source
+  assert "stand in one row" in source and "Δ" not in source
 
 
 def test_without_candidates_no_filter_is_blamed():
