@@ -111,8 +111,12 @@ def subjects(config: Any, workdir: Path, album: Album) -> list[str]:
       "Subjects it had never seen",
       page.paragraph(
         "Above, the pictures of the subject; below, the first image that each "
-        "system generated for a prompt, none chosen. An expert was fine-tuned "
-        "on that subject; the apprentice was not."
+        "system generated for a prompt, none chosen."
+        + (
+          " An expert was fine-tuned on that subject; the apprentice was not."
+          if any(generated["experts"].values())
+          else ""
+        )
       ),
       *cards,
     )
