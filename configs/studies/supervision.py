@@ -6,7 +6,8 @@
 
 Each apprentice starts from the base and takes as many steps, on examples of as
 many subjects. True renders are the ceiling, a perfect teacher; pictures of
-other subjects of the class are Re-Imagen's supervision.
+other subjects of the class are Re-Imagen's supervision; SynCD's sets are made
+by the base alone (docs/syncd.md).
 
 The two strict rules keep what the paper's filter keeps, 28%, of the candidates
 of configs/experts/world.py; `experts.truth` says such thresholds.
@@ -40,6 +41,10 @@ def get_config(arg: str = "") -> ConfigDict:
       "same_class": {
         "row": "other subjects of the class",
         "train": {"examples": (study.SAME_CLASS,)},
+      },
+      "sets": {
+        "row": "SynCD's sets, nothing tuned",
+        "train": {"examples": (study.SETS,), "rule": ""},
       },
       "by_identity": {
         "row": "experts, 28% by identity",
