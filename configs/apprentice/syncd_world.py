@@ -68,15 +68,15 @@ def get_config(arg: str = "") -> ConfigDict:
       "trainable": r"\.lora_[AB]\.weight$|^adapter:",
     }
   )
-  # Eq. 4. Published: 8 to 13 for pictures and 7.5 for the text, of a larger
-  # base, which takes more.
+  # Published: normalised guidance, eq. 4, of 8 to 13 for pictures and 7.5 for
+  # the text. Here one weight shows as much of the subject and more of the
+  # prompt: docs/syncd.md.
   config.apprentice_sample.update(
     systems=("apprentice", "before", "base", "copy", "wrong_subject"),
     num_demonstrations=3,
-    guidance_mode="normalised",
-    guidance=1.5,
-    guidance_ramp=1.0,
-    text_guidance=3.0,
+    guidance_mode="joint",
+    guidance=3.0,
+    text_guidance=None,
     subject_scale=0.6,
   )
   if arg != "tiny":

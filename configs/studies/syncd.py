@@ -21,6 +21,13 @@ def get_config(arg: str = "") -> ConfigDict:
   config = syncd_world.get_config(arg).unlock()
   # Of the method that takes the place of shared attention.
   config.method.shows = "demonstrations"
+  # Eq. 4, as published; the weights are of this world.
+  config.apprentice_sample.update(
+    guidance_mode="normalised",
+    guidance=1.5,
+    guidance_ramp=1.0,
+    text_guidance=3.0,
+  )
   return study.make_study(
     title="SynCD's parts",
     question="What does an apprentice owe to shared attention, to masks and to "
