@@ -70,6 +70,8 @@ _CHOICES = {
 }
 _COUNTS = ("rank", "mask_dilation")
 _PLAIN, _NOISING, _CELLS = "plain", "noising", "cells"  # names of nets
+# Samplers draw from the same keys, by the numbers of their steps.
+_NOISE = 2**31 - 2
 
 
 class Shown(NamedTuple):
@@ -130,7 +132,7 @@ class Noising(Module):
       return x0_BKHWC, jnp.zeros_like(t_B)
 
     def draw(key, t):
-      key = jax.random.fold_in(key, t)
+      key = jax.random.fold_in(jax.random.fold_in(key, _NOISE), t)
       return jax.random.normal(key, x0_BKHWC.shape[1:], jnp.float32)
 
     noise_BKHWC = jax.vmap(draw)(keys_B, t_B).astype(x0_BKHWC.dtype)

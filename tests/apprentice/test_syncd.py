@@ -226,7 +226,15 @@ def test_noise_is_other_at_each_step_and_for_each_reference(ours):
 
   first, second = noised(500, 501)
   np.testing.assert_array_equal(first, noised(500, 3)[0])
-  for one, two in ((first, second), (first[0], first[1])):
+  # A sampler draws from the same keys, by the number of its step.
+  sampled = jax.random.normal(
+    jax.random.fold_in(keys_B[0], 500), first[0].shape, jnp.float32
+  )
+  for one, two in (
+    (first, second),
+    (first[0], first[1]),
+    (first[0], np.asarray(sampled)),
+  ):
     assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.2
 
 
