@@ -19,6 +19,8 @@ Two rows say what a value of the first is worth: the mined pictures of the same
 views, a perfect set, and pairs of images of two sets, of subjects of one class.
 
   python -m tests.benchmarks.set_agreement full=runs/full no_warp=runs/no_warp
+  # --sheet sets.webp draws the first sets too, of each subject a column: the
+  # mined pictures of the same views, and a row for each workdir
 """
 
 import argparse
@@ -29,6 +31,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from PIL import Image
 
 from experts.clusters import find_clusters, read_clusters
 from experts.label import find_labels
@@ -43,6 +46,7 @@ from suti.schema import Candidate, Cluster, Label
 
 # H W C image, T images of a set, D embedding width.
 
+COLUMNS, GAP = 6, 8  # of the sheet
 MEASURES = ("identity", "judge", "colour", "CLIP-T", "kept")
 Values = dict[str, dict[str, float]]  # {measure: {cluster: value}}
 Embed = Callable[[list[np.ndarray]], np.ndarray]
@@ -188,11 +192,32 @@ def row(name: str, values: Values, reference: Values | None = None) -> str:
   return f"| {name} | {num} | " + " | ".join(cells) + " |"
 
 
+def draw(
+  out: str,
+  views: Mapping[str, Views],
+  sets: Mapping[str, Mapping[str, list[Candidate]]],
+) -> None:
+  """Draws the first sets, none chosen: views above, a row for each workdir."""
+  columns = []
+  for key in sorted(set(views).intersection(*sets.values()))[:COLUMNS]:
+    rows = [views[key][0]]
+    rows += [[image.image for image in each[key]] for each in sets.values()]
+    columns.append(np.concatenate([np.concatenate(r, axis=1) for r in rows]))
+  columns = [
+    np.pad(c, ((0, 0), (0, GAP), (0, 0)), mode="constant", constant_values=255)
+    for c in columns
+  ]
+  Image.fromarray(np.concatenate(columns, axis=1)[:, :-GAP]).save(
+    out, quality=75
+  )
+
+
 def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser()
   parser.add_argument("--identity", default="world_identity")
   parser.add_argument("--judge", default="world_judge")
+  parser.add_argument("--sheet", help="a picture file to draw sets into")
   parser.add_argument("workdirs", nargs="+", metavar="NAME=WORKDIR")
   args = parser.parse_args()
   judge = load_judge(args.judge)
@@ -207,6 +232,10 @@ def main() -> None:
   workdirs = {name: pathlib.Path(workdir) for name, workdir in named}
   sets = {name: read_sets(workdir) for name, workdir in workdirs.items()}
   shared = set.intersection(*(set(each) for each in sets.values()))
+  if args.sheet:
+    first = next(iter(workdirs.values()))
+    clusters = find_clusters(read_clusters(first), shared)
+    draw(args.sheet, views_of(first, sets[named[0][0]], clusters), sets)
   reference, worth = None, []
   for name, workdir in workdirs.items():
     of_all = {key: each for key, each in sets[name].items() if key in shared}
