@@ -151,14 +151,14 @@ def _head(config: Any, metrics: Mapping[str, Any]) -> list[str]:
     numbers.append((kept, "of the teacher's images kept by the filter"))
   numbers.append((span(seconds), "for all stages"))
   tuned = metrics["stages"].get("experts/finetune", {}).get("summary", {})
-  teacher = (
-    "A base made the data, without tuning"
-    if tuned.get("experts") == 0
-    else "Experts made the data"
-  )
+  if tuned.get("experts") == 0:
+    made = "A base made the data and nothing was tuned, a filter chose from it,"
+    made += " and one apprentice learned from what was kept."
+  else:
+    made = "Experts made the data, a filter chose from it, and one apprentice "
+    made += "learned to do without experts."
   trained = (
-    f"{teacher}, a filter chose from it, and one apprentice learned to do "
-    "without. Here it"
+    f"{made} Here it"
     if config.train.num_steps
     else f"The apprentice {config.train.init}, as it is,"
   )
