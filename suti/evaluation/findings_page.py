@@ -114,17 +114,15 @@ def _study(found: Mapping[str, Any], pictures: str) -> list[str]:
 
 def _unfinished(found: Mapping[str, Any]) -> list[str]:
   """What is said of a study some of whose runs are still to come."""
-  left, awaited = found["runs_left"], found["awaited"]
-  return [
-    page.paragraph(
-      f"Not finished: {left} more {'run' if left == 1 else 'runs'} to come. "
-      "A row appears with its first run; a further seed counts once all rows "
-      "have it."
-      + (
-        f" Until “{awaited}” is there, the first row is marked." * bool(awaited)
-      )
-    )
-  ]
+  left = found["runs_left"]
+  said = (
+    f"Not finished: {left} more {'run' if left == 1 else 'runs'} to come. A "
+    "row appears with its first run; a further seed counts once all rows have "
+    "it."
+  )
+  if found["awaited"]:
+    said += f" Until “{found['awaited']}” is there, the first row is marked."
+  return [page.paragraph(said)]
 
 
 def _curves(found: Mapping[str, Any], measures: Sequence[str]) -> list[str]:

@@ -96,11 +96,14 @@ def read_sets(workdir: pathlib.Path) -> dict[str, list[Candidate]]:
 def cut_outs(images: list[Candidate]) -> list[np.ndarray]:
   """Their subjects; an image whose mask is empty is left whole."""
   return [
-    each.image
-    if each.mask is None or not each.mask.any()
-    else cut_out(each.image, each.mask)
+    each.image if (mask := _mask(each)) is None else cut_out(each.image, mask)
     for each in images
   ]
+
+
+def _mask(image: Candidate) -> np.ndarray | None:
+  """Where the subject is; None if that is not known, or nowhere."""
+  return image.mask if image.mask is not None and image.mask.any() else None
 
 
 def embedded(
@@ -232,14 +235,17 @@ def main() -> None:
   workdirs = {name: pathlib.Path(workdir) for name, workdir in named}
   sets = {name: read_sets(workdir) for name, workdir in workdirs.items()}
   shared = set.intersection(*(set(each) for each in sets.values()))
+  sets = {
+    name: {key: each[key] for key in each if key in shared}
+    for name, each in sets.items()
+  }
   if args.sheet:
-    first = next(iter(workdirs.values()))
-    clusters = find_clusters(read_clusters(first), shared)
-    draw(args.sheet, views_of(first, sets[named[0][0]], clusters), sets)
+    first = named[0][0]
+    clusters = find_clusters(read_clusters(workdirs[first]), shared)
+    draw(args.sheet, views_of(workdirs[first], sets[first], clusters), sets)
   reference, worth = None, []
   for name, workdir in workdirs.items():
-    of_all = {key: each for key, each in sets[name].items() if key in shared}
-    own, mined, across = measure(workdir, of_all, embeds)
+    own, mined, across = measure(workdir, sets[name], embeds)
     print(row(name, own, reference))
     if reference is None:
       reference = own
@@ -248,6 +254,10 @@ def main() -> None:
   for name, values in worth:
     if any(values.values()):
       print(row(name, values))
+  for name, each in sets.items():
+    images = [image for of_one in each.values() for image in of_one]
+    whole = sum(_mask(image) is None for image in images)
+    print(f"{name}: {whole} of {len(images)} images without a mask, seen whole")
 
 
 if __name__ == "__main__":

@@ -124,6 +124,17 @@ def write_clusters(root: pathlib.Path, clusters: list[Cluster]) -> None:
   done(root, "experts/prompts", 0.2, prompts=18)
 
 
+def score(candidate: Candidate, *, kept: bool, **values: float) -> Score:
+  return Score(
+    candidate=candidate.key,
+    cluster=candidate.cluster,
+    prompt=candidate.prompt,
+    values=values,
+    kept=kept,
+    group=candidate.group,
+  )
+
+
 def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
   """Candidates of the experts, and their scores."""
   tried = make_candidates(make_prompts(train) * 4, salt=1)
@@ -134,12 +145,12 @@ def write_experts(workdir: pathlib.Path, train: list[Cluster], rng) -> None:
   write_lines(
     workdir / "experts/filter/scores.jsonl",
     [
-      Score(
-        candidate=candidate.key,
-        cluster=candidate.cluster,
-        prompt=candidate.prompt,
-        values={"clip_t": 0.3, "delta_clip": float(delta), "identity": 0.8},
+      score(
+        candidate,
         kept=bool(delta > 0.02),
+        clip_t=0.3,
+        delta_clip=float(delta),
+        identity=0.8,
       )
       for candidate, delta in zip(tried, deltas, strict=True)
     ],
@@ -349,14 +360,7 @@ def test_images_of_a_set_stand_in_one_row(tmp_path):
   write_lines(
     tmp_path / "experts/filter/scores.jsonl",
     [
-      Score(
-        candidate=image.key,
-        cluster=image.cluster,
-        prompt=image.prompt,
-        values={"pair_identity": value},
-        kept=is_kept,
-        group=image.group,
-      )
+      score(image, kept=is_kept, pair_identity=value)
       for image, value, is_kept in zip(images, values, kept, strict=True)
     ],
   )
