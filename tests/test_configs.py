@@ -19,7 +19,8 @@ from apprentice import train_step
 from apprentice.model import declare
 from configs import quickstart
 from experts import teacher
-from suti.cli.study import list_runs
+from suti.cli import run
+from suti.cli.study import STEPS, list_runs
 from suti.config import options
 from suti.evaluation.findings import MEASURES, list_rows
 from suti.io.files import write_json
@@ -146,6 +147,15 @@ def test_each_variant_of_a_study_is_right(file, arg):
   assert len(set(labels)) == len(labels)
   assert config.reference in labels
   assert set(config.measures) <= set(MEASURES)
+
+
+@pytest.mark.parametrize("file", STUDIES)
+def test_each_variant_of_a_study_passes_what_a_run_checks(file, monkeypatch):
+  """Models and examples are there; the rest is checked as `suti study` does."""
+  monkeypatch.setattr("suti.hf.find.find_model", lambda name: None)
+  monkeypatch.setattr("apprentice.data.open_folder", lambda folder: None)
+  for _, _, one in list_runs(module(file).get_config()):
+    run.look_ahead(one, STEPS)
 
 
 def test_tiny_is_the_quickstart_but_for_its_size():

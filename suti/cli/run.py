@@ -304,12 +304,13 @@ def look_ahead(config: Any, steps: Sequence[tuple[str, str]]) -> None:
   for folder in config.train.examples if config.train.num_steps else ():
     apprentice.data.open_folder(folder)
   teacher = experts.teacher.find(config.finetune.teacher)
-  experts.teacher.check_together(teacher, config)
-  experts.teacher.check_asked(teacher, config)
   benchmark = benchmark_config(config)
   asks = experts.teacher.asks_labels(teacher, config)
   num_experts = config.benchmark.num_expert_subjects
+  # Where examples are there already, and benchmarks have none, none draws.
   if num_experts or "experts.finetune" in [name for _, name in steps]:
+    experts.teacher.check_together(teacher, config)
+    experts.teacher.check_asked(teacher, config)
     experts.teacher.depth_net_folder(config.finetune)
   if asks and num_experts and not _is_labelled(benchmark):
     raise ValueError(

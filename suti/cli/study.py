@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+# Before the benchmark; the examples are there.
+STEPS = (("6/8 train", "apprentice.train"),)
+
 USAGE = """\
 usage: suti study --config FILE[:ARG] --workdir DIR [--config.FIELD=VALUE ...]
        suti study --page DIR [DIR ...] --out PAGE
@@ -55,12 +58,11 @@ def _run(argv: Sequence[str]) -> None:
   xla_flags.prepare()
   if not is_first_host():
     return
-  steps = (("6/8 train", "apprentice.train"),)
   with locks.lock(workdir):
     parts.clean_parts(workdir)
     check_out(workdir / "page")
     for name, _, one in runs:
-      _explained(name, look_ahead, one, steps)
+      _explained(name, look_ahead, one, STEPS)
     folders = [run_folder(workdir, name, seed) for name, seed, _ in runs]
     finished = [(folder / METRICS).is_file() for folder in folders]
     for number, (name, seed, one) in enumerate(runs):
@@ -68,7 +70,7 @@ def _run(argv: Sequence[str]) -> None:
         f"\n=== {name}, seed {seed} ({number + 1} of {len(runs)})", flush=True
       )
       folders[number].mkdir(parents=True, exist_ok=True)
-      run_stages(one, folders[number], steps=steps)
+      run_stages(one, folders[number], steps=STEPS)
       # A page for each that is new; of a study that goes on, at the end too.
       if not finished[number] or number + 1 == len(runs):
         finished[number] = True
