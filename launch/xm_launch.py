@@ -10,12 +10,12 @@
 The workdir may lie in a bucket instead (gs://BUCKET/FOLDER): then no disk is
 mounted, and the jobs' service account reads and writes there.
 
-A stage is a work unit; `experts.finetune` and `experts.sample` are one for each
-slice: slices share the workdir and lease its waves, and never talk to each
-other. A stage begins when the one before it has ended. Start the same command
-again after anything: what is finished is not run again. Stages of labels
-(`config.label`) are not among them, as the config is read by the stages alone:
-the stage that needs one says so and ends; run that by itself, and start again.
+`experts.finetune` and `experts.sample` are work units of each slice: slices
+share the workdir and lease its waves, and never talk to each other. What comes
+before, between and after them is one unit each, labels too where the config
+asks for them; `apprentice.train` takes all hosts of a slice. A unit begins when
+those before it have ended. Start the same command again after anything: what is
+finished is not run again.
 
 The local executor needs no container; where this machine has one accelerator,
 one slice is all that can use it. XManager's own specs for TPUs end where
@@ -37,17 +37,17 @@ from typing import Any
 from xm_clouds import Kubernetes, Vertex, message_of
 from xm_specs import SHARED, Unit, fail, parse_tpu
 
-# What runs in which order, and whether each slice runs one.
-STAGES = (
-  ("experts.mine", False),
-  ("experts.prompts", False),
-  ("experts.finetune", True),
-  ("experts.sample", True),
-  ("experts.filter", False),
-  ("experts.pack", False),
-  ("apprentice.train", False),
-  # The benchmark and the report; what is above is found finished.
-  ("suti.cli", False),
+# (name, module and its arguments, whether each slice runs one), in this order.
+# The config says which stages there are, and is not read here: `suti run` is
+# told where to stop, and finds what is above it finished.
+UNITS = (
+  ("prepare", ("suti.cli", "run", "--until", "experts.prompts"), False),
+  ("finetune", ("experts.finetune",), True),
+  ("sample", ("experts.sample",), True),
+  ("pack", ("suti.cli", "run", "--until", "experts.pack"), False),
+  ("train", ("apprentice.train",), False),
+  # The benchmark and the report.
+  ("report", ("suti.cli", "run"), False),
 )
 
 
@@ -58,13 +58,11 @@ def plan(options: argparse.Namespace, overrides: Sequence[str]) -> list[list]:
   """The work units: those of a row run together, rows one after the other."""
   flags = ("--config", options.config, "--workdir", options.workdir)
   rows = []
-  for module, every_slice in STAGES:
-    command = ("run",) if module == "suti.cli" else ()
-    args = ("-m", module, *command, *flags, *overrides)
+  for name, command, every_slice in UNITS:
+    args = ("-m", *command, *flags, *overrides)
     count = options.slices if every_slice else 1
-    name = "report" if module == "suti.cli" else module.rpartition(".")[2]
     names = [f"{name}-{i}" if count > 1 else name for i in range(count)]
-    rows.append([Unit(name=name, args=args) for name in names])
+    rows.append([Unit(name=each, args=args) for each in names])
   return rows
 
 

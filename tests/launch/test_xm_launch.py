@@ -26,7 +26,6 @@ STAGES = (
   "experts.filter",
   "experts.pack",
   "apprentice.train",
-  "suti.cli",
 )
 ELSEWHERE = (
   *("--config", "c.py", "--workdir", "/mnt/nfs/suti/w"),
@@ -143,14 +142,15 @@ def test_here_workers_run_together_and_stages_in_a_row():
   args = ("--config", "c.py:a", "--workdir", "my runs", "--slices", "2")
   lines = shown(*args, "--config.seed=3").splitlines()
   flags = "--config c.py:a --workdir 'my runs' --config.seed=3"
-  commands = [f"{sys.executable} -m {name} {flags}" for name in STAGES[:-1]]
-  tune, draw = (command + " &" for command in commands[2:4])
+  python = f"{sys.executable} -m"
+  tune, draw = (f"{python} experts.{x} {flags} &" for x in ("finetune", "sample"))
   assert lines == [
-    *commands[:2],
+    f"{python} suti.cli run --until experts.prompts {flags}",
     *[tune, tune, "wait"],
     *[draw, draw, "wait"],
-    *commands[4:],
-    f"{sys.executable} -m suti.cli run {flags}",
+    f"{python} suti.cli run --until experts.pack {flags}",
+    f"{python} apprentice.train {flags}",
+    f"{python} suti.cli run {flags}",
   ]
 
 
@@ -176,12 +176,12 @@ def test_vertex_is_asked_for_a_slice_for_each_unit(tpu, machine):
   jobs = json.loads(shown(*ELSEWHERE, *args))
   names = [job["displayName"] for job in jobs]
   assert names == [
-    *("suti_mine", "suti_prompts"),
+    "suti_prepare",
     *("suti_finetune-0", "suti_finetune-1", "suti_finetune-2"),
     *("suti_sample-0", "suti_sample-1", "suti_sample-2"),
-    *("suti_filter", "suti_pack", "suti_train", "suti_report"),
+    *("suti_pack", "suti_train", "suti_report"),
   ]
-  spec = jobs[2]["jobSpec"]
+  spec = jobs[1]["jobSpec"]
   (pool,) = spec["workerPoolSpecs"]
   assert pool["machineSpec"] == machine
   assert pool["containerSpec"] == {
@@ -215,8 +215,8 @@ def test_kubernetes_gets_a_pod_for_each_host(tpu, kind, topology, hosts, chips):
   text = shown(*ELSEWHERE, *args)
   assert text.startswith("# When sent, all names end in the experiment's numb")
   parts = list(yaml.safe_load_all(text))
-  assert [part["kind"] for part in parts] == ["Service", "Job"] * 10
-  service, job = parts[4:6]  # of the first worker of experts.finetune
+  assert [part["kind"] for part in parts] == ["Service", "Job"] * 8
+  service, job = parts[2:4]  # of the first worker of experts.finetune
   name = "suti-finetune-0"
   assert job["metadata"]["name"] == service["metadata"]["name"] == name
   spec = job["spec"]
@@ -360,31 +360,31 @@ def test_xmanager_creates_the_jobs_of_a_stage_when_the_last_has_ended(
   names = [job["metadata"]["name"] for job in jobs]
   # With the experiment's number, so that another one can be sent at any time.
   names = [re.fullmatch(r"suti-(.*)-\d+", name)[1] for name in names]
-  assert names[:2] == ["mine", "prompts"]
-  assert sorted(names[2:4]) == ["finetune-0", "finetune-1"]
-  assert names[6:] == ["filter", "pack", "train", "report"]
+  assert names[0] == "prepare"
+  assert sorted(names[1:3]) == ["finetune-0", "finetune-1"]
+  assert names[5:] == ["pack", "train", "report"]
   assert jobs[0]["spec"]["completions"] == 4
   services = [x for path, x in cluster.posted if path.endswith("/services")]
-  assert len(services) == len(jobs) == 10
+  assert len(services) == len(jobs) == 8
 
 
 @pytest.mark.xm
 def test_a_job_that_fails_ends_the_experiment(cluster, tmp_path):
   """XManager's own wait would go on for ever."""
-  cluster.failing = "prompts"
+  cluster.failing = "prepare"
   result = send(cluster, tmp_path)
   assert result.returncode == 1
-  assert "Error: a stage failed (job suti-prompts-" in result.stderr
-  assert len(cluster.posted) == 4
+  assert "Error: a stage failed (job suti-prepare-" in result.stderr
+  assert len(cluster.posted) == 2
 
 
 @pytest.mark.xm
 def test_a_job_that_is_refused_is_one_line(cluster, tmp_path):
-  cluster.refused = "prompts"
+  cluster.refused = "prepare"
   result = send(cluster, tmp_path)
   assert result.returncode == 2
   assert re.fullmatch(
-    r"Error: --executor=kubernetes: suti-prompts-\d+ is forbidden: quota. "
+    r"Error: --executor=kubernetes: suti-prepare-\d+ is forbidden: quota. "
     "Mend it, then start the same command again.\n",
     result.stderr,
   )
@@ -482,7 +482,7 @@ def test_two_workers_and_all_stages_run_on_this_machine(tmp_path):
   result = launch(*args, *few, "--slices", "2", HOME=str(tmp_path))
   assert result.returncode == 0, result.stdout + result.stderr
   assert "[finetune-0, finetune-1]" in result.stdout
-  for name in STAGES[:-1]:
+  for name in STAGES:
     folder = tmp_path / "w" / name.replace(".", "/")
     assert (folder / "done.json").is_file(), name
   assert read_json(tmp_path / "w" / "report" / "metrics.json")
@@ -495,4 +495,4 @@ def test_a_stage_that_fails_ends_the_experiment(tmp_path):
   assert result.returncode == 1
   assert "--config=configs/no_such.py cannot be read" in result.stdout
   assert "Error: a stage failed (" in result.stderr
-  assert "[prompts]" not in result.stdout
+  assert "[finetune]" not in result.stdout
