@@ -67,10 +67,11 @@ def template_number(
   from suti.world.templates import compose, template_named
 
   number = template_named(prompt, cluster.subject, live=cluster.live)
-  if number is None and (shown := listed.get(prompt)):
-    number = compose(
-      place=shown["place"], look=shown["look"], wardrobe=shown["wardrobe"]
-    )
+  asked = listed.get(prompt, {})
+  shown = {name: asked.get(name, "") for name in ("place", "look", "wardrobe")}
+  # A row that names none of them says nothing of what a picture should show.
+  if number is None and any(shown.values()):
+    number = compose(**shown)
   return number
 
 

@@ -240,6 +240,10 @@ def test_a_run_mines_no_subjects_that_it_is_evaluated_on(capsys, tmp_path):
     "evaluated on; mine from 'train', or set "
     "--config.benchmark.split=validation."
   )
+  held_out = ("--config.mine.source=heldout", "--config.mine.split=test")
+  assert "is also config.benchmark.split" in error_of(
+    capsys, "run", *argv, *held_out
+  )
   assert not list(tmp_path.iterdir())
 
 

@@ -141,8 +141,12 @@ def check_splits(config: Mapping[str, Any]) -> None:
     ValueError: experts' subjects are the benchmark's.
   """
   mine, benchmark = config["mine"], config["benchmark"]
-  sources = (mine["source"], benchmark["source"])
-  if sources == ("world", "world") and mine["split"] == benchmark["split"]:
+  is_world = mine["source"] in ("world", "heldout")
+  if (
+    is_world
+    and benchmark["source"] == "world"
+    and mine["split"] == benchmark["split"]
+  ):
     other = {"test": "validation", "validation": "test"}[mine["split"]]
     raise ValueError(
       f"config.mine.split={mine['split']!r} is also config.benchmark.split: "

@@ -13,6 +13,11 @@ from suti.hf.find import find_model
 from suti.io.files import fingerprint, read_json
 
 
+def learned_rule(config: Any) -> str:
+  """The rule by which the run's training chose examples; "" without one."""
+  return (config.train.rule or "") if config.train.num_steps else ""
+
+
 def describe_encoders(config: Any, workdir: Path) -> dict[str, Any]:
   """The encoders of a run by what they do.
 
@@ -31,7 +36,7 @@ def describe_encoders(config: Any, workdir: Path) -> dict[str, Any]:
   filters = [config.clip]
   done = workdir / "experts" / "filter" / "done.json"
   rule = read_json(done)["summary"].get("rule", "") if done.is_file() else ""
-  if "identity" in rule:
+  if "identity" in rule or "identity" in learned_rule(config):
     filters.append(config.identity)
   seen_through = config.method.get("encoder")
   roles = {

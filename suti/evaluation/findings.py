@@ -115,9 +115,14 @@ def reference_of(study: Any) -> str:
   """The label of the row that others are compared with.
 
   Raises:
-    ValueError: the study has no such row.
+    ValueError: the study has no such row, or two of one label.
   """
   labels = [row.label for row in list_rows(study, Path())]
+  if twice := [label for label in labels if labels.count(label) > 1]:
+    raise ValueError(
+      f"Two rows of the study are called {twice[0]!r}: expected a 'row' of its "
+      "own for each variant."
+    )
   if study.reference and study.reference not in labels:
     raise ValueError(
       f"config.reference={study.reference!r}: expected the label of a row, one "
@@ -205,7 +210,7 @@ class _Values(NamedTuple):
 def _values(
   runs: Sequence[Mapping[str, Any]], system: str, measure: str
 ) -> _Values | None:
-  """A measure of a system; None where a run lacks it.
+  """A measure of a system; None where no subject has it in every run.
 
   NaN for a subject without a value: one for which no prompt asks a question.
   """
@@ -233,7 +238,8 @@ def _values(
     ],
     np.float64,
   )
-  return _Values(values, keys) if not np.isnan(values).all() else None
+  known = ~np.isnan(values.mean(0))
+  return _Values(values, keys) if known.any() else None
 
 
 def _summary(found: _Values, of_reference: _Values | None) -> dict:

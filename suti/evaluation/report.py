@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from suti.evaluation import charts, page, rows
+from suti.evaluation.encoders import learned_rule
 from suti.evaluation.report_filter import kept_and_dropped, read_filter
 from suti.evaluation.report_judged import judged
 from suti.evaluation.report_learning import learning
@@ -389,6 +390,7 @@ def _notes(config: Any, metrics: Mapping[str, Any]) -> list[str]:
       + (
         "."
         if "identity" not in metrics["filter"]["rule"]
+        and "identity" not in learned_rule(config)
         else ", but for the identity filter that was on."
       )
     )

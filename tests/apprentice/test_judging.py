@@ -114,7 +114,11 @@ def test_the_line_ups_of_a_study_are_rendered_once(monkeypatch):
 
 
 def test_a_listed_prompt_asks_for_what_its_list_says():
-  listed = {"dog, snow": {"place": "snow", "look": "wet", "wardrobe": ""}}
+  nothing = {"place": "", "look": "", "wardrobe": ""}
+  listed = {
+    "dog, snow": nothing | {"place": "snow", "look": "wet"},
+    "a juggling dog": nothing,
+  }
   dog = cluster(DOGS[0])
 
   def number(text):
@@ -123,6 +127,8 @@ def test_a_listed_prompt_asks_for_what_its_list_says():
   assert number("dog, snow") == compose(place="snow", look="wet")
   assert number("a dog in the snow") == 1  # a template, listed or not
   assert number("dog, jungle") is None
+  # What a list says nothing of is not a dog in a studio.
+  assert number("a juggling dog") is None
 
 
 def run(tmp_path, images, *, truth=True):

@@ -19,6 +19,7 @@ Two rows say what a value of the first is worth: the mined pictures of the same
 views, a perfect set, and pairs of images of two sets, of subjects of one class.
 
   python -m tests.benchmarks.set_agreement full=runs/full no_warp=runs/no_warp
+  # full=runs/full,runs/full-1 is the mean of a subject's sets of two seeds
   # --sheet sets.webp draws the first sets too, of each subject a column: the
   # mined pictures of the same views, and a row for each workdir
 """
@@ -148,6 +149,18 @@ def measure(
   return own, mined, across
 
 
+def over_seeds(found: list[Values]) -> Values:
+  """The mean of each subject's values, where all seeds have one."""
+  return {
+    name: {
+      key: float(np.mean([each[name][key] for each in found]))
+      for key in found[0][name]
+      if all(key in each[name] for each in found)
+    }
+    for name in MEASURES
+  }
+
+
 def views_of(
   workdir: pathlib.Path,
   sets: dict[str, list[Candidate]],
@@ -232,20 +245,31 @@ def main() -> None:
   named = [each.partition("=")[::2] for each in args.workdirs]
   if wrong := [name for name, workdir in named if not workdir]:
     parser.error(f"{wrong[0]}: expected NAME=WORKDIR")
-  workdirs = {name: pathlib.Path(workdir) for name, workdir in named}
-  sets = {name: read_sets(workdir) for name, workdir in workdirs.items()}
-  shared = set.intersection(*(set(each) for each in sets.values()))
+  workdirs = {
+    name: [pathlib.Path(each) for each in of_seeds.split(",")]
+    for name, of_seeds in named
+  }
+  sets = {name: [read_sets(w) for w in each] for name, each in workdirs.items()}
+  shared = set.intersection(*(set(s) for each in sets.values() for s in each))
   sets = {
-    name: {key: each[key] for key in each if key in shared}
+    name: [{key: s[key] for key in s if key in shared} for s in each]
     for name, each in sets.items()
   }
   if args.sheet:
     first = named[0][0]
-    clusters = find_clusters(read_clusters(workdirs[first]), shared)
-    draw(args.sheet, views_of(workdirs[first], sets[first], clusters), sets)
+    workdir, those = (
+      workdirs[first][0],
+      {n: each[0] for n, each in sets.items()},
+    )
+    clusters = find_clusters(read_clusters(workdir), shared)
+    draw(args.sheet, views_of(workdir, those[first], clusters), those)
   reference, worth = None, []
-  for name, workdir in workdirs.items():
-    own, mined, across = measure(workdir, sets[name], embeds)
+  for name, of_seeds in workdirs.items():
+    found = [
+      measure(workdir, each, embeds)
+      for workdir, each in zip(of_seeds, sets[name], strict=True)
+    ]
+    own, mined, across = map(over_seeds, map(list, zip(*found, strict=True)))
     print(row(name, own, reference))
     if reference is None:
       reference = own
@@ -255,7 +279,7 @@ def main() -> None:
     if any(values.values()):
       print(row(name, values))
   for name, each in sets.items():
-    images = [image for of_one in each.values() for image in of_one]
+    images = [image for s in each for of_one in s.values() for image in of_one]
     whole = sum(_mask(image) is None for image in images)
     print(f"{name}: {whole} of {len(images)} images without a mask, seen whole")
 

@@ -7,7 +7,7 @@ from suti.evaluation.encoders import describe_encoders
 from suti.io.files import write_json
 
 
-def make(tmp_path, *, rule, encoder="", **names):
+def make(tmp_path, *, rule, encoder="", learned=None, num_steps=1, **names):
   models = {}
   for field in ("backbone", "clip", "identity", "judge"):
     folder = tmp_path / names.get(field, field)
@@ -16,7 +16,10 @@ def make(tmp_path, *, rule, encoder="", **names):
   done = tmp_path / "experts" / "filter" / "done.json"
   write_json(done, {"summary": {"rule": rule}})
   method = {"encoder": models[encoder]} if encoder else {}
-  return describe_encoders(ConfigDict(models | {"method": method}), tmp_path)
+  train = {"rule": learned, "num_steps": num_steps}
+  return describe_encoders(
+    ConfigDict(models | {"method": method, "train": train}), tmp_path
+  )
 
 
 def test_the_filters_encoders_are_those_of_its_rule(tmp_path):
@@ -29,6 +32,12 @@ def test_the_filters_encoders_are_those_of_its_rule(tmp_path):
     "clip",
     "identity",
   ]
+
+
+def test_who_chose_what_is_learned_filters_too(tmp_path):
+  rule = {"rule": "delta_clip > 0.02", "learned": "identity > 0.7"}
+  assert len(make(tmp_path, **rule)["filter"]) == 2
+  assert len(make(tmp_path, **rule, num_steps=0)["filter"]) == 1
 
 
 def test_a_judge_that_filters_is_named(tmp_path):

@@ -122,6 +122,10 @@ def test_systems_of_one_variant_are_rows(workdir):
   ("change", "message"),
   [
     ({"reference": "three"}, "config.reference='three': expected the label"),
+    (
+      {"variants": {"one": {"row": "same"}, "two": {"row": "same"}}},
+      "Two rows of the study are called 'same'",
+    ),
     ({"seeds": (0, 2)}, r"seed-2/apprentice/evaluate/metrics.json does not "),
   ],
 )
@@ -129,6 +133,14 @@ def test_mistakes_are_one_line(workdir, change, message):
   with pytest.raises(ValueError, match=message) as error:
     findings.read_findings(make_study(**change), workdir)
   assert "\n" not in str(error.value)
+
+
+def test_a_measure_of_one_seed_alone_is_absent(workdir):
+  """As of an expert that was quarantined in the other."""
+  write_run(workdir / "two/seed-0", [0.5, 0.6, 0.7], [None, None, None])
+  write_run(workdir / "two/seed-1", [0.5, 0.6, 0.5], [1.0, 0.5, 0.0])
+  two, _ = findings.read_findings(make_study(), workdir)["rows"]
+  assert two["measures"].keys() == {"identity"}
 
 
 def test_runs_of_other_subjects_are_refused(workdir):

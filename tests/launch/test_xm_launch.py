@@ -143,7 +143,8 @@ def test_here_workers_run_together_and_stages_in_a_row():
   lines = shown(*args, "--config.seed=3").splitlines()
   flags = "--config c.py:a --workdir 'my runs' --config.seed=3"
   python = f"{sys.executable} -m"
-  tune, draw = (f"{python} experts.{x} {flags} &" for x in ("finetune", "sample"))
+  tune = f"{python} experts.finetune {flags} &"
+  draw = f"{python} experts.sample {flags} &"
   assert lines == [
     f"{python} suti.cli run --until experts.prompts {flags}",
     *[tune, tune, "wait"],
