@@ -72,7 +72,8 @@ def section(name, tiny_identity, tiny_clip):
     return None
   config = importlib.import_module(f"configs.apprentice.{name}_world")
   section = config.get_config().unlock().method
-  section.update(TINY[name](tiny_clip))
+  if name in TINY:
+    section.update(TINY[name](tiny_clip))
   return section
 
 
