@@ -307,7 +307,7 @@ def look_ahead(config: Any, steps: Sequence[tuple[str, str]]) -> None:
   benchmark = benchmark_config(config)
   asks = experts.teacher.asks_labels(teacher, config)
   num_experts = config.benchmark.num_expert_subjects
-  # Where examples are there already, and benchmarks have none, none draws.
+  # No teacher runs where examples are there and the benchmark has no experts.
   if num_experts or "experts.finetune" in [name for _, name in steps]:
     experts.teacher.check_together(teacher, config)
     experts.teacher.check_asked(teacher, config)

@@ -24,10 +24,10 @@ def describe_encoders(config: Any, workdir: Path) -> dict[str, Any]:
   SuTI's apprentice has no encoder of demonstrations beside its base: the base's
   own net reads them; other methods have `config.method.encoder`. CLIP chooses
   pages and, as a rule, candidates; the identity encoder chooses where the
-  filter's rule names it.
+  filter's rule names it, or that of training.
 
   Args:
-    config: backbone, method, clip, identity, judge.
+    config: backbone, method, clip, identity, judge, train.
     workdir: whose experts/filter says by which rule it kept.
 
   Returns: {"conditioning", "filter", "scores", "judge": {name: hash},

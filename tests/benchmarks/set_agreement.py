@@ -257,10 +257,8 @@ def main() -> None:
   }
   if args.sheet:
     first = named[0][0]
-    workdir, those = (
-      workdirs[first][0],
-      {n: each[0] for n, each in sets.items()},
-    )
+    workdir = workdirs[first][0]
+    those = {name: each[0] for name, each in sets.items()}
     clusters = find_clusters(read_clusters(workdir), shared)
     draw(args.sheet, views_of(workdir, those[first], clusters), those)
   reference, worth = None, []
